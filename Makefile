@@ -1,0 +1,47 @@
+# Each target makes the environment first if it is missing: `make test` on an empty machine is enough.
+# Settings: PYTHON (interpreter the environment is made from), VENV (its folder), THREADS, MAX_JOBS (compilers at once).
+PYTHON ?= python3
+VENV ?= .venv
+THREADS ?= 2
+ARGS ?=
+READY := $(VENV)/.complete
+RUN := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) MPLBACKEND=Agg $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format venv clean-venv
+
+help:
+	@echo 'make demo        search, derive, adapt and test on small generated data (under 10 minutes on 2 cores)'
+	@echo 'make test        all tests (ARGS="-k front" passes arguments to pytest)'
+	@echo 'make lint        ruff check, ruff format --check, mypy'
+	@echo 'make format      let ruff rewrite what it can'
+	@echo 'make venv        only the environment: $(VENV) from requirements.txt'
+	@echo 'make clean-venv  remove that environment'
+
+demo: $(READY)
+	@echo '== demo: a search in RetinaNet on generated pictures; results go to work_dirs/demo/'
+	$(RUN) tools/train.py configs/demo_fna_retinanet.py $(ARGS)
+
+test: $(READY)
+	@echo '== test: pytest over tests/ with $(THREADS) threads'
+	$(RUN) -m pytest tests $(ARGS)
+
+lint: $(READY)
+	@echo '== lint: ruff check, ruff format --check, mypy on mmnas_ext'
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m mypy
+
+format: $(READY)
+	$(VENV)/bin/python -m ruff check --fix .
+	$(VENV)/bin/python -m ruff format .
+
+venv: $(READY)
+
+# The stamp is written last, so an interrupted installation is taken up again.
+$(READY): requirements.txt tools/make_venv.sh
+	PYTHON='$(PYTHON)' bash tools/make_venv.sh '$(VENV)'
+
+clean-venv:
+	@if [ -f '$(VENV)/pyvenv.cfg' ]; then echo 'removing $(VENV)'; rm -rf -- '$(VENV)'; \
+	elif [ -e '$(VENV)' ]; then echo '$(VENV) is not a Python environment: left alone' >&2; exit 1; fi

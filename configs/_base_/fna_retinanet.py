@@ -1,0 +1,38 @@
+# What FNA's RetinaNet configs share: the detector, COCO, and the recipe that trains a network once it is chosen.
+# FNA: Fang et al., ICLR 2020; FPN from the 32-channel stage on, extra levels computed on the backbone's last output.
+_base_ = [
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+]
+
+# the seed of search and adaptation: its architecture, and where its ImageNet weights are
+seed = dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2')
+
+model = dict(neck=dict(in_channels=[24, 32, 96, 320], start_level=1, add_extra_convs='on_input'))
+
+# FNA's adaptation: 12 epochs on 8 GPUs with 4 pictures each
+recipe = dict(
+    train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1),
+    train_dataloader=dict(batch_size=4, num_workers=4),
+    optim_wrapper=dict(
+        type='OptimWrapper',
+        optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-5),
+        clip_grad=dict(max_norm=35, norm_type=2),
+    ),
+    param_scheduler=[
+        dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
+        dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
+    ],
+    auto_scale_lr=dict(enable=True, base_batch_size=32),
+    custom_hooks=[dict(type='mmnas_ext.ReseedHook')],
+)
+
+# workers that live over epochs hold random states that no checkpoint has, and a resumed run would differ
+train_dataloader = dict(persistent_workers=False)
+# two: the one before is whole when a run is killed while it writes
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
+vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+visualizer = dict(vis_backends=vis_backends)
+randomness = dict(seed=0)

@@ -1,0 +1,25 @@
+# FNA inside RetinaNet on COCO with one GPU: the batches of 8 GPUs, gathered one after the other.
+# Paper: Fang et al., ICLR 2020.
+#
+#   python tools/train.py configs/fna_retinanet_coco_1gpu.py
+#
+# Cost, published for all: 9.2 GPU-days. Expected as fna_retinanet_coco.py, batch-norm statistics excepted: they are
+# those of one GPU's pictures. Measured here on COCO train2017: not yet.
+_base_ = './fna_retinanet_coco.py'
+
+accumulate = 8
+optim_wrapper = dict(weights=dict(accumulative_counts=accumulate), arch=dict(accumulative_counts=accumulate))
+param_scheduler = [  # warm-up counts iterations, of which an update now takes 8
+    dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500 * accumulate),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=14, milestones=[8, 11], gamma=0.1),
+]
+auto_scale_lr = dict(enable=False)  # the gathered batch is the one that the learning rate is for
+derived = dict(
+    model=dict(backbone=dict(norm_cfg=dict(type='BN'))),
+    optim_wrapper=dict(accumulative_counts=accumulate),
+    param_scheduler=[
+        dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500 * accumulate),
+        dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
+    ],
+    auto_scale_lr=dict(enable=False),
+)

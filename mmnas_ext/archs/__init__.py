@@ -1,0 +1,22 @@
+"""Architectures as values: what they are, how they are written, what they cost. Standard library only."""
+
+from mmnas_ext.archs import zoo
+from mmnas_ext.archs.cost import Cost, candidate_costs, cost, fixed_cost
+from mmnas_ext.archs.space import Path, SearchSpace, SpaceStage
+from mmnas_ext.archs.spec import ACTIVATIONS, SKIP, ArchSpec, Block, StageSpec
+
+__all__ = [
+    'ACTIVATIONS',
+    'SKIP',
+    'ArchSpec',
+    'Block',
+    'Cost',
+    'Path',
+    'SearchSpace',
+    'SpaceStage',
+    'StageSpec',
+    'candidate_costs',
+    'cost',
+    'fixed_cost',
+    'zoo',
+]

@@ -1,0 +1,284 @@
+"""The three notations of an architecture, each read and written: JSON, FNA's text, timm's block strings.
+
+FNA's text is the authors' own, ``[[16, 24], ['k3_e6', 'skip'], 2]|…``: channels in and out, layers, stride, per stage.
+It has no place for the rest of an `ArchSpec`, so ``|head=1280|act=swish|bn_eps=0.001`` may follow, each only where it
+is not the default. timm's is a list of stages, each a list of strings such as ``ir_r2_k3_s2_e6_c24_se0.25``.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmnas_ext.archs.literal import MAX_TEXT, Reader, listed, number, placed, shown
+from mmnas_ext.archs.space import SearchSpace, SpaceStage
+from mmnas_ext.archs.spec import SKIP, ArchSpec, Block, StageSpec
+from mmnas_ext.archs.timm_blocks import format_timm, parse_timm
+
+NOTATIONS = ('json', 'fna', 'timm')
+_FORMS = 'FNA text, timm block strings, JSON text, a .json path or a zoo name'
+_SPACE_FORMS = 'JSON text, a .json path or a zoo name'
+_KEYS = ('stages', 'head_channels', 'act', 'bn_eps', 'source')
+_STAGE_KEYS = ('in_channels', 'channels', 'layers', 'stride')
+_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_.\-]*')
+_ATTRIBUTE = re.compile(r'(\w+)[ \t]*=[ \t]*([^|\s]*)')
+_ATTRIBUTES = {'head': 'head_channels', 'act': 'act', 'bn_eps': 'bn_eps'}
+
+_Spec = TypeVar('_Spec', ArchSpec, SearchSpace)
+
+
+# --- entry points --------------------------------------------------------------------------------------------------
+
+
+def parse_arch(source: Any) -> ArchSpec:
+    """Reads an architecture in any notation; `source` is left as it was.
+
+    Args:
+        source: FNA text, timm block strings (lists of strings, or text of such lists), JSON text or a dict of the same
+            content, a path that ends in ``.json``, a zoo name, or an `ArchSpec`, which is returned.
+
+    Raises:
+        ValueError: The content is malformed; the message says where (a character, or a place as
+            ``stages[3].layers[1]``) and why.
+        TypeError: `source` is of another type.
+        FileNotFoundError: There is no such ``.json`` file.
+    """
+    from mmnas_ext.archs import zoo
+
+    if isinstance(source, ArchSpec):
+        return source
+    if isinstance(source, Mapping):
+        return _arch_from_mapping(source)
+    if isinstance(source, (list, tuple)):
+        return parse_timm(source)
+    return _from_text(source, 'architecture', _FORMS, _arch_from_text, zoo.arch)
+
+
+def parse_space(source: Any) -> SearchSpace:
+    """Reads a search space; `source` is left as it was.
+
+    Args:
+        source: JSON text or a dict of the same content, a path that ends in ``.json``, a zoo name, or a `SearchSpace`,
+            which is returned.
+
+    Raises:
+        ValueError: The content is malformed; the message says where and why.
+        TypeError: `source` is of another type.
+        FileNotFoundError: There is no such ``.json`` file.
+    """
+    from mmnas_ext.archs import zoo
+
+    if isinstance(source, SearchSpace):
+        return source
+    if isinstance(source, Mapping):
+        return _space_from_mapping(source)
+    return _from_text(source, 'search space', _SPACE_FORMS, _space_from_text, zoo.space)
+
+
+def format_arch(arch: ArchSpec, notation: str = 'fna') -> str:
+    """Writes an architecture; `parse_arch` of the result equals `arch`.
+
+    Args:
+        arch: The architecture.
+        notation: ``'json'``, ``'fna'`` or ``'timm'``.
+
+    Raises:
+        ValueError: `notation` is none of these.
+    """
+    if notation == 'json':
+        return _json_text(arch, [json.dumps(_stage_fields(stage)) for stage in arch.stages])
+    if notation == 'fna':
+        return _fna_text(arch)
+    if notation == 'timm':
+        return format_timm(arch)
+    raise ValueError(f'notation must be one of {NOTATIONS}, got {notation!r}')
+
+
+def format_space(space: SearchSpace) -> str:
+    """Writes a search space as JSON text, one line a stage; `parse_space` of the result equals `space`."""
+    return _json_text(space, [json.dumps(_stage_fields(stage)) for stage in space.stages])
+
+
+def _from_text(
+    source: Any, kind: str, forms: str, read: Callable[[str], _Spec], by_name: Callable[[str], _Spec]
+) -> _Spec:
+    """Tells a path, a zoo name and content apart, and names in errors what was read."""
+    if isinstance(source, Path):
+        return _from_file(source, kind, read)
+    if not isinstance(source, str):
+        raise TypeError(f'{kind} must be given as {forms}, got {type(source).__name__}')
+    text = source.strip() if len(source) <= MAX_TEXT else source
+    if len(text) < 4096 and text.endswith('.json') and '\0' not in text and not text.startswith(('[', '{')):
+        return _from_file(Path(text), kind, read)
+    if _NAME.fullmatch(text) and len(text) <= MAX_TEXT:
+        return by_name(text)
+    try:
+        return read(source)
+    except ValueError as error:
+        raise ValueError(f'{kind}: {error}') from None
+
+
+def _from_file(path: Path, kind: str, read: Callable[[str], _Spec]) -> _Spec:
+    if not path.is_file():
+        raise FileNotFoundError(f'{kind} file does not exist: {path}')
+    try:
+        size = path.stat().st_size
+        if size > 4 * MAX_TEXT:
+            raise ValueError(f'the file is too large, {size} bytes')
+        return read(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{kind} file {path}: {error}') from None
+
+
+# --- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def _arch_from_mapping(fields: Mapping[Any, Any]) -> ArchSpec:
+    stages = _stage_mappings(fields)
+    return _build(ArchSpec, [_arch_stage(stage, f'stages[{i}]') for i, stage in enumerate(stages)], fields)
+
+
+def _space_from_text(text: str) -> SearchSpace:
+    reader = Reader(text)
+    if reader.peek() != '{':
+        reader.fail(f"expected '{{' ({_SPACE_FORMS} is read), got {reader.shown()}")
+    fields = reader.value()
+    reader.end()
+    return _space_from_mapping(fields)
+
+
+def _space_from_mapping(fields: Mapping[Any, Any]) -> SearchSpace:
+    stages = _stage_mappings(fields)
+    return _build(SearchSpace, [_space_stage(stage, f'stages[{i}]') for i, stage in enumerate(stages)], fields)
+
+
+def _stage_mappings(fields: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
+    _check_keys(fields, '', ('stages',), _KEYS)
+    stages = listed(fields['stages'], 'stages', 'stages')
+    for i, stage in enumerate(stages):
+        if not isinstance(stage, Mapping):
+            raise ValueError(f'stages[{i}] must be a mapping, got {shown(stage)}')
+        _check_keys(stage, f'stages[{i}]', _STAGE_KEYS, _STAGE_KEYS)
+    return list(stages)
+
+
+def _check_keys(fields: Mapping[Any, Any], where: str, wanted: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    prefix = f'{where}: ' if where else ''
+    unknown = [key for key in fields if key not in allowed]
+    if unknown:
+        raise ValueError(f'{prefix}unknown key {shown(unknown[0])}, allowed are {", ".join(allowed)}')
+    missing = [key for key in wanted if key not in fields]
+    if missing:
+        raise ValueError(f'{prefix}key {missing[0]!r} is missing')
+
+
+def _arch_stage(stage: Mapping[Any, Any], where: str) -> StageSpec:
+    layers = listed(stage['layers'], f'{where}.layers', 'block tokens')
+    for j, token in enumerate(layers):
+        _check_token(token, f'{where}.layers[{j}]')
+    return placed(where, StageSpec, stage['in_channels'], stage['channels'], tuple(layers), stage['stride'])
+
+
+def _space_stage(stage: Mapping[Any, Any], where: str) -> SpaceStage:
+    layers = []
+    for j, candidates in enumerate(listed(stage['layers'], f'{where}.layers', 'lists of candidates')):
+        layers.append(tuple(listed(candidates, f'{where}.layers[{j}]', 'candidates')))
+        for k, token in enumerate(layers[-1]):
+            _check_token(token, f'{where}.layers[{j}][{k}]')
+    return placed(where, SpaceStage, stage['in_channels'], stage['channels'], tuple(layers), stage['stride'])
+
+
+def _build(cls: type[_Spec], stages: list[Any], fields: Mapping[Any, Any]) -> _Spec:
+    source = fields.get('source', '')
+    if not isinstance(source, str):
+        raise ValueError(f'source must be a string, got {shown(source)}')
+    rest = {key: fields[key] for key in ('head_channels', 'act', 'bn_eps') if key in fields}
+    return cls(stages=tuple(stages), **rest)
+
+
+def _stage_fields(stage: StageSpec | SpaceStage) -> dict[str, Any]:
+    return {key: getattr(stage, key) for key in _STAGE_KEYS}
+
+
+def _json_text(spec: ArchSpec | SearchSpace, stages: list[str]) -> str:
+    lines = ',\n    '.join(stages)
+    rest = ',\n  '.join(f'"{key}": {json.dumps(getattr(spec, key))}' for key in ('head_channels', 'act', 'bn_eps'))
+    return f'{{\n  "stages": [\n    {lines}\n  ],\n  {rest}\n}}\n'
+
+
+# --- FNA text ------------------------------------------------------------------------------------------------------
+
+
+def _arch_from_text(text: str) -> ArchSpec:
+    reader = Reader(text)
+    if reader.peek() == '{':
+        fields = reader.value()
+        reader.end()
+        return _arch_from_mapping(fields)
+    if reader.peek() != '[':
+        reader.fail(f"expected '[' or '{{' ({_FORMS} is read), got {reader.shown()}")
+    start = reader.position
+    first = reader.value()
+    if reader.peek() == '|' or _looks_fna(first):
+        return _arch_from_fna(reader, start, first)
+    reader.end("'|' or the end")
+    return parse_timm(first)
+
+
+def _looks_fna(value: list[Any]) -> bool:
+    """One stage alone: its first entry is the pair of channels, where timm's would be a string or hold strings."""
+    return bool(value) and isinstance(value[0], list) and bool(value[0]) and not isinstance(value[0][0], (str, list))
+
+
+def _arch_from_fna(reader: Reader, start: int, first: list[Any]) -> ArchSpec:
+    stages = [_fna_stage(first, 0, start)]
+    fields: dict[str, Any] = {}
+    while reader.take('|'):
+        ahead = reader.peek()
+        start = reader.position
+        if ahead == '[' and not fields:
+            stages.append(_fna_stage(reader.value(), len(stages), start))
+            continue
+        found = reader.match(_ATTRIBUTE)
+        if found is None or found[1] not in _ATTRIBUTES:
+            reader.position = start
+            reader.fail(f'expected a stage or one of head=, act=, bn_eps=, got {reader.shown()}')
+        name = _ATTRIBUTES[found[1]]
+        if name in fields:
+            reader.fail(f'{found[1]} is given twice', start)
+        try:
+            fields[name] = found[2] if name == 'act' else number(found[2], name == 'bn_eps')
+        except ValueError as error:
+            reader.fail(f'{found[1]} {error}', start)
+    reader.end("'|' or the end")
+    return ArchSpec(tuple(stages), **fields)
+
+
+def _fna_stage(stage: Any, index: int, start: int) -> StageSpec:
+    where = f'stages[{index}]'
+    at = f'{where} (character {start})'
+    if not isinstance(stage, list) or len(stage) != 3:
+        raise ValueError(f'{at} must be [[in, out], [layers], stride], got {shown(stage)}')
+    channels, layers, stride = stage
+    if not isinstance(channels, list) or len(channels) != 2:
+        raise ValueError(f'{at} must start with a pair of channels, got {shown(channels)}')
+    for j, token in enumerate(listed(layers, f'{where}.layers', 'block tokens')):
+        _check_token(token, f'{where}.layers[{j}]')
+    return placed(at, StageSpec, channels[0], channels[1], tuple(layers), stride)
+
+
+def _fna_text(arch: ArchSpec) -> str:
+    parts = [f'[[{s.in_channels}, {s.channels}], {list(s.layers)!r}, {s.stride}]' for s in arch.stages]
+    if arch.head_channels is not None:
+        parts.append(f'head={arch.head_channels}')
+    if arch.act != 'relu6':
+        parts.append(f'act={arch.act}')
+    if arch.bn_eps is not None:
+        parts.append(f'bn_eps={float(arch.bn_eps)!r}')
+    return '|'.join(parts)
+
+
+def _check_token(token: Any, where: str) -> None:
+    if token != SKIP:
+        placed(where, Block.parse, token)

@@ -1,0 +1,188 @@
+"""timm's block strings: ``ir_r2_k3_s2_e6_c24_se0.25`` is two MBConv layers, the first of stride 2.
+
+Fields: ``r`` repeats, ``k`` kernel, ``s`` stride, ``e`` expansion, ``c`` channels out, ``se`` squeeze-excite ratio,
+``n`` activation, ``noskip``. ``ds`` is a layer without expansion convolution, ``cn`` a plain convolution: this project
+writes the stem and the head so, and the stem carries ``eps``, a field that timm's decoder passes over.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from mmnas_ext.archs.literal import listed, number, placed, shown
+from mmnas_ext.archs.spec import MAX_LAYERS, ArchSpec, Block, StageSpec
+
+_DEFAULT_STEM = 32
+_ACTS = {'re': 'relu', 'r6': 'relu6', 'sw': 'swish'}
+_ACT_FIELDS = {'relu': '_nre', 'relu6': '', 'swish': '_nsw'}
+_FIELD = re.compile(r'(noskip)|(n|eps|se|[rksec])(.+)')
+_FIELDS_OF = {
+    'ir': {'r', 'k', 's', 'e', 'c', 'se', 'n', 'noskip'},
+    'ds': {'r', 'k', 's', 'e', 'c', 'se', 'n', 'noskip'},
+    'cn': {'r', 'k', 's', 'c', 'n', 'eps'},
+}
+_NEEDED_BY = {'ir': ('k', 'e', 'c'), 'ds': ('k', 'c'), 'cn': ('k', 'c')}
+
+
+@dataclass(frozen=True)
+class _BlockString:
+    """One string, read. `where` is its place, for messages."""
+
+    where: str
+    kind: str
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+    se: float
+    act: str
+    noskip: bool
+    eps: float | None
+
+
+def parse_timm(stages: Any) -> ArchSpec:
+    """Reads lists of block strings, one list (or one string) a stage.
+
+    A leading 3x3 stride-2 ``cn`` is the stem, else the stem has 32 channels; a trailing 1x1 ``cn`` is the head.
+
+    Raises:
+        ValueError: Names the string's place and what is wrong with it.
+    """
+    rows = []
+    for i, stage in enumerate(listed(stages, 'stages', 'lists of block strings')):
+        strings = [stage] if isinstance(stage, str) else listed(stage, f'stages[{i}]', 'block strings')
+        if not strings:
+            raise ValueError(f'stages[{i}] must hold at least one block string, got none')
+        rows.append([_read(text, f'stages[{i}][{j}]') for j, text in enumerate(strings)])
+    fields: dict[str, Any] = {'act': _common_act([block for row in rows for block in row])}
+    channels = _DEFAULT_STEM
+    if rows and rows[0][0].kind == 'cn':
+        stem = _plain(rows.pop(0), 'the stem', kernel=3, stride=2)
+        channels, fields['bn_eps'] = stem.channels, stem.eps
+    if rows and rows[-1][0].kind == 'cn':
+        fields['head_channels'] = _plain(rows.pop(), 'the head', kernel=1, stride=1).channels
+    specs: list[StageSpec] = []
+    for row in rows:
+        specs.append(_stage(row, channels))
+        channels = specs[-1].channels
+    return ArchSpec(tuple(specs), **fields)
+
+
+def format_timm(arch: ArchSpec) -> str:
+    """Writes stem, stages and head as JSON text of lists of block strings."""
+    act = _ACT_FIELDS[arch.act]
+    eps = '' if arch.bn_eps is None else f'_eps{float(arch.bn_eps)!r}'
+    rows = [[f'cn_r1_k3_s2_c{arch.stem_channels}{act}{eps}']]
+    for stage in arch.stages:
+        row: list[str] = []
+        for token, group in groupby(stage.layers):
+            repeats = len(list(group))
+            block = Block.parse(token)
+            kind = 'ds' if block.expansion == 1 else 'ir'
+            se = token.partition('_se')[2]
+            row.append(
+                f'{kind}_r{repeats}_k{block.kernel}_s{1 if row else stage.stride}_e{block.expansion}_c{stage.channels}'
+                + (f'_se{se}' if se else '')
+                + act
+            )
+        rows.append(row)
+    if arch.head_channels is not None:
+        rows.append([f'cn_r1_k1_s1_c{arch.head_channels}{act}'])
+    return json.dumps(rows)
+
+
+def _read(text: Any, where: str) -> _BlockString:
+    if not isinstance(text, str):
+        raise ValueError(f'{where} must be a block string, got {shown(text)}')
+    if len(text) > 200:
+        raise ValueError(f'{where} must be a block string, got {len(text)} characters')
+    kind, *parts = text.split('_')
+    if kind not in _FIELDS_OF:
+        raise ValueError(f'{where}: unknown block type {shown(kind)} in {shown(text)}, known: {", ".join(_FIELDS_OF)}')
+    found: dict[str, str] = {}
+    for part in parts:
+        match = _FIELD.fullmatch(part)
+        name = (match[1] or match[2]) if match else ''
+        if match is None or name not in _FIELDS_OF[kind]:
+            raise ValueError(f'{where}: field {shown(part)} of {shown(text)} is not one that {kind!r} has')
+        if name in found:
+            raise ValueError(f'{where}: field {name!r} stands twice in {shown(text)}')
+        found[name] = match[3] or ''
+    for name in _NEEDED_BY[kind]:
+        if name not in found:
+            raise ValueError(f'{where}: field {name!r} is missing in {shown(text)}')
+    if found.get('n', 'r6') not in _ACTS:
+        raise ValueError(f'{where}: field n must be one of {", ".join(_ACTS)}, got {shown(found["n"])}')
+    block = _BlockString(
+        where=where,
+        kind=kind,
+        repeats=_whole(found, 'r', where, 1),
+        kernel=_whole(found, 'k', where, 1),
+        stride=_whole(found, 's', where, 1),
+        expansion=_whole(found, 'e', where, 1),
+        channels=_whole(found, 'c', where, 1),
+        se=float(placed(f'{where}: field se', number, found.get('se', '0'), True)),
+        act=_ACTS[found.get('n', 'r6')],
+        noskip='noskip' in found,
+        eps=float(placed(f'{where}: field eps', number, found['eps'], True)) if 'eps' in found else None,
+    )
+    _check_kind(block)
+    return block
+
+
+def _whole(found: dict[str, str], name: str, where: str, default: int) -> int:
+    return int(placed(f'{where}: field {name}', number, found[name], False)) if name in found else default
+
+
+def _check_kind(block: _BlockString) -> None:
+    if not 1 <= block.repeats <= MAX_LAYERS:
+        raise ValueError(f'{block.where}: field r must lie in 1..{MAX_LAYERS}, got {block.repeats}')
+    if block.kind == 'ds' and block.expansion != 1:
+        raise ValueError(f'{block.where}: a ds block has no expansion, got e{block.expansion}; ir has one')
+    if block.kind == 'ir' and block.expansion == 1:
+        # timm builds a 1x1 convolution of unchanged width there; a layer of expansion 1 has none here
+        raise ValueError(f'{block.where}: an ir block of e1 is another network than this project builds; ds is meant')
+
+
+def _common_act(blocks: Sequence[_BlockString]) -> str:
+    for block in blocks:
+        if block.act != blocks[0].act:
+            raise ValueError(
+                f'{block.where} has activation {block.act}, but {blocks[0].where} has {blocks[0].act}: '
+                'one network has one activation'
+            )
+    return blocks[0].act if blocks else 'relu6'
+
+
+def _plain(row: Sequence[_BlockString], what: str, kernel: int, stride: int) -> _BlockString:
+    block = row[0]
+    if len(row) > 1 or (block.repeats, block.kernel, block.stride) != (1, kernel, stride):
+        raise ValueError(
+            f'{block.where}: {what} must be a stage of one cn_r1_k{kernel}_s{stride} string, '
+            f'got r{block.repeats} k{block.kernel} s{block.stride} in a stage of {len(row)}'
+        )
+    return block
+
+
+def _stage(row: Sequence[_BlockString], in_channels: int) -> StageSpec:
+    head, channels, tokens = row[0], in_channels, list[str]()
+    for block in row:
+        if block.kind == 'cn':
+            raise ValueError(f'{block.where}: cn can only be the stem (first) or the head (last)')
+        if block.channels != head.channels:
+            raise ValueError(f'{block.where}: a stage has one width, got c{block.channels} after c{head.channels}')
+        if tokens and block.stride != 1:
+            raise ValueError(f'{block.where}: only the first layer of a stage can have a stride, got s{block.stride}')
+        keeps = block.channels == channels and block.stride == 1
+        if block.noskip and (keeps or block.repeats > 1):
+            raise ValueError(f'{block.where}: noskip on a layer that has a shortcut here, which cannot be left out')
+        if len(tokens) + block.repeats > MAX_LAYERS:
+            raise ValueError(f'{block.where}: more than {MAX_LAYERS} layers')
+        token = placed(block.where, Block, block.kernel, block.expansion, block.se).format()
+        tokens += [token] * block.repeats
+        channels = block.channels
+    return placed(head.where, StageSpec, in_channels, head.channels, tuple(tokens), head.stride)

@@ -1,0 +1,72 @@
+"""Published architectures and search spaces by name, kept as JSON files beside this module."""
+
+from functools import cache
+from pathlib import Path
+
+from mmnas_ext.archs.literal import shown
+from mmnas_ext.archs.space import SearchSpace
+from mmnas_ext.archs.spec import ArchSpec
+
+_SPACE_SUFFIX = '.space.json'
+_ARCH_SUFFIX = '.json'
+
+
+def names() -> tuple[str, ...]:
+    """Names of all architectures, sorted."""
+    return tuple(sorted(_entries()[0]))
+
+
+def spaces() -> tuple[str, ...]:
+    """Names of all search spaces, sorted."""
+    return tuple(sorted(_entries()[1]))
+
+
+def arch(name: str) -> ArchSpec:
+    """A published architecture.
+
+    Raises:
+        ValueError: No architecture has that name; the message lists those that exist.
+    """
+    if name not in names():
+        hint = '; that is a search space, see zoo.space' if name in spaces() else ''
+        raise ValueError(f'unknown architecture {shown(name)}: the zoo has {", ".join(names())}{hint}')
+    return _read_arch(name)
+
+
+def space(name: str) -> SearchSpace:
+    """A published search space.
+
+    Raises:
+        ValueError: No search space has that name; the message lists those that exist.
+    """
+    if name not in spaces():
+        hint = '; that is an architecture, see zoo.arch' if name in names() else ''
+        raise ValueError(f'unknown search space {shown(name)}: the zoo has {", ".join(spaces())}{hint}')
+    return _read_space(name)
+
+
+@cache
+def _read_arch(name: str) -> ArchSpec:
+    return ArchSpec.parse(_entries()[0][name].read_text(encoding='utf-8'))
+
+
+@cache
+def _read_space(name: str) -> SearchSpace:
+    return SearchSpace.parse(_entries()[1][name].read_text(encoding='utf-8'))
+
+
+@cache
+def _entries() -> tuple[dict[str, Path], dict[str, Path]]:
+    """Files of the architectures and of the search spaces, by name."""
+    archs: dict[str, Path] = {}
+    listed: dict[str, Path] = {}
+    for file in Path(__file__).with_name('zoo').iterdir():
+        if file.name.endswith(_SPACE_SUFFIX):
+            listed[file.name.removesuffix(_SPACE_SUFFIX)] = file
+        elif file.name.endswith(_ARCH_SUFFIX):
+            archs[file.name.removesuffix(_ARCH_SUFFIX)] = file
+    return archs, listed
+
+
+def _shown(name: object) -> str:
+    return repr(name)[:60]

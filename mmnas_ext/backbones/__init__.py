@@ -1,0 +1,7 @@
+"""Backbones: any `ArchSpec` (`MBNet`), a whole `SearchSpace` (`SuperNet`), and every zoo network by name."""
+
+from mmnas_ext.backbones import named
+from mmnas_ext.backbones.mbnet import MBNet
+from mmnas_ext.backbones.supernet import SuperNet
+
+__all__ = ['MBNet', 'SuperNet', 'named']

@@ -1,0 +1,228 @@
+"""What a network and a super-network share: stem, stages, which features leave, and what is frozen."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule
+from mmengine.model.weight_init import initialize
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmnas_ext.archs import ArchSpec, SearchSpace, SpaceStage, StageSpec
+from mmnas_ext.archs.cost import effective_strides
+
+_DEFAULT_EPS = 1e-5  # PyTorch's
+
+
+class Chain(BaseModule):
+    """Stem and stages in a row, read at `out_indices`.
+
+    Subclasses hand in the layers; nothing here knows whether a layer is fixed or searched.
+
+    Args:
+        spec: The network or space, for channels and strides.
+        stages: The layers of each stage.
+        out_indices: What `forward` returns, in this order: a stage's index (0 is the 16-channel one of these
+            networks), ``len(stages)`` for the 1x1 head, or ``'<stage>.expand'`` for the expansion inside a
+            stage's first layer.
+        output_stride: The output stride that the stages were built for.
+        norm_cfg: Norm of stem and head.
+        act_cfg: Activation of stem and head.
+        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages.
+        norm_eval: Keep every batch norm in eval mode, statistics frozen.
+        channels_last: Compute in memory layout NHWC, in which depthwise convolutions are 2 to 3 times as fast on a CPU;
+            on a GPU it pays under autocast.
+        init_cfg: MMEngine's.
+
+    Attributes:
+        out_channels: Channels of each output.
+        out_strides: Input pixels per output pixel, of each output.
+    """
+
+    def __init__(
+        self,
+        spec: ArchSpec | SearchSpace,
+        stages: Sequence[nn.ModuleList],
+        out_indices: Sequence[int | str],
+        output_stride: int,
+        norm_cfg: dict[str, Any],
+        act_cfg: dict[str, Any],
+        frozen_stages: int,
+        norm_eval: bool,
+        channels_last: bool,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None,
+    ) -> None:
+        super().__init__(init_cfg or _default_init())
+        self.out_indices = tuple([out_indices] if isinstance(out_indices, int | str) else out_indices)
+        check_out_indices(self.out_indices, spec)
+        if not -1 <= frozen_stages <= len(spec.stages):
+            raise ValueError(f'frozen_stages must lie in -1..{len(spec.stages)}, got {frozen_stages}')
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.channels_last = channels_last
+        self.output_stride = output_stride
+        self.stem = ConvModule(3, spec.stem_channels, 3, stride=2, padding=1, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.stages = nn.ModuleList(stages)
+        self.head = None
+        if len(spec.stages) in self.out_indices:
+            self.head = ConvModule(spec.stages[-1].channels, spec.head_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.out_channels, self.out_strides = _outputs(self.out_indices, spec, self.layers(), output_stride)
+        self._freeze()
+
+    def layers(self) -> list[list[Any]]:
+        """The layers of each stage."""
+        return [list(cast(nn.ModuleList, stage)) for stage in self.stages]
+
+    @property
+    def bn_eps(self) -> float:
+        """Epsilon of the stem's batch norm, which all others share."""
+        return float(self.stem.norm.eps)
+
+    def set_bn_eps(self, eps: float) -> None:
+        """Gives every batch norm this epsilon."""
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.eps = eps
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Maps images ``(N, 3, H, W)`` to one ``(N, out_channels[i], ...)`` per entry of `out_indices`."""
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = self.stem(x)
+        features: dict[int | str, Tensor] = {}
+        for index, stage in enumerate(self.layers()):
+            for j, layer in enumerate(stage):
+                if j == 0 and f'{index}.expand' in self.out_indices:
+                    x, features[f'{index}.expand'] = layer.forward_with_expansion(x)
+                else:
+                    x = layer(x)
+            features[index] = x
+        if self.head is not None:
+            features[len(self.stages)] = self.head(x)
+        return tuple(features[index] for index in self.out_indices)
+
+    def train(self, mode: bool = True) -> 'Chain':
+        """Switches to training mode, what is frozen excepted."""
+        super().train(mode)
+        self._freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initialises; a remapped seed is the last word, as it is for MMEngine's own ``Pretrained``."""
+        cfg = self.init_cfg
+        if not is_remapped(cfg):
+            super().init_weights()
+            return
+        initialize(self, cfg)
+        self._is_init = True
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        for module in [self.stem, *self.stages[: self.frozen_stages]]:
+            module.eval()
+            module.requires_grad_(False)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # a batch norm's epsilon is part of what its weights compute, and no state dict has a key for it
+        destination._metadata[prefix[:-1]]['bn_eps'] = self.bn_eps
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+        if 'bn_eps' in local_metadata:
+            self.set_bn_eps(local_metadata['bn_eps'])
+        if self.head is None:
+            _strict, _missing, unexpected, _errors = args
+            unexpected[:] = [key for key in unexpected if not key.startswith(f'{prefix}head.')]
+
+
+def strides_and_dilations(spec: ArchSpec | SearchSpace, output_stride: int) -> list[tuple[int, int]]:
+    """Stride of the first layer and dilation of all layers, per stage, at an output stride.
+
+    Raises:
+        ValueError: `output_stride` is none of 8, 16, 32.
+    """
+    stages: tuple[StageSpec | SpaceStage, ...] = spec.stages
+    dilation = 1
+    pairs = []
+    for stage, stride in zip(stages, effective_strides(stages, output_stride), strict=True):
+        dilation *= stage.stride // stride
+        pairs.append((stride, dilation))
+    return pairs
+
+
+def is_remapped(init_cfg: Any) -> bool:
+    """Whether an ``init_cfg`` is of type ``Remapped``, with or without its scope."""
+    return isinstance(init_cfg, dict) and str(init_cfg.get('type')).rpartition('.')[2] == 'Remapped'
+
+
+def norm_with_eps(norm_cfg: dict[str, Any] | None, spec: ArchSpec | SearchSpace, init_cfg: Any) -> dict[str, Any]:
+    """The norm config with its epsilon settled: as given, else the architecture's, else the seed's, else 1e-5."""
+    norm_cfg = dict(norm_cfg or dict(type='BN'))
+    if 'eps' in norm_cfg or norm_cfg.get('type') not in ('BN', 'SyncBN', 'BN2d'):
+        return norm_cfg
+    eps = spec.bn_eps
+    seed = init_cfg.get('seed') if is_remapped(init_cfg) else None
+    if eps is None and isinstance(seed, dict) and seed.get('arch') is not None:
+        eps = ArchSpec.parse(seed['arch']).bn_eps
+    return {**norm_cfg, 'eps': eps or _DEFAULT_EPS}
+
+
+def check_out_indices(out_indices: tuple[int | str, ...], spec: ArchSpec | SearchSpace) -> None:
+    """Raises ValueError for an output that `spec` does not have."""
+    count = len(spec.stages)
+    head = spec.head_channels
+    allowed = [*range(count + bool(head)), *(f'{i}.expand' for i in range(count) if _expansion(spec, i) > 1)]
+    for index in out_indices:
+        if isinstance(index, bool) or index not in allowed:
+            without = '' if head else f'; this network has no head, so no {count}'
+            raise ValueError(f'out_indices must be among {allowed}, got {index!r}{without}')
+    if not out_indices:
+        raise ValueError(f'out_indices must name at least one output, got none; allowed are {allowed}')
+
+
+def _expansion(spec: ArchSpec | SearchSpace, stage: int) -> int:
+    """Expansion of a stage's first layer; 0 where a search has not settled it."""
+    if isinstance(spec, ArchSpec):
+        return spec.stages[stage].blocks[0].expansion
+    return 0
+
+
+def _outputs(
+    out_indices: tuple[int | str, ...],
+    spec: ArchSpec | SearchSpace,
+    stages: list[list[Any]],
+    output_stride: int,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    reached = [2]
+    for stride in effective_strides(spec.stages, output_stride):
+        reached.append(reached[-1] * stride)
+    channels: list[int] = []
+    strides: list[int] = []
+    for index in out_indices:
+        if isinstance(index, str):
+            stage = int(index.partition('.')[0])
+            channels.append(stages[stage][0].expand.out_channels)
+            strides.append(reached[stage])
+        elif index == len(spec.stages):
+            assert spec.head_channels is not None, 'check_out_indices has seen to it'
+            channels.append(spec.head_channels)
+            strides.append(reached[-1])
+        else:
+            channels.append(spec.stages[index].channels)
+            strides.append(reached[index + 1])
+    return tuple(channels), tuple(strides)
+
+
+def _default_init() -> list[dict[str, Any]]:
+    return [
+        dict(type='Kaiming', layer='Conv2d', mode='fan_out'),
+        dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+    ]

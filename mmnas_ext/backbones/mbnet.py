@@ -1,0 +1,83 @@
+"""One network: builds any `ArchSpec`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.backbones.chain import Chain, norm_with_eps, strides_and_dilations
+from mmnas_ext.ops import MBConv, act_layer_cfg
+from mmnas_ext.registry import MODELS
+
+
+@MODELS.register_module()
+class MBNet(Chain):
+    """A backbone of MBConv layers, described by an architecture.
+
+    Args:
+        arch: Anything that `ArchSpec.parse` reads: a zoo name, FNA text, timm block strings, JSON, a path.
+        out_indices: Outputs: stage indices, ``len(stages)`` for the head, ``'<stage>.expand'``. The head is
+            built only if it is asked for.
+        output_stride: 8, 16 or 32. A stage that would pass it keeps its resolution and is dilated instead.
+        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages.
+        norm_eval: Keep every batch norm in eval mode.
+        norm_cfg: Norm of every convolution; an ``eps`` in it overrides the architecture's and the seed's.
+        act_cfg: Activation; ``None`` takes the architecture's.
+        with_cp: Recompute each layer in the backward pass to save memory.
+        drop_path_rate: Drop-path probability of the last layer; it grows linearly from 0 at the first.
+        channels_last: Compute in memory layout NHWC, in which depthwise convolutions are 2 to 3 times as fast on a CPU;
+            on a GPU it pays under autocast.
+        init_cfg: MMEngine's, or ``dict(type='mmnas_ext.Remapped', seed=…)``.
+
+    Raises:
+        ValueError: The architecture is malformed, or an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        arch: Any,
+        out_indices: Sequence[int | str] = (1, 2, 4, 6),
+        output_stride: int = 32,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_cfg: dict[str, Any] | None = None,
+        act_cfg: dict[str, Any] | None = None,
+        with_cp: bool = False,
+        drop_path_rate: float = 0.0,
+        channels_last: bool = False,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        spec = ArchSpec.parse(arch)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
+        norm_cfg = norm_with_eps(norm_cfg, spec, init_cfg)
+        act_cfg = act_cfg or act_layer_cfg(spec.act)
+        rates = iter(_linear(drop_path_rate, sum(spec.depths)))
+        stages = []
+        for stage, (stride, dilation) in zip(spec.stages, strides_and_dilations(spec, output_stride), strict=True):
+            layers = nn.ModuleList()
+            for j, block in enumerate(stage.blocks):
+                layers.append(
+                    MBConv(
+                        stage.in_channels if j == 0 else stage.channels,
+                        stage.channels,
+                        block,
+                        stride=stride if j == 0 else 1,
+                        dilation=dilation,
+                        norm_cfg=norm_cfg,
+                        act_cfg=act_cfg,
+                        drop_path=next(rates),
+                        with_cp=with_cp,
+                    )
+                )
+            stages.append(layers)
+        super().__init__(
+            spec, stages, out_indices, output_stride, norm_cfg, act_cfg,
+            frozen_stages, norm_eval, channels_last, init_cfg,
+        )  # fmt: skip
+        self.arch = spec
+
+
+def _linear(last: float, count: int) -> list[float]:
+    return [last * i / max(1, count - 1) for i in range(count)]

@@ -1,0 +1,153 @@
+"""All networks of a space in one, sharing what they share (FNA, ICLR 2020, section 3.2)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from mmnas_ext.archs import ArchSpec, Block, Cost, Path, SearchSpace, candidate_costs, fixed_cost
+from mmnas_ext.backbones.chain import Chain, norm_with_eps, strides_and_dilations
+from mmnas_ext.ops import MBConv, MixedLayer, act_layer_cfg
+from mmnas_ext.registry import MODELS
+
+POLICIES = ('uniform', 'softmax')
+
+
+@MODELS.register_module()
+class SuperNet(Chain):
+    """A backbone that holds every candidate of every layer and returns features like any other.
+
+    It runs one path (`set_path`), or all candidates of each layer mixed by softmax(alpha) (``set_path(None)``,
+    the initial state). What is trained when, and which path is drawn, is decided outside.
+
+    Args:
+        space: Anything that `SearchSpace.parse` reads: a zoo name, JSON, a path.
+        out_indices: Outputs: stage indices, ``len(stages)`` for the head.
+        output_stride: 8, 16 or 32. A stage that would pass it keeps its resolution and is dilated instead.
+        input_size: Height and width at which candidates are priced.
+        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages.
+        norm_eval: Keep the batch norms of stem and fixed layers in eval mode.
+        norm_cfg: Norm; candidates use it without affine parameters and running statistics.
+        act_cfg: Activation; ``None`` takes the space's.
+        with_cp: Recompute each mixed layer in the backward pass to save memory.
+        channels_last: Compute in memory layout NHWC, in which depthwise convolutions are 2 to 3 times as fast on a CPU;
+            on a GPU it pays under autocast.
+        init_cfg: MMEngine's, or ``dict(type='mmnas_ext.Remapped', seed=…)``.
+
+    Raises:
+        ValueError: The space is malformed, or an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        space: Any,
+        out_indices: Sequence[int | str] = (1, 2, 4, 6),
+        output_stride: int = 32,
+        input_size: tuple[int, int] = (800, 1088),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_cfg: dict[str, Any] | None = None,
+        act_cfg: dict[str, Any] | None = None,
+        with_cp: bool = False,
+        channels_last: bool = False,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        spec = SearchSpace.parse(space)
+        norm_cfg = norm_with_eps(norm_cfg, spec, init_cfg)
+        act_cfg = act_cfg or act_layer_cfg(spec.act)
+        height, width = input_size
+        costs = candidate_costs(spec, (height, width), output_stride)
+        stages = []
+        for i, (stride, dilation) in enumerate(strides_and_dilations(spec, output_stride)):
+            stage = spec.stages[i]
+            layers = nn.ModuleList()
+            for j, tokens in enumerate(stage.layers):
+                in_channels = stage.in_channels if j == 0 else stage.channels
+                shape: dict[str, Any] = dict(
+                    stride=stride if j == 0 else 1, dilation=dilation, norm_cfg=norm_cfg, act_cfg=act_cfg
+                )
+                if len(tokens) == 1:
+                    layers.append(MBConv(in_channels, stage.channels, Block.parse(tokens[0]), **shape))
+                    continue
+                macs = [cost.macs for cost in costs[i][j]]
+                layers.append(MixedLayer(in_channels, stage.channels, tokens, macs, with_cp=with_cp, **shape))
+            stages.append(layers)
+        super().__init__(
+            spec, stages, out_indices, output_stride, norm_cfg, act_cfg,
+            frozen_stages, norm_eval, channels_last, init_cfg,
+        )  # fmt: skip
+        self.space = spec
+        self.input_size = (height, width)
+
+    def mixed_layers(self) -> dict[str, MixedLayer]:
+        """The searched layers by ``'<stage>.<layer>'``, in order."""
+        return {
+            f'{i}.{j}': layer
+            for i, stage in enumerate(self.layers())
+            for j, layer in enumerate(stage)
+            if isinstance(layer, MixedLayer)
+        }
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        """The alphas, one vector ``(candidates,)`` per searched layer."""
+        return [layer.alpha for layer in self.mixed_layers().values()]
+
+    def sample_path(self, policy: str, generator: Generator) -> Path:
+        """Draws one candidate per layer.
+
+        Args:
+            policy: ``'uniform'``, or ``'softmax'`` for probabilities softmax(alpha).
+            generator: A CPU generator: equal states draw equal paths on every rank and device.
+
+        Raises:
+            ValueError: Another policy.
+        """
+        if policy not in POLICIES:
+            raise ValueError(f'policy must be one of {POLICIES}, got {policy!r}')
+        with torch.no_grad():
+            return tuple(
+                tuple(_draw(layer, policy, generator) if isinstance(layer, MixedLayer) else 0 for layer in stage)
+                for stage in self.layers()
+            )
+
+    def set_path(self, path: Sequence[Sequence[int]] | None) -> None:
+        """Runs one path from now on (a candidate index per layer, per stage), or with ``None`` all, mixed.
+
+        Raises:
+            ValueError: The path does not fit the space.
+        """
+        chosen = None if path is None else tuple(tuple(int(c) for c in choices) for choices in path)
+        if chosen is not None:
+            self.space.check_path(chosen)
+        for i, stage in enumerate(self.layers()):
+            for j, layer in enumerate(stage):
+                if isinstance(layer, MixedLayer):
+                    layer.choice = None if chosen is None else chosen[i][j]
+
+    def expected_cost(self) -> Tensor:
+        """Expected multiply-adds of the searched layers under softmax(alpha): a double scalar.
+
+        FNA's arch loss takes its logarithm (section 3.2, eq. 4); `fixed_cost` is what stem and fixed layers add.
+        """
+        return torch.stack([layer.expected_macs() for layer in self.mixed_layers().values()]).sum()
+
+    def fixed_cost(self) -> Cost:
+        """Cost of stem and fixed layers at `input_size`."""
+        return fixed_cost(self.space, self.input_size, self.output_stride)
+
+    def derive(self) -> ArchSpec:
+        """The network of each layer's largest alpha (the first of equals); it keeps this network's BN epsilon."""
+        path = tuple(
+            tuple(int(layer.alpha.argmax()) if isinstance(layer, MixedLayer) else 0 for layer in stage)
+            for stage in self.layers()
+        )
+        return self.space.arch(path)
+
+
+def _draw(layer: MixedLayer, policy: str, generator: Generator) -> int:
+    if policy == 'uniform':
+        return int(torch.randint(len(layer.tokens), (), generator=generator))
+    # on the CPU in double: softmax kernels of different devices need not agree to the last bit
+    weights = layer.alpha.detach().double().cpu().softmax(0)
+    return int(torch.multinomial(weights, 1, generator=generator))

@@ -1,0 +1,97 @@
+"""Two endless streams of batches from one dataset: one trains weights, the other alpha."""
+
+import copy
+from typing import Any
+
+from mmengine.registry import DATASETS
+from torch.utils.data import DataLoader
+
+from mmnas_ext.datasets import split_halves
+from mmnas_ext.engine.seeding import reseed, seed_worker
+
+
+class Batches:
+    """A loader's batches without end; which comes at a position depends on (seed, name, position) alone.
+
+    Args:
+        loader: A loader with a sampler that has ``set_epoch`` or never ends.
+        seed: The run's seed.
+        name: Tells streams of one run apart.
+    """
+
+    def __init__(self, loader: DataLoader, seed: int, name: str) -> None:
+        self.loader = loader
+        self._key = (seed, name)
+        self._position = 0
+        self._iterator: Any = None
+
+    def __iter__(self) -> 'Batches':
+        return self
+
+    def __next__(self) -> Any:
+        if self._iterator is None:
+            self._begin(self._position // len(self.loader))
+        reseed(*self._key, 'batch', self._position)
+        try:
+            batch = next(self._iterator)
+        except StopIteration:
+            self._begin(self._position // len(self.loader))
+            batch = next(self._iterator)
+        self._position += 1
+        return batch
+
+    def seek(self, position: int) -> None:
+        """Goes on at `position`; reads and drops the batches of its epoch that lie before it."""
+        if position == self._position:
+            return
+        # a sampler without set_epoch never ends: its one epoch starts at 0
+        start = position - position % len(self.loader) if self._set_epoch(0) else 0
+        self._position = start
+        self._iterator = None
+        for _ in range(position - start):
+            next(self)
+
+    def skip_iter(self, position: int) -> None:
+        """What MMEngine's iteration loop calls when it resumes."""
+        self.seek(position)
+
+    def _begin(self, epoch: int) -> None:
+        self._set_epoch(epoch)
+        reseed(*self._key, 'epoch', epoch)  # workers derive their seeds from this state
+        self._iterator = iter(self.loader)
+
+    def _set_epoch(self, epoch: int) -> bool:
+        batch_sampler = self.loader.batch_sampler
+        for sampler in (self.loader.sampler, getattr(batch_sampler, 'sampler', None)):
+            set_epoch = getattr(sampler, 'set_epoch', None)
+            if set_epoch is not None:
+                set_epoch(epoch)
+                return True
+        return False
+
+
+def build_halves(runner: Any, dataloader: dict[str, Any], fraction: float, split_seed: int) -> tuple[Batches, Batches]:
+    """Builds one dataset, splits it, and makes a loader for each half.
+
+    Args:
+        runner: The runner, for its seed and `build_dataloader`.
+        dataloader: Config of both loaders; its dataset is built once.
+        fraction: Share of the pictures that train weights.
+        split_seed: Seed of the split.
+
+    Returns:
+        The batches for the weights, and those for alpha.
+    """
+    cfg = copy.deepcopy(dataloader)
+    dataset = DATASETS.build(cfg.pop('dataset'))
+    # workers that live over epochs hold random states that no checkpoint has
+    cfg['persistent_workers'] = False
+    cfg.setdefault('worker_init_fn', dict(type=seed_worker))
+    halves = split_halves(dataset, split_seed, fraction)
+    names = ('weights', 'arch')
+    loaders = [runner.build_dataloader(dict(cfg, dataset=half), seed=runner.seed) for half in halves]
+    for name, loader in zip(names, loaders, strict=True):
+        if not len(loader):
+            raise ValueError(f'train_dataloader.batch_size is larger than the {name} half of its dataset')
+    weights, arch = (Batches(loader, runner.seed, name) for name, loader in zip(names, loaders, strict=True))
+    return weights, arch

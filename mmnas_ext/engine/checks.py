@@ -1,0 +1,95 @@
+"""What a user can get wrong in a config, found before anything is built or trained."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmnas_ext.archs import ArchSpec, SearchSpace
+from mmnas_ext.backbones.chain import is_remapped
+from mmnas_ext.engine.derive import derived_config
+from mmnas_ext.engine.limits import check_target
+from mmnas_ext.remap import load_seed, remap
+
+
+def check_config(cfg: Config) -> None:
+    """Raises one clear error for what would fail later: data that is not there, a seed that does not fit, limits.
+
+    Raises:
+        ValueError: An argument is out of its range, a seed does not fit its network, ``derived`` leaves a search class.
+        FileNotFoundError: A data set's or seed's file does not exist.
+    """
+    backbone = cfg.model.get('backbone') or {}
+    if cfg.get('derived'):
+        _check_search(cfg, backbone)
+    _check_seed(backbone)
+    for name, dataset in _datasets(cfg):
+        _check_dataset(name, dataset)
+
+
+def _check_search(cfg: Config, backbone: dict[str, Any]) -> None:
+    if 'space' not in backbone:
+        raise ValueError(
+            "a config with derived=dict(…) searches: its model.backbone must be dict(type='mmnas_ext.SuperNet', "
+            f'space=…), got type {backbone.get("type")!r}'
+        )
+    space = SearchSpace.parse(backbone['space'])
+    derived_config(cfg, next(space.sample(0, 1)))
+    loop = cfg.train_cfg
+    last = loop.get('max_epochs', loop.get('max_iters'))
+    if not 0 <= loop.get('arch_start', 0) < last:
+        unit = 'epoch' if 'max_epochs' in loop else 'iteration'
+        raise ValueError(
+            f'train_cfg.arch_start={loop.arch_start} lies past the last {unit}: it must be in 0..{last - 1}, '
+            'or alpha is never trained'
+        )
+    target = (cfg.optim_wrapper.get('cost') or {}).get('target')
+    size = tuple(backbone.get('input_size', (800, 1088)))
+    check_target(space, size, backbone.get('output_stride', 32), target)
+
+
+def _check_seed(backbone: dict[str, Any]) -> None:
+    init = backbone.get('init_cfg')
+    if init is None or not is_remapped(init):
+        return
+    source = init['seed']
+    checkpoint, arch = (source.get('checkpoint'), source.get('arch')) if isinstance(source, dict) else (source, None)
+    if not isinstance(checkpoint, str) or checkpoint.partition('://')[0] in (
+        'http',
+        'https',
+        'open-mmlab',
+        'torchvision',
+    ):
+        return  # downloaded when it is needed, by one process for all
+    seed = load_seed(checkpoint, arch)
+    remap(seed, SearchSpace.parse(backbone['space']) if 'space' in backbone else ArchSpec.parse(backbone['arch']))
+
+
+def _datasets(cfg: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = (cfg.get(name) or {}).get('dataset')
+        stack = [dataset] if dataset else []
+        while stack:
+            dataset = stack.pop()
+            inner = dataset.get('datasets') or dataset.get('dataset')
+            if inner is None:
+                yield name, dataset
+            else:
+                stack.extend(inner if isinstance(inner, list) else [inner])
+
+
+def _check_dataset(name: str, dataset: dict[str, Any]) -> None:
+    root = dataset.get('data_root') or ''
+    if '://' in root:
+        return
+    wanted = [dataset.get('ann_file') or '', *(dataset.get('data_prefix') or {}).values()]
+    for entry in wanted:
+        if not isinstance(entry, str) or not entry or '://' in entry:
+            continue
+        path = Path(entry) if Path(entry).is_absolute() else Path(root, entry)
+        if not path.exists():
+            raise FileNotFoundError(
+                f'{name}.dataset wants {path}, which does not exist: put the data there, or say where it is, e.g. '
+                f'--cfg-options {name}.dataset.data_root=/path/to/data'
+            )

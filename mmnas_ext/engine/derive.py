@@ -1,0 +1,122 @@
+"""From a finished search to an ordinary config: nothing of the search is left in it."""
+
+import copy
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+
+from mmnas_ext.archs import ArchSpec, cost
+from mmnas_ext.engine.limits import derive
+from mmnas_ext.engine.optim import find_supernet
+from mmnas_ext.registry import HOOKS
+
+DERIVED_DIR = 'derived'
+# a run's own affairs, which the second half settles anew
+_RUN_KEYS = ('derived', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
+_SEARCH_CLASS = re.compile(r"'(?:mmnas_ext\.)?(SuperNet|Search\w+|DeriveHook)'")
+
+
+def derived_config(cfg: Config, arch: ArchSpec) -> Config:
+    """The config that trains a found network: the search's, changed by its ``derived=dict(…)``.
+
+    ``train_cfg``, ``optim_wrapper`` and ``model.backbone`` in it replace those of the search whole; the rest is merged
+    as in any config that inherits.
+
+    Args:
+        cfg: Config of the search; left as it is.
+        arch: The found network, written into ``model.backbone.arch``; its batch-norm epsilon goes into the backbone's
+            ``norm_cfg`` unless that has one.
+
+    Raises:
+        ValueError: `cfg` has no ``derived``, or a class of the search remains.
+    """
+    if not cfg.get('derived'):
+        raise ValueError('this config has no derived=dict(…): it describes no search')
+    derived = copy.deepcopy(cfg.derived.to_dict())
+    plain = {key: value for key, value in copy.deepcopy(cfg.to_dict()).items() if key not in _RUN_KEYS}
+    # what describes the search is replaced whole, everything else is merged
+    for key in ('train_cfg', 'optim_wrapper'):
+        if key in derived:
+            plain.pop(key, None)
+    if 'backbone' in derived.get('model', {}):
+        plain['model'].pop('backbone', None)
+    result = Config(plain)
+    result.merge_from_dict(derived)
+    backbone = result.model.backbone
+    backbone.arch = arch.replace(bn_eps=None).format('fna')
+    if arch.bn_eps is not None:
+        backbone.norm_cfg = {'type': 'BN', 'eps': arch.bn_eps, **(backbone.get('norm_cfg') or {})}
+    left = sorted(set(_SEARCH_CLASS.findall(result.pretty_text)))
+    if left:
+        raise ValueError(f'derived=dict(…) leaves {left} of the search in place: say there what replaces them')
+    return result
+
+
+def write_derived(folder: Path, cfg: Config, arch: ArchSpec) -> None:
+    """Writes ``arch.json``, then ``config.py``, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / 'arch.json', arch.format('json'))
+    write_text(folder / 'config.py', derived_config(cfg, arch).pretty_text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file in one step: a reader, or a run killed midway, never finds half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.part')
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+@HOOKS.register_module()
+class DeriveHook(Hook):
+    """Writes the network that the search has found.
+
+    At its end ``derived/arch.json`` and ``derived/config.py``; along the way a snapshot of what it would be,
+    ``derived/snapshots/epoch_<n>.json``.
+
+    Args:
+        interval: Epochs (of an iteration loop: iterations) from one snapshot to the next.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, interval: int = 1) -> None:
+        if interval < 1:
+            raise ValueError(f'interval must be at least 1, got {interval}')
+        self.interval = interval
+
+    @master_only
+    def after_train_epoch(self, runner: Any) -> None:
+        """Writes a snapshot."""
+        if runner.train_loop.max_epochs > 1 and self.every_n_epochs(runner, self.interval):
+            self._snapshot(runner, f'epoch_{runner.epoch + 1}')
+
+    @master_only
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Writes a snapshot in an iteration loop."""
+        if runner.train_loop.max_epochs == 1 and self.every_n_train_iters(runner, self.interval):
+            self._snapshot(runner, f'iter_{runner.iter + 1}')
+
+    @master_only
+    def after_train(self, runner: Any) -> None:
+        """Writes the found network and its config."""
+        arch = self._arch(runner)
+        folder = Path(runner.work_dir) / DERIVED_DIR
+        write_derived(folder, runner.cfg, arch)
+        macs, params = cost(arch, find_supernet(runner.model).input_size)
+        runner.logger.info(
+            f'found {arch.format("fna")}: {macs / 1e9:.4g} G multiply-adds, {params / 1e6:.4g} M parameters; '
+            f'written to {folder / "arch.json"} and {folder / "config.py"}'
+        )
+
+    def _snapshot(self, runner: Any, name: str) -> None:
+        path = Path(runner.work_dir) / DERIVED_DIR / 'snapshots' / f'{name}.json'
+        write_text(path, self._arch(runner).format('json'))
+
+    def _arch(self, runner: Any) -> ArchSpec:
+        return derive(find_supernet(runner.model), runner.optim_wrapper.cost_target)

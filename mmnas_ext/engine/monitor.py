@@ -1,0 +1,131 @@
+"""Watches a search while it runs, and says so when it goes wrong."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+
+from mmnas_ext.archs import SKIP, cost
+from mmnas_ext.backbones import SuperNet
+from mmnas_ext.engine.derive import write_text
+from mmnas_ext.engine.limits import derive
+from mmnas_ext.engine.optim import find_supernet
+from mmnas_ext.engine.plan import describe_search
+from mmnas_ext.registry import HOOKS
+
+LOG_NAME = 'search_log.jsonl'
+SPACE_NAME = 'search_space.json'
+
+
+@HOOKS.register_module()
+class SearchMonitorHook(Hook):
+    """Logs alpha, its entropy per layer, expected and argmax multiply-adds, skips and how often each path was drawn.
+
+    Per-layer entropies are divided by the logarithm of the number of candidates: 1 is undecided, 0 decided. Records go
+    to ``search_log.jsonl`` and to the Visualizer (so to TensorBoard, where its backend is configured).
+
+    It warns, once each, when the found network skips all layers it may, or three quarters of them; and when the mean
+    entropy falls below `early_entropy` before half of the arch steps are done.
+
+    Args:
+        interval: Iterations from one record to the next.
+        early_entropy: See above.
+    """
+
+    priority = 'BELOW_NORMAL'
+
+    def __init__(self, interval: int = 50, early_entropy: float = 0.1) -> None:
+        if interval < 1:
+            raise ValueError(f'interval must be at least 1, got {interval}')
+        self.interval = interval
+        self.early_entropy = early_entropy
+        self._drawn: dict[str, list[int]] = {}
+        self._warned: list[str] = []
+
+    def before_train(self, runner: Any) -> None:
+        """Says what the run will do, and writes the space beside its log."""
+        supernet = find_supernet(runner.model)
+        for name, layer in supernet.mixed_layers().items():
+            self._drawn.setdefault(name, [0] * len(layer.tokens))
+        runner.logger.info(describe_search(runner, supernet))
+        if is_main_process():
+            write_text(Path(runner.work_dir) / SPACE_NAME, supernet.space.format())
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Counts the drawn path; at an interval, records and checks."""
+        supernet = find_supernet(runner.model)
+        for name, layer in supernet.mixed_layers().items():
+            if layer.choice is not None:
+                self._drawn[name][layer.choice] += 1
+        last = runner.iter + 1 == runner.max_iters
+        if (self.every_n_train_iters(runner, self.interval) or last) and is_main_process():
+            record = {'iter': runner.iter + 1, 'epoch': runner.epoch, **measure(supernet), 'drawn': self._drawn}
+            with open(Path(runner.work_dir) / LOG_NAME, 'a') as file:
+                file.write(json.dumps(record) + '\n')
+            runner.visualizer.add_scalars(_scalars(record), step=runner.iter + 1)
+            self._check(runner, supernet, record)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Keeps the counts in the checkpoint."""
+        checkpoint['search_monitor'] = dict(drawn=self._drawn, warned=self._warned)
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Takes the counts up again."""
+        state = checkpoint.get('search_monitor')
+        if state:
+            self._drawn = {name: list(counts) for name, counts in state['drawn'].items()}
+            self._warned = list(state['warned'])
+
+    def _check(self, runner: Any, supernet: SuperNet, record: dict[str, Any]) -> None:
+        alternation = runner.train_loop.alternation
+        done, total = alternation.arch_steps(runner.iter + 1), alternation.arch_steps(runner.max_iters)
+        if not done:
+            return
+        skippable = sum(SKIP in layer.tokens for layer in supernet.mixed_layers().values())
+        skips, entropy = record['skips'], sum(record['entropy'].values()) / len(record['entropy'])
+        if skippable and skips == skippable:
+            self._warn(runner, 'all-skip', f'the search has collapsed: the found network skips all {skippable} layers '
+                       'that it may; a smaller cost weight or a later arch_start may help')  # fmt: skip
+        elif skippable and skips >= 0.75 * skippable:
+            self._warn(runner, 'skips', f'the search drifts towards collapse: {skips} of {skippable} layers are skips')
+        if entropy < self.early_entropy and done < total / 2:
+            self._warn(runner, 'entropy', f'alpha has settled early: mean entropy {entropy:.3f} after {done} of '
+                       f'{total} arch steps; a smaller learning rate of alpha may help')  # fmt: skip
+
+    def _warn(self, runner: Any, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.append(kind)
+            runner.logger.warning(f'iteration {runner.iter + 1}: {message}')
+
+
+def measure(supernet: SuperNet) -> dict[str, Any]:
+    """What alpha says now: probabilities and normalised entropy per layer, multiply-adds (stem included), skips."""
+    layers = supernet.mixed_layers()
+    with torch.no_grad():
+        probabilities = {name: layer.alpha.double().cpu().softmax(0) for name, layer in layers.items()}
+        expected = float(supernet.expected_cost()) + supernet.fixed_cost().macs
+    entropy = {name: float(torch.special.entr(p).sum()) / math.log(len(p)) for name, p in probabilities.items()}
+    chosen = {name: layer.tokens[int(layer.alpha.argmax())] for name, layer in layers.items()}
+    return {
+        'alpha': {name: [round(v, 6) for v in p.tolist()] for name, p in probabilities.items()},
+        'entropy': {name: round(value, 6) for name, value in entropy.items()},
+        'expected_macs': expected,
+        'argmax_macs': cost(derive(supernet), supernet.input_size, supernet.output_stride).macs,
+        'skips': sum(token == SKIP for token in chosen.values()),
+    }
+
+
+def _scalars(record: dict[str, Any]) -> dict[str, float]:
+    scalars = {f'search/entropy_{name}': value for name, value in record['entropy'].items()}
+    scalars['search/entropy'] = sum(record['entropy'].values()) / len(record['entropy'])
+    scalars['search/expected_gmacs'] = record['expected_macs'] / 1e9
+    scalars['search/argmax_gmacs'] = record['argmax_macs'] / 1e9
+    scalars['search/skips'] = record['skips']
+    for name, counts in record['drawn'].items():
+        total = max(1, sum(counts))
+        scalars.update({f'search/drawn_{name}/{i}': count / total for i, count in enumerate(counts)})
+    return scalars

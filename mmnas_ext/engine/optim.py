@@ -1,0 +1,224 @@
+"""The optimizer wrapper of a search: two optimizers, two phases; the model's own ``train_step`` is used as it is."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import OPTIM_WRAPPERS as MM_OPTIM_WRAPPERS
+from mmengine.registry import OPTIMIZERS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmnas_ext.backbones import SuperNet
+from mmnas_ext.engine.limits import check_target
+from mmnas_ext.engine.seeding import generator
+from mmnas_ext.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+
+PHASES = ('weights', 'arch')
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss is NaN or infinite; nothing was updated by it."""
+
+
+@OPTIM_WRAPPERS.register_module()
+class SearchOptimWrapper(OptimWrapper):
+    """Steps the weights of a drawn path, or alpha alone (FNA, ICLR 2020, section 3.2).
+
+    A *weight step* runs one path; its parameters alone get gradients. An *arch step* runs all candidates, mixed;
+    gradients are computed for alpha alone (the authors also compute, and then drop, the weights'), and batch-norm
+    statistics stay as they are. Its loss is ``task + weight * log10(E[MAdds] / 1e9)``.
+
+    To the runner this wrapper is the weights' optimizer: schedulers, warm-up, learning-rate scaling and logs see
+    nothing of alpha's.
+
+    Args:
+        weights: Wrapper of the weights' optimizer.
+        arch: Wrapper of alpha's optimizer.
+        supernet: The super-network inside the model.
+        cost_weight: λ of the arch loss.
+        cost_target: Multiply-adds that the derived network may have at most; ``None`` for no limit.
+
+    Raises:
+        ValueError: A cost argument is negative, or no network of the space meets `cost_target`.
+    """
+
+    def __init__(
+        self,
+        weights: OptimWrapper,
+        arch: OptimWrapper,
+        supernet: SuperNet,
+        cost_weight: float = 0.0,
+        cost_target: float | None = None,
+    ) -> None:
+        if cost_weight < 0:
+            raise ValueError(f'cost.weight must not be negative, got {cost_weight}')
+        check_target(supernet.space, supernet.input_size, supernet.output_stride, cost_target)
+        super().__init__(weights.optimizer)
+        self.wrappers = {'weights': weights, 'arch': arch}
+        self.supernet = supernet
+        self.cost_weight = cost_weight
+        self.cost_target = cost_target
+        self.phase = 'weights'
+        self.policy = 'uniform'
+        self.draw = generator('path', 0, 0)
+        self.iteration = 0
+        self._trained = {
+            name: [p for group in wrapper.param_groups for p in group['params'] if p.requires_grad]
+            for name, wrapper in self.wrappers.items()
+        }
+        if hasattr(arch, 'grad_name'):
+            arch.grad_name = f'arch_{arch.grad_name}'
+
+    def start(self, phase: str, iteration: int, seed: int = 0, policy: str = 'uniform') -> None:
+        """Says what the next ``train_step`` is.
+
+        Args:
+            phase: ``'weights'`` or ``'arch'``.
+            iteration: The loop's iteration.
+            seed: The run's. Path draws follow from it and the iteration alone: every rank draws the same, and a
+                resumed run repeats them.
+            policy: How a weight step draws its path: ``'uniform'``, or ``'softmax'`` of alpha.
+        """
+        assert phase in PHASES, phase
+        self.phase, self.iteration, self.policy = phase, iteration, policy
+        self.draw = generator('path', seed, iteration)
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Sets the path and what needs gradients, for the forward inside and the backward that follows it."""
+        arch_step = self.phase == 'arch'
+        self._require_grad(weights=not arch_step, arch=arch_step)
+        if arch_step:
+            self.supernet.set_path(None)
+        else:
+            self.supernet.set_path(self.supernet.sample_path(self.policy, self.draw))
+        with statistics_kept(model, arch_step), self.wrappers[self.phase].optim_context(model):
+            yield
+
+    def update_params(
+        self, loss: Tensor, step_kwargs: dict[str, Any] | None = None, zero_kwargs: dict[str, Any] | None = None
+    ) -> None:
+        """Adds the cost term to an arch step's loss, computes gradients and steps the phase's optimizer.
+
+        Raises:
+            NonFiniteLossError: The loss is NaN or infinite. No parameter was changed by it.
+        """
+        if self.phase == 'arch':
+            loss = loss + (self.cost_weight * (self.supernet.expected_cost() / 1e9).log10()).to(loss.dtype)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(f'the {self.phase} step of iteration {self.iteration} gave loss {float(loss)}')
+        self.wrappers[self.phase].update_params(loss, step_kwargs, zero_kwargs)
+        self._require_grad(weights=True, arch=True)
+
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
+        """Nothing to do: each phase counts its own steps, `load_state_dict` restores them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both optimizers, the steps counted, and gradients that wait for the rest of their accumulation."""
+        return {
+            name: dict(
+                wrapper=wrapper.state_dict(),
+                count=wrapper.inner_count,
+                gradients=[None if p.grad is None else p.grad.clone() for p in self._trained[name]],
+            )
+            for name, wrapper in self.wrappers.items()
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        for name, state in state_dict.items():
+            wrapper = self.wrappers[name]
+            wrapper.load_state_dict(state['wrapper'])
+            wrapper._inner_count = state['count']
+            for parameter, gradient in zip(self._trained[name], state['gradients'], strict=True):
+                parameter.grad = None if gradient is None else gradient.to(parameter.device)
+
+    def _require_grad(self, weights: bool, arch: bool) -> None:
+        for name, wanted in (('weights', weights), ('arch', arch)):
+            for parameter in self._trained[name]:
+                parameter.requires_grad_(wanted)
+
+    def __repr__(self) -> str:
+        return '\n'.join(f'{name}: {wrapper!r}' for name, wrapper in self.wrappers.items())
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class SearchOptimWrapperConstructor:
+    """Builds a `SearchOptimWrapper` from ``weights=``, ``arch=`` and ``cost=``.
+
+    Args:
+        optim_wrapper_cfg: ``weights`` and ``arch`` are configs of ordinary optimizer wrappers (``type``, ``optimizer``,
+            ``clip_grad``, ``accumulative_counts``; ``weights`` may have a ``paramwise_cfg``); ``cost`` is
+            ``dict(weight=λ, target=…)``, target in multiply-adds or left out.
+        paramwise_cfg: Not taken here: it belongs into ``weights``.
+
+    Raises:
+        ValueError: A key is missing or unknown, or the model has not exactly one `SuperNet`.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
+        cfg = dict(optim_wrapper_cfg)
+        unknown = set(cfg) - {'type', 'weights', 'arch', 'cost'}
+        missing = {'weights', 'arch'} - set(cfg)
+        if unknown or missing:
+            raise ValueError(
+                'optim_wrapper of a search takes weights, arch and cost: '
+                f'missing {sorted(missing)}, unknown {sorted(unknown)}'
+            )
+        if paramwise_cfg is not None:
+            raise ValueError("paramwise_cfg belongs into optim_wrapper's weights=dict(…) in a search")
+        cost = cfg.pop('cost', None) or {}
+        if set(cost) - {'weight', 'target'}:
+            raise ValueError(f'optim_wrapper.cost takes weight and target, got {sorted(cost)}')
+        self.cost_weight, self.cost_target = cost.get('weight', 0.0), cost.get('target')
+        self.cfg = cfg
+
+    def __call__(self, model: nn.Module) -> SearchOptimWrapper:
+        """Builds the wrapper for `model`."""
+        supernet = find_supernet(model)
+        alphas = supernet.arch_parameters()
+        weights = build_optim_wrapper(model, copy.deepcopy(dict(self.cfg['weights'])))
+        _leave_out(weights.optimizer, alphas)
+        arch_cfg = copy.deepcopy(dict(self.cfg['arch']))
+        arch_cfg.setdefault('type', 'OptimWrapper')
+        optimizer = OPTIMIZERS.build(dict(arch_cfg.pop('optimizer'), params=alphas))
+        arch = MM_OPTIM_WRAPPERS.build(arch_cfg, default_args=dict(optimizer=optimizer))
+        return SearchOptimWrapper(weights, arch, supernet, self.cost_weight, self.cost_target)
+
+
+def find_supernet(model: nn.Module) -> SuperNet:
+    """The one `SuperNet` inside a model, wrapped or not.
+
+    Raises:
+        ValueError: There is none, or more than one.
+    """
+    found = [m for m in model.modules() if isinstance(m, SuperNet)]
+    if len(found) != 1:
+        raise ValueError(
+            f'a search needs a model with exactly one SuperNet, got {len(found)} in {type(model).__name__}'
+        )
+    return found[0]
+
+
+@contextmanager
+def statistics_kept(model: nn.Module, kept: bool = True) -> Iterator[None]:
+    """Batch norms in training mode normalise by the batch, and with `kept` leave their running statistics alone."""
+    norms = [m for m in model.modules() if kept and isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _leave_out(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+    ids = {id(p) for p in parameters}
+    for group in optimizer.param_groups:
+        group['params'] = [p for p in group['params'] if id(p) not in ids]
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group['params']]

@@ -1,0 +1,6 @@
+"""Torch layers that the networks are made of."""
+
+from mmnas_ext.ops.mbconv import MBConv, SqueezeExcite, act_layer_cfg
+from mmnas_ext.ops.mixed import MixedLayer, candidate_key
+
+__all__ = ['MBConv', 'MixedLayer', 'SqueezeExcite', 'act_layer_cfg', 'candidate_key']

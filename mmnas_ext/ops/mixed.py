@@ -1,0 +1,92 @@
+"""A layer of the super-network: all its candidates side by side, and alpha, which says how good each is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmnas_ext.archs import SKIP, Block
+from mmnas_ext.ops.mbconv import MBConv
+
+
+def candidate_key(token: str) -> str:
+    """Name of a candidate's module: its token, with the dot that module names cannot hold replaced."""
+    return token.replace('.', '_')
+
+
+class MixedLayer(BaseModule):
+    """Candidates of one layer (FNA, ICLR 2020, section 3.2): one of them, or all mixed by softmax(alpha).
+
+    Candidate norms have neither affine parameters nor running statistics: a candidate is trained by few of the
+    steps, and its statistics depend on the path before it.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the output.
+        tokens: Candidates, ``skip`` among them where stride and channels allow an identity.
+        macs: Multiply-adds of each candidate at the input size of the search.
+        stride: Stride.
+        dilation: Dilation of the depthwise convolutions.
+        norm_cfg: Norm, affine and running statistics are switched off here.
+        act_cfg: Activation.
+        with_cp: When all candidates are mixed, keep only the layer's input and recompute the rest.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        tokens: Sequence[str],
+        macs: Sequence[int],
+        stride: int = 1,
+        dilation: int = 1,
+        norm_cfg: dict[str, Any] | None = None,
+        act_cfg: dict[str, Any] | None = None,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__()
+        self.tokens = tuple(tokens)
+        self.with_cp = with_cp
+        self.choice: int | None = None
+        norm_cfg = {**(norm_cfg or dict(type='BN')), 'affine': False, 'track_running_stats': False}
+        self.alpha = nn.Parameter(1e-3 * torch.randn(len(tokens)))
+        self.candidates = nn.ModuleDict(
+            {
+                candidate_key(token): MBConv(
+                    in_channels, channels, Block.parse(token), stride, dilation, norm_cfg, act_cfg
+                )
+                for token in tokens
+                if token != SKIP
+            }
+        )
+        # double: sums of many 1e9-sized entries stay exact to the unit
+        self.register_buffer('macs', torch.tensor(macs, dtype=torch.float64), persistent=False)
+
+    def probabilities(self) -> Tensor:
+        """softmax(alpha), ``(candidates,)``."""
+        return self.alpha.softmax(0)
+
+    def expected_macs(self) -> Tensor:
+        """Expectation of the candidates' multiply-adds under softmax(alpha): a double scalar."""
+        return self.alpha.double().softmax(0) @ self.macs.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(N, in_channels, H, W)`` to ``(N, channels, ceil(H / stride), ceil(W / stride))``."""
+        if self.choice is not None:
+            return self._candidate(self.choice, x)
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(self._mix, x, self.probabilities(), use_reentrant=False)
+        return self._mix(x, self.probabilities())
+
+    def _candidate(self, index: int, x: Tensor) -> Tensor:
+        token = self.tokens[index]
+        return x if token == SKIP else self.candidates[candidate_key(token)](x)
+
+    def _mix(self, x: Tensor, weights: Tensor) -> Tensor:
+        mixed = weights[0] * self._candidate(0, x)
+        for index in range(1, len(self.tokens)):
+            mixed = mixed + weights[index] * self._candidate(index, x)
+        return mixed

@@ -1,0 +1,25 @@
+"""Child registries of MMEngine's, scope ``mmnas_ext``.
+
+MMEngine imports ``<scope>.registry`` when a config names a type ``<scope>.<Name>``, and a registry imports its
+``locations`` before its first look-up: so ``type='mmnas_ext.DNA_a'`` needs no ``custom_imports`` in any config.
+"""
+
+from mmnas_ext.install_check import require_mm
+
+require_mm()  # one clear message instead of whatever a missing or mixed installation would raise
+
+from mmengine import registry as _mm  # noqa: E402
+from mmengine.registry import Registry  # noqa: E402
+
+_SCOPE = 'mmnas_ext'
+MODELS = Registry('model', parent=_mm.MODELS, scope=_SCOPE, locations=['mmnas_ext.backbones'])
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer', parent=_mm.WEIGHT_INITIALIZERS, scope=_SCOPE, locations=['mmnas_ext.remap.initializer']
+)
+DATASETS = Registry('dataset', parent=_mm.DATASETS, scope=_SCOPE, locations=['mmnas_ext.datasets'])
+LOOPS = Registry('loop', parent=_mm.LOOPS, scope=_SCOPE, locations=['mmnas_ext.engine'])
+HOOKS = Registry('hook', parent=_mm.HOOKS, scope=_SCOPE, locations=['mmnas_ext.engine'])
+OPTIM_WRAPPERS = Registry('optim_wrapper', parent=_mm.OPTIM_WRAPPERS, scope=_SCOPE, locations=['mmnas_ext.engine'])
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor', parent=_mm.OPTIM_WRAPPER_CONSTRUCTORS, scope=_SCOPE, locations=['mmnas_ext.engine']
+)

@@ -1,0 +1,118 @@
+"""Remapping as an ``init_cfg``: a backbone of any config starts from a seed."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.model.weight_init import update_init_info
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmnas_ext.archs import ArchSpec, SearchSpace
+from mmnas_ext.registry import WEIGHT_INITIALIZERS
+from mmnas_ext.remap import policies
+from mmnas_ext.remap.checkpoints import Seed, load_seed
+from mmnas_ext.remap.mapping import remap
+from mmnas_ext.remap.report import RemapReport
+
+_SEED_KEYS = ('arch', 'checkpoint')
+
+
+@WEIGHT_INITIALIZERS.register_module(name='Remapped')
+class RemappedInit:
+    """``init_cfg=dict(type='mmnas_ext.Remapped', seed=…)``: a seed's weights, remapped onto the module.
+
+    The module is an MBNet (its ``arch`` is read) or a SuperNet (its ``space``). The seed is read when weights are
+    initialised, not when the module is built. The seed's batch-norm epsilon travels with its weights. What the module
+    holds has been initialised then: MMEngine does not initialise its layers once more.
+
+    Args:
+        seed: ``dict(checkpoint=…, arch=…)`` as `load_seed` takes them (``arch`` may be left out), a path or URL,
+            or a `Seed`.
+        depth: As in `remap`.
+        width: As in `remap`.
+        kernel: As in `remap`.
+        noise: As in `remap`.
+
+    Raises:
+        ValueError: `seed` has no or unknown keys, or a policy is unknown.
+        TypeError: `seed` is of another type.
+    """
+
+    def __init__(
+        self,
+        seed: Any,
+        depth: str = 'last',
+        width: str = 'first',
+        kernel: str = 'center',
+        noise: float = 0.0,
+    ) -> None:
+        policies.check(depth, width, kernel)
+        self.source, self.arch = _seed_arguments(seed)
+        self.policies = dict(depth=depth, width=width, kernel=kernel)
+        self.noise = noise
+
+    def __call__(self, module: nn.Module) -> RemapReport:
+        """Loads the remapped weights into `module` and returns what was done to each tensor.
+
+        Raises:
+            TypeError: The module has neither an ``arch`` nor a ``space``.
+            ValueError: The seed cannot be read or does not fit.
+        """
+        target = _described(module)
+        seed = self.source if isinstance(self.source, Seed) else load_seed(self.source, self.arch)
+        state, report = remap(seed, target, **self.policies, noise=self.noise)
+        _load(module, state)
+        children: Iterator[Any] = module.modules()
+        for child in children:
+            if isinstance(child, _BatchNorm):
+                child.eps = seed.bn_eps
+            # MMEngine's sign that a module needs no initialisation
+            if child is not module and hasattr(child, 'init_weights'):
+                child.is_init = True
+        name = type(module).__name__
+        print_log(f'{name} from {self._shown()}, batch-norm eps {seed.bn_eps:g}: {report}', logger='current')
+        print_log(f'{name}, remapped tensors:\n{report.table()}', logger='current', level=logging.DEBUG)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=f'RemappedInit: remapped from {self._shown()}')
+        return report
+
+    def _shown(self) -> str:
+        return 'a given seed' if isinstance(self.source, Seed) else str(self.source)
+
+
+def _seed_arguments(seed: Any) -> tuple[Seed | str | Path, Any]:
+    """What to read, and as which architecture."""
+    if isinstance(seed, Seed | str | Path):
+        return seed, None
+    if not isinstance(seed, Mapping):
+        raise TypeError(f'seed must be a dict of {_SEED_KEYS}, a path, a URL or a Seed, got {type(seed).__name__}')
+    unknown = [key for key in seed if key not in _SEED_KEYS]
+    if unknown or 'checkpoint' not in seed:
+        raise ValueError(f'seed must have the key checkpoint and may have arch, got the keys {list(seed)}')
+    return seed['checkpoint'], dict(seed).get('arch')
+
+
+def _described(module: nn.Module) -> ArchSpec | SearchSpace:
+    for name in ('arch', 'space'):
+        spec = getattr(module, name, None)
+        if isinstance(spec, ArchSpec | SearchSpace):
+            return spec
+    raise TypeError(f"type='Remapped' initialises an MBNet or a SuperNet, got {type(module).__name__}")
+
+
+def _load(module: nn.Module, state: dict[str, Any]) -> None:
+    """Loads strictly; left out may only be the alphas of a super-network and a head that was not built."""
+    built = module.state_dict().keys()
+    if not any(name.startswith('head.') for name in built):
+        state = {name: tensor for name, tensor in state.items() if not name.startswith('head.')}
+    missing = [name for name in built if name not in state and not name.endswith('.alpha')]
+    unexpected = [name for name in state if name not in built]
+    if missing or unexpected:
+        raise ValueError(
+            f'{type(module).__name__} has not the tensors of its architecture (is norm_cfg a batch norm?): '
+            f'without a source {missing[:4]}, without a place {unexpected[:4]}'
+        )
+    module.load_state_dict(state, strict=False)

@@ -1,0 +1,72 @@
+"""Which of the seed's layers, channels and kernel positions a smaller or larger network takes.
+
+FNA (arXiv 2001.02525, section 3.1) compares these; ``last``, ``first`` and ``center`` are its choice.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DEPTHS = ('last',)
+WIDTHS = ('first', 'bn', 'l1')
+KERNELS = ('center', 'dilated')
+
+
+def check(depth: str, width: str, kernel: str) -> None:
+    """Raises ValueError unless each is a known policy."""
+    for name, value, allowed in (('depth', depth, DEPTHS), ('width', width, WIDTHS), ('kernel', kernel, KERNELS)):
+        _check_one(name, value, allowed)
+
+
+def source_layer(index: int, seed_layers: int) -> int:
+    """The seed's layer for layer `index` of the same stage: the one of that index, or the stage's last."""
+    return min(index, seed_layers - 1)
+
+
+def hidden_channels(tensors: dict[str, Tensor], keep: int, width: str) -> Tensor:
+    """The hidden channels of a seed's layer to keep, ascending, so that all its convolutions agree on them.
+
+    Args:
+        tensors: The layer's tensors: ``depthwise.conv.weight``, ``depthwise.bn.weight``, ``expand.…``, ``project.…``.
+        keep: How many to keep at most.
+        width: ``first``; ``bn``: those of largest scale ``|weight|`` in the depthwise norm; ``l1``: those of
+            largest L1 norm of all weights that make or read them.
+
+    Returns:
+        Indices ``(min(keep, hidden),)``.
+    """
+    hidden = tensors['depthwise.conv.weight'].shape[0]
+    if keep >= hidden or width == 'first':
+        return torch.arange(min(keep, hidden))
+    score = tensors['depthwise.bn.weight'].abs() if width == 'bn' else _l1(tensors)
+    # stable: of equal channels the first are kept, on any machine
+    return score.argsort(descending=True, stable=True)[:keep].sort().values
+
+
+def kernel_positions(seed_kernel: int, kernel: int, policy: str) -> tuple[range, range]:
+    """Along one side, which positions of the seed's kernel go to which positions of the new one.
+
+    A larger kernel holds the seed's in its centre, or (``dilated``) spread as far as whole steps allow, zeros
+    elsewhere; a smaller one takes the centre of the seed's under both policies.
+    """
+    if kernel <= seed_kernel:
+        start = (seed_kernel - kernel) // 2
+        return range(start, start + kernel), range(kernel)
+    step = (kernel - 1) // (seed_kernel - 1) if policy == 'dilated' and seed_kernel > 1 else 1
+    start = (kernel - 1 - step * (seed_kernel - 1)) // 2
+    return range(seed_kernel), range(start, start + step * (seed_kernel - 1) + 1, step)
+
+
+def _l1(tensors: dict[str, Tensor]) -> Tensor:
+    # sums in double: the ranking shall not depend on the order of additions
+    score = tensors['depthwise.conv.weight'].double().abs().sum((1, 2, 3))
+    score = score + tensors['project.conv.weight'].double().abs().sum((0, 2, 3))
+    if 'expand.conv.weight' in tensors:
+        score = score + tensors['expand.conv.weight'].double().abs().sum((1, 2, 3))
+    return score
+
+
+def _check_one(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f'{name} must be one of {allowed}, got {value!r}')

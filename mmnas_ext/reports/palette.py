@@ -1,0 +1,56 @@
+"""Colours of every picture of a search: the Okabe-Ito set, which the colour-blind can tell apart.
+
+Okabe and Ito, "Color Universal Design", 2008. A kernel has the same colour in all pictures; expansion is never
+shown by colour alone (box height there, line style here), so that a print in grey still reads.
+"""
+
+from mmnas_ext.archs import SKIP, Block
+
+_KERNELS = {3: '#0072B2', 5: '#E69F00', 7: '#009E73', 9: '#CC79A7', 1: '#56B4E9'}
+_OTHER_KERNEL = '#D55E00'
+
+# Matplotlib's: offset, and lengths of dashes and gaps in line widths.
+LineStyle = tuple[float, tuple[float, ...]]
+SOLID: LineStyle = (0, ())
+DASHED: LineStyle = (0, (4, 1.6))
+DOTTED: LineStyle = (0, (1, 1.2))
+_LINE_STYLES = (SOLID, DASHED, (0, (6, 1.5, 1, 1.5)), (0, (2, 2)))
+
+INK = '#1F2430'
+FAINT = '#5B6373'
+RULE = '#C9CED8'
+PANEL = '#F1F3F6'
+PAPER = '#FFFFFF'
+ACCENT = '#D55E00'
+FOUND = '#3B4A63'
+SEED = '#B3BAC7'
+
+
+def kernel_colour(kernel: int) -> str:
+    """Colour of a kernel side."""
+    return _KERNELS.get(kernel, _OTHER_KERNEL)
+
+
+def tint(colour: str, strength: float) -> str:
+    """`colour` mixed with white; strength 0 is white, 1 the colour itself."""
+    parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return '#' + ''.join(f'{round(255 - (255 - part) * strength):02X}' for part in parts)
+
+
+def candidate_styles(tokens: tuple[str, ...]) -> dict[str, tuple[str, LineStyle]]:
+    """Colour and line style per candidate: colour by kernel, style by expansion, the largest drawn solid.
+
+    Args:
+        tokens: Distinct candidates, ``skip`` among them or not.
+    """
+    blocks = {token: Block.parse(token) for token in tokens if token != SKIP}
+    kinds = sorted({(block.expansion, block.se) for block in blocks.values()}, reverse=True)
+    styles: dict[str, tuple[str, LineStyle]] = {}
+    for token in tokens:
+        if token == SKIP:
+            styles[token] = (INK, DOTTED)
+        else:
+            block = blocks[token]
+            rank = kinds.index((block.expansion, block.se))
+            styles[token] = (kernel_colour(block.kernel), _LINE_STYLES[rank % len(_LINE_STYLES)])
+    return styles

@@ -1,0 +1,97 @@
+"""Networks side by side as text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_UNITS = ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
+_MISSING = '\N{EN DASH}'
+
+
+def format_count(value: float, digits: int = 4) -> str:
+    """Significant digits and a decimal unit: 4823403200 is ``4.823 G``, 2055712 is ``2.056 M``.
+
+    Raises:
+        ValueError: `value` is negative or not a finite number.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float('inf'):
+        raise ValueError(f'a count must be a finite number of at least 0, got {value!r}')
+    # 999 960 000 would print as 1000.0 M: what rounds up to the next unit belongs to it.
+    rounded = float(f'{value:.{digits}g}')
+    for size, unit in _UNITS:
+        if rounded >= size:
+            whole = len(str(int(rounded / size)))
+            return f'{rounded / size:.{max(0, digits - whole)}f} {unit}'
+    return f'{rounded:g}'
+
+
+def format_size(size: tuple[int, int]) -> str:
+    """Height and width with a multiplication sign between them."""
+    return f'{size[0]}\N{MULTIPLICATION SIGN}{size[1]}'
+
+
+def table_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Header and rows as texts.
+
+    Args:
+        rows: Per network ``{'network': str, 'macs': int, 'params': int, 'metrics': {name: float}}``; ``metrics`` may
+            be absent. Metric columns come in the order in which the rows first name them; a network without
+            that metric gets a dash.
+
+    Raises:
+        ValueError: There are no rows, or one is not of that form.
+    """
+    if not rows:
+        raise ValueError('rows must hold at least one network, got none')
+    for index, row in enumerate(rows):
+        _check(row, index)
+    names = list(dict.fromkeys(name for row in rows for name in row.get('metrics', {})))
+    columns = [[name, *_metric_column([row.get('metrics', {}).get(name) for row in rows])] for name in names]
+    cells = [['network', 'MAdds', 'parameters', *(column[0] for column in columns)]]
+    for index, row in enumerate(rows, start=1):
+        counts = [format_count(row['macs']), format_count(row['params'])]
+        cells.append([row['network'], *counts, *(column[index] for column in columns)])
+    return cells
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table, aligned so that it also reads as plain text; numbers stand to the right.
+
+    Args:
+        rows: See `table_cells`.
+
+    Raises:
+        ValueError: There are no rows, or one is not of the form.
+    """
+    cells = [[' '.join(cell.split()).replace('|', '\\|') for cell in row] for row in table_cells(rows)]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(cells[0]))]
+    lines = [_line(row, widths) for row in cells]
+    rule = [('-' * width) if column == 0 else '-' * (width - 1) + ':' for column, width in enumerate(widths)]
+    return '\n'.join([lines[0], '| ' + ' | '.join(rule) + ' |', *lines[1:]])
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    first = row[0].ljust(widths[0])
+    return (
+        ' | '.join(['| ' + first, *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) + ' |'
+    )
+
+
+def _metric_column(values: Sequence[float | None]) -> list[str]:
+    # Metrics come as fractions (MMDetection's mAP) or in percent (MMSegmentation's mIoU): one precision per column.
+    digits = 3 if all(abs(value) <= 1 for value in values if value is not None) else 2
+    return [_MISSING if value is None else f'{value:.{digits}f}' for value in values]
+
+
+def _check(row: Mapping[str, Any], index: int) -> None:
+    if not isinstance(row, Mapping) or not isinstance(row.get('network'), str):
+        raise ValueError(f'row {index} must be a mapping with a text "network", got {row!r:.80}')
+    for name in ('macs', 'params'):
+        value = row.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float('inf'):
+            raise ValueError(f'row {index} ({row["network"]}): {name} must be a number of at least 0, got {value!r}')
+    metrics = row.get('metrics', {})
+    if not isinstance(metrics, Mapping):
+        raise ValueError(f'row {index} ({row["network"]}): metrics must map names to numbers, got {metrics!r:.80}')
+    for name, value in metrics.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f'row {index} ({row["network"]}): metric {name} must be a number, got {value!r}')

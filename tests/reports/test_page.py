@@ -1,0 +1,266 @@
+import base64
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mmnas_ext.archs import ArchSpec, SearchSpace, SpaceStage, zoo
+from mmnas_ext.reports import write_page, write_report
+from tests.reports.drawn import png_size
+from tests.reports.simulated import search_log, work_dir, write_log
+
+PROJECT = Path(__file__).resolve().parents[2]
+DET = zoo.space('fna_det')
+FOUND = zoo.arch('fna_retinanet')
+EARLY = FOUND.replace(stages=(*FOUND.stages[:-1], zoo.arch('mobilenet_v2').stages[-1]))
+RESULTS = {
+    'rows': [
+        {
+            'network': 'MobileNetV2 <b>seed</b> & co',
+            'macs': 4847148800,
+            'params': 1811712,
+            'metrics': {'bbox_mAP': 0.328},
+        },
+        {'network': 'found', 'macs': 4823403200, 'params': 2055712, 'metrics': {'bbox_mAP': 0.339}},
+    ],
+    'input_size': [800, 1088],
+}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, text, and rows of tables."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts, self.rows, self.stack = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ('meta', 'img', 'br'):
+            self.stack.append(tag)
+        if tag == 'tr':
+            self.rows.append([])
+        if tag in ('td', 'th'):
+            self.rows[-1].append('')
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if self.stack and self.stack[-1] in ('td', 'th'):
+            self.rows[-1][-1] += data
+
+    @property
+    def text(self):
+        return ''.join(self.texts)
+
+    def pictures(self):
+        return [
+            base64.b64decode(attrs['src'].removeprefix('data:image/png;base64,'))
+            for tag, attrs in self.tags
+            if tag == 'img'
+        ]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('runs') / 'fna <demo> & more'
+    folder.mkdir()
+    snapshots = {2: EARLY.format('json'), 10: FOUND.format('json')}
+    work_dir(folder, DET, found=FOUND.format('json'), snapshots=snapshots, count=10, start=300)
+    (folder / 'results.json').write_text(json.dumps(RESULTS), encoding='utf-8')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def page(finished):
+    target = write_page(finished, seed=zoo.arch('mobilenet_v2'))
+    assert target == finished / 'report.html'
+    return target.read_text(encoding='utf-8')
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A work dir of a search that has not derived anything yet."""
+    layer = ('k3_e3', 'k7_e6')
+    space = SearchSpace((SpaceStage(32, 16, (('k3_e1',),), 1), SpaceStage(16, 24, (layer, (*layer, 'skip')), 2)))
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    (folder / 'search_space.json').write_text(space.format(), encoding='utf-8')
+    write_log(folder / 'search_log.jsonl', search_log(space, count=4, start=150, size=(64, 64)))
+    return folder
+
+
+def test_the_page_needs_nothing_else(page):
+    read = Page(page)
+    assert read.stack == []
+    names = {tag for tag, _ in read.tags}
+    assert names & {'script', 'link', 'iframe', 'object', 'embed', 'base'} == set()
+    sources = [
+        attrs[name] for _, attrs in read.tags for name in ('src', 'href', 'srcset', 'action', 'data') if name in attrs
+    ]
+    assert len(sources) == 2
+    assert [source[:22] for source in sources] == ['data:image/png;base64,'] * 2
+    outside = re.sub(r'base64,[A-Za-z0-9+/=]+', '', page)
+    assert re.findall(r'https?:|//|@import|url\(', outside) == []
+    assert len(outside) < 10000
+
+
+def test_all_text_is_escaped(page):
+    assert 'MobileNetV2 &lt;b&gt;seed&lt;/b&gt; &amp; co' in page
+    assert '<h1>Search in fna &lt;demo&gt; &amp; more</h1>' in page
+    assert '<title>Search in fna &lt;demo&gt; &amp; more</title>' in page
+    assert {tag for tag, _ in Page(page).tags} & {'b', 'demo'} == set()
+
+
+def test_the_page_says_the_size_of_the_space(page):
+    # six first layers of 6 candidates, fifteen others of 7: 6**6 * 7**15 = 2.215e17
+    assert (
+        '21 searched layers in 7 stages, 6<sup>6</sup> \u00b7 7<sup>15</sup> \u2248 2.2 \u00b7 10<sup>17</sup> networks'
+        in page
+    )
+    assert 'Candidates: k3_e3, k3_e6, k5_e3, k5_e6, k7_e3, k7_e6, skip.' in page
+
+
+def test_the_page_holds_the_found_network_as_text(page):
+    text = Page(page).text
+    start = text.index('[[32, 16]')
+    written = text[start : text.index('Results', start)]
+    assert ArchSpec.parse(written.strip()) == FOUND
+    assert '4.823 G MAdds at 800\u00d71088, 2.056 M parameters, 16 layers.' in text
+
+
+def test_the_page_holds_both_pictures(page):
+    # network with its seed, and the panels of four layers: heights are those of the figures
+    assert [png_size(data) for data in Page(page).pictures()] == [(1400, 754), (1400, 882)]
+
+
+def test_the_page_compares_seed_and_found(page):
+    rows = Page(page).rows
+    assert rows[:3] == [
+        ['network', 'MAdds', 'parameters', 'bbox_mAP'],
+        ['MobileNetV2 <b>seed</b> & co', '4.847 G', '1.812 M', '0.328'],
+        ['found', '4.823 G', '2.056 M', '0.339'],
+    ]
+
+
+def test_the_page_sums_up_how_alpha_ended(page, finished):
+    last = json.loads((finished / 'search_log.jsonl').read_text().splitlines()[-1])
+    rows = dict(row for row in Page(page).rows if len(row) == 2)
+    assert rows['arch steps seen from iteration'] == '300'
+    assert rows['expected MAdds'] == f'{last["expected_macs"] / 1e9:.3f} G'
+    assert rows['argmax MAdds'] == f'{last["argmax_macs"] / 1e9:.3f} G'
+    assert rows['layers where skip leads'] == f'{last["skips"]} of 15 that may'
+    layer, least = min(last['entropy'].items(), key=lambda item: item[1])
+    assert rows['least entropy'] == f'{least:.3f} in layer {layer}'
+
+
+def test_snapshots_come_by_epoch_with_their_madds(page):
+    rows = [row for row in Page(page).rows if len(row) == 5]
+    # k7 -> k3 in the last layer: 40 fewer taps on 960 channels at 25x34 positions, and 40 * 960 fewer weights
+    macs, params = 4823403200 - 40 * 960 * 25 * 34, 2055712 - 40 * 960
+    assert rows[0] == ['epoch', 'MAdds', 'parameters', 'layers', 'network']
+    assert rows[1][:4] == ['2', f'{macs / 1e9:.3f} G', f'{params / 1e6:.3f} M', '16']
+    assert rows[1][4].endswith('160: k7_e6 k7_e6 k7_e3 k7_e6 | 320: k3_e6')
+    assert rows[2][:4] == ['10 (as found)', '4.823 G', '2.056 M', '16']
+    assert len(rows) == 3
+
+
+def test_a_running_search_shows_its_leading_network(small):
+    text = Page(write_page(small, input_size=(64, 64)).read_text(encoding='utf-8')).text
+    assert 'Leading network so far' in text
+    assert 'Nothing is derived yet' in text
+    assert 'Results' not in text
+    assert 'Snapshots' not in text
+    assert '2 searched layers in 2 stages' in text
+
+
+def test_what_was_left_out_of_the_log_is_said(small):
+    log = small / 'search_log.jsonl'
+    text = log.read_text()
+    log.write_text(text + text.splitlines()[-1] + '\n{"iter": 9')
+    page = write_page(small, input_size=(64, 64)).read_text(encoding='utf-8')
+    assert '4 records up to iteration 200, epoch 1 (1 repeated by a resumed run; 1 unreadable)' in page
+
+
+def test_results_say_the_input_size(small, tmp_path):
+    row = {'network': 'x', 'macs': 10, 'params': 5, 'metrics': {}}
+    (small / 'results.json').write_text(json.dumps({'rows': [row], 'input_size': [96, 128]}))
+    target = write_page(small, tmp_path / 'elsewhere.html')
+    assert target == tmp_path / 'elsewhere.html'
+    assert 'MAdds at 96\u00d7128' in target.read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('{', r'results\.json is no JSON'),
+        ('[]', r'results\.json must be an object with a list "rows"'),
+        ('{"rows": 3}', 'must be an object with a list "rows"'),
+        (
+            '{"rows": [], "input_size": [800]}',
+            r'input_size must be \[height, width\], two positive integers, got \[800\]',
+        ),
+        ('{"rows": [], "input_size": [0, 800]}', r'got \[0, 800\]'),
+        ('{"rows": [{"network": "x"}]}', r'row 0 \(x\): macs must be a number'),
+    ],
+)
+def test_results_of_another_form_are_refused(small, text, message):
+    (small / 'results.json').write_text(text)
+    with pytest.raises(ValueError, match=message):
+        write_page(small)
+    assert not (small / 'report.html').exists()
+
+
+def test_what_is_no_work_dir_of_a_search_is_refused(small, tmp_path):
+    with pytest.raises(FileNotFoundError, match='no work dir at .*nowhere'):
+        write_page(tmp_path / 'nowhere')
+    with pytest.raises(FileNotFoundError, match=r'no search space at .*search_space\.json'):
+        write_page(tmp_path)
+    (small / 'search_log.jsonl').unlink()
+    with pytest.raises(FileNotFoundError, match='no search log at'):
+        write_page(small)
+
+
+def test_the_report_is_three_files(small, tmp_path):
+    written = write_report(small, tmp_path / 'made' / 'here', input_size=(64, 64))
+    assert [path.name for path in written] == ['network.png', 'alphas.png', 'report.html']
+    assert {path.parent for path in written} == {(tmp_path / 'made' / 'here')}
+    pictures = Page(written[2].read_text(encoding='utf-8')).pictures()
+    assert pictures == [written[0].read_bytes(), written[1].read_bytes()]
+
+
+def run_tool(*arguments):
+    command = [sys.executable, str(PROJECT / 'tools' / 'report.py'), *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={'PYTHONPATH': str(PROJECT), 'MPLCONFIGDIR': '/tmp'}
+    )
+
+
+def test_the_tool_writes_into_the_work_dir(small):
+    shutil.copy(PROJECT / 'mmnas_ext' / 'archs' / 'zoo' / 'mobilenet_v2.json', small / 'seed.json')
+    done = run_tool(small, '--seed', small / 'seed.json', '--input-size', 64, 64)
+    assert (done.returncode, done.stderr) == (0, '')
+    names = ['network.png', 'alphas.png', 'report.html']
+    assert done.stdout.split() == [str(small / name) for name in names]
+    assert png_size((small / 'network.png').read_bytes()) == (1400, 754)
+
+
+def test_the_tool_meets_a_mistake_with_one_sentence(tmp_path):
+    done = run_tool(tmp_path / 'nowhere')
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f'report.py: error: no work dir at {tmp_path / "nowhere"}'
+    assert 'Traceback' not in done.stderr
+
+
+def test_the_room_needs_neither_torch_nor_pyplot():
+    code = 'import sys, mmnas_ext.reports; print({"torch", "mmengine", "matplotlib.pyplot"} & set(sys.modules))'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=PROJECT, check=True)
+    assert done.stdout.strip() == 'set()'
