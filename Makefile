@@ -20,7 +20,7 @@ help:
 
 demo: $(READY)
 	@echo '== demo: a search in RetinaNet on generated pictures; results go to work_dirs/demo/'
-	$(RUN) tools/train.py configs/demo_fna_retinanet.py $(ARGS)
+	$(RUN) tools/demo.py $(ARGS)
 
 test: $(READY)
 	@echo '== test: pytest over tests/ with $(THREADS) threads'

@@ -1,7 +1,7 @@
 """The super-network written the obvious way, as the FNA authors run it: what `arch_step.py` measures against.
 
-Nothing here is shared with `mmnas_ext.ops` or `mmnas_ext.backbones`, so equal numbers from both mean something. State-dict
-keys are `SuperNet`'s: weights go from one to the other by key.
+Nothing here is shared with `mmnas_ext.ops` or `mmnas_ext.backbones`, so equal numbers from both mean something. Keys of
+the state dict are `SuperNet`'s: weights go from one to the other by key.
 """
 
 from collections.abc import Sequence
@@ -103,7 +103,6 @@ class PlainSuperNet(nn.Module):
     Args:
         space: Anything that `SearchSpace.parse` reads; without squeeze-excite.
         table: Multiply-adds per stage, layer and candidate.
-        fixed: Multiply-adds of the layers that are not searched.
         out_indices: Stages whose features are returned.
 
     Raises:
@@ -151,5 +150,5 @@ class PlainSuperNet(nn.Module):
             for layer, row in zip(stage, rows, strict=True):
                 if isinstance(layer, PlainMixed):
                     for probability, macs in zip(layer.alpha.softmax(0), row, strict=True):
-                        total = total + probability * macs
+                        total = total + macs
         return total

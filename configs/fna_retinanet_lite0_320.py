@@ -38,17 +38,22 @@ model = dict(
 train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=30, arch_start=10)
-optim_wrapper = dict(arch=dict(optimizer=dict(lr=3e-3)))  # hundreds of arch steps where the paper has many thousands
+default_hooks = dict(logger=dict(interval=8))
+train_cfg = dict(max_epochs=16, arch_start=8)
+# Adam instead of SGD, and a larger learning rate of alpha: hundreds of steps where the paper has many thousands
+optimizer = dict(_delete_=True, type='AdamW', lr=5e-4, weight_decay=1e-4)
+optim_wrapper = dict(weights=dict(optimizer=optimizer), arch=dict(optimizer=dict(lr=1e-2)))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=50),
-    dict(type='MultiStepLR', by_epoch=True, begin=0, end=30, milestones=[22, 27], gamma=0.1),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=16, milestones=[12, 15], gamma=0.1),
 ]
-auto_scale_lr = dict(enable=True, base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=4)
 derived = dict(
     model=dict(backbone=dict(norm_cfg=dict(type='BN'), channels_last=True, init_cfg=dict(seed=seed))),
     train_cfg=dict(max_epochs=24, val_interval=24),
     train_dataloader=dict(batch_size=4, num_workers=1),
+    optim_wrapper=dict(optimizer=optimizer),
+    auto_scale_lr=dict(base_batch_size=4),
     param_scheduler=[
         dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=50),
         dict(type='MultiStepLR', by_epoch=True, begin=0, end=24, milestones=[18, 22], gamma=0.1),

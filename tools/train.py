@@ -1,16 +1,17 @@
 """Trains a config; one with ``derived=dict(…)`` is searched first, and what it finds is trained.
 
-python tools/train.py configs/fna_retinanet_coco.py
+Example: ``python tools/train.py configs/fna_retinanet_coco.py``
 """
 
 import argparse
 import os
 import sys
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
 from mmnas_ext.engine.checks import check_config
 from mmnas_ext.engine.run import prepare, run
+from mmnas_ext.install_check import require_mm
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,12 +36,10 @@ def main() -> None:
     """Checks the config, then runs it."""
     args = parse_args()
     try:
-        cfg = prepare(
-            Config.fromfile(args.config), args.config, args.work_dir, args.launcher, args.amp, args.auto_scale_lr,
-            args.cfg_options,
-        )  # fmt: skip
-        check_config(cfg)
-    except (ValueError, FileNotFoundError) as error:
+        require_mm('mmcv')
+        cfg = prepare(args.config, args.work_dir, args.launcher, args.amp, args.auto_scale_lr, args.cfg_options)
+        check_config(cfg, args.arch, args.search_only)
+    except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f'error: {error}')
     run(cfg, args.resume, args.search_only, args.arch)
 

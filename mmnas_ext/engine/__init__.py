@@ -4,11 +4,13 @@ from mmnas_ext.engine.derive import DeriveHook
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.monitor import SearchMonitorHook
 from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper, SearchOptimWrapperConstructor
+from mmnas_ext.engine.progress import ProgressHook
 from mmnas_ext.engine.seeding import ReseedHook
 
 __all__ = [
     'DeriveHook',
     'NonFiniteLossError',
+    'ProgressHook',
     'ReseedHook',
     'SearchEpochLoop',
     'SearchIterLoop',

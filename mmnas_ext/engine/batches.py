@@ -30,13 +30,12 @@ class Batches:
 
     def __next__(self) -> Any:
         if self._iterator is None:
-            self._begin(self._position // len(self.loader))
-        reseed(*self._key, 'batch', self._position)
+            self._begin()
         try:
-            batch = next(self._iterator)
+            batch = self._next()
         except StopIteration:
-            self._begin(self._position // len(self.loader))
-            batch = next(self._iterator)
+            self._begin()
+            batch = self._next()
         self._position += 1
         return batch
 
@@ -55,7 +54,13 @@ class Batches:
         """What MMEngine's iteration loop calls when it resumes."""
         self.seek(position)
 
-    def _begin(self, epoch: int) -> None:
+    def _next(self) -> Any:
+        # a loader without workers augments here: by the position, however it was reached
+        reseed(*self._key, 'batch', self._position)
+        return next(self._iterator)
+
+    def _begin(self) -> None:
+        epoch = self._position // len(self.loader)
         self._set_epoch(epoch)
         reseed(*self._key, 'epoch', epoch)  # workers derive their seeds from this state
         self._iterator = iter(self.loader)

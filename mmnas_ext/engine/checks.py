@@ -10,21 +10,35 @@ from mmnas_ext.archs import ArchSpec, SearchSpace
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.engine.derive import derived_config
 from mmnas_ext.engine.limits import check_target
+from mmnas_ext.engine.run import check_mode
 from mmnas_ext.remap import load_seed, remap
 
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
-def check_config(cfg: Config) -> None:
+
+def check_config(cfg: Config, arch: str | None = None, search_only: bool = False) -> None:
     """Raises one clear error for what would fail later: data that is not there, a seed that does not fit, limits.
+
+    Args:
+        cfg: The config.
+        arch: The network that is to be trained instead of searched, if any.
+        search_only: Whether the run ends with the search.
 
     Raises:
         ValueError: An argument is out of its range, a seed does not fit its network, ``derived`` leaves a search class.
         FileNotFoundError: A data set's or seed's file does not exist.
     """
+    check_mode(cfg, search_only, arch)
     backbone = cfg.model.get('backbone') or {}
     if cfg.get('derived'):
         _check_search(cfg, backbone)
     _check_seed(backbone)
-    for name, dataset in _datasets(cfg):
+    check_data(cfg)
+
+
+def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
+    """Raises FileNotFoundError for annotations or pictures that are not where the config says."""
+    for name, dataset in _datasets(cfg, loaders):
         _check_dataset(name, dataset)
 
 
@@ -66,8 +80,8 @@ def _check_seed(backbone: dict[str, Any]) -> None:
     remap(seed, SearchSpace.parse(backbone['space']) if 'space' in backbone else ArchSpec.parse(backbone['arch']))
 
 
-def _datasets(cfg: Config) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+def _datasets(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in loaders:
         dataset = (cfg.get(name) or {}).get('dataset')
         stack = [dataset] if dataset else []
         while stack:

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop
 
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.engine.limits import derive
@@ -18,6 +19,7 @@ from mmnas_ext.registry import HOOKS
 DERIVED_DIR = 'derived'
 # a run's own affairs, which the second half settles anew
 _RUN_KEYS = ('derived', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
+_SNAPSHOTS = 50
 _SEARCH_CLASS = re.compile(r"'(?:mmnas_ext\.)?(SuperNet|Search\w+|DeriveHook)'")
 
 
@@ -77,29 +79,33 @@ class DeriveHook(Hook):
     """Writes the network that the search has found.
 
     At its end ``derived/arch.json`` and ``derived/config.py``; along the way a snapshot of what it would be,
-    ``derived/snapshots/epoch_<n>.json``.
+    ``derived/snapshots/epoch_<n>.json`` (of an iteration loop: ``iter_<n>.json``).
 
     Args:
-        interval: Epochs (of an iteration loop: iterations) from one snapshot to the next.
+        interval: Epochs (of an iteration loop: iterations) from one snapshot to the next; by default 1 epoch, or a
+            fiftieth of all iterations.
     """
 
     priority = 'LOW'
 
-    def __init__(self, interval: int = 1) -> None:
-        if interval < 1:
+    def __init__(self, interval: int | None = None) -> None:
+        if interval is not None and interval < 1:
             raise ValueError(f'interval must be at least 1, got {interval}')
         self.interval = interval
 
     @master_only
     def after_train_epoch(self, runner: Any) -> None:
         """Writes a snapshot."""
-        if runner.train_loop.max_epochs > 1 and self.every_n_epochs(runner, self.interval):
+        if _counts_epochs(runner) and self.every_n_epochs(runner, self.interval or 1):
             self._snapshot(runner, f'epoch_{runner.epoch + 1}')
 
     @master_only
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Writes a snapshot in an iteration loop."""
-        if runner.train_loop.max_epochs == 1 and self.every_n_train_iters(runner, self.interval):
+        if _counts_epochs(runner):
+            return
+        interval = self.interval or max(1, runner.max_iters // _SNAPSHOTS)
+        if self.every_n_train_iters(runner, interval):
             self._snapshot(runner, f'iter_{runner.iter + 1}')
 
     @master_only
@@ -120,3 +126,8 @@ class DeriveHook(Hook):
 
     def _arch(self, runner: Any) -> ArchSpec:
         return derive(find_supernet(runner.model), runner.optim_wrapper.cost_target)
+
+
+def _counts_epochs(runner: Any) -> bool:
+    # an iteration loop calls the epoch hooks as well, once
+    return isinstance(runner.train_loop, EpochBasedTrainLoop)

@@ -1,8 +1,8 @@
 """Training loops of a search: ordinary ones that alternate weight and arch steps, each on its half of the data."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
@@ -54,20 +54,22 @@ class Alternation:
         runner = self.runner
         reseed(runner.seed, phase, iteration)
         runner.optim_wrapper.start(phase, iteration, runner.seed, policy)
+        module = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        losses: dict[str, Any] = {}
+        # the optimizer wrapper sees their sum alone; a second forward might wait for other ranks, and differ
+        handle = module.register_forward_hook(lambda _module, _args, output: losses.update(output))
         try:
             return runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
         except NonFiniteLossError as error:
-            raise NonFiniteLossError(f'{error}; losses: {_losses(runner.model, batch)}') from None
+            raise NonFiniteLossError(f'{error}; losses: {_totals(losses)}') from None
+        finally:
+            handle.remove()
 
 
-def _losses(model: Any, batch: Any) -> dict[str, Any]:
-    """The loss dict of a batch, summed per entry: the step that failed had only their total."""
-    module = model.module if is_model_wrapper(model) else model
-    with torch.no_grad():
-        data = module.data_preprocessor(batch, True)
-        losses = module(**data, mode='loss') if isinstance(data, dict) else module(*data, mode='loss')
+def _totals(losses: Mapping[str, Any]) -> dict[str, float]:
+    """A loss dict with the entries of several levels added up, as MMEngine does."""
     flat = {name: value if isinstance(value, (list, tuple)) else [value] for name, value in losses.items()}
-    return {name: float(sum(v.sum() for v in values)) for name, values in flat.items()}
+    return {name: float(sum(v.mean() for v in values)) for name, values in flat.items()}
 
 
 def _check_search(runner: Any, arch_start: Any, last: int, unit: str) -> None:
@@ -122,7 +124,9 @@ class SearchEpochLoop(EpochBasedTrainLoop):
         self.alternation.resume(self._iter)
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        for idx in range(len(self.dataloader)):
+        # a checkpoint taken by iterations may lie inside an epoch
+        done = self._iter - self._epoch * len(self.dataloader)
+        for idx in range(done, len(self.dataloader)):
             self.run_iter(idx, next(self.weight_batches))
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1

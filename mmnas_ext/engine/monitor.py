@@ -64,8 +64,7 @@ class SearchMonitorHook(Hook):
         last = runner.iter + 1 == runner.max_iters
         if (self.every_n_train_iters(runner, self.interval) or last) and is_main_process():
             record = {'iter': runner.iter + 1, 'epoch': runner.epoch, **measure(supernet), 'drawn': self._drawn}
-            with open(Path(runner.work_dir) / LOG_NAME, 'a') as file:
-                file.write(json.dumps(record) + '\n')
+            append_line(Path(runner.work_dir) / LOG_NAME, json.dumps(record))
             runner.visualizer.add_scalars(_scalars(record), step=runner.iter + 1)
             self._check(runner, supernet, record)
 
@@ -117,6 +116,16 @@ def measure(supernet: SuperNet) -> dict[str, Any]:
         'argmax_macs': cost(derive(supernet), supernet.input_size, supernet.output_stride).macs,
         'skips': sum(token == SKIP for token in chosen.values()),
     }
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a file; where a run killed midway left half a line, on a line of its own."""
+    with path.open('a+b') as file:
+        size = file.seek(0, 2)
+        if size:
+            file.seek(size - 1)
+        broken = bool(size) and file.read(1) != b'\n'
+        file.write(('\n' * broken + line + '\n').encode())
 
 
 def _scalars(record: dict[str, Any]) -> dict[str, float]:

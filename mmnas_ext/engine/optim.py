@@ -59,6 +59,8 @@ class SearchOptimWrapper(OptimWrapper):
         check_target(supernet.space, supernet.input_size, supernet.output_stride, cost_target)
         super().__init__(weights.optimizer)
         self.wrappers = {'weights': weights, 'arch': arch}
+        self._share_base_settings()
+        self._model: nn.Module = supernet
         self.supernet = supernet
         self.cost_weight = cost_weight
         self.cost_target = cost_target
@@ -91,6 +93,7 @@ class SearchOptimWrapper(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Sets the path and what needs gradients, for the forward inside and the backward that follows it."""
         arch_step = self.phase == 'arch'
+        self._model = model
         self._require_grad(weights=not arch_step, arch=arch_step)
         if arch_step:
             self.supernet.set_path(None)
@@ -109,10 +112,34 @@ class SearchOptimWrapper(OptimWrapper):
         """
         if self.phase == 'arch':
             loss = loss + (self.cost_weight * (self.supernet.expected_cost() / 1e9).log10()).to(loss.dtype)
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(f'the {self.phase} step of iteration {self.iteration} gave loss {float(loss)}')
-        self.wrappers[self.phase].update_params(loss, step_kwargs, zero_kwargs)
-        self._require_grad(weights=True, arch=True)
+        try:
+            if not torch.isfinite(loss):
+                raise NonFiniteLossError(f'the {self.phase} step of iteration {self.iteration} gave loss {float(loss)}')
+            # checkpointed layers run their forward once more inside the backward
+            with statistics_kept(self._model, self.phase == 'arch'):
+                super().update_params(loss, step_kwargs, zero_kwargs)
+        finally:
+            self._require_grad(weights=True, arch=True)
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """As the phase's wrapper does."""
+        return self.wrappers[self.phase].scale_loss(loss)
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """As the phase's wrapper does."""
+        self.wrappers[self.phase].backward(loss, **kwargs)
+
+    def should_update(self) -> bool:
+        """As the phase's wrapper does."""
+        return self.wrappers[self.phase].should_update()
+
+    def step(self, **kwargs: Any) -> None:
+        """Clips and steps as the phase's wrapper does; schedulers count these calls."""
+        self.wrappers[self.phase].step(**kwargs)
+
+    def zero_grad(self, **kwargs: Any) -> None:
+        """As the phase's wrapper does."""
+        self.wrappers[self.phase].zero_grad(**kwargs)
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
         """Nothing to do: each phase counts its own steps, `load_state_dict` restores them."""
@@ -136,6 +163,12 @@ class SearchOptimWrapper(OptimWrapper):
             wrapper._inner_count = state['count']
             for parameter, gradient in zip(self._trained[name], state['gradients'], strict=True):
                 parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        self._share_base_settings()
+
+    def _share_base_settings(self) -> None:
+        # where parameters have groups of their own, MMEngine schedules one more learning rate, the one that it logs:
+        # it must be the one that is saved
+        self.base_param_settings = self.wrappers['weights'].base_param_settings
 
     def _require_grad(self, weights: bool, arch: bool) -> None:
         for name, wanted in (('weights', weights), ('arch', arch)):

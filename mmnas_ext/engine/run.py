@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 from mmengine.runner import Runner
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.engine.checkpoints import find_checkpoint
-from mmnas_ext.engine.derive import DERIVED_DIR, derived_config, write_derived
+from mmnas_ext.engine.derive import DERIVED_DIR, write_derived
+from mmnas_ext.engine.monitor import LOG_NAME
 
 ADAPT_DIR = 'adapt'
 
 
 def prepare(
-    cfg: Config,
     path: str,
     work_dir: str | None = None,
     launcher: str = 'none',
@@ -25,11 +25,10 @@ def prepare(
     auto_scale_lr: bool = False,
     options: dict[str, Any] | None = None,
 ) -> Config:
-    """Applies what a command line says to a config.
+    """Reads a config and applies what a command line says.
 
     Args:
-        cfg: The config, changed in place.
-        path: Its file, whose name gives the default work dir.
+        path: The config's file, whose name gives the default work dir.
         work_dir: Where logs and checkpoints go; else the config's, else ``work_dirs/<file name>``.
         launcher: MMEngine's.
         amp: Train in mixed precision, in both halves.
@@ -37,8 +36,12 @@ def prepare(
         options: Entries to override, dotted keys.
 
     Raises:
+        FileNotFoundError: There is no such file.
         ValueError: `auto_scale_lr` is asked of a config without a base batch size.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config {path} does not exist')
+    cfg = Config.fromfile(path)
     if options:
         cfg.merge_from_dict(options)
     cfg.launcher = launcher
@@ -77,32 +80,45 @@ def run(cfg: Config, resume: bool = False, search_only: bool = False, arch: str 
     Raises:
         ValueError: The arguments contradict each other or the config.
     """
-    searches = bool(cfg.get('derived'))
-    if not searches and (search_only or arch is not None):
-        raise ValueError('--search-only and --arch need a config with derived=dict(…); this one is just trained')
-    if search_only and arch is not None:
-        raise ValueError('--search-only and --arch contradict each other')
-    if not searches:
+    check_mode(cfg, search_only, arch)
+    launcher = cfg.get('launcher', 'none')
+    if launcher != 'none' and not is_distributed():
+        # before the runner does it: the files below are one process's to write
+        init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
+    if not cfg.get('derived'):
         train(cfg, resume)
         return
     folder = Path(cfg.work_dir) / DERIVED_DIR
     found = folder / 'config.py'
     if arch is not None:
-        adapt = derived_config(cfg, ArchSpec.parse(arch))
+        chosen = ArchSpec.parse(arch)  # read before the folder that it may lie in is set aside
         if is_main_process():
-            write_derived(folder, cfg, ArchSpec.parse(arch))
+            if not resume:
+                _set_aside(folder)
+            write_derived(folder, cfg, chosen)
+        barrier()
     else:
         if not (resume and found.is_file()):
-            if not resume:
+            if not resume and is_main_process():
                 _set_aside(folder)
             train(cfg, resume)
             barrier()
         if search_only:
             return
-        adapt = Config.fromfile(found)
+    adapt = Config.fromfile(found)
     adapt.work_dir = str(Path(cfg.work_dir) / ADAPT_DIR)
-    adapt.launcher = cfg.get('launcher', 'none')
+    adapt.launcher = launcher
     train(adapt, resume)
+
+
+def check_mode(cfg: Config, search_only: bool, arch: str | None) -> None:
+    """Raises ValueError where `search_only` and `arch` contradict each other or the config."""
+    if not cfg.get('derived') and (search_only or arch is not None):
+        raise ValueError('--search-only and --arch need a config with derived=dict(…); this one is just trained')
+    if search_only and arch is not None:
+        raise ValueError('--search-only and --arch contradict each other')
+    if arch is not None:
+        ArchSpec.parse(arch)
 
 
 def train(cfg: Config, resume: bool) -> None:
@@ -119,8 +135,7 @@ def train(cfg: Config, resume: bool) -> None:
 
 def _set_aside(folder: Path) -> None:
     """Keeps what an earlier search found in this work dir, under another name."""
-    if folder.exists() and is_main_process():
-        folder.rename(folder.with_name(f'{folder.name}_before_{time.strftime("%Y%m%d_%H%M%S")}'))
-    log = folder.parent / 'search_log.jsonl'
-    if log.exists() and is_main_process():
-        log.rename(log.with_name(f'search_log_before_{time.strftime("%Y%m%d_%H%M%S")}.jsonl'))
+    suffix = time.strftime('before_%Y%m%d_%H%M%S')
+    for path in (folder, folder.parent / LOG_NAME):
+        if path.exists():
+            path.rename(path.with_name(f'{path.stem}_{suffix}{path.suffix}'))

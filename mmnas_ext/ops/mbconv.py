@@ -1,11 +1,14 @@
 """The inverted residual layer of MobileNetV2 (arXiv 1801.04381), with EfficientNet's squeeze-excite as an option."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks import DropPath, build_activation_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmnas_ext.archs import Block
@@ -95,7 +98,9 @@ class MBConv(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, in_channels, H, W)`` to ``(N, channels, ceil(H / stride), ceil(W / stride))``."""
         if self.with_cp and x.requires_grad:
-            return checkpoint(self._forward, x, use_reentrant=False)
+            return checkpoint(
+                self._forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_seen(self))
+            )
         return self._forward(x)
 
     def forward_with_expansion(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,3 +120,18 @@ class MBConv(BaseModule):
         if not self.residual:
             return out
         return x + (out if self.drop_path is None else self.drop_path(out))
+
+
+@contextmanager
+def _statistics_seen(module: nn.Module) -> Iterator[None]:
+    """Keeps running statistics as they are while a batch that they have seen is computed again."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        # without the statistics other tensors would be saved than in the first pass, and PyTorch refuses that
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, tracked) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked

@@ -106,15 +106,19 @@ def _map_layer(mapping: '_Mapping', source: Layer, layer: Layer, width: str) -> 
     """Maps one layer, all its convolutions on the same hidden channels."""
     hidden = policies.hidden_channels(mapping.below(source.prefix), layer.hidden, width)
     shapes = layer.shapes()
-    for part, axes in (('expand.', {0: hidden}), ('depthwise.', {0: hidden}), ('project.', {1: hidden})):
+    parts = {
+        'expand.': {0: hidden},
+        'depthwise.': {0: hidden},
+        'se.reduce.': {1: hidden},
+        'se.expand.': {0: hidden},
+        'project.': {1: hidden},
+    }
+    for part, axes in parts.items():
         own = {name: shape for name, shape in shapes.items() if name.startswith(part)}
         if part == 'expand.' and own and source.block.expansion == 1:
             mapping.identity(layer.prefix, own, hidden)
         else:
             mapping.module(source.prefix, layer.prefix, own, axes)
-    for name, axes in (('se.reduce', {1: hidden}), ('se.expand', {0: hidden})):
-        own = {key: shape for key, shape in shapes.items() if key.startswith(name)}
-        mapping.module(source.prefix, layer.prefix, own, axes)
 
 
 @dataclass

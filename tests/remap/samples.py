@@ -5,6 +5,7 @@ import random
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from mmnas_ext.archs import ArchSpec, StageSpec
 from mmnas_ext.backbones import MBNet
-from mmnas_ext.remap import Seed
+from mmnas_ext.remap import Seed, load_seed
 from tests.filling import filled
 
 _GOLDEN = Path(__file__).parent.parent / 'golden'
@@ -23,9 +24,23 @@ def golden(name: str) -> dict[str, Any]:
     return json.loads((_GOLDEN / name).read_text())
 
 
-def reference(name: str) -> dict[str, Tensor]:
-    """A filled state dict with another project's keys."""
+@cache
+def _reference(name: str) -> dict[str, Tensor]:
     return filled(golden('remap_seeds.json')[name]['tensors'])
+
+
+def reference(name: str) -> dict[str, Tensor]:
+    """A filled state dict with another project's keys; its tensors are shared, so only read them."""
+    return dict(_reference(name))
+
+
+@cache
+def loaded(name: str) -> Seed:
+    """That state dict, saved and read as a seed."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, 'seed.pth')
+        torch.save(reference(name), path)
+        return load_seed(path)
 
 
 def features(seed: Seed, image: Tensor, *out_indices: int) -> tuple[Tensor, ...]:

@@ -265,6 +265,7 @@ def test_sums_beyond_the_floats_are_exact() -> None:
     assert found.best(Fraction(4 * big + 1, 2)).cost == 2 * big
     # as a float the limit is 2**61 to the unit, which the dearer choice passes
     assert found.best(float(2 * big + 1)).cost == 2 * big
+    assert found.best(np.float64(2 * big + 1)).cost == 2 * big
     assert found.best(10**30).cost == 2 * big + 1
     with pytest.raises(ValueError, match=f'at least {2 * big}, .* got {2 * big - 1}'):
         found.best(2 * big - 1)

@@ -1,0 +1,108 @@
+"""FNA inside RetinaNet on few real pictures: the found network, the seed, and what remapping is worth in both halves.
+
+    python benchmarks/retinanet_pictures.py --data-root data/coco/ --work-dir work_dirs/pictures
+
+Runs ``tools/train.py configs/fna_retinanet_lite0_320.py`` once per row, all under one adaptation recipe, and prints a
+Markdown table. Each row goes on where it stopped when the script is started again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmnas_ext.archs import ArchSpec, cost
+from mmnas_ext.engine.results import last_metrics
+from mmnas_ext.reports import format_count
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = 'configs/fna_retinanet_lite0_320.py'
+SIZE = (320, 320)
+RANDOM_SEARCH = 'model.backbone.init_cfg=None'
+RANDOM_ADAPT = 'derived.model.backbone.init_cfg=None'
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network and how it came about."""
+
+    name: str
+    title: str
+    arch: str | None = None  # None: searched
+    options: tuple[str, ...] = ()
+
+
+def rows(work_dir: Path) -> list[Row]:
+    """The comparison: seed, found, and both halves without remapping."""
+    found = str(work_dir / 'fna' / 'derived' / 'arch.json')
+    return [
+        Row('seed', 'seed (EfficientNet-Lite0)', 'efficientnet_lite0'),
+        Row('fna', 'found by FNA'),
+        Row('fna_random_adapt', 'found by FNA, adapted from random weights', found, (RANDOM_ADAPT,)),
+        Row('fna_random_search', 'found without remapping the super-network', None, (RANDOM_SEARCH,)),
+    ]
+
+
+def data_options(data_root: str) -> list[str]:
+    """Overrides that point all loaders and metrics of the config at a data set."""
+    root = data_root if data_root.endswith('/') else f'{data_root}/'
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    options = [f'{name}.dataset.data_root={root}' for name in loaders]
+    annotations = f'{root}annotations/instances_val2017.json'
+    return [*options, f'val_evaluator.ann_file={annotations}', f'test_evaluator.ann_file={annotations}']
+
+
+def run_row(row: Row, work_dir: Path, options: list[str]) -> None:
+    """Trains a row to its end, unless it is there; adds the wall time to what earlier starts took."""
+    folder = work_dir / row.name
+    if last_metrics(folder):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', str(folder), '--resume']
+    command += ['--arch', row.arch] if row.arch else []
+    command += ['--cfg-options', *options, *row.options]
+    begun = time.monotonic()
+    with open(folder / 'run.log', 'a') as log:
+        subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=True)
+    clock = folder / 'seconds.json'
+    spent = json.loads(clock.read_text()) if clock.exists() else 0
+    clock.write_text(json.dumps(spent + time.monotonic() - begun))
+
+
+def table(work_dir: Path) -> str:
+    """The rows that have ended, as Markdown."""
+    lines = ['| network | multiply-adds | parameters | mAP | mAP50 | minutes |', '|---|---|---|---|---|---|']
+    for row in rows(work_dir):
+        folder = work_dir / row.name
+        figures = last_metrics(folder)
+        if not figures:
+            continue
+        macs, params = cost(ArchSpec.parse(folder / 'derived' / 'arch.json'), SIZE)
+        minutes = json.loads((folder / 'seconds.json').read_text()) / 60
+        lines.append(
+            f'| {row.title} | {format_count(macs)} | {format_count(params)} | {100 * figures["coco/bbox_mAP"]:.1f} | '
+            f'{100 * figures["coco/bbox_mAP_50"]:.1f} | {minutes:.0f} |'
+        )
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    """Runs the rows that are not there yet, then prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data-root', default='data/coco/', help='pictures and boxes in COCO layout')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/pictures'))
+    parser.add_argument('--only', nargs='+', help='names of rows to run; default all')
+    parser.add_argument('--cfg-options', nargs='+', default=[], help='further overrides, for all rows')
+    args = parser.parse_args()
+    work_dir = args.work_dir.resolve()
+    for row in rows(work_dir):
+        if not args.only or row.name in args.only:
+            run_row(row, work_dir, [*data_options(args.data_root), *args.cfg_options])
+            print(table(work_dir), flush=True)
+
+
+if __name__ == '__main__':
+    main()

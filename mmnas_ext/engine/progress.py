@@ -1,0 +1,46 @@
+"""A progress bar for runs that someone watches."""
+
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.utils import ProgressBar
+
+from mmnas_ext.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Shows iterations done and remaining time.
+
+    Args:
+        title: What is going on, written before the bar.
+        steps: Updates of the bar over the whole run: a log file gets no more lines than that.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, title: str, steps: int = 100) -> None:
+        self.title = title
+        self.steps = steps
+        self._bar: ProgressBar | None = None
+
+    def before_train(self, runner: Any) -> None:
+        """Starts the bar where a resumed run stands."""
+        if is_main_process():
+            print(self.title, flush=True)
+            self._bar = ProgressBar(runner.max_iters - runner.iter, bar_width=30)
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Moves the bar on."""
+        if self._bar is None:
+            return
+        interval = max(1, self._bar.task_num // self.steps)
+        done = runner.max_iters - runner.iter - 1
+        if done % interval == 0:
+            self._bar.update(min(interval, self._bar.task_num - self._bar.completed))
+
+    def after_train(self, runner: Any) -> None:
+        """Ends the bar's line."""
+        if self._bar is not None:
+            print(flush=True)

@@ -1,0 +1,46 @@
+"""What a finished run measured, read back from its files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmnas_ext.archs import ArchSpec, cost
+from mmnas_ext.engine.derive import DERIVED_DIR, write_text
+from mmnas_ext.engine.run import ADAPT_DIR
+
+RESULTS_NAME = 'results.json'
+
+
+def last_metrics(work_dir: str | Path) -> dict[str, float]:
+    """Metrics of the last validation in a run's second half, by name; empty if there was none yet."""
+    found: dict[str, float] = {}
+    for path in sorted(Path(work_dir, ADAPT_DIR).glob('*/vis_data/scalars.json')):
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            # MMEngine's metrics are written as <prefix>/<name>, losses and times are not
+            metrics = {name: value for name, value in record.items() if '/' in name and not name.startswith('search/')}
+            found = metrics or found
+    return found
+
+
+def result_row(title: str, work_dir: str | Path, size: tuple[int, int], names: Sequence[str]) -> dict[str, Any]:
+    """One row of a comparison table: the trained network's costs and metrics.
+
+    Args:
+        title: Name of the row.
+        work_dir: The run's.
+        size: Height and width at which multiply-adds are counted.
+        names: Metrics to keep, as MMEngine names them. One that the validation did not give is left out:
+            MMDetection gives none where nothing was detected.
+    """
+    metrics = last_metrics(work_dir)
+    macs, params = cost(ArchSpec.parse(Path(work_dir, DERIVED_DIR, 'arch.json')), size)
+    kept = {name.rpartition('/')[2]: metrics[name] for name in names if name in metrics}
+    return dict(network=title, macs=macs, params=params, metrics=kept)
+
+
+def write_results(work_dir: str | Path, rows: list[dict[str, Any]], size: tuple[int, int]) -> None:
+    """Writes ``results.json``, which the report of a search shows."""
+    text = json.dumps({'rows': rows, 'input_size': list(size)}, indent=2)
+    write_text(Path(work_dir, RESULTS_NAME), text)

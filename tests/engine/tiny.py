@@ -1,0 +1,231 @@
+"""A search small enough to run in a second: a space of twelve networks, a mean-square loss, twelve random pictures."""
+
+import os
+import signal
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
+from torch import Tensor, nn
+
+from mmnas_ext.archs import SearchSpace, SpaceStage
+from mmnas_ext.engine import SearchOptimWrapper, SearchOptimWrapperConstructor
+
+SIZE = (16, 16)
+SPACE = SearchSpace(
+    (
+        SpaceStage(8, 4, (('k3_e1',),), 1),
+        SpaceStage(4, 8, (('k3_e3', 'k5_e3'), ('k3_e3', 'k5_e3', 'skip')), 2),
+        SpaceStage(8, 8, (('k3_e3', 'k5_e6'),), 1),
+    )
+)
+# by hand at 16x16: the stem leaves 8x8, the stride leaves 4x4
+MACS = {
+    'fixed': 27 * 8 * 64 + (9 * 8 + 8 * 4) * 64,
+    '1.0': (4 * 12 * 64 + (9 * 12 + 12 * 8) * 16, 4 * 12 * 64 + (25 * 12 + 12 * 8) * 16),
+    '1.1': ((8 * 24 + 9 * 24 + 24 * 8) * 16, (8 * 24 + 25 * 24 + 24 * 8) * 16, 0),
+    '2.0': ((8 * 24 + 9 * 24 + 24 * 8) * 16, (8 * 48 + 25 * 48 + 48 * 8) * 16),
+}
+
+
+@MODELS.register_module()
+class TinyModel(BaseModel):
+    """A backbone, the mean of its feature, a linear layer, and the mean-square distance to a picture's target."""
+
+    def __init__(self, backbone: dict[str, Any], dropout: float = 0.0, norm: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.backbone = MODELS.build(backbone)
+        channels = self.backbone.out_channels[-1]
+        # a norm after the searched layers: its statistics depend on which of them ran
+        self.norm = nn.BatchNorm2d(channels) if norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(channels, 2)
+
+    def forward(self, inputs: Tensor, target: Tensor, mode: str = 'tensor') -> Any:
+        out = self.head(self.dropout(self.norm(self.backbone(inputs)[-1]).mean((2, 3))))
+        if mode == 'loss':
+            return {'loss_square': (out - target).square().mean(), 'error': (out - target).abs().mean()}
+        return out
+
+
+@DATASETS.register_module()
+class TinyPictures(BaseDataset):
+    """Random pictures, the same for the same number."""
+
+    METAINFO = {'classes': ('a', 'b')}
+
+    def __init__(self, count: int = 12, nan_from: int | None = None, **kwargs: Any) -> None:
+        self.count, self.nan_from = count, nan_from
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        rng = np.random.RandomState(5)
+        made = []
+        for number in range(self.count):
+            picture = rng.randn(3, *SIZE).astype(np.float32)
+            made.append({'picture': picture, 'target': rng.randn(2).astype(np.float32), 'number': number})
+        return made
+
+
+@TRANSFORMS.register_module()
+class TinyFlip:
+    """Flips by NumPy's state and brightens by PyTorch's: a loader that draws otherwise gives other pictures."""
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        picture = torch.from_numpy(item['picture'].copy())
+        if np.random.rand() < 0.5:
+            picture = picture.flip(2)
+        return {'inputs': picture + 0.1 * torch.rand(()), 'target': torch.from_numpy(item['target'])}
+
+
+@TRANSFORMS.register_module()
+class TinyPlain:
+    """No augmentation."""
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {'inputs': torch.from_numpy(item['picture'].copy()), 'target': torch.from_numpy(item['target'])}
+
+
+@HOOKS.register_module()
+class KillHook(Hook):
+    """Ends the process as the kernel would, at a place and an iteration counted over the whole run."""
+
+    def __init__(self, place: str, iteration: int) -> None:
+        self.place, self.iteration = place, iteration
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if self.place == 'before' and runner.iter == self.iteration:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.place == 'between' and runner.iter == self.iteration:
+            # after the arch step of this iteration, inside the forward of its weight step
+            runner.model.head.register_forward_pre_hook(lambda *_: self._second(runner))
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self.place == 'after' and runner.iter == self.iteration:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        if self.place == 'saving' and runner.iter >= self.iteration:
+            stream = BytesIO()
+            torch.save(checkpoint, stream)
+            half = stream.getvalue()[: stream.tell() // 2]
+            by_epoch = runner.train_loop.max_epochs > 1
+            name = f'epoch_{runner.epoch + 1}.pth' if by_epoch else f'iter_{runner.iter + 1}.pth'
+            Path(runner.work_dir, name).write_bytes(half)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def after_train(self, runner: Any) -> None:
+        if self.place == 'end':
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _second(self, runner: Any) -> None:
+        if runner.optim_wrapper.phase == 'weights':
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def supernet_cfg(**changes: Any) -> dict[str, Any]:
+    return {
+        'type': 'mmnas_ext.SuperNet', 'space': SPACE.format(), 'out_indices': (2,), 'input_size': SIZE, **changes,
+    }  # fmt: skip
+
+
+def optim_cfg(**changes: Any) -> dict[str, Any]:
+    """A search's optimizers; `changes` are for ``weights``, ``arch`` and ``cost``, merged one level deep."""
+    cfg = {
+        'constructor': 'mmnas_ext.SearchOptimWrapperConstructor',
+        'weights': {
+            'type': 'OptimWrapper',
+            'optimizer': {'type': 'SGD', 'lr': 0.05, 'momentum': 0.9, 'weight_decay': 1e-2},
+        },
+        'arch': {
+            'type': 'OptimWrapper',
+            'optimizer': {'type': 'Adam', 'lr': 0.01, 'betas': (0.5, 0.999), 'weight_decay': 1e-3},
+        },
+        'cost': {'weight': 0.1},
+    }
+    for name, change in changes.items():
+        cfg[name] = {**cfg[name], **change}
+    return cfg
+
+
+def loader_cfg(batch: int = 2, workers: int = 0, transform: str = 'TinyFlip', count: int = 12) -> dict[str, Any]:
+    return {
+        'batch_size': batch,
+        'num_workers': workers,
+        'sampler': {'type': 'DefaultSampler', 'shuffle': True},
+        'collate_fn': {'type': 'default_collate'},
+        'dataset': {'type': 'TinyPictures', 'count': count, 'pipeline': [{'type': transform}]},
+    }
+
+
+def search_cfg(work_dir: Any, loop: str = 'epoch', workers: int = 0, **changes: Any) -> Config:
+    """A whole search of twelve iterations, with an adaptation of six; `changes` are merged in."""
+    steps = (
+        {'type': 'mmnas_ext.SearchEpochLoop', 'max_epochs': 4, 'arch_start': 1}
+        if loop == 'epoch'
+        else {'type': 'mmnas_ext.SearchIterLoop', 'max_iters': 12, 'arch_start': 3}
+    )
+    checkpoint = {'type': 'CheckpointHook', 'interval': 1 if loop == 'epoch' else 2, 'by_epoch': loop == 'epoch'}
+    cfg = Config(
+        {
+            'custom_imports': {'imports': ['tests.engine.tiny']},
+            'default_scope': 'mmengine',
+            'model': {'type': 'TinyModel', 'dropout': 0.1, 'norm': True, 'backbone': supernet_cfg()},
+            'train_dataloader': loader_cfg(workers=workers),
+            'train_cfg': steps,
+            'optim_wrapper': optim_cfg(),
+            'param_scheduler': [
+                {'type': 'LinearLR', 'start_factor': 0.3, 'by_epoch': False, 'begin': 0, 'end': 4},
+                {'type': 'MultiStepLR', 'by_epoch': False, 'begin': 0, 'end': 99, 'milestones': [8], 'gamma': 0.1},
+            ],
+            'default_hooks': {
+                'checkpoint': {**checkpoint, 'max_keep_ckpts': 2},
+                'logger': {'type': 'LoggerHook', 'interval': 1},
+            },
+            'custom_hooks': [
+                {'type': 'mmnas_ext.DeriveHook'},
+                {'type': 'mmnas_ext.SearchMonitorHook', 'interval': 2},
+            ],
+            'randomness': {'seed': 3},
+            'log_level': 'WARNING',
+            'work_dir': str(work_dir),
+            'derived': {
+                'model': {'backbone': {'type': 'mmnas_ext.MBNet', 'out_indices': (2,)}},
+                'train_cfg': {'type': 'EpochBasedTrainLoop', 'max_epochs': 2},
+                'optim_wrapper': {
+                    'type': 'OptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 0.05, 'momentum': 0.9},
+                },
+                'default_hooks': {'checkpoint': {'interval': 1, 'by_epoch': True}},
+                'custom_hooks': [{'type': 'mmnas_ext.ReseedHook'}],
+            },
+        }
+    )  # fmt: skip
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
+def build(
+    backbone: dict[str, Any] | None = None, optim: dict[str, Any] | None = None, **model: Any
+) -> tuple[TinyModel, SearchOptimWrapper]:
+    """A model in training mode and its optimizer wrapper, the same weights each time."""
+    torch.manual_seed(1)
+    built = MODELS.build({'type': 'TinyModel', 'backbone': supernet_cfg(**(backbone or {})), **model})
+    built.init_weights()
+    # far enough apart that no candidate's gradient is lost in rounding
+    for number, alpha in enumerate(built.backbone.arch_parameters()):
+        alpha.data = torch.linspace(-1, 1 + number, len(alpha))
+    built.train()
+    cfg = optim or optim_cfg()
+    return built, SearchOptimWrapperConstructor({k: v for k, v in cfg.items() if k != 'constructor'})(built)
+
+
+def batch(size: int = 4, seed: int = 0) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return {'inputs': torch.randn(size, 3, *SIZE, generator=draw), 'target': torch.randn(size, 2, generator=draw)}
