@@ -114,7 +114,7 @@ class SearchOptimWrapper(OptimWrapper):
             loss = loss + (self.cost_weight * (self.supernet.expected_cost() / 1e9).log10()).to(loss.dtype)
         try:
             if not torch.isfinite(loss):
-                raise NonFiniteLossError(f'the {self.phase} step of iteration {self.iteration} gave loss {float(loss)}')
+                raise NonFiniteLossError(f'the {self.phase} step of iteration {self.iteration} gave loss {loss.item()}')
             # checkpointed layers run their forward once more inside the backward
             with statistics_kept(self._model, self.phase == 'arch'):
                 super().update_params(loss, step_kwargs, zero_kwargs)

@@ -99,8 +99,8 @@ def test_an_arch_step_gives_alpha_the_gradients_of_a_plain_step(with_cp, channel
     assert got.keys() == wanted.keys()
     assert len(got) == 3
     for name, gradient in wanted.items():
-        assert gradient.abs().max() > 1e-3
-        torch.testing.assert_close(got[name], gradient, rtol=1e-4, atol=1e-7)
+        assert gradient.abs().max() > 1e-4
+        torch.testing.assert_close(got[name], gradient, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize('with_cp', [False, True])
@@ -345,7 +345,7 @@ def test_the_two_optimizers_share_out_all_parameters():
         ({'arch': None}, r"missing \['arch'\], unknown \[\]"),
         ({'cost': {'wieght': 1}}, r"optim_wrapper.cost takes weight and target, got \['wieght'\]"),
         ({'cost': {'weight': -1}}, r'cost.weight must not be negative, got -1'),
-        ({'cost': {'target': 5}}, r'cost.target must be at least 4.4\d+e-05 G multiply-adds, got 5e-09 G'),
+        ({'cost': {'target': 5}}, r'cost.target must be at least 3.642e-05 G multiply-adds, got 5e-09 G'),
     ],
 )
 def test_the_constructor_says_what_is_wrong(change, message):
