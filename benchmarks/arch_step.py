@@ -415,8 +415,9 @@ def main() -> None:
         f'`benchmarks/arch_step.py`, {datetime.now(timezone.utc):%Y-%m-%d}: {machine()}, load {load:.1f} at the start, '
         f'{args.threads} threads, torch {torch_version}, {args.batch}x3x{args.size}x{args.size}, '
         f'{args.rounds} rounds, medians. Peak memory is '
-        f"above that of the built network. The last two columns: largest difference of alpha's gradients from plain "
-        f'in float64, relative to the largest, at {CHECK_SIZE}x{CHECK_SIZE}, computed in each precision.\n'
+        f"above that of the built network. Last two columns of an arch step: largest difference of alpha's gradients "
+        f'from plain in float64, relative to the largest, at {CHECK_SIZE}x{CHECK_SIZE}, in each precision. In float32 '
+        'plain itself is off: noise of rounding flips activations at their kinks.\n'
     )
     print('\n\n'.join(parts))
 

@@ -150,5 +150,5 @@ class PlainSuperNet(nn.Module):
             for layer, row in zip(stage, rows, strict=True):
                 if isinstance(layer, PlainMixed):
                     for probability, macs in zip(layer.alpha.softmax(0), row, strict=True):
-                        total = total + macs
+                        total = total + probability * macs
         return total

@@ -1,32 +1,24 @@
 """Tests a trained checkpoint with the config that trained it.
 
-Example: ``python tools/test.py work_dirs/fna_retinanet_coco/derived/config.py work_dirs/…/adapt/epoch_12.pth``
+Example: ``python tools/test.py work_dirs/NAME/derived/config.py work_dirs/NAME/adapt/epoch_12.pth``
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 from mmnas_ext.engine.checks import check_data
+from mmnas_ext.engine.command import make_parser, parse
 from mmnas_ext.engine.run import prepare
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='path of a config file')
+    parser = make_parser(__doc__)
     parser.add_argument('checkpoint', help='path of a checkpoint')
-    parser.add_argument('--work-dir', help='where logs go; default work_dirs/<config name>')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config entries, key=value')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parse(parser)
 
 
 def main() -> None:
@@ -37,9 +29,7 @@ def main() -> None:
         if not Path(args.checkpoint).is_file():
             raise FileNotFoundError(f'checkpoint {args.checkpoint} does not exist')
         if cfg.get('derived'):
-            raise ValueError(
-                f'{args.config} describes a search; test the config it wrote, <work dir>/derived/config.py'
-            )
+            raise ValueError(f'{args.config} describes a search; test the config it wrote, <work dir>/derived/config.py')
         check_data(cfg, ('test_dataloader',))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f'error: {error}')

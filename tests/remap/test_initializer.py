@@ -81,6 +81,18 @@ def test_policies_and_noise_reach_remap(seed: Seed) -> None:
     assert not holds(net, remap(seed, wider)[0])
 
 
+def test_epsilon_travels_with_the_weights(seed: Seed) -> None:
+    # a seed given whole says nothing when the network is built
+    built = [
+        MBNet(TARGET, out_indices=(1,), init_cfg=config(seed)),
+        SuperNet(SPACE, out_indices=(1,), input_size=(32, 32), init_cfg=config(seed)),
+    ]
+    assert [set(norms(net)) for net in built] == [{1e-5}, {1e-5}]
+    for net in built:
+        net.init_weights()
+    assert [set(norms(net)) for net in built] == [{3e-3}, {3e-3}]
+
+
 def test_head_is_loaded_where_it_is_built(seed: Seed) -> None:
     with_head = MBNet(ARCH, out_indices=(2,), init_cfg=config(seed))
     without = MBNet(ARCH, out_indices=(1,), init_cfg=config(seed))
