@@ -164,7 +164,7 @@ def is_remapped(init_cfg: Any) -> bool:
 
 
 def norm_with_eps(norm_cfg: dict[str, Any] | None, spec: ArchSpec | SearchSpace, init_cfg: Any) -> dict[str, Any]:
-    """The norm config with its epsilon settled: as given, else the architecture's, else the seed's, else 1e-5."""
+    """The norm config with its epsilon: as given, else the architecture's, else the seed architecture's, else 1e-5."""
     norm_cfg = dict(norm_cfg or dict(type='BN'))
     if 'eps' in norm_cfg or norm_cfg.get('type') not in ('BN', 'SyncBN', 'BN2d'):
         return norm_cfg

@@ -22,7 +22,8 @@ class MBNet(Chain):
         output_stride: 8, 16 or 32. A stage that would pass it keeps its resolution and is dilated instead.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages.
         norm_eval: Keep every batch norm in eval mode.
-        norm_cfg: Norm of every convolution; an ``eps`` in it overrides the architecture's and the seed's.
+        norm_cfg: Norm of every convolution; an ``eps`` in it overrides the architecture's. A remapped seed brings
+            its own.
         act_cfg: Activation; ``None`` takes the architecture's.
         with_cp: Recompute each layer in the backward pass to save memory.
         drop_path_rate: Drop-path probability of the last layer; it grows linearly from 0 at the first.

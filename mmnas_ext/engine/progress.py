@@ -1,5 +1,6 @@
 """A progress bar for runs that someone watches."""
 
+import sys
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -29,7 +30,7 @@ class ProgressHook(Hook):
         """Starts the bar where a resumed run stands."""
         if is_main_process():
             print(self.title, flush=True)
-            self._bar = ProgressBar(runner.max_iters - runner.iter, bar_width=30)
+            self._bar = ProgressBar(runner.max_iters - runner.iter, bar_width=30, file=sys.stdout)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Moves the bar on."""

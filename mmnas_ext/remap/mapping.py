@@ -99,6 +99,9 @@ def _notes(seed: ArchSpec, target: ArchSpec | SearchSpace) -> tuple[str, ...]:
     strides = [tuple(stage.stride for stage in spec.stages) for spec in (seed, target)]
     if strides[0] != strides[1]:
         notes.append(f"the seed's strides are {strides[0]}, the target's {strides[1]}")
+    widths = [[stage.channels for stage in spec.stages] for spec in (seed, target)]
+    if widths[0] != widths[1]:
+        notes.append(f"the seed's stages have {widths[0]} channels, the target's {widths[1]}: cropped and padded")
     return tuple(notes)
 
 

@@ -1,0 +1,102 @@
+"""Results read back, the progress bar, and what is refused before a run: necks that do not fit."""
+
+import json
+
+import pytest
+from mmengine.config import Config
+
+from mmnas_ext.archs import zoo
+from mmnas_ext.engine.checks import check_config
+from mmnas_ext.engine.progress import ProgressHook
+from mmnas_ext.engine.results import last_metrics, result_row, write_results
+from mmnas_ext.reports import comparison_table
+
+
+def write_scalars(work_dir, started, records):
+    folder = work_dir / 'adapt' / started / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text(''.join(json.dumps(record) + '\n' for record in records))
+
+
+@pytest.fixture
+def finished(tmp_path):
+    write_scalars(tmp_path, '20260101_000000', [{'loss': 3.0, 'step': 1}, {'coco/bbox_mAP': 0.1, 'step': 1}])
+    later = [{'coco/bbox_mAP': 0.25, 'coco/bbox_mAP_50': 0.5, 'step': 2}, {'loss': 1.0, 'lr': 0.1, 'step': 3}]
+    write_scalars(tmp_path, '20260102_000000', later)
+    (tmp_path / 'derived').mkdir()
+    (tmp_path / 'derived' / 'arch.json').write_text(zoo.arch('fna_retinanet').format('json'))
+    return tmp_path
+
+
+def test_last_metrics_are_those_of_the_newest_validation(finished):
+    assert last_metrics(finished) == {'coco/bbox_mAP': 0.25, 'coco/bbox_mAP_50': 0.5}
+
+
+def test_a_run_without_a_validation_has_no_metrics(tmp_path):
+    write_scalars(tmp_path, '20260101_000000', [{'loss': 3.0, 'step': 1}])
+    assert last_metrics(tmp_path) == {}
+
+
+def test_result_row_prices_the_trained_network(finished):
+    row = result_row('found', finished, (800, 1088), ['coco/bbox_mAP'])
+    # the authors' own figures of this network
+    assert row == dict(network='found', macs=4823403200, params=2055712, metrics={'bbox_mAP': 0.25})
+
+
+def test_a_metric_that_was_not_given_is_left_out(finished):
+    row = result_row('found', finished, (800, 1088), ['coco/bbox_mAP', 'coco/bbox_mAP_75'])
+    assert list(row['metrics']) == ['bbox_mAP']
+    other = dict(network='seed', macs=1, params=1, metrics={})
+    assert comparison_table([other, row]).count('0.25') == 1
+
+
+def test_results_are_written_as_the_report_reads_them(finished):
+    rows = [result_row('found', finished, (800, 1088), ['coco/bbox_mAP'])]
+    write_results(finished, rows, (800, 1088))
+    written = json.loads((finished / 'results.json').read_text())
+    assert written == {'rows': rows, 'input_size': [800, 1088]}
+    assert not list(finished.glob('.*.part'))
+
+
+class Runner:
+    def __init__(self, max_iters, iteration=0):
+        self.max_iters = max_iters
+        self.iter = iteration
+
+
+@pytest.mark.parametrize(('total', 'start', 'steps'), [(7, 0, 100), (50, 0, 10), (53, 0, 10), (40, 15, 5)])
+def test_progress_reaches_its_end_and_stays_within_its_updates(capsys, total, start, steps):
+    hook = ProgressHook('training', steps=steps)
+    runner = Runner(total, start)
+    hook.before_train(runner)
+    for iteration in range(start, total):
+        runner.iter = iteration
+        hook.after_train_iter(runner, iteration)
+    hook.after_train(runner)
+    printed = capsys.readouterr().out
+    left = total - start
+    assert printed.startswith('training\n')
+    assert f'{left}/{left}' in printed
+    assert printed.count('ETA') <= 2 * steps + 1
+
+
+@pytest.fixture
+def plain_config():
+    backbone = dict(type='mmnas_ext.FNA_RetinaNet', out_indices=(1, 2, 4, 6))
+    return Config(dict(model=dict(backbone=backbone, neck=dict(type='FPN', in_channels=[24, 32, 96, 320]))))
+
+
+def test_a_neck_that_fits_passes(plain_config):
+    check_config(plain_config)
+
+
+def test_a_neck_of_other_channels_is_told_the_right_ones(plain_config):
+    plain_config.model.neck.in_channels = [24, 40, 112, 320]
+    with pytest.raises(ValueError, match=r'in_channels must be .* \[24, 32, 96, 320\], got \[24, 40, 112, 320\]'):
+        check_config(plain_config)
+
+
+def test_a_foreign_backbone_is_left_alone(plain_config):
+    plain_config.model.backbone.type = 'mmdet.ResNet'
+    plain_config.model.neck.in_channels = [1, 2]
+    check_config(plain_config)

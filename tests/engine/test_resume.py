@@ -1,0 +1,216 @@
+"""A run that was killed and resumed ends as one that was not, to the bit: in either half, wherever it was killed."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.runner import CheckpointLoader
+
+from mmnas_ext.engine.checkpoints import find_checkpoint
+from mmnas_ext.engine.run import run
+from mmnas_ext.reports.log import read_log
+from tests.engine import processes, tiny
+
+ACCUMULATE = {'optim_wrapper.weights.accumulative_counts': 3, 'optim_wrapper.arch.accumulative_counts': 2}
+INSIDE_EPOCHS = {'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 2}
+ENDLESS = {'train_dataloader.sampler.type': 'InfiniteSampler'}
+# loop, workers, what differs from the tiny search
+VARIANTS = {
+    'epochs': ('epoch', 0, {}),
+    'epochs, two workers': ('epoch', 2, {}),
+    'epochs, checkpoints inside them': ('epoch', 0, INSIDE_EPOCHS),
+    'iterations, gradients pending': ('iter', 0, ACCUMULATE),
+    'iterations, two workers, an arch step in two': ('iter', 2, {'train_cfg.arch_interval': 2, **ENDLESS}),
+}
+
+
+def search_and_adapt(work_dir, loop, workers, changes, resume):
+    run(tiny.search_cfg(work_dir, loop, workers, **changes), resume=resume)
+
+
+def one_run(work_dir, variant, resume=False, kill=''):
+    """Runs both halves, or as far as `kill` lets it; returns the exit code."""
+    work_dir.parent.mkdir(exist_ok=True)
+    log = work_dir.parent / f'{work_dir.name}.txt'
+    environ = {'TINY_KILL': kill} if kill else {}
+    process = processes.start(search_and_adapt, str(work_dir), *VARIANTS[variant], resume, log=log, **environ)
+    code = processes.finish(process, log)
+    assert code in (0, -signal.SIGKILL), log.read_text()[-3000:]
+    return code
+
+
+def loaded(path):
+    return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+
+
+def last_checkpoint(work_dir):
+    found = find_checkpoint(work_dir)
+    kept = loaded(found)
+    wanted = ('state_dict', 'optimizer', 'param_schedulers', 'search_monitor')
+    return found.name, {key: kept[key] for key in wanted if key in kept}
+
+
+def differences(a, b, where=''):
+    """Where two nested values differ, floats and tensors compared by their bits."""
+    if isinstance(a, Mapping):
+        if a.keys() != b.keys():
+            return [f'{where}: keys {sorted(map(str, a.keys() ^ b.keys()))}']
+        return [d for key in a for d in differences(a[key], b[key], f'{where}/{key}')]
+    if isinstance(a, (list, tuple)):
+        if len(a) != len(b):
+            return [f'{where}: lengths {len(a)} and {len(b)}']
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f'{where}/{i}')]
+    same = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    return [] if same else [where]
+
+
+def assert_same(work_dir, reference):
+    for folder in ('', 'adapt'):
+        (name, kept), (wanted_name, wanted) = (last_checkpoint(d / folder) for d in (work_dir, reference))
+        assert name == wanted_name
+        assert differences(kept, wanted) == []
+    for file in ('derived/arch.json', 'derived/config.py', 'search_space.json'):
+        text, wanted = ((d / file).read_text() for d in (work_dir, reference))
+        assert text.replace(str(work_dir), str(reference)) == wanted
+    assert read_log(work_dir).records == read_log(reference).records
+
+
+@pytest.fixture(scope='module')
+def references(tmp_path_factory):
+    """Uninterrupted runs, made once each."""
+    made = {}
+
+    def get(variant):
+        if variant not in made:
+            made[variant] = tmp_path_factory.mktemp('reference') / 'run'
+            assert one_run(made[variant], variant) == 0
+        return made[variant]
+
+    return get
+
+
+def kills(variant):
+    """Seeded places to be killed at, one after the other: from the first iteration to inside the adaptation."""
+    draw = random.Random(variant)
+    places = ['before', 'between', 'saving', 'after', 'logging']
+    search = [(place, draw.randrange(3, 12)) for place in draw.sample(places, 3)]
+    # a later kill must lie behind the checkpoint that the one before leaves, or it would never come
+    search.sort(key=lambda kill: kill[1])
+    adapt = [('saving', draw.randrange(3, 12)), ('before', draw.randrange(6, 12))]
+    return [
+        'search:before:1', *(f'search:{place}:{at}' for place, at in search), 'search:end:12',
+        f'adapt:{adapt[0][0]}:{adapt[0][1]}', f'adapt:{adapt[1][0]}:{adapt[1][1]}',
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path, references, variant):
+    reference, work_dir = references(variant), tmp_path / 'run'
+    died = 0
+    for kill in kills(variant):
+        died += one_run(work_dir, variant, resume=True, kill=kill) == -signal.SIGKILL
+    assert died >= 5
+    assert one_run(work_dir, variant, resume=True) == 0
+    assert_same(work_dir, reference)
+
+
+def test_a_kill_from_outside_changes_nothing(tmp_path, references):
+    variant, work_dir = 'epochs', tmp_path / 'run'
+    log = tmp_path / 'log.txt'
+    process = processes.start(search_and_adapt, str(work_dir), *VARIANTS[variant], False, log=log)
+    until = time.monotonic() + processes.PATIENCE
+    while not (work_dir / 'epoch_2.pth').exists() and time.monotonic() < until:
+        time.sleep(0.005)
+    time.sleep(random.Random(8).random() * 0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    assert processes.finish(process, log) == -signal.SIGKILL
+    assert not (work_dir / 'adapt').exists()
+    assert one_run(work_dir, variant, resume=True) == 0
+    assert_same(work_dir, references(variant))
+
+
+def test_an_interrupted_adaptation_goes_on_without_searching_again(tmp_path, references):
+    work_dir = tmp_path / 'run'
+    assert one_run(work_dir, 'epochs', kill='adapt:before:8') == -signal.SIGKILL
+    files = [work_dir / name for name in ('epoch_4.pth', 'search_log.jsonl', 'derived/arch.json', 'derived/config.py')]
+    before = [path.stat().st_mtime_ns for path in files]
+    assert one_run(work_dir, 'epochs', resume=True) == 0
+    assert [path.stat().st_mtime_ns for path in files] == before
+    log = max(work_dir.glob('adapt/*/*.log'), key=lambda path: path.stat().st_mtime_ns).read_text()
+    assert f'Load checkpoint from {work_dir}/adapt/epoch_1.pth' in log
+    assert_same(work_dir, references('epochs'))
+
+
+def test_a_finished_run_resumed_stays_as_it_is(tmp_path, references):
+    work_dir = tmp_path / 'run'
+    assert one_run(work_dir, 'epochs') == 0
+    assert one_run(work_dir, 'epochs', resume=True) == 0
+    assert_same(work_dir, references('epochs'))
+
+
+def test_gradients_that_wait_are_in_the_checkpoint(references):
+    optimizer = loaded(references('iterations, gradients pending') / 'iter_10.pth')['optimizer']
+    assert optimizer['weights']['count'] == 10  # 9 are done by threes, one waits
+    assert optimizer['arch']['count'] == 7  # from the third iteration on, one waits for its pair
+    for phase in ('weights', 'arch'):
+        waiting = [gradient for gradient in optimizer[phase]['gradients'] if gradient is not None]
+        assert len(waiting) >= 3
+        assert sum(float(gradient.abs().sum()) for gradient in waiting) > 0
+
+
+def test_a_path_of_two_workers_augments_otherwise_than_one(references):
+    """What makes the comparison above worth something: pictures depend on random states."""
+    records = [read_log(references(variant)).records for variant in ('epochs', 'epochs, two workers')]
+    assert records[0] != records[1]
+
+
+def test_a_log_cut_short_is_read_on(references, tmp_path):
+    work_dir = tmp_path / 'run'
+    assert one_run(work_dir, 'epochs', kill='search:logging:7') == -signal.SIGKILL
+    assert one_run(work_dir, 'epochs', resume=True) == 0
+    lines = (work_dir / 'search_log.jsonl').read_text().splitlines()
+    assert lines.count('{"iter": 3, "alph') == 1
+    whole = [json.loads(line) for line in lines if not line.endswith('alph')]
+    # to 6 before the kill, then on from the checkpoint at 6
+    assert [record['iter'] for record in whole] == [2, 4, 6, 8, 10, 12]
+    assert whole[-1]['drawn'] == json.loads((references('epochs') / 'search_log.jsonl').read_text().splitlines()[-1])['drawn']
+
+
+def test_the_newest_whole_checkpoint_is_found(tmp_path):
+    assert find_checkpoint(tmp_path) is None
+    for number in (1, 2, 10, 11):
+        torch.save({'number': number, 'filling': torch.zeros(100)}, tmp_path / f'epoch_{number}.pth')
+    for name in ('best_x_epoch_90.pth', 'epoch_final.pth', 'other.pth'):
+        torch.save({}, tmp_path / name)
+    whole = (tmp_path / 'epoch_11.pth').read_bytes()
+    for kept, wanted in ((len(whole), 11), (len(whole) - 1, 10), (len(whole) // 2, 10), (0, 10)):
+        (tmp_path / 'epoch_11.pth').write_bytes(whole[:kept])
+        assert find_checkpoint(tmp_path) == tmp_path / f'epoch_{wanted}.pth'
+
+
+def test_a_new_run_in_an_old_work_dir_sets_the_old_search_aside(tmp_path):
+    work_dir = tmp_path / 'run'
+    assert one_run(work_dir, 'epochs') == 0
+    first = (work_dir / 'search_log.jsonl').read_text()
+    assert one_run(work_dir, 'epochs') == 0
+    kept = list(work_dir.glob('*_before_*'))
+    assert sorted(path.name.partition('_before_')[0] for path in kept) == ['derived', 'search_log']
+    assert next(path for path in kept if path.is_file()).read_text() == first
+    assert (work_dir / 'search_log.jsonl').read_text() == first  # not first + first
+
+
+def test_seeds_and_arrays_stay_as_found():
+    """Guards the comparison itself."""
+    a = {'x': [torch.ones(2), 1.0], 'y': np.float64(2)}
+    assert differences(a, {'x': [torch.ones(2), 1.0], 'y': np.float64(2)}) == []
+    assert differences(a, {'x': [torch.tensor([1.0, 1 + 1e-7]), 1.0], 'y': np.float64(2)}) == ['/x/0']
+    assert differences(a, {'x': [torch.ones(2)], 'y': np.float64(2)}) == ['/x: lengths 2 and 1']
+    assert differences(a, {'x': a['x']}) == ["/: keys ['y']".replace('/:', ':')]
+    assert Path('a') != Path('b')
