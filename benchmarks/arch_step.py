@@ -416,8 +416,8 @@ def main() -> None:
         f'{args.threads} threads, torch {torch_version}, {args.batch}x3x{args.size}x{args.size}, '
         f'{args.rounds} rounds, medians. Peak memory is '
         f"above that of the built network. Last two columns of an arch step: largest difference of alpha's gradients "
-        f'from plain in float64, relative to the largest, at {CHECK_SIZE}x{CHECK_SIZE}, in each precision. In float32 '
-        'plain itself is off: noise of rounding flips activations at their kinks.\n'
+        f'from plain in float64, relative to the largest, at {CHECK_SIZE}x{CHECK_SIZE}, in each precision. '
+        'In float32 plain itself is off by rounding.\n'
     )
     print('\n\n'.join(parts))
 
