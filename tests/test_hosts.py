@@ -48,7 +48,7 @@ def detector(name, channels):
 def shapes(model):
     with torch.no_grad():
         return [list(x.shape) for x in model.eval().extract_feat(torch.zeros(1, 3, 64, 96))]
-NETWORKS = [('DNA_a', [24, 40, 112, 320]), ('FNA_RetinaNet', [24, 32, 96, 320])]
+NETWORKS = [('DNA_a', [24, 40, 96, 320]), ('FNA_RetinaNet', [24, 32, 96, 320])]
 build = detector
 """
 

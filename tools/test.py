@@ -29,7 +29,7 @@ def main() -> None:
         if not Path(args.checkpoint).is_file():
             raise FileNotFoundError(f'checkpoint {args.checkpoint} does not exist')
         if cfg.get('derived'):
-            raise ValueError(f'{args.config} describes a search; test the config it wrote, <work dir>/derived/config.py')
+            raise ValueError(f'{args.config} describes a search: test what it wrote, <work dir>/derived/config.py')
         check_data(cfg, ('test_dataloader',))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f'error: {error}')
