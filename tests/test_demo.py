@@ -40,3 +40,7 @@ def test_the_demo_searches_adapts_compares_and_draws(tmp_path):
         assert (tmp_path / picture).read_bytes().startswith(b'\x89PNG')
     assert (tmp_path / 'report.html').stat().st_size > 50_000
     assert (tmp_path / 'adapt' / 'epoch_1.pth').is_file()
+    searched, adapted = (list(folder.glob('2*/vis_data/scalars.json')) for folder in (tmp_path, tmp_path / 'adapt'))
+    assert 'arch_loss' in searched[0].read_text()
+    assert 'arch_loss' not in adapted[0].read_text()
+    assert 'loss_bbox' in adapted[0].read_text()

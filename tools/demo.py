@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from mmnas_ext.archs import ArchSpec
 from mmnas_ext.datasets import make_detection
 from mmnas_ext.engine.checks import check_config
 from mmnas_ext.engine.results import result_row, write_results
@@ -48,7 +49,7 @@ def main() -> None:
         result_row('found by FNA', work_dir, size, METRICS),
     ]
     write_results(work_dir, rows, size)
-    network, alphas, page = write_report(work_dir, seed=SEED, input_size=size)
+    network, alphas, page = write_report(work_dir, seed=ArchSpec.parse(SEED), input_size=size)
     print(f'\n{comparison_table(rows)}\n')
     print(f'the found network: {network}\nhow alpha moved:   {alphas}\nall of it:         {page}')
     print(f'{(time.monotonic() - begun) / 60:.1f} minutes')

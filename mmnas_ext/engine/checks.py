@@ -10,8 +10,10 @@ from mmnas_ext.archs import ArchSpec, SearchSpace
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.engine.derive import derived_config
 from mmnas_ext.engine.limits import check_target
+from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
+from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
 from mmnas_ext.engine.run import check_mode
-from mmnas_ext.registry import MODELS
+from mmnas_ext.registry import LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmnas_ext.remap import load_seed, remap
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -30,12 +32,17 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
         FileNotFoundError: A data set's or seed's file does not exist.
     """
     check_mode(cfg, search_only, arch)
-    backbone = cfg.model.get('backbone') or {}
+    halves = [cfg]
     if cfg.get('derived'):
-        _check_search(cfg, backbone)
-    _check_seed(backbone)
-    _check_neck(backbone, cfg.model.get('neck') or {})
-    check_data(cfg)
+        space = _check_search(cfg)
+        # the second half as well: it may begin days after the first
+        adapt = derived_config(cfg, next(space.sample(0, 1)) if arch is None else ArchSpec.parse(arch))
+        halves = [cfg] if search_only else [adapt] if arch is not None else [cfg, adapt]
+    for half in halves:
+        backbone = half.model.get('backbone') or {}
+        _check_seed(backbone)
+        _check_neck(backbone, half.model.get('neck') or {})
+        check_data(half)
 
 
 def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
@@ -44,25 +51,48 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
         _check_dataset(name, dataset)
 
 
-def _check_search(cfg: Config, backbone: dict[str, Any]) -> None:
+def _check_search(cfg: Config) -> SearchSpace:
+    backbone = cfg.model.get('backbone') or {}
     if 'space' not in backbone:
         raise ValueError(
             "a config with derived=dict(…) searches: its model.backbone must be dict(type='mmnas_ext.SuperNet', "
             f'space=…), got type {backbone.get("type")!r}'
         )
     space = SearchSpace.parse(backbone['space'])
-    derived_config(cfg, next(space.sample(0, 1)))
-    loop = cfg.train_cfg
-    last = loop.get('max_epochs', loop.get('max_iters'))
-    if not 0 <= loop.get('arch_start', 0) < last:
-        unit = 'epoch' if 'max_epochs' in loop else 'iteration'
+    if space.size == 1:
+        raise ValueError('model.backbone.space has nothing to search: every layer has a single candidate')
+    _check_loop(cfg.train_cfg)
+    settings = dict(cfg.optim_wrapper)
+    name, paramwise = settings.pop('constructor', None), settings.pop('paramwise_cfg', None)
+    constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(name) if isinstance(name, str) else name
+    if not (isinstance(constructor, type) and issubclass(constructor, SearchOptimWrapperConstructor)):
         raise ValueError(
-            f'train_cfg.arch_start={loop.arch_start} lies past the last {unit}: it must be in 0..{last - 1}, '
-            'or alpha is never trained'
+            f"optim_wrapper.constructor must be 'mmnas_ext.SearchOptimWrapperConstructor' in a search, got {name!r}"
         )
-    target = (cfg.optim_wrapper.get('cost') or {}).get('target')
     size = tuple(backbone.get('input_size', (800, 1088)))
+    target = constructor(settings, paramwise).cost_target
     check_target(space, size, backbone.get('output_stride', 32), target)
+    return space
+
+
+def _check_loop(loop: dict[str, Any]) -> None:
+    kind = loop.get('type')
+    loop_class = LOOPS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(loop_class, type) and issubclass(loop_class, SearchEpochLoop | SearchIterLoop)):
+        raise ValueError(
+            "train_cfg.type must be a search loop, 'mmnas_ext.SearchEpochLoop' or 'mmnas_ext.SearchIterLoop', "
+            f'got {kind!r}'
+        )
+    unit = 'epochs' if issubclass(loop_class, SearchEpochLoop) else 'iters'
+    last, start = loop.get(f'max_{unit}'), loop.get('arch_start')
+    for key, value in ((f'max_{unit}', last), ('arch_start', start)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f'train_cfg.{key} must be an integer, got {value!r}')
+    if not 0 <= start < last:
+        raise ValueError(
+            f'train_cfg.arch_start must be in 0..{last - 1}, got {start}: the search has {last} {unit}, '
+            'and alpha would never be trained'
+        )
 
 
 def _check_seed(backbone: dict[str, Any]) -> None:

@@ -19,6 +19,8 @@ def check_target(space: SearchSpace, size: tuple[int, int], output_stride: int, 
     """Raises ValueError, naming the reachable range, where no network of the space costs at most `target`."""
     if target is None:
         return
+    if isinstance(target, bool) or not isinstance(target, int | float):
+        raise ValueError(f'cost.target must be a number of multiply-adds, got {target!r}')
     low, high = cost_range(space, size, output_stride)
     if not target >= low:
         raise ValueError(

@@ -10,8 +10,9 @@ from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.limits import cost_range
 
 _FLOAT = 4  # bytes
-# tensors that a convolution with norm and activation keeps for the backward pass: its output and the norm's output
-_KEPT = 2
+# tensors that a convolution with norm and activation keeps for the backward pass: the norm's input, the activation's
+# (a copy, as it works in place) and its output
+_KEPT = 3
 
 
 def describe_search(runner: Any, supernet: SuperNet) -> str:
@@ -56,27 +57,38 @@ def arch_step_memory(
         with_cp: Whether layers are checkpointed.
     """
     height, width = -(-size[0] // 2), -(-size[1] // 2)
-    inside: list[int] = [_KEPT * space.stem_channels * height * width]
-    between: list[int] = [0]
+    inside: list[int] = []
+    between: list[int] = []
     for stage, stride in zip(space.stages, effective_strides(space.stages, output_stride), strict=True):
         channels = stage.in_channels
         for tokens in stage.layers:
             area = height * width
             height, width = -(-height // stride), -(-width // stride)
-            kept = 0
-            for token in tokens:
-                if token == SKIP:
-                    kept += stage.channels * height * width
-                    continue
-                block = Block.parse(token)
-                hidden = block.hidden(channels)
-                expanded = hidden * area if block.expansion > 1 else 0
-                kept += _KEPT * (expanded + hidden * height * width + stage.channels * height * width)
-            inside.append(kept)
-            between.append(channels * area)
+            # weights have no gradients, so nothing is kept before the first alpha, and of its layer what it weighs
+            if inside or len(tokens) > 1:
+                flows = bool(inside)
+                inside.append(_layer_memory(tokens, channels, stage.channels, area, height * width, flows))
+                between.append(channels * area)
             channels, stride = stage.channels, 1
-    total = sum(between) + max(inside) if with_cp else sum(inside)
+    total = sum(between) + max(inside, default=0) if with_cp else sum(inside)
     return batch * total * _FLOAT
+
+
+def _layer_memory(
+    tokens: tuple[str, ...], in_channels: int, channels: int, area: int, out_area: int, flows: bool
+) -> int:
+    """Floats that a layer keeps of one picture; `flows` says whether its input has a gradient."""
+    kept = in_channels * area
+    for token in tokens:
+        if token == SKIP:
+            continue
+        weighed = channels * out_area if len(tokens) > 1 else 0
+        block = Block.parse(token)
+        hidden = block.hidden(in_channels)
+        expanded = hidden * area if block.expansion > 1 else 0
+        norm_input = channels * out_area
+        kept += weighed + (_KEPT * (expanded + hidden * out_area) + norm_input if flows else 0)
+    return kept
 
 
 def _seed_cost(supernet: SuperNet) -> str:

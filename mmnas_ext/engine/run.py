@@ -124,9 +124,15 @@ def check_mode(cfg: Config, search_only: bool, arch: str | None) -> None:
 def train(cfg: Config, resume: bool) -> None:
     """One ordinary training; with `resume` from the newest whole checkpoint in its work dir, if there is one."""
     cfg = cfg.copy()
+    if (cfg.get('randomness') or {}).get('seed') is None:
+        # one that MMEngine draws is restored when the loaders are built: a resumed run would see other pictures
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=0)
     if resume:
         checkpoint = find_checkpoint(Path(cfg.work_dir))
         cfg.resume, cfg.load_from = checkpoint is not None, None if checkpoint is None else str(checkpoint)
+    if cfg.get('visualizer'):
+        # visualizers of one name are one object in a process: the second half's would write into the first's folder
+        cfg.visualizer = {**cfg.visualizer, 'name': f'visualizer of {cfg.work_dir}'}
     runner = Runner.from_cfg(cfg)
     runner.train()
     del runner

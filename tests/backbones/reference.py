@@ -58,17 +58,14 @@ def alpha_state(tensors: list[list[Any]]) -> dict[str, Tensor]:
     return state
 
 
-def plain_supernet(
-    space: SearchSpace, state: dict[str, Tensor], x: Tensor, eps: float = 1e-5, weights: dict[str, Tensor] | None = None
-) -> list[Tensor]:
-    """Output of each stage, in training mode, from the state dict alone: every candidate, weighted and summed.
+def plain_supernet(space: SearchSpace, state: dict[str, Tensor], x: Tensor, eps: float) -> list[Tensor]:
+    """Output of each stage, in training mode, from the state dict alone: every candidate, weighted by softmax(alpha).
 
     Args:
         space: The space, with ReLU6 and without squeeze-excite.
         state: Keys of a `SuperNet`'s state dict.
         x: Images ``(N, 3, H, W)``.
         eps: Of every batch norm.
-        weights: Weights of a layer's candidates by ``'<stage>.<layer>'``; ``None`` takes softmax of its alpha.
     """
 
     def conv_norm(x: Tensor, key: str, stride: int = 1, groups: int = 1, act: bool = True) -> Tensor:
@@ -91,11 +88,8 @@ def plain_supernet(
             if len(tokens) == 1:
                 x = layer(x, key, Block.parse(tokens[0]).expansion, stride)
                 continue
-            if weights is None:
-                exponentials = state[f'{key}.alpha'].exp()
-                shares = exponentials / exponentials.sum()
-            else:
-                shares = weights[f'{i}.{j}']
+            exponentials = state[f'{key}.alpha'].exp()
+            shares = exponentials / exponentials.sum()
             results = [
                 x if token == SKIP else layer(x, f'{key}.candidates.{token}', Block.parse(token).expansion, stride)
                 for token in tokens

@@ -20,7 +20,9 @@ KEYS = 'backbones_keys.json'
 
 def learned(tensors: list[list[Any]], prefix: str) -> int:
     """Parameters below a prefix; statistics are not learned."""
-    return sum(math.prod(shape) for key, shape in tensors if key.startswith(prefix) and key.endswith(('weight', 'bias')))
+    return sum(
+        math.prod(shape) for key, shape in tensors if key.startswith(prefix) and key.endswith(('weight', 'bias'))
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,7 @@ LAYERS = (
     ('k7_e2',),
 )
 STRIDES = (1, 2, 2, 2, 1, 2, 1)
-ARCH = ArchSpec(
-    tuple(StageSpec(WIDTHS[i], WIDTHS[i + 1], LAYERS[i], STRIDES[i]) for i in range(7)), head_channels=32
-)
+ARCH = ArchSpec(tuple(StageSpec(WIDTHS[i], WIDTHS[i + 1], LAYERS[i], STRIDES[i]) for i in range(7)), head_channels=32)
 
 
 def filled_net(arch: Any = ARCH, **options: Any) -> MBNet:
@@ -80,8 +78,16 @@ def test_expansion_is_the_first_layers_hidden_part(image: Tensor) -> None:
 
 @pytest.mark.parametrize(
     ('out_indices', 'got'),
-    [((1, 8), '8'), ((-1,), '-1'), (('1.expand', '0.expand'), "'0.expand'"), (('7.expand',), "'7.expand'"), ((True,), 'True')],
-)  # fmt: skip
+    [
+        ((1, 8), '8'),
+        ((-1,), '-1'),
+        # its expansion is 1: there is no such convolution
+        (('1.expand', '0.expand'), "'0.expand'"),
+        (('7.expand',), "'7.expand'"),
+        (('5.project',), "'5.project'"),
+        ((True,), 'True'),
+    ],
+)
 def test_outputs_that_do_not_exist(out_indices: tuple[int | str, ...], got: str) -> None:
     with pytest.raises(ValueError, match=rf'out_indices must be among \[0, 1, .*\], got {got}'):
         MBNet(ARCH, out_indices=out_indices)

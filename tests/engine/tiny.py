@@ -1,5 +1,6 @@
 """A search small enough to run in a second: a space of twelve networks, a mean-square loss, twelve random pictures."""
 
+import json
 import os
 import signal
 from io import BytesIO
@@ -131,6 +132,21 @@ class KillHook(Hook):
     def _due(self, place: str, iteration: int) -> bool:
         half, wanted, number = os.environ.get('TINY_KILL', '::-1').split(':')
         return (half, wanted) == (self.half, place) and iteration >= int(number)
+
+
+@HOOKS.register_module()
+class TraceHook(Hook):
+    """Writes what this rank has drawn, and its model at the end."""
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        supernet = runner.model.module.backbone
+        drawn = {name: layer.choice for name, layer in supernet.mixed_layers().items()}
+        record = {'iter': runner.iter, 'drawn': drawn, 'target': float(data_batch['target'].sum())}
+        with open(Path(runner.work_dir, f'trace_{runner.rank}.jsonl'), 'a') as file:
+            file.write(json.dumps(record) + '\n')
+
+    def after_train(self, runner: Any) -> None:
+        torch.save(runner.model.module.state_dict(), Path(runner.work_dir, f'rank_{runner.rank}.pth'))
 
 
 def _die() -> None:

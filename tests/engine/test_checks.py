@@ -1,0 +1,273 @@
+"""What a user can get wrong: one clear sentence, an exit code that is not 0, and no traceback, before anything is built."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmnas_ext.archs import SearchSpace, SpaceStage
+from mmnas_ext.backbones import MBNet
+from mmnas_ext.engine.checks import check_config
+from mmnas_ext.engine.run import prepare, run
+from tests.engine import tiny
+
+ROOT = Path(__file__).parents[2]
+LITE0 = str(ROOT / 'configs' / 'fna_retinanet_lite0_320.py')
+PLAIN = str(ROOT / 'configs' / 'retinanet_mbv2_coco.py')
+
+
+@pytest.fixture
+def train_main(monkeypatch, tmp_path):
+    """Calls tools/train.py with arguments; gives what it would print on its way out, or the run that it starts."""
+    spec = importlib.util.spec_from_file_location('tools_train', ROOT / 'tools' / 'train.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    started = []
+    monkeypatch.setattr(module, 'run', lambda *args: started.append(args))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, arguments)])
+        try:
+            module.main()
+        except SystemExit as end:
+            assert isinstance(end.code, str), 'a message is what gives exit code 1'
+            assert started == []
+            return end.code
+        return started.pop()
+
+    return call
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """COCO's layout without content: whether files are there is all that is checked."""
+    root = tmp_path_factory.mktemp('coco')
+    for name in ('annotations/instances_train2017.json', 'annotations/instances_val2017.json', 'train2017/a', 'val2017/a'):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text('')
+    return [f'{name}_dataloader.dataset.data_root={root}/' for name in ('train', 'val', 'test')]
+
+
+@pytest.fixture
+def tiny_file(tmp_path):
+    """The tiny search as a file, changed."""
+
+    def write(**changes):
+        path = tmp_path / 'tiny.py'
+        tiny.search_cfg(tmp_path / 'run', **changes).dump(path)
+        return path
+
+    return write
+
+
+def test_a_sound_config_is_run_with_what_the_command_line_says(train_main, data, tmp_path):
+    cfg, resume, search_only, arch = train_main(
+        LITE0, '--resume', '--search-only', '--auto-scale-lr', '--work-dir', tmp_path, '--cfg-options', *data
+    )
+    assert (resume, search_only, arch) == (True, True, None)
+    assert cfg.work_dir == str(tmp_path)
+    assert cfg.auto_scale_lr.enable is True
+    assert cfg.derived.auto_scale_lr.enable is True
+    cfg, _, _, arch = train_main(LITE0, '--arch', 'efficientnet_lite0', '--cfg-options', *data)
+    assert arch == 'efficientnet_lite0'
+    assert cfg.work_dir == 'work_dirs/fna_retinanet_lite0_320'
+    assert cfg.auto_scale_lr.base_batch_size == 4
+
+
+def test_a_config_that_is_not_there(train_main):
+    assert train_main('configs/nowhere.py') == 'error: config configs/nowhere.py does not exist'
+
+
+def test_a_data_set_that_is_not_there(train_main):
+    assert train_main(LITE0) == (
+        'error: train_dataloader.dataset wants data/coco/annotations/instances_train2017.json, which does not exist: '
+        'put the data there, or say where it is, e.g. '
+        '--cfg-options train_dataloader.dataset.data_root=/path/to/data'
+    )
+
+
+def test_pictures_that_are_not_there(train_main, data):
+    missing = [entry.replace('val', 'train', 1) if 'train' in entry else entry for entry in data]
+    root = Path(data[0].partition('=')[2])
+    (root / 'val2017' / 'a').rename(root / 'val2017_a')
+    (root / 'val2017').rmdir()
+    try:
+        message = train_main(LITE0, '--cfg-options', *missing)
+    finally:
+        (root / 'val2017').mkdir()
+        (root / 'val2017_a').rename(root / 'val2017' / 'a')
+    assert message.startswith(f'error: val_dataloader.dataset wants {root}/val2017, which does not exist')
+
+
+def seeded(checkpoint):
+    return [f'model.backbone.init_cfg.seed.checkpoint={checkpoint}', f'derived.model.backbone.init_cfg.seed.checkpoint={checkpoint}']
+
+
+def test_a_checkpoint_that_is_not_there(train_main, data):
+    message = train_main(LITE0, '--cfg-options', *data, *seeded('/nowhere/seed.pth'))
+    assert message == 'error: seed checkpoint does not exist: /nowhere/seed.pth'
+
+
+def test_a_checkpoint_cut_short(train_main, data, tmp_path):
+    path = tmp_path / 'seed.pth'
+    torch.save(MBNet('efficientnet_lite0').state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    message = train_main(LITE0, '--cfg-options', *data, *seeded(path))
+    assert message == f'error: seed checkpoint {path} is truncated: its end is missing, fetch it again'
+
+
+def test_a_seed_of_another_network(train_main, data, tmp_path):
+    path = tmp_path / 'seed.pth'
+    torch.save(MBNet('mobilenet_v2').state_dict(), path)
+    message = train_main(LITE0, '--cfg-options', *data, *seeded(path))
+    assert message.startswith('error: ')
+    assert 'efficientnet_lite0' in message or 'shape' in message
+    assert '\n' not in message
+
+
+def test_a_space_of_other_channels_than_the_neck_takes(train_main, data):
+    message = train_main(LITE0, '--cfg-options', *data, 'model.backbone.space=fna_det')
+    assert message == (
+        'error: model.neck.in_channels must be what the backbone gives, [24, 32, 96, 320], got [24, 40, 112, 320]'
+    )
+
+
+def test_an_arch_start_past_the_end(train_main, data):
+    message = train_main(LITE0, '--cfg-options', *data, 'train_cfg.max_epochs=9', 'train_cfg.arch_start=9')
+    assert message == (
+        'error: train_cfg.arch_start must be in 0..8, got 9: the search has 9 epochs, and alpha would never be trained'
+    )
+
+
+def test_a_cost_limit_that_nothing_meets(train_main, data):
+    message = train_main(LITE0, '--cfg-options', *data, 'optim_wrapper.cost.target=1e6')
+    assert message.startswith('error: cost.target must be at least 0.')
+    assert 'got 0.001 G: networks of this space cost' in message
+    assert message.endswith('at 320x320')
+
+
+def test_a_second_half_that_still_searches(train_main, tiny_file):
+    cfg = tiny_file()
+    text = cfg.read_text()
+    cfg.write_text(text.replace("type='mmnas_ext.MBNet'", "type='mmnas_ext.SuperNet'"))
+    assert text != cfg.read_text()
+    message = train_main(cfg)
+    assert message == "error: derived=dict(…) leaves ['SuperNet'] of the search in place: say there what replaces them"
+
+
+@pytest.mark.parametrize('arguments', [['--search-only'], ['--arch', 'mobilenet_v2']])
+def test_a_search_asked_of_a_config_that_has_none(train_main, arguments):
+    message = train_main(PLAIN, *arguments)
+    assert message == (
+        'error: --search-only and --arch need a config with derived=dict(…); this one is just trained'
+    )
+
+
+def test_arguments_that_contradict_each_other(train_main, tiny_file):
+    message = train_main(tiny_file(), '--search-only', '--arch', 'mobilenet_v2')
+    assert message == 'error: --search-only and --arch contradict each other'
+
+
+def test_a_network_that_cannot_be_read(train_main, tiny_file):
+    message = train_main(tiny_file(), '--arch', 'mobilenet_v9')
+    assert message.startswith("error: unknown architecture 'mobilenet_v9': the zoo has dna_a")
+    assert train_main(tiny_file(), '--arch', 'gone.json') == 'error: architecture file does not exist: gone.json'
+
+
+def test_a_learning_rate_scaled_from_nowhere(train_main, tiny_file):
+    message = train_main(tiny_file(), '--auto-scale-lr')
+    assert message == 'error: --auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config'
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'model.backbone': {'_delete_': True, 'type': 'mmnas_ext.MBNet', 'arch': 'mobilenet_v2'}},
+     "its model.backbone must be dict(type='mmnas_ext.SuperNet', space=…), got type 'mmnas_ext.MBNet'"),
+    ({'model.backbone.space': 'fna_dte'}, 'fna_dte'),
+    ({'model.backbone.space': SearchSpace((SpaceStage(8, 8, (('k3_e1',),), 1),)).format()},
+     'model.backbone.space has nothing to search: every layer has a single candidate'),
+    ({'train_cfg.arch_start': -1}, 'train_cfg.arch_start must be in 0..3, got -1: the search has 4 epochs'),
+    ({'train_cfg.arch_start': '1'}, "train_cfg.arch_start must be an integer, got '1'"),
+    ({'train_cfg': {'_delete_': True, 'type': 'EpochBasedTrainLoop', 'max_epochs': 2}},
+     "train_cfg.type must be a search loop, 'mmnas_ext.SearchEpochLoop' or 'mmnas_ext.SearchIterLoop', "
+     "got 'EpochBasedTrainLoop'"),
+    ({'train_cfg': {'_delete_': True, 'type': 'mmnas_ext.SearchEpochLoop', 'arch_start': 1}},
+     'train_cfg.max_epochs must be an integer, got None'),
+    ({'optim_wrapper': {'_delete_': True, 'optimizer': {'type': 'SGD', 'lr': 0.1}}},
+     "optim_wrapper.constructor must be 'mmnas_ext.SearchOptimWrapperConstructor' in a search, got None"),
+    ({'optim_wrapper.cost.target': 'small'}, "cost.target must be a number of multiply-adds, got 'small'"),
+])  # fmt: skip
+def test_a_search_that_cannot_be(train_main, tiny_file, changes, message):
+    answer = train_main(tiny_file(**changes))
+    assert answer.startswith('error: ')
+    assert message in answer
+    assert '\n' not in answer
+
+
+def test_the_seed_of_the_second_half_is_looked_at_before_the_first_begins(tmp_path):
+    cfg = tiny.search_cfg(tmp_path)
+    cfg.derived.model.backbone.init_cfg = {'type': 'mmnas_ext.Remapped', 'seed': {'checkpoint': '/nowhere.pth'}}
+    with pytest.raises(FileNotFoundError, match='seed checkpoint does not exist: /nowhere.pth'):
+        check_config(cfg)
+
+
+def test_the_data_of_the_second_half_is_looked_at_before_the_first_begins(tmp_path):
+    cfg = tiny.search_cfg(tmp_path)
+    cfg.derived.train_dataloader = {'dataset': {'data_root': '/nowhere', 'ann_file': 'a.json'}}
+    with pytest.raises(FileNotFoundError, match='train_dataloader.dataset wants /nowhere/a.json'):
+        check_config(cfg)
+
+
+@pytest.mark.parametrize('wrapper', ['RepeatDataset', 'ConcatDataset'])
+def test_data_inside_wrappers_is_looked_at(tmp_path, wrapper):
+    cfg = tiny.search_cfg(tmp_path)
+    inner = {'type': 'TinyPictures', 'data_root': '/nowhere', 'data_prefix': {'img': 'pictures'}}
+    key, value = ('dataset', inner) if wrapper == 'RepeatDataset' else ('datasets', [inner])
+    cfg.train_dataloader.dataset = {'type': wrapper, key: value}
+    with pytest.raises(FileNotFoundError, match='wants /nowhere/pictures, which does not exist'):
+        check_config(cfg)
+
+
+@pytest.mark.parametrize('root', ['s3://bucket/coco', ''])
+def test_data_elsewhere_is_left_to_the_data_set(tmp_path, root):
+    cfg = tiny.search_cfg(tmp_path)
+    cfg.train_dataloader.dataset.update(data_root=root, ann_file='s3://bucket/a.json')
+    check_config(cfg)
+
+
+def test_both_halves_train_in_mixed_precision_when_asked(tiny_file):
+    cfg = prepare(str(tiny_file()), amp=True)
+    amp = {'type': 'AmpOptimWrapper', 'loss_scale': 'dynamic'}
+    for wrapper in (cfg.optim_wrapper.weights, cfg.optim_wrapper.arch, cfg.derived.optim_wrapper):
+        assert amp.items() <= dict(wrapper).items()
+        assert 'optimizer' in wrapper
+    assert 'type' not in cfg.optim_wrapper
+    plain = prepare(str(tiny_file()))
+    assert plain.derived.optim_wrapper.type == 'OptimWrapper'
+
+
+def test_mixed_precision_without_a_gpu_is_refused_by_the_host(tiny_file):
+    cfg = prepare(str(tiny_file()), amp=True)
+    with pytest.raises(AssertionError, match='only available training on gpu'):
+        run(cfg, search_only=True)
+
+
+def test_the_command_itself_ends_with_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', ROOT / 'tools' / 'train.py', PLAIN, '--search-only'],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith('error: --search-only and --arch need a config with derived')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_of_this_project_is_sound_as_far_as_data_is_not_asked_for(data):
+    cfg = Config.fromfile(LITE0)
+    cfg.merge_from_dict(dict(entry.split('=') for entry in data))
+    check_config(cfg)

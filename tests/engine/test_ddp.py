@@ -1,0 +1,136 @@
+"""Two processes (gloo, CPU) search as one: same paths, same weights, gradients of the combined batch."""
+
+import json
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+from mmengine.model import MMDistributedDataParallel
+
+from mmnas_ext.engine.run import run
+from tests.engine import processes, tiny
+
+SGD = {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}
+# normalises each picture alone, so that a batch split over two ranks is the batch
+NO_BATCH_NORM = {'norm_cfg': {'type': 'IN'}}
+DISTRIBUTED = {
+    'launcher': 'pytorch',
+    'env_cfg': {'dist_cfg': {'backend': 'gloo'}},
+    # MMEngine's own wrapping names a GPU
+    'model_wrapper_cfg': {
+        'type': 'MMDistributedDataParallel', 'device_ids': None, 'find_unused_parameters': True,
+        'broadcast_buffers': False,
+    },
+}  # fmt: skip
+
+
+def both_ranks(function, *args, tmp_path):
+    """Calls `function` on two ranks and waits for both."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(2):
+        environ = {
+            'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1',
+            'MASTER_PORT': str(port),
+        }  # fmt: skip
+        log = tmp_path / f'rank_{rank}.txt'
+        started.append((processes.start(in_group, function, args, log=log, **environ), log))
+    for process, log in started:
+        processes.complete(process, log)
+
+
+def in_group(function, args):
+    # MMEngine's launcher asks for a GPU first
+    dist.init_process_group('gloo')
+    function(*args)
+
+
+def some_steps(model, wrapper, rank, ranks):
+    """Four iterations of both phases, each rank with its share of the batch."""
+    for iteration in range(4):
+        for phase in ('arch', 'weights'):
+            whole = tiny.batch(8, seed=10 * iteration + (phase == 'arch'))
+            share = {name: tensor[rank::ranks] for name, tensor in whole.items()}
+            wrapper.start(phase, iteration, 0, 'softmax')
+            model.train_step(share, optim_wrapper=wrapper)
+
+
+def train_by_hand(folder, accumulate):
+    model, wrapper = tiny.build(NO_BATCH_NORM, optim(accumulate))
+    wrapped = MMDistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
+    some_steps(wrapped, wrapper, dist.get_rank(), 2)
+    torch.save(model.state_dict(), f'{folder}/rank_{dist.get_rank()}.pth')
+
+
+def optim(accumulate):
+    clip = {'max_norm': 0.5}
+    return tiny.optim_cfg(
+        weights={'optimizer': SGD, 'accumulative_counts': accumulate, 'clip_grad': clip},
+        arch={'optimizer': SGD, 'accumulative_counts': accumulate, 'clip_grad': clip},
+    )
+
+
+def states(folder):
+    return [torch.load(folder / f'rank_{rank}.pth', weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_two_ranks_step_as_one_with_both_batches(tmp_path, accumulate):
+    both_ranks(train_by_hand, str(tmp_path), accumulate, tmp_path=tmp_path)
+    first, second = states(tmp_path)
+    single, wrapper = tiny.build(NO_BATCH_NORM, optim(accumulate))
+    before = {name: tensor.clone() for name, tensor in single.state_dict().items()}
+    some_steps(single, wrapper, 0, 1)
+    assert first.keys() == single.state_dict().keys()
+    moved = 0
+    for name, tensor in single.state_dict().items():
+        assert torch.equal(first[name], second[name])
+        # rounding of sums in another order, over four steps
+        torch.testing.assert_close(first[name], tensor, rtol=1e-4, atol=1e-5)
+        moved += not torch.equal(tensor, before[name])
+    assert moved > 20
+
+
+def search(work_dir, changes):
+    run(tiny.search_cfg(work_dir, **DISTRIBUTED, **changes), search_only=True)
+
+
+@pytest.mark.parametrize('changes', [{}, {'optim_wrapper.weights.accumulative_counts': 2}])
+def test_two_ranks_draw_the_same_paths_and_find_the_same_network(tmp_path, changes):
+    work_dir = tmp_path / 'run'
+    changes = {**changes, 'custom_hooks.2.type': 'TraceHook', 'custom_hooks.2.half': None}
+    changes = {'train_dataloader.batch_size': 1, 'custom_hooks': hooks(), **{k: v for k, v in changes.items() if 'custom' not in k}}
+    both_ranks(search, str(work_dir), changes, tmp_path=tmp_path)
+    traces = [[json.loads(line) for line in (work_dir / f'trace_{rank}.jsonl').read_text().splitlines()] for rank in (0, 1)]
+    assert len(traces[0]) == 12
+    assert [record['drawn'] for record in traces[0]] == [record['drawn'] for record in traces[1]]
+    assert [record['target'] for record in traces[0]] != [record['target'] for record in traces[1]]
+    first, second = states(work_dir)
+    names = [name for name in first if 'running' not in name]  # statistics are those of a rank's own pictures
+    assert sum(name.endswith('.alpha') for name in names) == 3
+    assert all(torch.equal(first[name], second[name]) for name in names)
+    assert not torch.equal(first['backbone.stem.bn.running_mean'], second['backbone.stem.bn.running_mean'])
+    assert (work_dir / 'derived' / 'config.py').is_file()
+    assert len((work_dir / 'search_log.jsonl').read_text().splitlines()) == 6  # one process writes
+
+
+def hooks():
+    return [{'type': 'mmnas_ext.DeriveHook'}, {'type': 'mmnas_ext.SearchMonitorHook', 'interval': 2}, {'type': 'TraceHook'}]
+
+
+def adapt_given(work_dir):
+    cfg = tiny.search_cfg(work_dir, **DISTRIBUTED)
+    run(cfg, arch=tiny.SPACE.arch(((0,), (1, 2), (0,))).format('fna'))
+
+
+def test_two_ranks_train_a_given_network_and_one_writes_it_down(tmp_path):
+    work_dir = tmp_path / 'run'
+    (work_dir / 'derived').mkdir(parents=True)
+    (work_dir / 'derived' / 'arch.json').write_text('old')
+    both_ranks(adapt_given, str(work_dir), tmp_path=tmp_path)
+    assert (work_dir / 'adapt' / 'epoch_2.pth').is_file()
+    assert 'k5_e3' in (work_dir / 'derived' / 'arch.json').read_text()
+    assert len(list(work_dir.glob('derived_before_*/arch.json'))) == 1

@@ -1,0 +1,211 @@
+"""What a search writes about itself, and when it warns."""
+
+import json
+import logging
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.visualization import Visualizer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mmnas_ext.archs import SearchSpace
+from mmnas_ext.engine import SearchMonitorHook
+from mmnas_ext.engine.loops import Alternation
+from mmnas_ext.engine.monitor import append_line, measure
+from mmnas_ext.engine.run import run
+from mmnas_ext.reports.log import read_log
+from tests.engine import tiny
+
+
+def supernet(*alphas):
+    built = tiny.build()[0].backbone
+    for parameter, alpha in zip(built.arch_parameters(), alphas, strict=True):
+        parameter.data = torch.tensor(alpha, dtype=torch.float32)
+    return built
+
+
+def test_a_record_holds_what_follows_from_alpha_by_hand():
+    # probabilities: 1/4, 3/4; 1/2, 1/4, 1/4; decided
+    record = measure(supernet([0.0, math.log(3)], [math.log(2), 0.0, 0.0], [60.0, -60.0]))
+    assert record['alpha'] == {'1.0': [0.25, 0.75], '1.1': [0.5, 0.25, 0.25], '2.0': [1.0, 0.0]}
+    first = (0.25 * math.log(4) + 0.75 * math.log(4 / 3)) / math.log(2)
+    second = (0.5 * math.log(2) + 0.5 * math.log(4)) / math.log(3)
+    assert record['entropy'] == pytest.approx({'1.0': first, '1.1': second, '2.0': 0.0}, abs=1e-6)
+    a, b, c = (tiny.MACS[name] for name in ('1.0', '1.1', '2.0'))
+    expected = tiny.MACS['fixed'] + 0.25 * a[0] + 0.75 * a[1] + 0.5 * b[0] + 0.25 * b[1] + c[0]
+    assert record['expected_macs'] == pytest.approx(expected, rel=1e-6)
+    assert record['argmax_macs'] == tiny.MACS['fixed'] + a[1] + b[0] + c[0]
+    assert record['skips'] == 0
+
+
+def test_entropy_is_one_where_all_are_equal_and_skips_are_counted():
+    record = measure(supernet([2.0, 2.0], [-1.0, -1.0, 3.0], [5.0, 5.0]))
+    assert record['entropy']['1.0'] == 1
+    assert record['entropy']['2.0'] == 1
+    assert record['skips'] == 1
+    assert record['argmax_macs'] == tiny.MACS['fixed'] + tiny.MACS['1.0'][0] + 0 + tiny.MACS['2.0'][0]
+
+
+class Messages(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append((record.levelname, record.getMessage()))
+
+
+def monitored(tmp_path, net, arch_start=0, max_iters=20, **settings):
+    """A hook, and a runner that it watches without training anything."""
+    logger = logging.getLogger(f'monitor {tmp_path.name}')
+    logger.setLevel(logging.INFO)
+    logger.handlers = [Messages()]
+    shown = []
+    runner = SimpleNamespace(
+        model=net,
+        iter=0,
+        epoch=0,
+        max_iters=max_iters,
+        work_dir=str(tmp_path),
+        logger=logger,
+        train_loop=SimpleNamespace(alternation=Alternation(None, None, arch_start, 1), iter=0, max_iters=max_iters),
+        train_dataloader=SimpleNamespace(batch_size=2),
+        optim_wrapper=SimpleNamespace(cost_target=None),
+        visualizer=SimpleNamespace(add_scalars=lambda scalars, step: shown.append((step, scalars))),
+        shown=shown,
+        lines=logger.handlers[0].lines,
+    )
+    hook = SearchMonitorHook(**settings)
+    hook.before_train(runner)
+    return hook, runner
+
+
+def iterate(hook, runner, count, path=((0,), (0, 0), (0,))):
+    for _ in range(count):
+        runner.model.set_path(path)
+        hook.after_train_iter(runner, 0)
+        runner.iter += 1
+
+
+def warnings_of(runner):
+    return [text for level, text in runner.lines if level == 'WARNING']
+
+
+def test_drawn_candidates_are_counted_and_written_at_the_interval(tmp_path):
+    hook, runner = monitored(tmp_path, supernet([0.0] * 2, [0.0] * 3, [0.0] * 2), interval=4, max_iters=10)
+    iterate(hook, runner, 3)
+    iterate(hook, runner, 7, ((0,), (1, 2), (0,)))
+    records = [json.loads(line) for line in (tmp_path / 'search_log.jsonl').read_text().splitlines()]
+    assert [record['iter'] for record in records] == [4, 8, 10]  # the last iteration always
+    assert [record['drawn']['1.1'] for record in records] == [[3, 0, 1], [3, 0, 5], [3, 0, 7]]
+    assert records[-1]['drawn'] == {'1.0': [3, 7], '1.1': [3, 0, 7], '2.0': [10, 0]}
+    assert [step for step, _ in runner.shown] == [4, 8, 10]
+    scalars = runner.shown[-1][1]
+    assert scalars['search/drawn_1.0/1'] == pytest.approx(0.7)
+    assert scalars['search/entropy'] == pytest.approx(1)
+    assert scalars['search/expected_gmacs'] == pytest.approx(records[-1]['expected_macs'] / 1e9)
+    assert SearchSpace.parse(tmp_path / 'search_space.json') == tiny.SPACE
+
+
+def test_a_search_that_skips_all_it_may_is_called_collapsed_once(tmp_path):
+    net = supernet([0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0])
+    hook, runner = monitored(tmp_path, net, arch_start=5, interval=1)
+    iterate(hook, runner, 5)
+    assert warnings_of(runner) == []  # alpha has not been trained yet
+    iterate(hook, runner, 5)
+    assert len(warnings_of(runner)) == 1
+    text = 'iteration 6: the search has collapsed: the found network skips all 1 layers that it may'
+    assert text in warnings_of(runner)[0]
+
+
+def test_many_skips_are_a_drift(tmp_path):
+    net = tiny.build({'space': MANY_SKIPS.format()})[0].backbone
+    for alpha, skipped in zip(net.arch_parameters(), (True, True, True, False), strict=True):
+        alpha.data = torch.tensor([0.0, 1.0 if skipped else -1.0])
+    hook, runner = monitored(tmp_path, net, interval=1)
+    iterate(hook, runner, 2, ((0,), (0,), (0, 0, 0, 0, 0)))
+    assert warnings_of(runner) == ['iteration 1: the search drifts towards collapse: 3 of 4 layers are skips']
+    net.arch_parameters()[0].data = torch.tensor([1.0, 0.0])
+    hook, runner = monitored(tmp_path, net, interval=1)
+    iterate(hook, runner, 2, ((0,), (0,), (0, 0, 0, 0, 0)))
+    assert warnings_of(runner) == []
+
+
+MANY_SKIPS = SearchSpace(
+    (*tiny.SPACE.stages[:1], type(tiny.SPACE.stages[0])(4, 8, (('k3_e3',),), 2),
+     type(tiny.SPACE.stages[0])(8, 8, (('k3_e3',), *[('k3_e3', 'skip')] * 4), 1))
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(('done', 'warned'), [(9, True), (10, False), (15, False)])
+def test_alpha_that_settles_in_the_first_half_is_warned_of(tmp_path, done, warned):
+    net = supernet([30.0, 0.0], [30.0, 0.0, 0.0], [30.0, 0.0])
+    hook, runner = monitored(tmp_path, net, interval=1, max_iters=20)
+    runner.iter = done - 1  # as many arch steps are done after this iteration
+    iterate(hook, runner, 1)
+    text = f'alpha has settled early: mean entropy 0.000 after {done} of 20 arch steps'
+    assert [text in line for line in warnings_of(runner)] == [True] * warned
+
+
+def test_warnings_and_counts_go_on_after_a_resume(tmp_path):
+    net = supernet([30.0, 0.0], [30.0, 0.0, 31.0], [30.0, 0.0])
+    hook, runner = monitored(tmp_path, net, interval=1, max_iters=40)
+    iterate(hook, runner, 3)
+    assert len(warnings_of(runner)) == 1 + 1  # collapsed, and settled early
+    checkpoint = {}
+    hook.before_save_checkpoint(runner, checkpoint)
+    other, resumed = SearchMonitorHook(interval=1), runner
+    other.after_load_checkpoint(resumed, json.loads(json.dumps(checkpoint)))
+    other.before_train(resumed)
+    iterate(other, resumed, 3)
+    assert len(warnings_of(resumed)) == 2
+    last = json.loads((tmp_path / 'search_log.jsonl').read_text().splitlines()[-1])
+    assert (last['iter'], last['drawn']['1.0']) == (6, [6, 0])
+    fresh = SearchMonitorHook(interval=1)
+    fresh.after_load_checkpoint(resumed, {})
+    fresh.before_train(resumed)
+    iterate(fresh, resumed, 1)
+    assert len(warnings_of(resumed)) == 4
+
+
+def test_the_scalars_arrive_in_tensorboard(tmp_path):
+    cfg = tiny.search_cfg(tmp_path)
+    cfg.visualizer = {'type': 'Visualizer', 'vis_backends': [{'type': 'TensorboardVisBackend'}]}
+    cfg.default_hooks.checkpoint = None
+    run(cfg, search_only=True)
+    Visualizer.get_current_instance().close()
+    events = EventAccumulator(str(next(tmp_path.glob('*/vis_data'))))
+    events.Reload()
+    records = read_log(tmp_path).records
+    for name, wanted in (
+        ('search/expected_gmacs', [record.expected_macs / 1e9 for record in records]),
+        ('search/argmax_gmacs', [record.argmax_macs / 1e9 for record in records]),
+        ('search/entropy_1.1', [record.entropy['1.1'] for record in records]),
+        ('search/skips', [record.skips for record in records]),
+    ):
+        found = events.Scalars(name)
+        assert [event.step for event in found] == [2, 4, 6, 8, 10, 12]
+        assert [event.value for event in found] == pytest.approx(wanted, rel=1e-6)
+    last = json.loads((tmp_path / 'search_log.jsonl').read_text().splitlines()[-1])['drawn']['2.0']
+    assert events.Scalars('search/drawn_2.0/1')[-1].value == pytest.approx(last[1] / 12)
+    assert sum(last) == 12
+    assert {'arch_loss', 'loss', 'lr'} <= {tag.removeprefix('train/') for tag in events.Tags()['scalars']}
+
+
+@pytest.mark.parametrize(('before', 'after'), [
+    (None, 'new\n'), ('', 'new\n'), ('a\n', 'a\nnew\n'), ('a\nha', 'a\nha\nnew\n'), ('ha', 'ha\nnew\n'),
+])  # fmt: skip
+def test_a_line_after_half_a_line_stands_alone(tmp_path, before, after):
+    path = tmp_path / 'log'
+    if before is not None:
+        path.write_text(before)
+    append_line(path, 'new')
+    assert path.read_text() == after
+
+
+@pytest.mark.parametrize('interval', [0, -1])
+def test_an_interval_is_positive(interval):
+    with pytest.raises(ValueError, match=f'interval must be at least 1, got {interval}'):
+        SearchMonitorHook(interval=interval)

@@ -1,0 +1,127 @@
+"""What a search says before it starts, and its estimate of memory held against what is really kept."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mmnas_ext.archs import SearchSpace, SpaceStage
+from mmnas_ext.backbones import SuperNet
+from mmnas_ext.engine.loops import Alternation
+from mmnas_ext.engine.plan import arch_step_memory, describe_search
+from tests.engine import tiny
+
+CANDIDATES = ('k3_e3', 'k3_e6', 'k5_e3', 'k5_e6', 'k7_e3', 'k7_e6')
+WIDER = SearchSpace(
+    (
+        SpaceStage(16, 8, (('k3_e1',),), 1),
+        SpaceStage(8, 12, (CANDIDATES, (*CANDIDATES, 'skip'), (*CANDIDATES, 'skip')), 2),
+        SpaceStage(12, 24, (CANDIDATES, (*CANDIDATES, 'skip')), 2),
+        SpaceStage(24, 32, (('k3_e6',), (*CANDIDATES, 'skip')), 2),
+    )
+)
+FIRST_SEARCHED = SearchSpace((SpaceStage(16, 16, (('k3_e1', 'k5_e1'), ('k3_e6', 'k5_e6', 'skip')), 1),))
+
+
+def described(cost_target=None, iteration=0, init_cfg=None, with_cp=False):
+    net = SuperNet(
+        tiny.SPACE, out_indices=(2,), input_size=(800, 1088), init_cfg=init_cfg, with_cp=with_cp
+    )
+    runner = SimpleNamespace(
+        train_loop=SimpleNamespace(alternation=Alternation(None, None, 300, 5), max_iters=1000, iter=iteration),
+        train_dataloader=SimpleNamespace(batch_size=None, batch_sampler=SimpleNamespace(batch_size=4)),
+        optim_wrapper=SimpleNamespace(cost_target=cost_target),
+    )
+    return describe_search(runner, net)
+
+
+def test_the_plan_states_what_follows_by_hand(monkeypatch):
+    monkeypatch.setattr('mmnas_ext.engine.plan.get_world_size', lambda: 3)
+    text = described()
+    # 800x1088: stem at 400x544, then 200x272
+    large, small = 400 * 544, 200 * 272
+    fixed = 27 * 8 * large + (9 * 8 + 8 * 4) * large
+    low = fixed + 4 * 12 * large + (9 * 12 + 12 * 8) * small + 0 + (8 * 24 + 9 * 24 + 24 * 8) * small
+    high = fixed + 4 * 12 * large + (25 * 12 + 12 * 8) * small + (8 * 24 + 25 * 24 + 24 * 8) * small
+    high += (8 * 48 + 25 * 48 + 48 * 8) * small
+    assert f'12 networks, {low / 1e9:.4g} to {high / 1e9:.4g} G multiply-adds at 800x1088' in text
+    assert 'seed          none named' in text
+    assert 'limit         none' in text
+    assert 'weights only  300 iterations of 12 pictures' in text
+    assert 'alternating   700 iterations with 140 arch steps' in text
+    gib = arch_step_memory(tiny.SPACE, (800, 1088), 4) / 2**30
+    assert f'memory        about {gib:.2g} GiB' in text
+    assert 'resumed' not in text
+
+
+def test_the_plan_states_limit_seed_and_what_is_done():
+    seed = {'arch': 'mobilenet_v2', 'checkpoint': 'torchvision://mobilenet_v2'}
+    text = described(3e9, 400, {'type': 'mmnas_ext.Remapped', 'seed': seed}, with_cp=True)
+    assert 'limit         at most 3 G multiply-adds' in text
+    # stem and stages of MobileNetV2 as torchvision builds it: 3.505 M less classifier (1.281 M) and head (0.412 M)
+    assert 'G multiply-adds, 1.812 M parameters' in text
+    assert 'resumed       400 of 1000 iterations are done' in text
+    gib = arch_step_memory(tiny.SPACE, (800, 1088), 4, with_cp=True) / 2**30
+    assert f'memory        about {gib:.2g} GiB' in text
+
+
+def saved_bytes(modules, run):
+    """Bytes of distinct storages that autograd saves for the backward pass while `run` builds a graph."""
+    parameters = {p.untyped_storage().data_ptr() for module in modules for p in module.parameters()}
+    saved = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            saved[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address comes twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = run()
+    assert out.requires_grad
+    return sum(size for size, _ in saved.values())
+
+
+def kept_bytes(space, size, batch, with_cp):
+    """What an arch step keeps: all that it saves, or inputs of layers and the largest layer's inside."""
+    net = SuperNet(space, out_indices=(len(space.stages) - 1,), with_cp=with_cp)
+    net.train()
+    net.set_path(None)
+    alphas = {id(alpha) for alpha in net.arch_parameters()}
+    for parameter in net.parameters():
+        parameter.requires_grad_(id(parameter) in alphas)
+    inputs = {}
+    for layer in net.mixed_layers().values():
+        layer.register_forward_pre_hook(lambda module, args: inputs.__setitem__(module, args[0].detach()))
+    kept = saved_bytes([net], lambda: net(torch.randn(batch, 3, *size))[0].square().mean())
+    if not with_cp:
+        return kept
+    inside = []
+    for number, (layer, x) in enumerate(list(inputs.items())):
+        layer.with_cp = False
+        inside.append(saved_bytes([layer], lambda m=layer, i=x, n=number: m(i.requires_grad_(n > 0))))
+    return kept + max(inside)
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+@pytest.mark.parametrize(('space', 'size', 'batch'), [(WIDER, (96, 64), 2), (FIRST_SEARCHED, (64, 64), 3)])
+def test_the_estimate_is_near_what_is_kept(space, size, batch, with_cp):
+    kept = kept_bytes(space, size, batch, with_cp)
+    estimated = arch_step_memory(space, size, batch, with_cp=with_cp)
+    assert kept > 100_000
+    assert kept / 1.25 < estimated < kept * 1.25
+
+
+def test_checkpoints_keep_less():
+    with_cp, without = (kept_bytes(WIDER, (96, 64), 2, cp) for cp in (True, False))
+    assert with_cp < 0.6 * without
+    estimates = [arch_step_memory(WIDER, (96, 64), 2, with_cp=cp) for cp in (True, False)]
+    assert estimates[0] < 0.6 * estimates[1]
+
+
+def test_the_estimate_grows_with_pictures_and_resolution():
+    one = arch_step_memory(WIDER, (96, 64), 1)
+    assert arch_step_memory(WIDER, (96, 64), 6) == 6 * one
+    assert arch_step_memory(WIDER, (192, 128), 1) == 4 * one
+    # the last stage keeps 1/8 instead of 1/16, so it has four times the positions
+    assert arch_step_memory(WIDER, (96, 64), 1, output_stride=8) > one

@@ -1,0 +1,110 @@
+"""``pip install .`` elsewhere, then MMDetection's own tools with one of our networks in MMDetection's own config."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mmdet
+import pytest
+
+from mmnas_ext.archs import zoo
+from mmnas_ext.datasets import DETECTION_CLASSES, make_detection
+from mmnas_ext.remap import load_seed
+from tests import house
+
+ROOT = Path(__file__).resolve().parents[1]
+MIM = Path(mmdet.__file__).parent / '.mim'
+# 4 small pictures in batches of 2, no validation, a line of log per iteration; nothing of it is about the model
+OPTIONS = {
+    'train_dataloader.num_workers': '0',
+    'train_dataloader.persistent_workers': 'False',
+    'train_dataloader.dataset.data_root': 'shapes/',
+    'train_dataloader.dataset.metainfo.classes': ','.join(DETECTION_CLASSES),
+    'train_dataloader.dataset.filter_cfg.min_size': '16',
+    'train_dataloader.dataset.pipeline.2.scale': '(64,64)',
+    'train_cfg.max_epochs': '1',
+    **{f'{phase}_{part}': 'None' for phase in ('val', 'test') for part in ('cfg', 'dataloader', 'evaluator')},
+    'default_hooks.logger.interval': '1',
+}
+
+
+def run(arguments: list[str], folder: Path, installed: Path) -> str:
+    """Runs Python where nothing but the installed copy can be imported from a path."""
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', *arguments],
+        cwd=folder,
+        env={**os.environ, 'PYTHONPATH': str(installed), 'OMP_NUM_THREADS': '2'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What pip installs from a clean copy of the tree, which is gone afterwards."""
+    source, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('installed')
+    for name in house.tree(ROOT):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    options = ['--no-deps', '--no-build-isolation', '--no-index', '--disable-pip-version-check', '--quiet']
+    command = [sys.executable, '-m', 'pip', 'install', '.', *options, '--target', str(target)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shutil.rmtree(source)
+    return target
+
+
+@pytest.fixture(scope='module')
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that knows nothing of the project, but has pictures."""
+    folder = tmp_path_factory.mktemp('elsewhere')
+    make_detection(folder / 'shapes', train=4, val=1, size=(96, 128))
+    return folder
+
+
+def test_the_package_is_whole(installed: Path, elsewhere: Path) -> None:
+    code = (
+        'import json, mmnas_ext; from mmnas_ext.archs import zoo;'
+        'print(json.dumps([mmnas_ext.__file__, zoo.arch("dna_a").head_channels, zoo.space("fna_det").size]))'
+    )
+    file, head_channels, size = json.loads(run(['-c', code], elsewhere, installed).splitlines()[-1])
+    # the installed copy, although this interpreter may know an editable one
+    assert Path(file) == installed / 'mmnas_ext' / '__init__.py'
+    assert (head_channels, size) == (1280, (6 * 7**3) ** 5 * 6)
+    modules = [name for name in house.tree(ROOT) if name.startswith('mmnas_ext/')]
+    assert [name for name in modules if not (installed / name).is_file()] == []
+    # neither tests nor tools become importable beside it
+    assert {p.name for p in installed.iterdir() if p.is_dir() and p.suffix != '.dist-info'} == {'mmnas_ext'}
+
+
+@pytest.mark.parametrize(('name', 'channels'), [('DNA_a', [24, 40, 96, 320]), ('FNA_RetinaNet', [24, 32, 96, 320])])
+def test_mmdetection_trains_one_of_our_networks(
+    name: str, channels: list[int], installed: Path, elsewhere: Path
+) -> None:
+    config = elsewhere / f'retinanet_{name}.py'
+    config.write_text(
+        "_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n"
+        'model = dict(\n'
+        f"    backbone=dict(_delete_=True, type='mmnas_ext.{name}'),\n"
+        f'    neck=dict(in_channels={channels}),\n'
+        ')\n'
+    )
+    options = [f'{option}={value}' for option, value in OPTIONS.items()]
+    run(
+        [str(MIM / 'tools' / 'train.py'), config.name, '--work-dir', name, '--cfg-options', *options],
+        elsewhere,
+        installed,
+    )
+    (log,) = (elsewhere / name).glob('*/vis_data/scalars.json')
+    losses = [json.loads(line)['loss'] for line in log.read_text().splitlines()]
+    assert len(losses) == 2
+    assert all(0 < loss < 100 for loss in losses)
+    seed = load_seed(elsewhere / name / 'epoch_1.pth')
+    assert seed.arch.stages == zoo.arch(name.lower()).stages
+    assert all(tensor.isfinite().all() for tensor in seed.state_dict.values())
