@@ -49,6 +49,15 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
     """Raises FileNotFoundError for annotations or pictures that are not where the config says."""
     for name, dataset in _datasets(cfg, loaders):
         _check_dataset(name, dataset)
+    for name in (loader.replace('_dataloader', '_evaluator') for loader in loaders):
+        evaluators = cfg.get(name) or []
+        for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
+            file = evaluator.get('ann_file')
+            if isinstance(file, str) and '://' not in file and not Path(file).exists():
+                raise FileNotFoundError(
+                    f'{name} wants {file}, which does not exist: say where it is, e.g. '
+                    f'--cfg-options {name}.ann_file=/path/to/annotations.json'
+                )
 
 
 def _check_search(cfg: Config) -> SearchSpace:

@@ -35,7 +35,7 @@ def derived_config(cfg: Config, arch: ArchSpec) -> Config:
             ``norm_cfg`` unless that has one.
 
     Raises:
-        ValueError: `cfg` has no ``derived``, or a class of the search remains.
+        ValueError: `cfg` has no ``derived``, it does not go with the rest, or a class of the search remains.
     """
     if not cfg.get('derived'):
         raise ValueError('this config has no derived=dict(…): it describes no search')
@@ -48,7 +48,10 @@ def derived_config(cfg: Config, arch: ArchSpec) -> Config:
     if 'backbone' in derived.get('model', {}):
         plain['model'].pop('backbone', None)
     result = Config(plain)
-    result.merge_from_dict(derived)
+    try:
+        result.merge_from_dict(derived)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f'derived=dict(…) cannot be merged into the rest of the config: {error}') from None
     backbone = result.model.backbone
     backbone.arch = arch.replace(bn_eps=None).format('fna')
     if arch.bn_eps is not None:
@@ -92,6 +95,10 @@ class DeriveHook(Hook):
         if interval is not None and interval < 1:
             raise ValueError(f'interval must be at least 1, got {interval}')
         self.interval = interval
+
+    def before_train(self, runner: Any) -> None:
+        """Makes sure that there will be a config to write."""
+        derived_config(runner.cfg, self._arch(runner))
 
     @master_only
     def after_train_epoch(self, runner: Any) -> None:

@@ -69,7 +69,7 @@ class Alternation:
 def _totals(losses: Mapping[str, Any]) -> dict[str, float]:
     """A loss dict with the entries of several levels added up, as MMEngine does."""
     flat = {name: value if isinstance(value, (list, tuple)) else [value] for name, value in losses.items()}
-    return {name: float(sum(v.mean() for v in values)) for name, values in flat.items()}
+    return {name: float(sum(v.detach().mean() for v in values)) for name, values in flat.items()}
 
 
 def _check_search(runner: Any, arch_start: Any, last: int, unit: str) -> None:

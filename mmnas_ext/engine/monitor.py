@@ -29,20 +29,23 @@ class SearchMonitorHook(Hook):
     to ``search_log.jsonl`` and to the Visualizer (so to TensorBoard, where its backend is configured).
 
     It warns, once each, when the found network skips all layers it may, or three quarters of them; and when the mean
-    entropy falls below `early_entropy` before half of the arch steps are done.
+    entropy falls below `early_entropy` before half of the arch steps are done, or still is above `late_entropy` at the
+    end.
 
     Args:
         interval: Iterations from one record to the next.
         early_entropy: See above.
+        late_entropy: See above.
     """
 
     priority = 'BELOW_NORMAL'
 
-    def __init__(self, interval: int = 50, early_entropy: float = 0.1) -> None:
+    def __init__(self, interval: int = 50, early_entropy: float = 0.1, late_entropy: float = 0.95) -> None:
         if interval < 1:
             raise ValueError(f'interval must be at least 1, got {interval}')
         self.interval = interval
         self.early_entropy = early_entropy
+        self.late_entropy = late_entropy
         self._drawn: dict[str, list[int]] = {}
         self._warned: list[str] = []
 
@@ -94,6 +97,11 @@ class SearchMonitorHook(Hook):
         if entropy < self.early_entropy and done < total / 2:
             self._warn(runner, 'entropy', f'alpha has settled early: mean entropy {entropy:.3f} after {done} of '
                        f'{total} arch steps; a smaller learning rate of alpha may help')  # fmt: skip
+
+        if entropy > self.late_entropy and runner.iter + 1 == runner.max_iters:
+            self._warn(runner, 'undecided', f'alpha has hardly moved: mean entropy {entropy:.3f} after {done} arch '
+                       'steps; the argmax reads small differences; search longer, or with a larger learning rate of '
+                       'alpha')  # fmt: skip
 
     def _warn(self, runner: Any, kind: str, message: str) -> None:
         if kind not in self._warned:

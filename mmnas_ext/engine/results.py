@@ -17,7 +17,10 @@ def last_metrics(work_dir: str | Path) -> dict[str, float]:
     found: dict[str, float] = {}
     for path in sorted(Path(work_dir, ADAPT_DIR).glob('*/vis_data/scalars.json')):
         for line in path.read_text().splitlines():
-            record = json.loads(line)
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # the last line of a killed run
+                continue
             # MMEngine's metrics are written as <prefix>/<name>, losses and times are not
             metrics = {name: value for name, value in record.items() if '/' in name and not name.startswith('search/')}
             found = metrics or found

@@ -47,10 +47,16 @@ def train_main(monkeypatch, tmp_path):
 def data(tmp_path_factory):
     """COCO's layout without content: whether files are there is all that is checked."""
     root = tmp_path_factory.mktemp('coco')
-    for name in ('annotations/instances_train2017.json', 'annotations/instances_val2017.json', 'train2017/a', 'val2017/a'):
+    for name in (
+        'annotations/instances_train2017.json',
+        'annotations/instances_val2017.json',
+        'train2017/a',
+        'val2017/a',
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text('')
-    return [f'{name}_dataloader.dataset.data_root={root}/' for name in ('train', 'val', 'test')]
+    roots = [f'{name}_dataloader.dataset.data_root={root}/' for name in ('train', 'val', 'test')]
+    return roots + [f'{name}_evaluator.ann_file={root}/annotations/instances_val2017.json' for name in ('val', 'test')]
 
 
 @pytest.fixture
@@ -91,13 +97,19 @@ def test_a_data_set_that_is_not_there(train_main):
     )
 
 
+def test_annotations_of_a_metric_that_are_not_there(train_main, data):
+    assert train_main(LITE0, '--cfg-options', *data[:3]) == (
+        'error: val_evaluator wants data/coco/annotations/instances_val2017.json, which does not exist: say where it '
+        'is, e.g. --cfg-options val_evaluator.ann_file=/path/to/annotations.json'
+    )
+
+
 def test_pictures_that_are_not_there(train_main, data):
-    missing = [entry.replace('val', 'train', 1) if 'train' in entry else entry for entry in data]
     root = Path(data[0].partition('=')[2])
     (root / 'val2017' / 'a').rename(root / 'val2017_a')
     (root / 'val2017').rmdir()
     try:
-        message = train_main(LITE0, '--cfg-options', *missing)
+        message = train_main(LITE0, '--cfg-options', *data)
     finally:
         (root / 'val2017').mkdir()
         (root / 'val2017_a').rename(root / 'val2017' / 'a')
@@ -105,7 +117,10 @@ def test_pictures_that_are_not_there(train_main, data):
 
 
 def seeded(checkpoint):
-    return [f'model.backbone.init_cfg.seed.checkpoint={checkpoint}', f'derived.model.backbone.init_cfg.seed.checkpoint={checkpoint}']
+    return [
+        f'model.backbone.init_cfg.seed.checkpoint={checkpoint}',
+        f'derived.model.backbone.init_cfg.seed.checkpoint={checkpoint}',
+    ]
 
 
 def test_a_checkpoint_that_is_not_there(train_main, data):
@@ -163,9 +178,7 @@ def test_a_second_half_that_still_searches(train_main, tiny_file):
 @pytest.mark.parametrize('arguments', [['--search-only'], ['--arch', 'mobilenet_v2']])
 def test_a_search_asked_of_a_config_that_has_none(train_main, arguments):
     message = train_main(PLAIN, *arguments)
-    assert message == (
-        'error: --search-only and --arch need a config with derived=dict(…); this one is just trained'
-    )
+    assert message == ('error: --search-only and --arch need a config with derived=dict(…); this one is just trained')
 
 
 def test_arguments_that_contradict_each_other(train_main, tiny_file):

@@ -91,7 +91,7 @@ def test_two_ranks_step_as_one_with_both_batches(tmp_path, accumulate):
         # rounding of sums in another order, over four steps
         torch.testing.assert_close(first[name], tensor, rtol=1e-4, atol=1e-5)
         moved += not torch.equal(tensor, before[name])
-    assert moved > 20
+    assert moved > 12
 
 
 def search(work_dir, changes):
@@ -101,10 +101,13 @@ def search(work_dir, changes):
 @pytest.mark.parametrize('changes', [{}, {'optim_wrapper.weights.accumulative_counts': 2}])
 def test_two_ranks_draw_the_same_paths_and_find_the_same_network(tmp_path, changes):
     work_dir = tmp_path / 'run'
-    changes = {**changes, 'custom_hooks.2.type': 'TraceHook', 'custom_hooks.2.half': None}
-    changes = {'train_dataloader.batch_size': 1, 'custom_hooks': hooks(), **{k: v for k, v in changes.items() if 'custom' not in k}}
+    hooks = [
+        {'type': 'mmnas_ext.DeriveHook'}, {'type': 'mmnas_ext.SearchMonitorHook', 'interval': 2}, {'type': 'TraceHook'},
+    ]  # fmt: skip
+    changes = {'train_dataloader.batch_size': 1, 'custom_hooks': hooks, **changes}
     both_ranks(search, str(work_dir), changes, tmp_path=tmp_path)
-    traces = [[json.loads(line) for line in (work_dir / f'trace_{rank}.jsonl').read_text().splitlines()] for rank in (0, 1)]
+    texts = [(work_dir / f'trace_{rank}.jsonl').read_text() for rank in (0, 1)]
+    traces = [[json.loads(line) for line in text.splitlines()] for text in texts]
     assert len(traces[0]) == 12
     assert [record['drawn'] for record in traces[0]] == [record['drawn'] for record in traces[1]]
     assert [record['target'] for record in traces[0]] != [record['target'] for record in traces[1]]
@@ -115,10 +118,6 @@ def test_two_ranks_draw_the_same_paths_and_find_the_same_network(tmp_path, chang
     assert not torch.equal(first['backbone.stem.bn.running_mean'], second['backbone.stem.bn.running_mean'])
     assert (work_dir / 'derived' / 'config.py').is_file()
     assert len((work_dir / 'search_log.jsonl').read_text().splitlines()) == 6  # one process writes
-
-
-def hooks():
-    return [{'type': 'mmnas_ext.DeriveHook'}, {'type': 'mmnas_ext.SearchMonitorHook', 'interval': 2}, {'type': 'TraceHook'}]
 
 
 def adapt_given(work_dir):

@@ -50,7 +50,7 @@ def test_what_a_search_finds_is_written_down(searched):
     assert cfg.train_cfg == {'type': 'EpochBasedTrainLoop', 'max_epochs': 2}
     assert cfg.optim_wrapper == {'type': 'OptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 0.05, 'momentum': 0.9}}
     assert cfg.model.backbone == {
-        'type': 'mmnas_ext.MBNet', 'out_indices': [2], 'arch': wanted.format('fna'),
+        'type': 'mmnas_ext.MBNet', 'out_indices': (2,), 'arch': wanted.format('fna'),
         'norm_cfg': {'type': 'BN', 'eps': 1e-5},
     }  # fmt: skip
     assert cfg.model.dropout == 0.1
@@ -154,9 +154,19 @@ def test_a_class_of_the_search_that_stays_is_named(tmp_path, key):
 
 def test_a_config_without_a_second_half_says_so(tmp_path):
     cfg = tiny.search_cfg(tmp_path)
-    del cfg['derived']
+    cfg.pop('derived')
     with pytest.raises(ValueError, match='no derived=dict.*it describes no search'):
         derived_config(cfg, ARCH)
+
+
+@pytest.mark.parametrize('spoil', [lambda cfg: cfg.pop('derived'), lambda cfg: cfg.update(extra=None)])
+def test_what_cannot_be_derived_is_not_searched_for(tmp_path, spoil):
+    cfg = tiny.search_cfg(tmp_path)
+    cfg.derived.extra = {'merged': 'into nothing'}
+    spoil(cfg)
+    with pytest.raises(ValueError, match=r'derived=dict\(…\)'):
+        train(cfg, resume=False)
+    assert list(tmp_path.glob('*.pth')) == []
 
 
 def hook_runner(tmp_path, loop):

@@ -30,7 +30,9 @@ def tried(built):
     for choice in itertools.product(*(range(len(p)) for p in probabilities)):
         macs = sum(tiny.MACS[name][c] for name, c in zip(('1.0', '1.1', '2.0'), choice, strict=True))
         path = ((0,), choice[:2], choice[2:])
-        found.append((path, tiny.MACS['fixed'] + macs, math.prod(p[c] for p, c in zip(probabilities, choice, strict=True))))
+        found.append(
+            (path, tiny.MACS['fixed'] + macs, math.prod(p[c] for p, c in zip(probabilities, choice, strict=True)))
+        )
     return found
 
 

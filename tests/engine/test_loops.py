@@ -1,5 +1,6 @@
 """Which path is drawn, who steps when, and which batch comes at which position."""
 
+import math
 import random
 from collections import Counter
 from types import SimpleNamespace
@@ -10,12 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmnas_ext.engine import batches as batches_module
-from mmnas_ext.engine import seeding
+from mmnas_ext.datasets import split_halves
+from mmnas_ext.engine import NonFiniteLossError, seeding
 from mmnas_ext.engine.batches import Batches
-from mmnas_ext.engine.loops import Alternation
+from mmnas_ext.engine.loops import Alternation, _totals
 from mmnas_ext.engine.run import train
 from tests.engine import tiny
 
@@ -35,8 +37,7 @@ def test_a_path_follows_from_seed_and_iteration_on_every_rank(policy, monkeypatc
     _, wrapper = tiny.build()
     first = paths(wrapper, 40, policy)
     _, other = tiny.build()
-    for module in (seeding, batches_module):
-        monkeypatch.setattr(module, 'get_rank', lambda: 1, raising=False)
+    monkeypatch.setattr(seeding, 'get_rank', lambda: 1)
     seeding.reseed('somewhere else')
     assert paths(other, 40, policy) == first
     assert paths(other, 40, policy, seed=1) != first
@@ -208,6 +209,24 @@ def test_ranks_draw_apart_and_a_key_draws_alike(monkeypatch):
     # CRC-32 of the text (1, 'a'), on every machine
     assert seeding.mix(1, 'a') == 0x1C8DFEBC
     assert torch.equal(torch.rand(3, generator=seeding.generator(1)), torch.rand(3, generator=seeding.generator(1)))
+
+
+@pytest.mark.parametrize(('phase', 'iteration'), [('weights', 0), ('arch', 1)])
+def test_a_search_stops_where_a_loss_is_not_finite(tmp_path, phase, iteration):
+    halves = split_halves(tiny.TinyPictures(pipeline=[]), 0)
+    bad = int(halves[phase == 'arch'].indices[2])
+    cfg = tiny.search_cfg(tmp_path, **{'train_dataloader.batch_size': 6, 'train_dataloader.dataset.nan': bad})
+    runner = Runner.from_cfg(cfg)
+    message = rf"the {phase} step of iteration {iteration} gave loss nan; losses: .'loss_square': nan, 'error': nan"
+    with pytest.raises(NonFiniteLossError, match=message):
+        runner.train()
+    assert all(parameter.isfinite().all() for parameter in runner.model.parameters())
+    assert len(list(tmp_path.glob('*.pth'))) == iteration  # one epoch an iteration
+
+
+def test_losses_of_several_levels_are_named_once():
+    losses = {'loss_cls': [torch.tensor([1.0, 3.0]), torch.tensor(math.inf)], 'loss_box': torch.tensor(2.0)}
+    assert _totals(losses) == {'loss_cls': math.inf, 'loss_box': 2.0}
 
 
 @pytest.mark.parametrize(

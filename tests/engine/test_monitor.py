@@ -150,7 +150,7 @@ def test_alpha_that_settles_in_the_first_half_is_warned_of(tmp_path, done, warne
 
 
 def test_warnings_and_counts_go_on_after_a_resume(tmp_path):
-    net = supernet([30.0, 0.0], [30.0, 0.0, 31.0], [30.0, 0.0])
+    net = supernet([30.0, 0.0], [30.0, 0.0, 60.0], [30.0, 0.0])
     hook, runner = monitored(tmp_path, net, interval=1, max_iters=40)
     iterate(hook, runner, 3)
     assert len(warnings_of(runner)) == 1 + 1  # collapsed, and settled early
@@ -173,7 +173,6 @@ def test_warnings_and_counts_go_on_after_a_resume(tmp_path):
 def test_the_scalars_arrive_in_tensorboard(tmp_path):
     cfg = tiny.search_cfg(tmp_path)
     cfg.visualizer = {'type': 'Visualizer', 'vis_backends': [{'type': 'TensorboardVisBackend'}]}
-    cfg.default_hooks.checkpoint = None
     run(cfg, search_only=True)
     Visualizer.get_current_instance().close()
     events = EventAccumulator(str(next(tmp_path.glob('*/vis_data'))))
@@ -209,3 +208,14 @@ def test_a_line_after_half_a_line_stands_alone(tmp_path, before, after):
 def test_an_interval_is_positive(interval):
     with pytest.raises(ValueError, match=f'interval must be at least 1, got {interval}'):
         SearchMonitorHook(interval=interval)
+
+
+@pytest.mark.parametrize(('largest', 'warned'), [(0.1, True), (3.0, False)])
+def test_alpha_that_has_hardly_moved_is_warned_of_at_the_end(tmp_path, largest, warned):
+    net = supernet([largest, 0.0], [largest, 0.0, 0.0], [largest, 0.0])
+    hook, runner = monitored(tmp_path, net, interval=1, max_iters=20)
+    runner.iter = 18
+    iterate(hook, runner, 1)
+    assert warnings_of(runner) == []
+    iterate(hook, runner, 1)
+    assert ['alpha has hardly moved' in line for line in warnings_of(runner)] == [True] * warned

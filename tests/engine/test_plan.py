@@ -24,9 +24,7 @@ FIRST_SEARCHED = SearchSpace((SpaceStage(16, 16, (('k3_e1', 'k5_e1'), ('k3_e6', 
 
 
 def described(cost_target=None, iteration=0, init_cfg=None, with_cp=False):
-    net = SuperNet(
-        tiny.SPACE, out_indices=(2,), input_size=(800, 1088), init_cfg=init_cfg, with_cp=with_cp
-    )
+    net = SuperNet(tiny.SPACE, out_indices=(2,), input_size=(800, 1088), init_cfg=init_cfg, with_cp=with_cp)
     runner = SimpleNamespace(
         train_loop=SimpleNamespace(alternation=Alternation(None, None, 300, 5), max_iters=1000, iter=iteration),
         train_dataloader=SimpleNamespace(batch_size=None, batch_sampler=SimpleNamespace(batch_size=4)),

@@ -182,7 +182,10 @@ def test_a_log_cut_short_is_read_on(references, tmp_path):
     whole = [json.loads(line) for line in lines if not line.endswith('alph')]
     # to 6 before the kill, then on from the checkpoint at 6
     assert [record['iter'] for record in whole] == [2, 4, 6, 8, 10, 12]
-    assert whole[-1]['drawn'] == json.loads((references('epochs') / 'search_log.jsonl').read_text().splitlines()[-1])['drawn']
+    assert (
+        whole[-1]['drawn']
+        == json.loads((references('epochs') / 'search_log.jsonl').read_text().splitlines()[-1])['drawn']
+    )
 
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path):
@@ -212,7 +215,7 @@ def test_without_a_seed_a_run_is_repeatable_too(tmp_path):
     found = []
     for name in ('a', 'b'):
         cfg = tiny.search_cfg(tmp_path / name)
-        del cfg['randomness']
+        cfg.pop('randomness')
         train(cfg, resume=False)
         found.append(last_checkpoint(tmp_path / name))
     assert found[0][0] == 'epoch_4.pth'

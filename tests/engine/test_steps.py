@@ -183,7 +183,9 @@ def test_the_cost_term_has_the_gradient_of_its_formula():
         plain, with_cost = with_cost, gradients
     for layer, alpha in alphas.items():
         for index in range(len(alpha)):
-            shifted = [{**alphas, layer: [*alpha[:index], alpha[index] + d, *alpha[index + 1 :]]} for d in (width, -width)]
+            shifted = [
+                {**alphas, layer: [*alpha[:index], alpha[index] + d, *alpha[index + 1 :]]} for d in (width, -width)
+            ]
             up, down = (weight * math.log10(expected_macs(a) / 1e9) for a in shifted)
             wanted = (up - down) / (2 * width)
             got = with_cost[f'backbone.stages.{layer}.alpha'][index] - plain[f'backbone.stages.{layer}.alpha'][index]

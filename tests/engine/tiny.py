@@ -58,12 +58,12 @@ class TinyModel(BaseModel):
 
 @DATASETS.register_module()
 class TinyPictures(BaseDataset):
-    """Random pictures, the same for the same number."""
+    """Random pictures, the same for the same number; one of them may have a target that is not a number."""
 
     METAINFO = {'classes': ('a', 'b')}
 
-    def __init__(self, count: int = 12, nan_from: int | None = None, **kwargs: Any) -> None:
-        self.count, self.nan_from = count, nan_from
+    def __init__(self, count: int = 12, nan: int | None = None, **kwargs: Any) -> None:
+        self.count, self.nan = count, nan
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -71,7 +71,8 @@ class TinyPictures(BaseDataset):
         made = []
         for number in range(self.count):
             picture = rng.randn(3, *SIZE).astype(np.float32)
-            made.append({'picture': picture, 'target': rng.randn(2).astype(np.float32), 'number': number})
+            target = rng.randn(2).astype(np.float32)
+            made.append({'picture': picture, 'target': target * (np.nan if number == self.nan else 1)})
         return made
 
 
