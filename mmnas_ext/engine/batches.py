@@ -67,8 +67,8 @@ class Batches:
         self._iterator = iter(self.loader)
 
     def _set_epoch(self, epoch: int) -> bool:
-        batch_sampler = self.loader.batch_sampler
-        for sampler in (self.loader.sampler, getattr(batch_sampler, 'sampler', None)):
+        samplers: tuple[Any, ...] = (self.loader.sampler, getattr(self.loader.batch_sampler, 'sampler', None))
+        for sampler in samplers:
             # endless samplers have a set_epoch too, which does nothing
             if hasattr(sampler, 'set_epoch') and hasattr(sampler, 'epoch'):
                 sampler.set_epoch(epoch)

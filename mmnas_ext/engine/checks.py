@@ -93,10 +93,13 @@ def _check_loop(loop: dict[str, Any]) -> None:
             f'got {kind!r}'
         )
     unit = 'epochs' if issubclass(loop_class, SearchEpochLoop) else 'iters'
-    last, start = loop.get(f'max_{unit}'), loop.get('arch_start')
-    for key, value in ((f'max_{unit}', last), ('arch_start', start)):
+    numbers: list[int] = []
+    for key in (f'max_{unit}', 'arch_start'):
+        value = loop.get(key)
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f'train_cfg.{key} must be an integer, got {value!r}')
+        numbers.append(value)
+    last, start = numbers
     if not 0 <= start < last:
         raise ValueError(
             f'train_cfg.arch_start must be in 0..{last - 1}, got {start}: the search has {last} {unit}, '

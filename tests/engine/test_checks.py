@@ -1,4 +1,4 @@
-"""What a user can get wrong: one clear sentence, an exit code that is not 0, and no traceback, before anything is built."""
+"""What a user can get wrong: one clear sentence, an exit code other than 0, no traceback, before anything is built."""
 
 import importlib.util
 import subprocess
@@ -35,10 +35,12 @@ def train_main(monkeypatch, tmp_path):
         try:
             module.main()
         except SystemExit as end:
-            assert isinstance(end.code, str), 'a message is what gives exit code 1'
-            assert started == []
-            return end.code
-        return started.pop()
+            code = end.code
+        else:
+            return started.pop()
+        assert isinstance(code, str), 'a message is what gives exit code 1'
+        assert started == []
+        return code
 
     return call
 

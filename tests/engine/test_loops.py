@@ -150,8 +150,8 @@ class Drawing(torch.utils.data.Dataset):
 def stream(workers=0, sampler=DefaultSampler, seed=0, name='weights'):
     data = Drawing()
     loader = DataLoader(
-        data, batch_size=2, sampler=sampler(data, seed=4), num_workers=workers,
-        worker_init_fn=seeding.seed_worker, collate_fn=lambda items: items, multiprocessing_context='fork' if workers else None,
+        data, batch_size=2, sampler=sampler(data, seed=4), num_workers=workers, collate_fn=lambda items: items,
+        worker_init_fn=seeding.seed_worker, multiprocessing_context='fork' if workers else None,
     )  # fmt: skip
     return Batches(loader, seed, name)
 

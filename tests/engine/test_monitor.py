@@ -12,8 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mmnas_ext.archs import SearchSpace
 from mmnas_ext.engine import SearchMonitorHook
+from mmnas_ext.engine.derive import write_text
 from mmnas_ext.engine.loops import Alternation
 from mmnas_ext.engine.monitor import append_line, measure
+from mmnas_ext.engine.results import last_metrics
 from mmnas_ext.engine.run import run
 from mmnas_ext.reports.log import read_log
 from tests.engine import tiny
@@ -202,6 +204,12 @@ def test_a_line_after_half_a_line_stands_alone(tmp_path, before, after):
         path.write_text(before)
     append_line(path, 'new')
     assert path.read_text() == after
+
+
+def test_metrics_cut_short_by_a_kill_are_not_read(tmp_path):
+    file = tmp_path / 'adapt' / '20200101_000000' / 'vis_data' / 'scalars.json'
+    write_text(file, '{"coco/bbox_mAP": 0.3, "step": 1}\n{"coco/bbox_mAP": 0.4, "st')
+    assert last_metrics(tmp_path) == {'coco/bbox_mAP': 0.3}
 
 
 @pytest.mark.parametrize('interval', [0, -1])
