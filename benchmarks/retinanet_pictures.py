@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.engine.results import last_metrics
+from mmnas_ext.engine.run import ADAPT_DIR
 from mmnas_ext.reports import format_count
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,9 +73,22 @@ def run_row(row: Row, work_dir: Path, options: list[str]) -> None:
     clock.write_text(json.dumps(spent + time.monotonic() - begun))
 
 
+def last_loss(folder: Path) -> float:
+    """Training loss at the end of an adaptation, mean of the last logged window."""
+    records = [
+        json.loads(line)
+        for path in sorted(folder.glob(f'{ADAPT_DIR}/*/vis_data/scalars.json'))
+        for line in path.read_text().splitlines()
+    ]
+    return [record['loss'] for record in records if 'loss' in record][-1]
+
+
 def table(work_dir: Path) -> str:
     """The rows that have ended, as Markdown."""
-    lines = ['| network | multiply-adds | parameters | mAP | mAP50 | minutes |', '|---|---|---|---|---|---|']
+    lines = [
+        '| network | multiply-adds | parameters | training loss | mAP | mAP50 | minutes |',
+        '|---|---|---|---|---|---|---|',
+    ]
     for row in rows(work_dir):
         folder = work_dir / row.name
         figures = last_metrics(folder)
@@ -82,10 +96,10 @@ def table(work_dir: Path) -> str:
             continue
         macs, params = cost(ArchSpec.parse(folder / 'derived' / 'arch.json'), SIZE)
         minutes = json.loads((folder / 'seconds.json').read_text()) / 60
-        lines.append(
-            f'| {row.title} | {format_count(macs)} | {format_count(params)} | {100 * figures["coco/bbox_mAP"]:.1f} | '
-            f'{100 * figures["coco/bbox_mAP_50"]:.1f} | {minutes:.0f} |'
-        )
+        average, average50 = (100 * figures[f'coco/bbox_{name}'] for name in ('mAP', 'mAP_50'))
+        cells = [row.title, format_count(macs), format_count(params), f'{last_loss(folder):.3f}']
+        cells += [f'{average:.1f}', f'{average50:.1f}', f'{minutes:.0f}']
+        lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
 

@@ -31,9 +31,7 @@ def finish(process: BaseProcess, log: Path) -> int:
         process.kill()
         process.join()
         raise TimeoutError(f'no end after {PATIENCE} s:\n{log.read_text()[-3000:]}')
-    code = process.exitcode
-    assert code is not None
-    return code
+    return int(process.exitcode)
 
 
 def complete(process: BaseProcess, log: Path) -> None:

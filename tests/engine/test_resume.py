@@ -107,10 +107,10 @@ def kills(variant):
     # a later kill must lie behind the checkpoint that the one before leaves, or it would never come
     search.sort(key=lambda kill: kill[1])
     adapt = [('saving', draw.randrange(3, 12)), ('before', draw.randrange(6, 12))]
-    return [
-        'search:before:1', *(f'search:{place}:{at}' for place, at in search), 'search:end:12',
-        f'adapt:{adapt[0][0]}:{adapt[0][1]}', f'adapt:{adapt[1][0]}:{adapt[1][1]}',
-    ]  # fmt: skip
+    if VARIANTS[variant][1]:  # starting workers takes most of the time
+        search, adapt = search[1:], adapt[1:]
+    orders = [('search', 'before', 1), *(('search', *kill) for kill in search), ('search', 'end', 12)]
+    return [':'.join(map(str, order)) for order in orders + [('adapt', *kill) for kill in adapt]]
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -119,7 +119,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path, refer
     died = 0
     for kill in kills(variant):
         died += one_run(work_dir, variant, resume=True, kill=kill) == -signal.SIGKILL
-    assert died >= 5
+    assert died >= 4
     assert one_run(work_dir, variant, resume=True) == 0
     assert_same(work_dir, reference)
 
@@ -214,13 +214,13 @@ def test_a_new_run_in_an_old_work_dir_sets_the_old_search_aside(tmp_path):
 def test_without_a_seed_a_run_is_repeatable_too(tmp_path):
     found = []
     for name in ('a', 'b'):
-        cfg = tiny.search_cfg(tmp_path / name)
+        cfg = tiny.search_cfg(tmp_path / name, **{'train_cfg.max_epochs': 2})
         cfg.pop('randomness')
         train(cfg, resume=False)
         found.append(last_checkpoint(tmp_path / name))
-    assert found[0][0] == 'epoch_4.pth'
+    assert found[0][0] == 'epoch_2.pth'
     assert differences(found[0], found[1]) == []
-    assert loaded(tmp_path / 'a' / 'epoch_4.pth')['meta']['seed'] == 0
+    assert loaded(tmp_path / 'a' / 'epoch_2.pth')['meta']['seed'] == 0
 
 
 def test_the_comparison_sees_the_last_bit():
