@@ -32,10 +32,11 @@ val_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(pipeline=test_pi
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file='data/shapes_det/annotations/instances_val2017.json')
 test_evaluator = val_evaluator
-train_cfg = dict(max_epochs=6, arch_start=3)
+train_cfg = dict(max_epochs=9, arch_start=3)
+optim_wrapper = dict(arch=dict(optimizer=dict(lr=5e-2)))  # 120 arch steps have to decide
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=20),
-    dict(type='MultiStepLR', by_epoch=True, begin=0, end=6, milestones=[5], gamma=0.1),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=9, milestones=[8], gamma=0.1),
 ]
 custom_hooks = [
     dict(type='mmnas_ext.DeriveHook'),
