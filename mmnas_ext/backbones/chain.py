@@ -32,7 +32,7 @@ class Chain(BaseModule):
         act_cfg: Activation of stem and head.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages.
         norm_eval: Keep every batch norm in eval mode, statistics frozen.
-        channels_last: Compute in memory layout NHWC, in which depthwise convolutions are 2 to 3 times as fast on a CPU;
+        channels_last: Compute in memory layout NHWC, in which depthwise convolutions are faster on a CPU;
             on a GPU it pays under autocast.
         init_cfg: MMEngine's.
 

@@ -27,7 +27,7 @@ class MBNet(Chain):
         act_cfg: Activation; ``None`` takes the architecture's.
         with_cp: Recompute each layer in the backward pass to save memory.
         drop_path_rate: Drop-path probability of the last layer; it grows linearly from 0 at the first.
-        channels_last: Compute in memory layout NHWC, in which depthwise convolutions are 2 to 3 times as fast on a CPU;
+        channels_last: Compute in memory layout NHWC, in which depthwise convolutions are faster on a CPU;
             on a GPU it pays under autocast.
         init_cfg: MMEngine's, or ``dict(type='mmnas_ext.Remapped', seed=…)``.
 

@@ -31,7 +31,7 @@ class SuperNet(Chain):
         norm_cfg: Norm; candidates use it without affine parameters and running statistics.
         act_cfg: Activation; ``None`` takes the space's.
         with_cp: Recompute each mixed layer in the backward pass to save memory.
-        channels_last: Compute in memory layout NHWC, in which depthwise convolutions are 2 to 3 times as fast on a CPU;
+        channels_last: Compute in memory layout NHWC, in which depthwise convolutions are faster on a CPU;
             on a GPU it pays under autocast.
         init_cfg: MMEngine's, or ``dict(type='mmnas_ext.Remapped', seed=…)``.
 

@@ -336,10 +336,10 @@ TEXTS = [
 
 @pytest.mark.parametrize(('text', 'message'), TEXTS, ids=range(len(TEXTS)))
 def test_malformed_text(text: str, message: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=f'architecture: .*{message}'):
         ArchSpec.parse(text)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def _stage(**changes: Any) -> dict[str, Any]:
