@@ -152,10 +152,12 @@ def _backbone(mode: str) -> 'nn.Module':
     space = SearchSpace.parse(SPACE)
     path = space.sample_path(random.Random(0))
     if mode == 'weight-mbnet':
-        net = MODELS.build(dict(type='MBNet', arch=space.arch(path), channels_last=True))
+        net = MODELS.build(dict(type='mmnas_ext.MBNet', arch=space.arch(path), channels_last=True))
         net.init_weights()
         return net
-    net = MODELS.build(dict(type='SuperNet', space=SPACE, channels_last=True, with_cp=mode.endswith('checkpointed')))
+    net = MODELS.build(
+        dict(type='mmnas_ext.SuperNet', space=SPACE, channels_last=True, with_cp=mode.endswith('checkpointed'))
+    )
     net.init_weights()
     net.set_path(path if mode == 'weight-supernet' else None)
     return _plain(net) if mode.endswith('plain') else net

@@ -44,7 +44,7 @@ TABLE = (
 
 
 def supernet(**kwargs: object) -> nn.Module:
-    config = dict(type='SuperNet', space=SPACE, out_indices=(1, 2), input_size=(32, 32), **kwargs)
+    config = dict(type='mmnas_ext.SuperNet', space=SPACE, out_indices=(1, 2), input_size=(32, 32), **kwargs)
     net = MODELS.build(config)
     with torch.no_grad():
         for alpha in net.arch_parameters():
@@ -136,7 +136,7 @@ def test_keys_of_the_whole_detection_space_are_the_supernets() -> None:
     space = zoo.space('fna_det')
     with torch.device('meta'):
         plain = PlainSuperNet(space, ())
-        net = MODELS.build(dict(type='SuperNet', space='fna_det'))
+        net = MODELS.build(dict(type='mmnas_ext.SuperNet', space='fna_det'))
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     assert {name: tuple(value.shape) for name, value in plain.state_dict().items()} == shapes
     assert shapes['stages.6.0.candidates.k7_e6.depthwise.conv.weight'] == (960, 1, 7, 7)
