@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmnas_ext.archs import ArchSpec, cost
-from mmnas_ext.engine.results import last_metrics
-from mmnas_ext.engine.run import ADAPT_DIR
+from mmnas_ext.engine.results import last_metrics, logged_scalars
 from mmnas_ext.reports import format_count
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,12 +74,7 @@ def run_row(row: Row, work_dir: Path, options: list[str]) -> None:
 
 def last_loss(folder: Path) -> float:
     """Training loss at the end of an adaptation, mean of the last logged window."""
-    records = [
-        json.loads(line)
-        for path in sorted(folder.glob(f'{ADAPT_DIR}/*/vis_data/scalars.json'))
-        for line in path.read_text().splitlines()
-    ]
-    return [record['loss'] for record in records if 'loss' in record][-1]
+    return [record['loss'] for record in logged_scalars(folder) if 'loss' in record][-1]
 
 
 def table(work_dir: Path) -> str:

@@ -1,7 +1,7 @@
 """What a finished run measured, read back from its files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,23 @@ from mmnas_ext.engine.run import ADAPT_DIR
 RESULTS_NAME = 'results.json'
 
 
-def last_metrics(work_dir: str | Path) -> dict[str, float]:
-    """Metrics of the last validation in a run's second half, by name; empty if there was none yet."""
-    found: dict[str, float] = {}
+def logged_scalars(work_dir: str | Path) -> Iterator[dict[str, float]]:
+    """Yields what a run's second half has logged, oldest first; a line cut short by a kill is passed over."""
     for path in sorted(Path(work_dir, ADAPT_DIR).glob('*/vis_data/scalars.json')):
         for line in path.read_text().splitlines():
             try:
-                record = json.loads(line)
+                yield json.loads(line)
             except json.JSONDecodeError:  # the last line of a killed run
                 continue
-            # MMEngine's metrics are written as <prefix>/<name>, losses and times are not
-            metrics = {name: value for name, value in record.items() if '/' in name and not name.startswith('search/')}
-            found = metrics or found
+
+
+def last_metrics(work_dir: str | Path) -> dict[str, float]:
+    """Metrics of the last validation in a run's second half, by name; empty if there was none yet."""
+    found: dict[str, float] = {}
+    for record in logged_scalars(work_dir):
+        # MMEngine's metrics are written as <prefix>/<name>, losses and times are not
+        metrics = {name: value for name, value in record.items() if '/' in name and not name.startswith('search/')}
+        found = metrics or found
     return found
 
 
