@@ -247,7 +247,7 @@ def _work(mode: str, batch: int, size: int, threads: int) -> None:
         return time.perf_counter() - start
 
     def step() -> float:
-        # a weight step is short: the first after the other side's turn finds cold caches, so several count
+        # a weight step is short, so one alone is noisy
         return statistics.median(once() for _ in range(5 if job.kind == 'weight' else 1))
 
     commands: dict[str, Callable[[], Any]] = {
