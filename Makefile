@@ -8,10 +8,11 @@ READY := $(VENV)/.complete
 RUN := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) MPLBACKEND=Agg $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format venv clean-venv
+.PHONY: help demo demo-seg test lint format venv clean-venv
 
 help:
 	@echo 'make demo        search, derive, adapt and test on small generated data (under 10 minutes on 2 cores)'
+	@echo 'make demo-seg    the same for segmentation'
 	@echo 'make test        all tests (ARGS="-k front" passes arguments to pytest)'
 	@echo 'make lint        ruff check, ruff format --check, mypy'
 	@echo 'make format      let ruff rewrite what it can'
@@ -21,6 +22,10 @@ help:
 demo: $(READY)
 	@echo '== demo: a search in RetinaNet on generated pictures; results go to work_dirs/demo/'
 	$(RUN) tools/demo.py $(ARGS)
+
+demo-seg: $(READY)
+	@echo '== demo: a search in DeepLabv3 on generated pictures; results go to work_dirs/demo_seg/'
+	$(RUN) tools/demo.py --task seg $(ARGS)
 
 test: $(READY)
 	@echo '== test: pytest over tests/ with $(THREADS) threads'

@@ -1,4 +1,4 @@
-"""Our networks inside MMDetection and MMSegmentation, as their own configs build them; and every config of ours."""
+"""Our networks inside MMDetection and MMSegmentation, as their own configs build them."""
 
 import json
 import os
@@ -11,21 +11,13 @@ from typing import Any
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmdet.testing import demo_mm_inputs
-from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmnas_ext.archs import SearchSpace
-from mmnas_ext.backbones import SuperNet
-from mmnas_ext.engine.derive import derived_config
-from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
+from tests.small import read, small
 
 torch.set_num_threads(2)
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
-SEARCHES = [name for name in CONFIGS if Config.fromfile(ROOT / 'configs' / name).get('derived')]
 
 # run on its own, so that nothing has imported us when the host meets the name
 DETECTOR = """
@@ -79,6 +71,7 @@ for name, channels in NETWORKS:
     model = MODELS.build(build(name, channels))
     result[name] = dict(kind=type(model).__name__, backbone=type(model.backbone).__name__,
         arch=len(model.backbone.arch.stages), shapes=shapes(model))
+result['imported'] = [name for name in ('mmdet', 'mmseg', 'mmnas_ext.hosts.seg') if name in sys.modules]
 print('RESULT' + json.dumps(result))
 """
 
@@ -97,7 +90,7 @@ def in_fresh_process(code: str, folder: Path) -> dict[str, Any]:
 
 def test_detector_finds_a_network_by_the_scope_in_its_name(tmp_path: Path) -> None:
     result = in_fresh_process(DETECTOR + REPORT, tmp_path)
-    assert result.pop('before') == []
+    assert (result.pop('before'), result.pop('imported')) == ([], ['mmdet'])
     # FPN of 64x96 pixels from stride 8 on, two levels more
     pyramid = [[1, 16, 8, 12], [1, 16, 4, 6], [1, 16, 2, 3], [1, 16, 1, 2], [1, 16, 1, 1]]
     expected = dict(kind='RetinaNet', backbone='MBNet', arch=7, shapes=pyramid)
@@ -106,7 +99,8 @@ def test_detector_finds_a_network_by_the_scope_in_its_name(tmp_path: Path) -> No
 
 def test_segmentor_finds_a_network_by_the_scope_in_its_name(tmp_path: Path) -> None:
     result = in_fresh_process(SEGMENTOR + REPORT, tmp_path)
-    assert result.pop('before') == []
+    # it has no head of ours
+    assert (result.pop('before'), result.pop('imported')) == ([], ['mmseg'])
     expected = dict(kind='EncoderDecoder', backbone='MBNet', arch=7, shapes=[[1, 320, 4, 6], [1, 19, 4, 6]])
     assert result == {'DNA_a': expected, 'FNA_DeepLabv3': expected}
 
@@ -115,18 +109,6 @@ def test_segmentor_finds_a_network_by_the_scope_in_its_name(tmp_path: Path) -> N
 def mmdet_scope() -> Iterator[None]:
     with DefaultScope.overwrite_default_scope('mmdet'):
         yield
-
-
-def small(cfg: Config) -> Config:
-    """The one override: no downloads, no process group, little memory. All else is the config's."""
-    cfg.model.backbone.init_cfg = None
-    if cfg.model.backbone.get('norm_cfg'):
-        cfg.model.backbone.norm_cfg.type = 'BN'
-    return cfg
-
-
-def read(name: str) -> Config:
-    return Config.fromfile(ROOT / 'configs' / name)
 
 
 # published: parameters in M and multiply-adds in B, of FNA's table 2
@@ -156,69 +138,3 @@ def test_published_cost_of_the_detectors(name: str, params: str, madds: str, mmd
         model.bbox_head(model.extract_feat(torch.empty(1, 3, 800, 1088, device='meta')))
     assert f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f}' == params
     assert f'{total / 1e9:.2f}' == madds
-
-
-def pictures(cfg: Config) -> dict[str, Any]:
-    return demo_mm_inputs(2, [(3, 64, 64)] * 2, num_classes=cfg.model.bbox_head.num_classes)
-
-
-def values(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def moved(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
-    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-
-
-def one_step(cfg: Config) -> None:
-    """Trains an ordinary config for one step; backbone, neck and head all move."""
-    model = MODELS.build(small(cfg).model)
-    before = values(model)
-    losses = model.train().train_step(pictures(cfg), build_optim_wrapper(model, cfg.optim_wrapper))
-    assert all(torch.isfinite(value).all() for value in losses.values())
-    assert losses['loss'] > 0
-    assert {name.partition('.')[0] for name in moved(model, before)} == {'backbone', 'neck', 'bbox_head'}
-
-
-def test_there_are_configs_of_both_kinds() -> None:
-    assert {'retinanet_fna_coco.py', 'retinanet_mbv2_coco.py'} <= set(CONFIGS) - set(SEARCHES)
-    assert {'fna_retinanet_coco.py', 'fna_retinanet_coco_1gpu.py'} <= set(SEARCHES)
-
-
-@pytest.mark.parametrize('name', [name for name in CONFIGS if name not in SEARCHES])
-def test_ordinary_config_takes_a_step(name: str, mmdet_scope: None) -> None:
-    one_step(read(name))
-
-
-@pytest.mark.parametrize('name', SEARCHES)
-def test_search_config_takes_a_step_of_each_phase(name: str, mmdet_scope: None) -> None:
-    cfg = small(read(name))
-    model = MODELS.build(cfg.model)
-    supernet = model.train().backbone
-    assert isinstance(supernet, SuperNet)
-    # accumulation would only put the update off
-    for phase in ('weights', 'arch'):
-        cfg.optim_wrapper[phase].pop('accumulative_counts', None)
-    build = {key: value for key, value in cfg.optim_wrapper.items() if key != 'constructor'}
-    wrapper = SearchOptimWrapperConstructor(build)(model)
-    data = pictures(cfg)
-    alphas = {f'backbone.stages.{place}.alpha' for place in supernet.mixed_layers()}
-    for phase in ('weights', 'arch'):
-        before = values(model)
-        wrapper.start(phase, iteration=0)
-        losses = model.train_step(data, wrapper)
-        assert all(torch.isfinite(value).all() for value in losses.values())
-        if phase == 'arch':
-            assert moved(model, before) == alphas
-        else:
-            assert not moved(model, before) & alphas
-            assert {name.partition('.')[0] for name in moved(model, before)} == {'backbone', 'neck', 'bbox_head'}
-
-
-@pytest.mark.parametrize('name', SEARCHES)
-def test_what_a_search_derives_takes_a_step(name: str, mmdet_scope: None) -> None:
-    cfg = read(name)
-    space = SearchSpace.parse(cfg.model.backbone.space)
-    derived = derived_config(cfg, space.arch(tuple((0,) * len(stage.layers) for stage in space.stages)))
-    derived.optim_wrapper.pop('accumulative_counts', None)
-    one_step(derived)

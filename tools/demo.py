@@ -1,58 +1,107 @@
 """The whole of FNA on small generated pictures: search, derive, adapt, and the seed beside what was found.
 
-Example: ``python tools/demo.py`` (``make demo``); files in ``work_dirs/demo``.
+Example: ``python tools/demo.py`` (``make demo``), files in ``work_dirs/demo``; ``python tools/demo.py --task seg``
+(``make demo-seg``), files in ``work_dirs/demo_seg``.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import DictAction
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.datasets import make_detection
+from mmnas_ext.datasets import make_detection, make_segmentation
 from mmnas_ext.engine.checks import check_config
+from mmnas_ext.engine.predict import predict_labels
 from mmnas_ext.engine.results import result_row, write_results
-from mmnas_ext.engine.run import prepare, run
-from mmnas_ext.reports import comparison_table, write_report
+from mmnas_ext.engine.run import ADAPT_DIR, prepare, run
+from mmnas_ext.reports import comparison_table, draw_predictions, write_report
+from mmnas_ext.reports.page import PREDICTIONS_NAME
 
-CONFIG = 'configs/demo_fna_retinanet.py'
 SEED = 'efficientnet_lite0'
-METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50')
-DATA = 'data/shapes_det'
+
+
+@dataclass(frozen=True)
+class Task:
+    """What differs from one task to the other.
+
+    Args:
+        config: The search.
+        make: Makes the pictures in a folder, and says whether it had to.
+        data: That folder, as the config has it.
+        metrics: Columns of the table, as MMEngine names them.
+        work_dir: Where everything goes unless the command line says otherwise.
+        draws_labels: Whether what the networks predict is drawn.
+    """
+
+    config: str
+    make: Callable[[str], bool]
+    data: str
+    metrics: tuple[str, ...]
+    work_dir: str
+    draws_labels: bool
+
+
+TASKS = {
+    'det': Task(
+        'configs/demo_fna_retinanet.py',
+        make_detection,
+        'data/shapes_det',
+        ('coco/bbox_mAP', 'coco/bbox_mAP_50'),
+        'work_dirs/demo',
+        draws_labels=False,
+    ),
+    'seg': Task(
+        'configs/demo_fna_deeplabv3.py',
+        make_segmentation,
+        'data/shapes_seg',
+        ('mIoU', 'aAcc'),
+        'work_dirs/demo_seg',
+        draws_labels=True,
+    ),
+}
 
 
 def main() -> None:
     """Runs the demo; what an interrupted one has finished is not done again with ``--resume``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--work-dir', default='work_dirs/demo')
+    parser.add_argument('--task', choices=sorted(TASKS), default='det', help='detection (default) or segmentation')
+    parser.add_argument('--work-dir', help='where everything goes (default: work_dirs/demo or work_dirs/demo_seg)')
     parser.add_argument('--resume', action='store_true', help='go on where the last demo stopped')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config entries, key=value')
     args = parser.parse_args()
     begun = time.monotonic()
-    work_dir, seed_dir = Path(args.work_dir), Path(args.work_dir, 'seed')
+    task = TASKS[args.task]
+    work_dir = Path(args.work_dir or task.work_dir)
     options = {'log_level': 'WARNING', **(args.cfg_options or {})}  # the whole of MMEngine's log would bury the table
-    print(f'1. pictures: {"made" if make_detection(DATA) else "there already"}, in {DATA}', flush=True)
+    print(f'1. pictures: {"made" if task.make(task.data) else "there already"}, in {task.data}', flush=True)
     try:
-        cfg = prepare(CONFIG, str(work_dir), options=options)
+        cfg = prepare(task.config, str(work_dir), options=options)
         check_config(cfg)
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f'error: {error}')
     print('2. search, derive, adapt', flush=True)
     run(cfg, args.resume)
     print('3. the seed, with the same recipe', flush=True)
-    run(prepare(CONFIG, str(seed_dir), options=options), args.resume, arch=SEED)
-    size = tuple(cfg.model.backbone.input_size)
-    rows = [
-        result_row('seed (EfficientNet-Lite0)', seed_dir, size, METRICS),
-        result_row('found by FNA', work_dir, size, METRICS),
-    ]
+    run(prepare(task.config, str(work_dir / 'seed'), options=options), args.resume, arch=SEED)
+    size, stride = tuple(cfg.model.backbone.input_size), cfg.model.backbone.get('output_stride', 32)
+    runs = {'seed (EfficientNet-Lite0)': work_dir / 'seed', 'found by FNA': work_dir}
+    rows = [result_row(title, folder, size, task.metrics, stride) for title, folder in runs.items()]
     write_results(work_dir, rows, size)
-    network, alphas, page = write_report(work_dir, seed=ArchSpec.parse(SEED), input_size=size)
+    if task.draws_labels:
+        maps = predict_labels({title: run / ADAPT_DIR for title, run in runs.items()}, work_dir / 'predictions')
+        files = (maps.pictures, maps.truths, maps.predictions)
+        drawn = draw_predictions(*files, maps.classes, maps.palette, work_dir / PREDICTIONS_NAME)
+    network, alphas, page = write_report(work_dir, seed=ArchSpec.parse(SEED), input_size=size, output_stride=stride)
     print(f'\n{comparison_table(rows)}\n')
-    print(f'the found network: {network}\nhow alpha moved:   {alphas}\nall of it:         {page}')
-    print(f'{(time.monotonic() - begun) / 60:.1f} minutes')
+    print(f'the found network: {network}\nhow alpha moved:   {alphas}')
+    if task.draws_labels:
+        print(f'predictions:       {drawn}')
+    print(f'all of it:         {page}\n{(time.monotonic() - begun) / 60:.1f} minutes')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,7 @@
 """Trains a config; one with ``derived=dict(…)`` is searched first, and what it finds is trained.
 
+With ``random_search=dict(…)`` in it the search is one at random.
+
 Example: ``python tools/train.py configs/fna_retinanet_coco.py``
 """
 
@@ -29,7 +31,7 @@ def main() -> None:
     try:
         require_mm('mmcv')
         cfg = prepare(args.config, args.work_dir, args.launcher, args.amp, args.auto_scale_lr, args.cfg_options)
-        check_config(cfg, args.arch, args.search_only)
+        check_config(cfg, args.arch, args.search_only, args.resume)
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f'error: {error}')
     run(cfg, args.resume, args.search_only, args.arch)

@@ -2,21 +2,30 @@
 
 from mmnas_ext.archs import zoo
 from mmnas_ext.archs.cost import Cost, candidate_costs, cost, fixed_cost
+from mmnas_ext.archs.latency import Geometry, LatencyTable
+from mmnas_ext.archs.prices import METRICS, Prices, entries, price, prices
 from mmnas_ext.archs.space import Path, SearchSpace, SpaceStage
 from mmnas_ext.archs.spec import ACTIVATIONS, SKIP, ArchSpec, Block, StageSpec
 
 __all__ = [
     'ACTIVATIONS',
+    'METRICS',
     'SKIP',
     'ArchSpec',
     'Block',
     'Cost',
+    'Geometry',
+    'LatencyTable',
     'Path',
+    'Prices',
     'SearchSpace',
     'SpaceStage',
     'StageSpec',
     'candidate_costs',
     'cost',
+    'entries',
     'fixed_cost',
+    'price',
+    'prices',
     'zoo',
 ]

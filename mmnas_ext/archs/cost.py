@@ -12,9 +12,9 @@ from mmnas_ext.archs.space import SearchSpace
 from mmnas_ext.archs.spec import SKIP, ArchSpec, Block
 
 OUTPUT_STRIDES = (8, 16, 32)
-_STEM_STRIDE = 2
+STEM_STRIDE = 2
 _STEM_KERNEL = 3
-_IMAGE_CHANNELS = 3
+IMAGE_CHANNELS = 3
 
 Size = tuple[int, int]
 
@@ -46,14 +46,14 @@ def cost(arch: ArchSpec, size: Size, output_stride: int = 32, head: bool = False
     Raises:
         ValueError: The size or output stride is out of range, or `head` is asked of an architecture without one.
     """
-    _check_size(size)
-    height, width = _shrink(size, _STEM_STRIDE)
+    check_size(size)
+    height, width = shrink(size, STEM_STRIDE)
     parts = [_stem_cost(arch.stem_channels, (height, width))]
     for stage, stride in zip(arch.stages, effective_strides(arch.stages, output_stride), strict=True):
         channels = stage.in_channels
         for block in stage.blocks:
             parts.append(_block_cost(block, channels, stage.channels, (height, width), stride))
-            height, width = _shrink((height, width), stride)
+            height, width = shrink((height, width), stride)
             channels, stride = stage.channels, 1
     if head:
         if arch.head_channels is None:
@@ -77,15 +77,15 @@ def candidate_costs(
     Raises:
         ValueError: The size or output stride is out of range.
     """
-    _check_size(size)
-    here = _shrink(size, _STEM_STRIDE)
+    check_size(size)
+    here = shrink(size, STEM_STRIDE)
     table = []
     for stage, stride in zip(space.stages, effective_strides(space.stages, output_stride), strict=True):
         rows = []
         channels = stage.in_channels
         for candidates in stage.layers:
             rows.append(tuple(_token_cost(token, channels, stage.channels, here, stride) for token in candidates))
-            here = _shrink(here, stride)
+            here = shrink(here, stride)
             channels, stride = stage.channels, 1
         table.append(tuple(rows))
     return tuple(table)
@@ -103,7 +103,7 @@ def fixed_cost(space: SearchSpace, size: Size, output_stride: int = 32) -> Cost:
         ValueError: The size or output stride is out of range.
     """
     table = candidate_costs(space, size, output_stride)
-    stem = _stem_cost(space.stem_channels, _shrink(size, _STEM_STRIDE))
+    stem = _stem_cost(space.stem_channels, shrink(size, STEM_STRIDE))
     return _total([stem, *(layer[0] for stage in table for layer in stage if len(layer) == 1)])
 
 
@@ -115,7 +115,7 @@ def effective_strides(stages: Iterable[_Strided], output_stride: int) -> Iterato
     """
     if not isinstance(output_stride, int) or output_stride not in OUTPUT_STRIDES:
         raise ValueError(f'output_stride must be one of {OUTPUT_STRIDES}, got {output_stride!r}')
-    reached = _STEM_STRIDE
+    reached = STEM_STRIDE
     for stage in stages:
         stride = stage.stride if reached * stage.stride <= output_stride else 1
         reached *= stride
@@ -123,7 +123,7 @@ def effective_strides(stages: Iterable[_Strided], output_stride: int) -> Iterato
 
 
 def _stem_cost(channels: int, size: Size) -> Cost:
-    return _conv_cost(_STEM_KERNEL * _STEM_KERNEL * _IMAGE_CHANNELS * channels, channels, size)
+    return _conv_cost(_STEM_KERNEL * _STEM_KERNEL * IMAGE_CHANNELS * channels, channels, size)
 
 
 def _token_cost(token: str, in_channels: int, channels: int, size: Size, stride: int) -> Cost:
@@ -136,7 +136,7 @@ def _block_cost(block: Block, in_channels: int, channels: int, size: Size, strid
     """An MBConv whose input has the given size."""
     hidden = block.hidden(in_channels)
     squeezed = block.squeezed(in_channels)
-    after = _shrink(size, stride)
+    after = shrink(size, stride)
     parts = [
         _conv_cost(hidden * block.kernel * block.kernel, hidden, after),
         _conv_cost(hidden * channels, channels, after),
@@ -159,12 +159,13 @@ def _total(parts: Iterable[Cost]) -> Cost:
     return Cost(sum(part.macs for part in listed), sum(part.params for part in listed))
 
 
-def _shrink(size: Size, stride: int) -> Size:
+def shrink(size: Size, stride: int) -> Size:
     """Output size of a convolution padded by half its kernel: rounded up."""
     return -(-size[0] // stride), -(-size[1] // stride)
 
 
-def _check_size(size: Size) -> None:
+def check_size(size: Size) -> None:
+    """Raises ValueError unless `size` is a pair of positive integers."""
     sides = tuple(size) if isinstance(size, (tuple, list)) else ()
     if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
         raise ValueError(f'size must be a pair of positive integers (height, width), got {size!r}')

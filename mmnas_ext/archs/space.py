@@ -131,6 +131,16 @@ class SearchSpace:
         for _ in range(count):
             yield self.arch(self.sample_path(rng))
 
+    def path(self, arch: ArchSpec) -> Path:
+        """A path that gives `arch`; where several do, the one whose layers stand first and whose skips stand last.
+
+        Raises:
+            ValueError: No path of this space gives it.
+        """
+        if arch not in self:
+            raise ValueError(f'arch must be a network of this space, got {arch.format("fna")}')
+        return tuple(_placed(ours, theirs) for ours, theirs in zip(self.stages, arch.stages, strict=True))
+
     def __contains__(self, arch: object) -> bool:
         """Whether some path gives `arch`."""
         if not isinstance(arch, ArchSpec) or len(arch.stages) != len(self.stages):
@@ -143,9 +153,26 @@ class SearchSpace:
 def _fits(offered: SpaceStage, stage: StageSpec) -> bool:
     if (offered.in_channels, offered.channels, offered.stride) != (stage.in_channels, stage.channels, stage.stride):
         return False
-    # reached holds how many of the stage's layers may be placed after each offered layer: skips may stand anywhere
-    reached = {0}
+    return len(stage.layers) in _reachable(offered, stage)[-1]
+
+
+def _reachable(offered: SpaceStage, stage: StageSpec) -> list[set[int]]:
+    """Before and after each offered layer: how many of the stage's layers may stand by then, skips anywhere."""
+    reached = [{0}]
     for candidates in offered.layers:
-        after = {n + 1 for n in reached if n < len(stage.layers) and stage.layers[n] in candidates}
-        reached = after | (reached if SKIP in candidates else set())
-    return len(stage.layers) in reached
+        before = reached[-1]
+        after = {n + 1 for n in before if n < len(stage.layers) and stage.layers[n] in candidates}
+        reached.append(after | (before if SKIP in candidates else set()))
+    return reached
+
+
+def _placed(offered: SpaceStage, stage: StageSpec) -> tuple[int, ...]:
+    """Candidate indices of a stage that fits: followed back from the end, skipping whenever that is possible."""
+    reached = _reachable(offered, stage)
+    count, choices = len(stage.layers), []
+    for number in reversed(range(len(offered.layers))):
+        candidates = offered.layers[number]
+        skips = SKIP in candidates and count in reached[number]
+        choices.append(candidates.index(SKIP if skips else stage.layers[count - 1]))
+        count -= not skips
+    return tuple(reversed(choices))

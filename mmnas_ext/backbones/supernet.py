@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from mmnas_ext.archs import ArchSpec, Block, Cost, Path, SearchSpace, candidate_costs, fixed_cost
+from mmnas_ext.archs import ArchSpec, Block, Cost, Path, Prices, SearchSpace, candidate_costs, fixed_cost
 from mmnas_ext.backbones.chain import Chain, norm_with_eps, strides_and_dilations
 from mmnas_ext.ops import MBConv, MixedLayer, act_layer_cfg
 from mmnas_ext.registry import MODELS
@@ -28,7 +28,10 @@ class SuperNet(Chain):
         input_size: Height and width at which candidates are priced.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages.
         norm_eval: Keep the batch norms of stem and fixed layers in eval mode.
-        norm_cfg: Norm; candidates use it without affine parameters and running statistics.
+        norm_cfg: Norm; candidates use it without running statistics.
+        affine: Whether the candidates' norms have weights and biases. The authors' have none, and what a seed's scaled
+            and shifted is lost until the candidates have learned it anew. With them a remapped candidate computes what
+            the seed's layer does, up to batch statistics, which a search of few steps has no time to relearn.
         act_cfg: Activation; ``None`` takes the space's.
         with_cp: Recompute each mixed layer in the backward pass to save memory.
         channels_last: Compute in memory layout NHWC, in which depthwise convolutions are faster on a CPU;
@@ -48,6 +51,7 @@ class SuperNet(Chain):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         norm_cfg: dict[str, Any] | None = None,
+        affine: bool = False,
         act_cfg: dict[str, Any] | None = None,
         with_cp: bool = False,
         channels_last: bool = False,
@@ -71,13 +75,15 @@ class SuperNet(Chain):
                     layers.append(MBConv(in_channels, stage.channels, Block.parse(tokens[0]), **shape))
                     continue
                 macs = [cost.macs for cost in costs[i][j]]
-                layers.append(MixedLayer(in_channels, stage.channels, tokens, macs, with_cp=with_cp, **shape))
+                mixed = MixedLayer(in_channels, stage.channels, tokens, macs, with_cp=with_cp, affine=affine, **shape)
+                layers.append(mixed)
             stages.append(layers)
         super().__init__(
             spec, stages, out_indices, output_stride, norm_cfg, act_cfg,
             frozen_stages, norm_eval, channels_last, init_cfg,
         )  # fmt: skip
         self.space = spec
+        self.affine = affine
         self.input_size = (height, width)
 
     def mixed_layers(self) -> dict[str, MixedLayer]:
@@ -125,12 +131,23 @@ class SuperNet(Chain):
                 if isinstance(layer, MixedLayer):
                     layer.choice = None if chosen is None else chosen[i][j]
 
-    def expected_cost(self) -> Tensor:
-        """Expected multiply-adds of the searched layers under softmax(alpha): a double scalar.
+    def expected_cost(self, prices: Prices | None = None) -> Tensor:
+        """Expected cost of the searched layers under softmax(alpha): a double scalar.
 
         FNA's arch loss takes its logarithm (section 3.2, eq. 4); `fixed_cost` is what stem and fixed layers add.
+
+        Args:
+            prices: Prices of this space by any metric; by default multiply-adds.
         """
-        return torch.stack([layer.expected_macs() for layer in self.mixed_layers().values()]).sum()
+        layers = self.mixed_layers()
+        if prices is None:
+            return torch.stack([layer.expected_macs() for layer in layers.values()]).sum()
+        priced = prices.searched()
+        expected = [
+            layer.expected(torch.tensor(priced[name], dtype=torch.float64, device=layer.alpha.device))
+            for name, layer in layers.items()
+        ]
+        return torch.stack(expected).sum()
 
     def fixed_cost(self) -> Cost:
         """Cost of stem and fixed layers at `input_size`."""

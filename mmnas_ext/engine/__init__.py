@@ -1,7 +1,7 @@
 """Thin glue to MMEngine's Runner: loops, hooks and the optimizer wrapper of a search, and the run of both halves."""
 
 from mmnas_ext.engine.derive import DeriveHook
-from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
+from mmnas_ext.engine.loops import ResumableIterLoop, SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.monitor import SearchMonitorHook
 from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper, SearchOptimWrapperConstructor
 from mmnas_ext.engine.progress import ProgressHook
@@ -12,6 +12,7 @@ __all__ = [
     'NonFiniteLossError',
     'ProgressHook',
     'ReseedHook',
+    'ResumableIterLoop',
     'SearchEpochLoop',
     'SearchIterLoop',
     'SearchMonitorHook',

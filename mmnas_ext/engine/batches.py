@@ -76,6 +76,19 @@ class Batches:
         return False
 
 
+def reproducible(dataloader: dict[str, Any]) -> dict[str, Any]:
+    """A loader's config whose `Batches` follow from their position alone; the one given is left as it is."""
+    cfg = copy.deepcopy(dict(dataloader))
+    # workers that live over epochs hold random states that no checkpoint has
+    cfg['persistent_workers'] = False
+    cfg.setdefault('worker_init_fn', dict(type=seed_worker))
+    sampler = cfg.get('sampler')
+    if isinstance(sampler, dict) and 'InfiniteSampler' in str(sampler.get('type')):
+        # these batches never end anyhow, and an epoch is found again without reading what came before it
+        cfg['sampler'] = dict(sampler, type='DefaultSampler')
+    return cfg
+
+
 def build_halves(runner: Any, dataloader: dict[str, Any], fraction: float, split_seed: int) -> tuple[Batches, Batches]:
     """Builds one dataset, splits it, and makes a loader for each half.
 
@@ -88,15 +101,8 @@ def build_halves(runner: Any, dataloader: dict[str, Any], fraction: float, split
     Returns:
         The batches for the weights, and those for alpha.
     """
-    cfg = copy.deepcopy(dataloader)
+    cfg = reproducible(dataloader)
     dataset = DATASETS.build(cfg.pop('dataset'))
-    # workers that live over epochs hold random states that no checkpoint has
-    cfg['persistent_workers'] = False
-    cfg.setdefault('worker_init_fn', dict(type=seed_worker))
-    sampler = cfg.get('sampler')
-    if isinstance(sampler, dict) and 'InfiniteSampler' in str(sampler.get('type')):
-        # these batches never end anyhow, and an epoch is found again without reading what came before it
-        cfg['sampler'] = dict(sampler, type='DefaultSampler')
     halves = split_halves(dataset, split_seed, fraction)
     names = ('weights', 'arch')
     loaders = [runner.build_dataloader(dict(cfg, dataset=half), seed=runner.seed) for half in halves]

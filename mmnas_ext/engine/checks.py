@@ -9,35 +9,43 @@ from mmengine.config import Config
 from mmnas_ext.archs import ArchSpec, SearchSpace
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.engine.derive import derived_config
-from mmnas_ext.engine.limits import check_target
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
+from mmnas_ext.engine.random_search import TRIALS_DIR, check_resumable
 from mmnas_ext.engine.run import check_mode
+from mmnas_ext.engine.trials import Plan, read_space
 from mmnas_ext.registry import LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmnas_ext.remap import load_seed, remap
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-def check_config(cfg: Config, arch: str | None = None, search_only: bool = False) -> None:
+def check_config(cfg: Config, arch: str | None = None, search_only: bool = False, resume: bool = False) -> None:
     """Raises one clear error for what would fail later: data that is not there, a seed that does not fit, limits.
 
     Args:
         cfg: The config.
         arch: The network that is to be trained instead of searched, if any.
         search_only: Whether the run ends with the search.
+        resume: Whether the run goes on with what its work dir holds.
 
     Raises:
-        ValueError: An argument is out of its range, a seed does not fit its network, ``derived`` leaves a search class.
+        ValueError: An argument is out of its range, a seed does not fit its network, ``derived`` leaves a search class,
+            a random search is resumed with other settings.
         FileNotFoundError: A data set's or seed's file does not exist.
     """
     check_mode(cfg, search_only, arch)
     halves = [cfg]
     if cfg.get('derived'):
-        space = _check_search(cfg)
+        space = read_space(cfg)
+        if space.size == 1:
+            raise ValueError('model.backbone.space has nothing to search: every layer has a single candidate')
+        first = _check_trials(cfg, resume and arch is None) if cfg.get('random_search') is not None else cfg
+        if first is cfg:
+            _check_search(cfg, space)
         # the second half as well: it may begin days after the first
         adapt = derived_config(cfg, next(space.sample(0, 1)) if arch is None else ArchSpec.parse(arch))
-        halves = [cfg] if search_only else [adapt] if arch is not None else [cfg, adapt]
+        halves = [first] if search_only else [adapt] if arch is not None else [first, adapt]
     for half in halves:
         backbone = half.model.get('backbone') or {}
         _check_seed(backbone)
@@ -60,16 +68,17 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
                 )
 
 
-def _check_search(cfg: Config) -> SearchSpace:
-    backbone = cfg.model.get('backbone') or {}
-    if 'space' not in backbone:
-        raise ValueError(
-            "a config with derived=dict(…) searches: its model.backbone must be dict(type='mmnas_ext.SuperNet', "
-            f'space=…), got type {backbone.get("type")!r}'
-        )
-    space = SearchSpace.parse(backbone['space'])
-    if space.size == 1:
-        raise ValueError('model.backbone.space has nothing to search: every layer has a single candidate')
+def _check_trials(cfg: Config, resume: bool) -> Config:
+    """Checks a random search; returns the config of its first trial."""
+    plan = Plan.of(cfg)
+    plan.check()
+    if resume and cfg.get('work_dir'):
+        check_resumable(plan, Path(cfg.work_dir) / TRIALS_DIR)
+    return plan.trial_config(plan.drawn[0][0])
+
+
+def _check_search(cfg: Config, space: SearchSpace) -> None:
+    backbone = cfg.model.backbone
     _check_loop(cfg.train_cfg)
     settings = dict(cfg.optim_wrapper)
     name, paramwise = settings.pop('constructor', None), settings.pop('paramwise_cfg', None)
@@ -79,9 +88,7 @@ def _check_search(cfg: Config) -> SearchSpace:
             f"optim_wrapper.constructor must be 'mmnas_ext.SearchOptimWrapperConstructor' in a search, got {name!r}"
         )
     size = tuple(backbone.get('input_size', (800, 1088)))
-    target = constructor(settings, paramwise).cost_target
-    check_target(space, size, backbone.get('output_stride', 32), target)
-    return space
+    constructor(settings, paramwise).cost.prices(space, size, backbone.get('output_stride', 32))
 
 
 def _check_loop(loop: dict[str, Any]) -> None:

@@ -11,14 +11,14 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
-from mmnas_ext.archs import ArchSpec, cost
+from mmnas_ext.archs import ArchSpec
 from mmnas_ext.engine.limits import derive
 from mmnas_ext.engine.optim import find_supernet
 from mmnas_ext.registry import HOOKS
 
 DERIVED_DIR = 'derived'
 # a run's own affairs, which the second half settles anew
-_RUN_KEYS = ('derived', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
+_RUN_KEYS = ('derived', 'random_search', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
 _SNAPSHOTS = 50
 _SEARCH_CLASS = re.compile(r"'(?:mmnas_ext\.)?(SuperNet|Search\w+|DeriveHook)'")
 
@@ -121,10 +121,10 @@ class DeriveHook(Hook):
         arch = self._arch(runner)
         folder = Path(runner.work_dir) / DERIVED_DIR
         write_derived(folder, runner.cfg, arch)
-        macs, params = cost(arch, find_supernet(runner.model).input_size)
+        supernet = find_supernet(runner.model)
+        costs = runner.optim_wrapper.cost.describe(arch, supernet.input_size, supernet.output_stride)
         runner.logger.info(
-            f'found {arch.format("fna")}: {macs / 1e9:.4g} G multiply-adds, {params / 1e6:.4g} M parameters; '
-            f'written to {folder / "arch.json"} and {folder / "config.py"}'
+            f'found {arch.format("fna")}: {costs}; written to {folder / "arch.json"} and {folder / "config.py"}'
         )
 
     def _snapshot(self, runner: Any, name: str) -> None:
@@ -132,7 +132,8 @@ class DeriveHook(Hook):
         write_text(path, self._arch(runner).format('json'))
 
     def _arch(self, runner: Any) -> ArchSpec:
-        return derive(find_supernet(runner.model), runner.optim_wrapper.cost_target)
+        wrapper = runner.optim_wrapper
+        return derive(find_supernet(runner.model), wrapper.cost.target, wrapper.prices)
 
 
 def _counts_epochs(runner: Any) -> bool:

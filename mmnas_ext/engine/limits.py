@@ -1,39 +1,112 @@
-"""Cost limits of a search: what a space can reach, and the most probable network within a limit."""
+"""Cost limits of a search: by what it is priced, and the most probable network within a limit."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
-from mmnas_ext.archs import ArchSpec, Path, SearchSpace, candidate_costs, fixed_cost
+from mmnas_ext.archs import ArchSpec, LatencyTable, Path, Prices, SearchSpace, cost, price, prices
+from mmnas_ext.archs.prices import read_table, show
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.search import front
 
 
-def cost_range(space: SearchSpace, size: tuple[int, int], output_stride: int = 32) -> tuple[int, int]:
-    """Multiply-adds of the cheapest and of the dearest network of a space, stem and fixed layers included."""
-    table = [[cost.macs for cost in layer] for stage in candidate_costs(space, size, output_stride) for layer in stage]
-    fixed = fixed_cost(space, size, output_stride).macs
-    searched = [layer for layer in table if len(layer) > 1]
-    return fixed + sum(map(min, searched)), fixed + sum(map(max, searched))
+@dataclass(frozen=True)
+class CostTerm:
+    """What a search is told about cost: ``optim_wrapper.cost``.
+
+    Args:
+        weight: λ of the arch loss.
+        target: What the derived network may cost at most, in multiply-adds, parameters or milliseconds; ``None`` for no
+            limit.
+        metric: ``'macs'`` as in the paper, ``'params'`` or ``'latency'``.
+        table: Of the latency, anything that `LatencyTable.parse` reads.
+
+    Raises:
+        ValueError: An argument is out of range, or the table does not go with the metric.
+        FileNotFoundError: The table is a path that does not exist.
+    """
+
+    weight: float = 0.0
+    target: float | None = None
+    metric: str = 'macs'
+    table: LatencyTable | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float) or math.isnan(self.weight):
+            raise ValueError(f'cost.weight must be a number, got {self.weight!r}')
+        if self.weight < 0:
+            raise ValueError(f'cost.weight must not be negative, got {self.weight}')
+        try:
+            object.__setattr__(self, 'table', read_table(self.metric, self.table))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f'optim_wrapper.cost: {error}') from None
+
+    @classmethod
+    def parse(cls, cfg: Mapping[str, Any] | None) -> 'CostTerm':
+        """Reads ``dict(weight=λ, target=…, metric=…, table=…)``, all of which may be left out.
+
+        Raises:
+            ValueError: As above, or a key is unknown.
+            FileNotFoundError: As above.
+        """
+        cfg = dict(cfg or {})
+        if set(cfg) - {field.name for field in fields(cls)}:
+            raise ValueError(f'optim_wrapper.cost takes weight, target, metric and table, got {sorted(cfg)}')
+        return cls(**cfg)
+
+    def prices(self, space: SearchSpace, size: tuple[int, int], output_stride: int = 32) -> Prices:
+        """What the space costs by this metric, the limit seen to be within its reach.
+
+        Raises:
+            ValueError: No network meets the limit, or the table lacks layers of this space.
+        """
+        priced = prices(space, size, output_stride, self.metric, self.table)
+        check_target(priced, self.target, size)
+        return priced
+
+    def describe(self, arch: ArchSpec, size: tuple[int, int], output_stride: int = 32) -> str:
+        """What a network costs, in words: multiply-adds, parameters and, where that is the metric, latency."""
+        macs, params = cost(arch, size, output_stride)
+        text = f'{show("macs", macs)}, {show("params", params)}'
+        if self.metric != 'latency':
+            return text
+        try:
+            return f'{text}, {show("latency", price(arch, size, output_stride, "latency", self.table))}'
+        except ValueError:  # a seed need not be a network of the space that was measured
+            return f'{text}, latency not known: the table lacks some of its layers'
 
 
-def check_target(space: SearchSpace, size: tuple[int, int], output_stride: int, target: float | None) -> None:
-    """Raises ValueError, naming the reachable range, where no network of the space costs at most `target`."""
+def check_target(priced: Prices, target: float | None, size: tuple[int, int]) -> None:
+    """Raises ValueError, naming the reachable range, where no network costs at most `target`.
+
+    Args:
+        priced: Prices of the space.
+        target: Limit in the metric's unit, itself allowed, or ``None``.
+        size: Height and width that were priced, for the message.
+    """
     if target is None:
         return
     if isinstance(target, bool) or not isinstance(target, int | float):
-        raise ValueError(f'cost.target must be a number of multiply-adds, got {target!r}')
-    low, high = cost_range(space, size, output_stride)
+        raise ValueError(f'cost.target must be a number of {priced.unit.plain}, got {target!r}')
+    low, high = priced.range()
     if not target >= low:
         raise ValueError(
-            f'cost.target must be at least {low / 1e9:.4g} G multiply-adds, got {target / 1e9:.4g} G: '
-            f'networks of this space cost {low / 1e9:.4g} G to {high / 1e9:.4g} G at {size[0]}x{size[1]}'
+            f'cost.target must be at least {priced.show(low)}, got {priced.show(target)}: '
+            f'networks of this space cost {priced.show(low, high)} at {size[0]}x{size[1]}'
         )
 
 
-def derive_path(supernet: SuperNet, target: float | None = None) -> Path:
-    """The most probable path under softmax(alpha), of those that cost at most `target` multiply-adds.
+def derive_path(supernet: SuperNet, target: float | None = None, priced: Prices | None = None) -> Path:
+    """The most probable path under softmax(alpha), of those that cost at most `target`.
 
     Without a target that is each layer's argmax (the first of equals). With one, the product of probabilities is
     maximised exactly: minus log-probabilities and costs both add up over layers.
+
+    Args:
+        supernet: The super-network.
+        target: Limit in the unit of `priced`, itself allowed.
+        priced: Prices of its space; multiply-adds by default.
 
     Raises:
         ValueError: No path costs at most `target`; names the reachable range.
@@ -42,19 +115,21 @@ def derive_path(supernet: SuperNet, target: float | None = None) -> Path:
     if target is None:
         chosen = {name: int(layer.alpha.argmax()) for name, layer in layers.items()}
     else:
-        check_target(supernet.space, supernet.input_size, supernet.output_stride, target)
+        priced = priced or prices(supernet.space, supernet.input_size, supernet.output_stride)
+        check_target(priced, target, supernet.input_size)
         blocks = []
-        for layer in layers.values():
-            surprise = (-layer.alpha.detach().double().cpu().log_softmax(0)).tolist()
-            blocks.append(list(zip((int(m) for m in layer.macs), surprise, strict=True)))
-        # costs are whole numbers, the target need not be
-        best = front(blocks).best(math.floor(target) - supernet.fixed_cost().macs)
+        for name, costs in priced.searched().items():
+            surprise = (-layers[name].alpha.detach().double().cpu().log_softmax(0)).tolist()
+            blocks.append(list(zip(map(priced.steps, costs), surprise, strict=True)))
+        # whole steps add up exactly; beyond the dearest network a limit, possibly infinite, means nothing
+        limit = priced.steps_within(min(target, priced.range()[1]))
+        best = front(blocks).best(limit - priced.steps(priced.fixed))
         chosen = dict(zip(layers, (int(c) for c in best.choice), strict=True))
     return tuple(
         tuple(chosen.get(f'{i}.{j}', 0) for j in range(len(stage))) for i, stage in enumerate(supernet.layers())
     )
 
 
-def derive(supernet: SuperNet, target: float | None = None) -> ArchSpec:
+def derive(supernet: SuperNet, target: float | None = None, priced: Prices | None = None) -> ArchSpec:
     """The network of `derive_path`, with the batch-norm epsilon that the super-network computes with."""
-    return supernet.space.arch(derive_path(supernet, target)).replace(bn_eps=supernet.bn_eps)
+    return supernet.space.arch(derive_path(supernet, target, priced)).replace(bn_eps=supernet.bn_eps)

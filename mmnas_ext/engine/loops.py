@@ -1,4 +1,4 @@
-"""Training loops of a search: ordinary ones that alternate weight and arch steps, each on its half of the data."""
+"""Training loops: ordinary ones that alternate weight and arch steps, each on its half of the data; and one to resume."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
-from mmnas_ext.engine.batches import Batches, build_halves
+from mmnas_ext.engine.batches import Batches, build_halves, reproducible
 from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper
 from mmnas_ext.engine.seeding import reseed
 from mmnas_ext.registry import LOOPS
@@ -183,3 +183,28 @@ class SearchIterLoop(IterBasedTrainLoop):
         outputs = self.alternation.step(self._iter, data_batch)
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch, outputs=outputs)
         self._iter += 1
+
+
+@LOOPS.register_module()
+class ResumableIterLoop(IterBasedTrainLoop):
+    """`IterBasedTrainLoop` whose resumed run repeats an uninterrupted one to the bit.
+
+    MMEngine's reads on where it stopped, but crops, flips and dropout follow from the states of random generators, of
+    which no checkpoint holds any. Here batches, augmentation and dropout follow from the seed and the iteration.
+
+    Args:
+        runner: The runner.
+        dataloader: Config of the loader, or a loader.
+        max_iters: Iterations.
+        kwargs: MMEngine's ``val_begin``, ``val_interval``, ``dynamic_intervals``.
+    """
+
+    def __init__(self, runner: Any, dataloader: Any, max_iters: int, **kwargs: Any) -> None:
+        super().__init__(runner, reproducible(dataloader) if isinstance(dataloader, dict) else dataloader, max_iters,
+                         **kwargs)  # fmt: skip
+        self.dataloader_iterator = Batches(self.dataloader, runner.seed, 'train')
+
+    def run_iter(self, data_batch: Any) -> None:
+        """One ordinary training step."""
+        reseed(self.runner.seed, 'train', self._iter)
+        super().run_iter(data_batch)

@@ -9,21 +9,26 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from mmnas_ext.archs import SKIP, cost
+from mmnas_ext.archs import SKIP, Prices, prices
+from mmnas_ext.archs.prices import UNITS
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.derive import write_text
-from mmnas_ext.engine.limits import derive
+from mmnas_ext.engine.limits import derive_path
 from mmnas_ext.engine.optim import find_supernet
 from mmnas_ext.engine.plan import describe_search
 from mmnas_ext.registry import HOOKS
 
 LOG_NAME = 'search_log.jsonl'
 SPACE_NAME = 'search_space.json'
+# names of the curves by metric, whose figures are in the metric's unit
+_SCALARS = {'macs': 'gmacs', 'params': 'mparams', 'latency': 'latency_ms'}
 
 
 @HOOKS.register_module()
 class SearchMonitorHook(Hook):
-    """Logs alpha, its entropy per layer, expected and argmax multiply-adds, skips and how often each path was drawn.
+    """Logs alpha, its entropy per layer, expected and argmax cost, skips and how often each path was drawn.
+
+    Costs are multiply-adds, and parameters or milliseconds as well where the search is asked for these.
 
     Per-layer entropies are divided by the logarithm of the number of candidates: 1 is undecided, 0 decided. Records go
     to ``search_log.jsonl`` and to the Visualizer (so to TensorBoard, where its backend is configured).
@@ -66,7 +71,8 @@ class SearchMonitorHook(Hook):
                 self._drawn[name][layer.choice] += 1
         last = runner.iter + 1 == runner.max_iters
         if (self.every_n_train_iters(runner, self.interval) or last) and is_main_process():
-            record = {'iter': runner.iter + 1, 'epoch': runner.epoch, **measure(supernet), 'drawn': self._drawn}
+            measured = measure(supernet, runner.optim_wrapper.prices)
+            record = {'iter': runner.iter + 1, 'epoch': runner.epoch, **measured, 'drawn': self._drawn}
             append_line(Path(runner.work_dir) / LOG_NAME, json.dumps(record))
             runner.visualizer.add_scalars(_scalars(record), step=runner.iter + 1)
             self._check(runner, supernet, record)
@@ -109,19 +115,28 @@ class SearchMonitorHook(Hook):
             runner.logger.warning(f'iteration {runner.iter + 1}: {message}')
 
 
-def measure(supernet: SuperNet) -> dict[str, Any]:
-    """What alpha says now: probabilities and normalised entropy per layer, multiply-adds (stem included), skips."""
+def measure(supernet: SuperNet, priced: Prices | None = None) -> dict[str, Any]:
+    """What alpha says now: probabilities and normalised entropy per layer, costs (stem included), skips.
+
+    Args:
+        supernet: The super-network.
+        priced: Prices by the metric of the search: where that is not multiply-adds, its figures are given beside those.
+    """
     layers = supernet.mixed_layers()
+    macs = prices(supernet.space, supernet.input_size, supernet.output_stride)
+    path = derive_path(supernet)
+    costs = {}
     with torch.no_grad():
         probabilities = {name: layer.alpha.double().cpu().softmax(0) for name, layer in layers.items()}
-        expected = float(supernet.expected_cost()) + supernet.fixed_cost().macs
+        for each in (macs, priced or macs):
+            costs[f'expected_{each.metric}'] = float(supernet.expected_cost(each)) + each.fixed
+            costs[f'argmax_{each.metric}'] = each.path(path)
     entropy = {name: float(torch.special.entr(p).sum()) / math.log(len(p)) for name, p in probabilities.items()}
     chosen = {name: layer.tokens[int(layer.alpha.argmax())] for name, layer in layers.items()}
     return {
         'alpha': {name: [round(v, 6) for v in p.tolist()] for name, p in probabilities.items()},
         'entropy': {name: round(value, 6) for name, value in entropy.items()},
-        'expected_macs': expected,
-        'argmax_macs': cost(derive(supernet), supernet.input_size, supernet.output_stride).macs,
+        **costs,
         'skips': sum(token == SKIP for token in chosen.values()),
     }
 
@@ -139,8 +154,10 @@ def append_line(path: Path, line: str) -> None:
 def _scalars(record: dict[str, Any]) -> dict[str, float]:
     scalars = {f'search/entropy_{name}': value for name, value in record['entropy'].items()}
     scalars['search/entropy'] = sum(record['entropy'].values()) / len(record['entropy'])
-    scalars['search/expected_gmacs'] = record['expected_macs'] / 1e9
-    scalars['search/argmax_gmacs'] = record['argmax_macs'] / 1e9
+    for metric, name in _SCALARS.items():
+        for kind in ('expected', 'argmax'):
+            if f'{kind}_{metric}' in record:
+                scalars[f'search/{kind}_{name}'] = record[f'{kind}_{metric}'] / UNITS[metric].size
     scalars['search/skips'] = record['skips']
     for name, counts in record['drawn'].items():
         total = max(1, sum(counts))

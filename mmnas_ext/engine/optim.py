@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmnas_ext.backbones import SuperNet
-from mmnas_ext.engine.limits import check_target
+from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.seeding import generator
 from mmnas_ext.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
@@ -30,7 +30,8 @@ class SearchOptimWrapper(OptimWrapper):
 
     A *weight step* runs one path; its parameters alone get gradients. An *arch step* runs all candidates, mixed;
     gradients are computed for alpha alone (the authors also compute, and then drop, the weights'), and batch-norm
-    statistics stay as they are. Its loss is ``task + weight * log10(E[MAdds] / 1e9)``.
+    statistics stay as they are. Its loss is ``task + weight * log10(E[cost] / unit)``, the cost
+    that of the searched layers and the unit 1e9 multiply-adds as in the paper, 1e6 parameters or 1 ms.
 
     To the runner this wrapper is the weights' optimizer: schedulers, warm-up, learning-rate scaling and logs see
     nothing of alpha's.
@@ -39,11 +40,13 @@ class SearchOptimWrapper(OptimWrapper):
         weights: Wrapper of the weights' optimizer.
         arch: Wrapper of alpha's optimizer.
         supernet: The super-network inside the model.
-        cost_weight: λ of the arch loss.
-        cost_target: Multiply-adds that the derived network may have at most; ``None`` for no limit.
+        cost: Metric, weight and limit of the cost.
+
+    Attributes:
+        prices: Prices of the super-network's space by the cost's metric.
 
     Raises:
-        ValueError: A cost argument is negative, or no network of the space meets `cost_target`.
+        ValueError: No network of the space meets the cost's limit, or its table does not cover the space.
     """
 
     def __init__(
@@ -51,19 +54,15 @@ class SearchOptimWrapper(OptimWrapper):
         weights: OptimWrapper,
         arch: OptimWrapper,
         supernet: SuperNet,
-        cost_weight: float = 0.0,
-        cost_target: float | None = None,
+        cost: CostTerm,
     ) -> None:
-        if cost_weight < 0:
-            raise ValueError(f'cost.weight must not be negative, got {cost_weight}')
-        check_target(supernet.space, supernet.input_size, supernet.output_stride, cost_target)
+        self.prices = cost.prices(supernet.space, supernet.input_size, supernet.output_stride)
         super().__init__(weights.optimizer)
         self.wrappers = {'weights': weights, 'arch': arch}
         self._share_base_settings()
         self._model: nn.Module = supernet
         self.supernet = supernet
-        self.cost_weight = cost_weight
-        self.cost_target = cost_target
+        self.cost = cost
         self.phase = 'weights'
         self.policy = 'uniform'
         self.draw = generator('path', 0, 0)
@@ -111,7 +110,8 @@ class SearchOptimWrapper(OptimWrapper):
             NonFiniteLossError: The loss is NaN or infinite. No parameter was changed by it.
         """
         if self.phase == 'arch':
-            loss = loss + (self.cost_weight * (self.supernet.expected_cost() / 1e9).log10()).to(loss.dtype)
+            expected = self.supernet.expected_cost(self.prices) / self.prices.unit.size
+            loss = loss + (self.cost.weight * expected.log10()).to(loss.dtype)
         try:
             if not torch.isfinite(loss):
                 raise NonFiniteLossError(f'the {self.phase} step of iteration {self.iteration} gave loss {loss.item()}')
@@ -186,11 +186,12 @@ class SearchOptimWrapperConstructor:
     Args:
         optim_wrapper_cfg: ``weights`` and ``arch`` are configs of ordinary optimizer wrappers (``type``, ``optimizer``,
             ``clip_grad``, ``accumulative_counts``; ``weights`` may have a ``paramwise_cfg``); ``cost`` is
-            ``dict(weight=λ, target=…)``, target in multiply-adds or left out.
+            ``dict(weight=λ, target=…, metric='macs', table=…)``, see `CostTerm`.
         paramwise_cfg: Not taken here: it belongs into ``weights``.
 
     Raises:
-        ValueError: A key is missing or unknown, or the model has not exactly one `SuperNet`.
+        ValueError: A key is missing or unknown, the cost is none, or the model has not exactly one `SuperNet`.
+        FileNotFoundError: The cost's table does not exist.
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
@@ -204,10 +205,7 @@ class SearchOptimWrapperConstructor:
             )
         if paramwise_cfg is not None:
             raise ValueError("paramwise_cfg belongs into optim_wrapper's weights=dict(…) in a search")
-        cost = cfg.pop('cost', None) or {}
-        if set(cost) - {'weight', 'target'}:
-            raise ValueError(f'optim_wrapper.cost takes weight and target, got {sorted(cost)}')
-        self.cost_weight, self.cost_target = cost.get('weight', 0.0), cost.get('target')
+        self.cost = CostTerm.parse(cfg.pop('cost', None))
         self.cfg = cfg
 
     def __call__(self, model: nn.Module) -> SearchOptimWrapper:
@@ -220,7 +218,7 @@ class SearchOptimWrapperConstructor:
         arch_cfg.setdefault('type', 'OptimWrapper')
         optimizer = OPTIMIZERS.build(dict(arch_cfg.pop('optimizer'), params=alphas))
         arch = MM_OPTIM_WRAPPERS.build(arch_cfg, default_args=dict(optimizer=optimizer))
-        return SearchOptimWrapper(weights, arch, supernet, self.cost_weight, self.cost_target)
+        return SearchOptimWrapper(weights, arch, supernet, self.cost)
 
 
 def find_supernet(model: nn.Module) -> SuperNet:

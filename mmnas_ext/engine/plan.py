@@ -4,10 +4,10 @@ from typing import Any
 
 from mmengine.dist import get_world_size
 
-from mmnas_ext.archs import SKIP, ArchSpec, Block, SearchSpace, cost
+from mmnas_ext.archs import SKIP, ArchSpec, Block, Prices, SearchSpace, prices
 from mmnas_ext.archs.cost import effective_strides
 from mmnas_ext.backbones import SuperNet
-from mmnas_ext.engine.limits import cost_range
+from mmnas_ext.engine.limits import CostTerm
 
 _FLOAT = 4  # bytes
 # tensors that a convolution with norm and activation keeps for the backward pass: the norm's input, the activation's
@@ -20,7 +20,7 @@ def describe_search(runner: Any, supernet: SuperNet) -> str:
     loop = runner.train_loop
     alternation = loop.alternation
     size, space = supernet.input_size, supernet.space
-    low, high = cost_range(space, size, supernet.output_stride)
+    term, priced = runner.optim_wrapper.cost, runner.optim_wrapper.prices
     batch = runner.train_dataloader.batch_size or runner.train_dataloader.batch_sampler.batch_size
     weights = alternation.arch_start
     both = loop.max_iters - weights
@@ -28,10 +28,9 @@ def describe_search(runner: Any, supernet: SuperNet) -> str:
     memory = arch_step_memory(space, size, batch, supernet.output_stride, with_cp)
     lines = [
         'what this search will do:',
-        f'  space         {space.size:.3g} networks, {low / 1e9:.4g} to {high / 1e9:.4g} G multiply-adds '
-        f'at {size[0]}x{size[1]}',
-        f'  seed          {_seed_cost(supernet)}',
-        f'  limit         {_limit(runner.optim_wrapper.cost_target)}',
+        f'  space         {space.size:.3g} networks, {_ranges(supernet, priced)} at {size[0]}x{size[1]}',
+        f'  seed          {_seed_cost(supernet, term)}',
+        f'  limit         {"none" if term.target is None else f"at most {priced.show(term.target)}"}',
         f'  weights only  {weights} iterations of {batch * get_world_size()} pictures',
         f'  alternating   {both} iterations with {alternation.arch_steps(loop.max_iters)} arch steps',
         f'  memory        about {memory / 2**30:.2g} GiB for the activations of an arch step in the backbone, '
@@ -91,14 +90,15 @@ def _layer_memory(
     return kept
 
 
-def _seed_cost(supernet: SuperNet) -> str:
+def _ranges(supernet: SuperNet, priced: Prices) -> str:
+    """What the space reaches in multiply-adds, and by the metric of the search where that is another one."""
+    macs = prices(supernet.space, supernet.input_size, supernet.output_stride)
+    return ', '.join(each.show(*each.range()) for each in ((macs,) if priced.metric == 'macs' else (macs, priced)))
+
+
+def _seed_cost(supernet: SuperNet, term: CostTerm) -> str:
     init = supernet.init_cfg if isinstance(supernet.init_cfg, dict) else {}
     seed = init.get('seed')
     if not isinstance(seed, dict) or 'arch' not in seed:
         return 'none named: weights are initialised at random, or the checkpoint says which'
-    macs, params = cost(ArchSpec.parse(seed['arch']), supernet.input_size, supernet.output_stride)
-    return f'{macs / 1e9:.4g} G multiply-adds, {params / 1e6:.4g} M parameters'
-
-
-def _limit(target: float | None) -> str:
-    return 'none' if target is None else f'at most {target / 1e9:.4g} G multiply-adds'
+    return term.describe(ArchSpec.parse(seed['arch']), supernet.input_size, supernet.output_stride)

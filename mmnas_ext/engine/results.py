@@ -10,6 +10,10 @@ from mmnas_ext.engine.derive import DERIVED_DIR, write_text
 from mmnas_ext.engine.run import ADAPT_DIR
 
 RESULTS_NAME = 'results.json'
+# MMEngine's LoggerHook writes one record per interval of training and one per validation; this tells them apart
+_TRAINING = frozenset(('loss', 'lr', 'base_lr'))
+# what a validation's record holds beside metrics
+_BESIDE = frozenset(('step', 'epoch', 'iter', 'time', 'data_time', 'memory'))
 
 
 def logged_scalars(work_dir: str | Path) -> Iterator[dict[str, float]]:
@@ -26,13 +30,16 @@ def last_metrics(work_dir: str | Path) -> dict[str, float]:
     """Metrics of the last validation in a run's second half, by name; empty if there was none yet."""
     found: dict[str, float] = {}
     for record in logged_scalars(work_dir):
-        # MMEngine's metrics are written as <prefix>/<name>, losses and times are not
-        metrics = {name: value for name, value in record.items() if '/' in name and not name.startswith('search/')}
+        if not _TRAINING.isdisjoint(record):
+            continue
+        metrics = {n: value for n, value in record.items() if n not in _BESIDE and not n.startswith('search/')}
         found = metrics or found
     return found
 
 
-def result_row(title: str, work_dir: str | Path, size: tuple[int, int], names: Sequence[str]) -> dict[str, Any]:
+def result_row(
+    title: str, work_dir: str | Path, size: tuple[int, int], names: Sequence[str], output_stride: int = 32
+) -> dict[str, Any]:
     """One row of a comparison table: the trained network's costs and metrics.
 
     Args:
@@ -41,9 +48,10 @@ def result_row(title: str, work_dir: str | Path, size: tuple[int, int], names: S
         size: Height and width at which multiply-adds are counted.
         names: Metrics to keep, as MMEngine names them. One that the validation did not give is left out:
             MMDetection gives none where nothing was detected.
+        output_stride: Of the backbone, as in `cost`.
     """
     metrics = last_metrics(work_dir)
-    macs, params = cost(ArchSpec.parse(Path(work_dir, DERIVED_DIR, 'arch.json')), size)
+    macs, params = cost(ArchSpec.parse(Path(work_dir, DERIVED_DIR, 'arch.json')), size, output_stride)
     kept = {name.rpartition('/')[2]: metrics[name] for name in names if name in metrics}
     return dict(network=title, macs=macs, params=params, metrics=kept)
 

@@ -1,18 +1,17 @@
 """Both halves of a run: search, then train what was found; each goes on where it was interrupted."""
 
-import gc
 import time
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
-from mmengine.runner import Runner
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.engine.checkpoints import find_checkpoint
 from mmnas_ext.engine.derive import DERIVED_DIR, write_derived
 from mmnas_ext.engine.monitor import LOG_NAME
+from mmnas_ext.engine.random_search import TABLE_NAME, TRIALS_DIR, random_search
+from mmnas_ext.engine.training import train
 
 ADAPT_DIR = 'adapt'
 
@@ -46,7 +45,8 @@ def prepare(
         cfg.merge_from_dict(options)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(path).stem))
-    halves = [cfg, *([cfg.derived] if cfg.get('derived') else [])]
+    trial = (cfg.get('random_search') or {}).get('trial')
+    halves = [half for half in (cfg, cfg.get('derived'), trial) if half]
     if amp:
         for half in halves:
             _switch_amp(half.get('optim_wrapper') or {})
@@ -66,7 +66,7 @@ def _switch_amp(optim_wrapper: dict[str, Any]) -> None:
 
 
 def run(cfg: Config, resume: bool = False, search_only: bool = False, arch: str | None = None) -> None:
-    """Trains a config; one with ``derived=dict(…)`` is searched first.
+    """Trains a config; one with ``derived=dict(…)`` is searched first, at random if it has ``random_search=dict(…)``.
 
     Files: the search's own in ``work_dir``, what it found in ``work_dir/derived``, the training of that in
     ``work_dir/adapt``.
@@ -88,25 +88,27 @@ def run(cfg: Config, resume: bool = False, search_only: bool = False, arch: str 
     if not cfg.get('derived'):
         train(cfg, resume)
         return
-    folder = Path(cfg.work_dir) / DERIVED_DIR
+    work_dir = Path(cfg.work_dir)
+    folder = work_dir / DERIVED_DIR
     found = folder / 'config.py'
     if arch is not None:
         chosen = ArchSpec.parse(arch)  # read before the folder that it may lie in is set aside
         if is_main_process():
             if not resume:
-                _set_aside(folder)
+                _set_aside(folder, work_dir / LOG_NAME)
             write_derived(folder, cfg, chosen)
         barrier()
-    else:
-        if not (resume and found.is_file()):
-            if not resume and is_main_process():
-                _set_aside(folder)
-            train(cfg, resume)
-            barrier()
-        if search_only:
-            return
+    elif cfg.get('random_search') is not None:
+        _search_at_random(cfg, resume, folder)
+    elif not (resume and found.is_file()):
+        if not resume and is_main_process():
+            _set_aside(folder, work_dir / LOG_NAME)
+        train(cfg, resume)
+        barrier()
+    if search_only:
+        return
     adapt = Config.fromfile(found)
-    adapt.work_dir = str(Path(cfg.work_dir) / ADAPT_DIR)
+    adapt.work_dir = str(work_dir / ADAPT_DIR)
     adapt.launcher = launcher
     train(adapt, resume)
 
@@ -115,33 +117,38 @@ def check_mode(cfg: Config, search_only: bool, arch: str | None) -> None:
     """Raises ValueError where `search_only` and `arch` contradict each other or the config."""
     if not cfg.get('derived') and (search_only or arch is not None):
         raise ValueError('--search-only and --arch need a config with derived=dict(…); this one is just trained')
+    if not cfg.get('derived') and cfg.get('random_search') is not None:
+        raise ValueError(
+            'random_search=dict(…) needs derived=dict(…), which trains what it draws; this config has none'
+        )
     if search_only and arch is not None:
         raise ValueError('--search-only and --arch contradict each other')
     if arch is not None:
         ArchSpec.parse(arch)
 
 
-def train(cfg: Config, resume: bool) -> None:
-    """One ordinary training; with `resume` from the newest whole checkpoint in its work dir, if there is one."""
-    cfg = cfg.copy()
-    if (cfg.get('randomness') or {}).get('seed') is None:
-        # one that MMEngine draws is restored when the loaders are built: a resumed run would see other pictures
-        cfg.randomness = dict(cfg.get('randomness') or {}, seed=0)
-    if resume:
-        checkpoint = find_checkpoint(Path(cfg.work_dir))
-        cfg.resume, cfg.load_from = checkpoint is not None, None if checkpoint is None else str(checkpoint)
-    if cfg.get('visualizer'):
-        # visualizers of one name are one object in a process: the second half's would write into the first's folder
-        cfg.visualizer = {**cfg.visualizer, 'name': f'visualizer of {cfg.work_dir}'}
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    del runner
-    gc.collect()  # the next half needs the memory
+def _search_at_random(cfg: Config, resume: bool, folder: Path) -> None:
+    """Writes down the best network of a random search, unless it is written down there already."""
+    work_dir = folder.parent
+    found = folder / 'config.py'
+    # a network that was given by hand, whose training goes on
+    given = resume and found.is_file() and not (work_dir / TRIALS_DIR).is_dir()
+    barrier()  # all have looked before one writes
+    if given:
+        return
+    if not resume and is_main_process():
+        _set_aside(folder, work_dir / TRIALS_DIR, work_dir / TABLE_NAME)
+    best = random_search(cfg, resume)
+    if is_main_process() and not (found.is_file() and ArchSpec.parse(folder / 'arch.json') == best):
+        if resume:  # more trials have found a better one: what was trained so far is another network
+            _set_aside(folder, work_dir / ADAPT_DIR)
+        write_derived(folder, cfg, best)
+    barrier()
 
 
-def _set_aside(folder: Path) -> None:
-    """Keeps what an earlier search found in this work dir, under another name."""
+def _set_aside(*paths: Path) -> None:
+    """Keeps what an earlier search left in this work dir, under another name."""
     suffix = time.strftime('before_%Y%m%d_%H%M%S')
-    for path in (folder, folder.parent / LOG_NAME):
+    for path in paths:
         if path.exists():
             path.rename(path.with_name(f'{path.stem}_{suffix}{path.suffix}'))

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmnas_ext.archs import Block
+from mmnas_ext.ops.dilated import DilatedDepthwiseConv2d
 
 _ACT_LAYERS = {'relu6': 'ReLU6', 'swish': 'SiLU', 'relu': 'ReLU'}
 
@@ -91,6 +92,10 @@ class MBConv(BaseModule):
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
         )
+        if dilation > 1 and stride == 1:
+            conv = DilatedDepthwiseConv2d(hidden, block.kernel, dilation)
+            conv.load_state_dict(self.depthwise.conv.state_dict())  # as ConvModule has initialised it
+            self.depthwise.conv = conv
         self.se = SqueezeExcite(hidden, block.squeezed(in_channels), act_cfg) if block.se else None
         self.project = ConvModule(hidden, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
         self.drop_path = DropPath(drop_path) if drop_path and self.residual else None

@@ -20,8 +20,8 @@ def candidate_key(token: str) -> str:
 class MixedLayer(BaseModule):
     """Candidates of one layer (FNA, ICLR 2020, section 3.2): one of them, or all mixed by softmax(alpha).
 
-    Candidate norms have neither affine parameters nor running statistics: a candidate is trained by few of the
-    steps, and its statistics depend on the path before it.
+    Candidate norms have no running statistics: a candidate is trained by few of the steps, and its statistics depend
+    on the path before it. Nor have they affine parameters, unless they are asked for.
 
     Args:
         in_channels: Channels of the input.
@@ -30,9 +30,10 @@ class MixedLayer(BaseModule):
         macs: Multiply-adds of each candidate at the input size of the search.
         stride: Stride.
         dilation: Dilation of the depthwise convolutions.
-        norm_cfg: Norm, affine and running statistics are switched off here.
+        norm_cfg: Norm; running statistics are switched off here.
         act_cfg: Activation.
         with_cp: When all candidates are mixed, keep only the layer's input and recompute the rest.
+        affine: Whether the candidates' norms have weights and biases.
     """
 
     def __init__(
@@ -46,12 +47,13 @@ class MixedLayer(BaseModule):
         norm_cfg: dict[str, Any] | None = None,
         act_cfg: dict[str, Any] | None = None,
         with_cp: bool = False,
+        affine: bool = False,
     ) -> None:
         super().__init__()
         self.tokens = tuple(tokens)
         self.with_cp = with_cp
         self.choice: int | None = None
-        norm_cfg = {**(norm_cfg or dict(type='BN')), 'affine': False, 'track_running_stats': False}
+        norm_cfg = {**(norm_cfg or dict(type='BN')), 'affine': affine, 'track_running_stats': False}
         self.alpha = nn.Parameter(1e-3 * torch.randn(len(tokens)))
         self.candidates = nn.ModuleDict(
             {
@@ -71,7 +73,11 @@ class MixedLayer(BaseModule):
 
     def expected_macs(self) -> Tensor:
         """Expectation of the candidates' multiply-adds under softmax(alpha): a double scalar."""
-        return self.alpha.double().softmax(0) @ self.macs.double()
+        return self.expected(self.macs)
+
+    def expected(self, prices: Tensor) -> Tensor:
+        """Expectation of the candidates' prices ``(candidates,)`` under softmax(alpha): a double scalar."""
+        return self.alpha.double().softmax(0) @ prices.double()
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, in_channels, H, W)`` to ``(N, channels, ceil(H / stride), ceil(W / stride))``."""

@@ -63,7 +63,8 @@ class RemappedInit:
         """
         target = _described(module)
         seed = self.source if isinstance(self.source, Seed) else load_seed(self.source, self.arch)
-        state, report = remap(seed, target, **self.policies, noise=self.noise)
+        affine = bool(getattr(module, 'affine', False))
+        state, report = remap(seed, target, **self.policies, noise=self.noise, affine=affine)
         _load(module, state)
         children: Iterator[Any] = module.modules()
         for child in children:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from mmnas_ext.archs import SKIP, ArchSpec, Block, SearchSpace, SpaceStage, StageSpec
 
 Shapes = dict[str, tuple[int, ...]]
-NORM_FIELDS = ('weight', 'bias', 'running_mean', 'running_var')
 COUNTER = 'num_batches_tracked'
+AFFINE_FIELDS = ('weight', 'bias')
+NORM_FIELDS = (*AFFINE_FIELDS, 'running_mean', 'running_var', COUNTER)
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Layer:
         in_channels: Channels that enter.
         channels: Channels that leave.
         block: Kernel, expansion and squeeze-excite ratio.
-        norms: Whether its norms have tensors; those of a super-network's candidates have none.
+        norms: Which tensors its norms have; those of a super-network's candidates have none, or affine ones alone.
     """
 
     prefix: str
@@ -30,7 +31,7 @@ class Layer:
     in_channels: int
     channels: int
     block: Block
-    norms: bool = True
+    norms: tuple[str, ...] = NORM_FIELDS
 
     @property
     def hidden(self) -> int:
@@ -53,17 +54,19 @@ class Layer:
         return tensors | conv_shapes('project.', (self.channels, self.hidden, 1, 1), self.norms)
 
 
-def conv_shapes(prefix: str, weight: tuple[int, int, int, int], norms: bool = True) -> Shapes:
+def conv_shapes(prefix: str, weight: tuple[int, int, int, int], norms: tuple[str, ...] = NORM_FIELDS) -> Shapes:
     """A convolution without bias of `weight` ``(O, I, K, K)`` and the batch norm after it."""
     tensors: Shapes = {f'{prefix}conv.weight': weight}
-    if norms:
-        tensors |= {f'{prefix}bn.{field}': weight[:1] for field in NORM_FIELDS}
-        tensors[f'{prefix}bn.{COUNTER}'] = ()
-    return tensors
+    return tensors | {f'{prefix}bn.{field}': () if field == COUNTER else weight[:1] for field in norms}
 
 
-def layers(spec: ArchSpec | SearchSpace) -> Iterator[Layer]:
-    """All layers of a network, or all candidates of a space, first stage first."""
+def layers(spec: ArchSpec | SearchSpace, affine: bool = False) -> Iterator[Layer]:
+    """All layers of a network, or all candidates of a space, first stage first.
+
+    Args:
+        spec: The network or space.
+        affine: Whether the norms of a space's candidates have weights and biases.
+    """
     stages: tuple[StageSpec | SpaceStage, ...] = spec.stages
     for i, stage in enumerate(stages):
         for j, choices in enumerate(stage.layers):
@@ -77,7 +80,8 @@ def layers(spec: ArchSpec | SearchSpace) -> Iterator[Layer]:
                 if token != SKIP:
                     # module names cannot hold a dot
                     name = f'{prefix}candidates.{token.replace(".", "_")}.'
-                    yield Layer(name, i, j, in_channels, stage.channels, Block.parse(token), norms=False)
+                    norms = AFFINE_FIELDS if affine else ()
+                    yield Layer(name, i, j, in_channels, stage.channels, Block.parse(token), norms)
 
 
 def stem_shapes(spec: ArchSpec | SearchSpace) -> Shapes:

@@ -25,6 +25,7 @@ def remap(
     width: str = 'first',
     kernel: str = 'center',
     noise: float = 0.0,
+    affine: bool = False,
 ) -> tuple[dict[str, Tensor], RemapReport]:
     """Maps a seed's parameters onto a network or a super-network; the seed is left as it is.
 
@@ -47,6 +48,7 @@ def remap(
         kernel: ``center`` or ``dilated``, see `policies.kernel_positions`.
         noise: Factor of the ``kaiming_uniform`` noise in weights of channels that the seed lacks; the authors
             advise 1e-5. Without it, a convolution that is zero on both sides of a channel never learns.
+        affine: Of a super-network, map the weights and biases of its candidates' norms too (``SuperNet(affine=True)``).
 
     Returns:
         The target's state dict, new tensors throughout, and what was done to each.
@@ -69,7 +71,7 @@ def remap(
     mapping = _Mapping(seed.state_dict, kernel, noise)
     mapping.module('', '', stem_shapes(spec), {})
     theirs = {(layer.stage, layer.index): layer for layer in layers(seed.arch)}
-    for layer in layers(spec):
+    for layer in layers(spec, affine):
         index = policies.source_layer(layer.index, seed.arch.depths[layer.stage])
         _map_layer(mapping, theirs[layer.stage, index], layer, width)
     mapping.module('', '', head_shapes(spec), {})

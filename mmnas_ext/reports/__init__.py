@@ -4,6 +4,7 @@ from mmnas_ext.reports.alphas import draw_alphas
 from mmnas_ext.reports.log import Record, SearchLog, read_log
 from mmnas_ext.reports.network import draw_network
 from mmnas_ext.reports.page import write_page, write_report
+from mmnas_ext.reports.predictions import draw_predictions
 from mmnas_ext.reports.table import comparison_table, format_count
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     'comparison_table',
     'draw_alphas',
     'draw_network',
+    'draw_predictions',
     'format_count',
     'read_log',
     'write_page',

@@ -20,6 +20,8 @@ from mmnas_ext.reports.table import format_count, format_size, table_cells
 
 # The size of the paper's cost table; a work dir with results says its own.
 DEFAULT_SIZE = (800, 1088)
+PREDICTIONS_NAME = 'predictions.png'
+"""File in a work dir that the page shows if it is there."""
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1F2430; background: #FFFFFF; max-width: 1160px;
@@ -52,7 +54,8 @@ def write_page(
 
     Args:
         work_dir: Folder with ``search_log.jsonl`` and ``search_space.json``, and where they exist
-            ``derived/arch.json``, ``derived/snapshots/epoch_<n>.json`` and ``results.json``.
+            ``derived/arch.json``, ``derived/snapshots/epoch_<n>.json`` (or ``iter_<n>.json``), ``results.json`` and
+            ``predictions.png``.
         out: File to write; a relative path counts from `work_dir`.
         seed: Network to draw above the found one.
         input_size: Height and width that MAdds are given for; by default those of ``results.json``, or else 800x1088.
@@ -74,6 +77,7 @@ def write_page(
         _heading(folder, space, log),
         _found(arch, derived, seed, size, output_stride),
         _compared(results),
+        _predicted(folder),
         _moved(log, space),
         _snapshots(folder, arch, size, output_stride),
     ]
@@ -233,6 +237,13 @@ def _compared(results: dict[str, Any]) -> str:
     return f'<h2>Results</h2>\n{note}{_table(table_cells(results["rows"]))}'
 
 
+def _predicted(folder: Path) -> str:
+    path = folder / PREDICTIONS_NAME
+    if not path.is_file():
+        return ''
+    return f'<h2>Predictions</h2>\n{_image(path.read_bytes(), "Pictures, ground truth and predictions")}'
+
+
 def _moved(log: SearchLog, space: SearchSpace) -> str:
     last = log.records[-1]
     start = arch_start(log.records)
@@ -257,22 +268,25 @@ def _candidates(space: SearchSpace) -> list[tuple[str, ...]]:
 
 
 def _snapshots(folder: Path, arch: ArchSpec, size: tuple[int, int], output_stride: int) -> str:
-    """The network that each epoch would have given, for who wants an earlier one."""
+    """The network that an earlier epoch, or iteration, would have given."""
     files = {}
-    for path in (folder / 'derived' / 'snapshots').glob('epoch_*.json'):
-        match = re.fullmatch(r'epoch_(\d+)\.json', path.name)
+    unit = 'epoch'
+    for path in (folder / 'derived' / 'snapshots').glob('*.json'):
+        match = re.fullmatch(r'(epoch|iter)_(\d+)\.json', path.name)
         if match:
-            files[int(match[1])] = path
+            # a search counts one or the other
+            unit = 'epoch' if match[1] == 'epoch' else 'iteration'
+            files[int(match[2])] = path
     if not files:
         return ''
-    cells = [['epoch', 'MAdds', 'parameters', 'layers', 'network']]
-    for epoch in sorted(files):
-        snapshot = ArchSpec.parse(files[epoch].read_text(encoding='utf-8'))
+    cells = [[unit, 'MAdds', 'parameters', 'layers', 'network']]
+    for number in sorted(files):
+        snapshot = ArchSpec.parse(files[number].read_text(encoding='utf-8'))
         price = cost(snapshot, size, output_stride)
         same = ' (as found)' if snapshot == arch else ''
         layers = ' | '.join(f'{stage.channels}: {" ".join(stage.layers)}' for stage in snapshot.stages)
         counts = [format_count(price.macs), format_count(price.params), str(sum(snapshot.depths))]
-        cells.append([f'{epoch}{same}', *counts, layers])
+        cells.append([f'{number}{same}', *counts, layers])
     note = f'<p class="note">derived/snapshots, MAdds at {format_size(size)}.</p>\n'
     return f'<h2>Snapshots</h2>\n{note}{_table(cells)}'
 
@@ -286,5 +300,8 @@ def _table(cells: Sequence[Sequence[str]]) -> str:
 def _picture(figure: Figure, text: str) -> str:
     stream = BytesIO()
     figure.savefig(stream, format='png')
-    data = b64encode(stream.getvalue()).decode('ascii')
-    return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">\n'
+    return _image(stream.getvalue(), text)
+
+
+def _image(png: bytes, text: str) -> str:
+    return f'<img alt="{escape(text)}" src="data:image/png;base64,{b64encode(png).decode("ascii")}">\n'

@@ -179,3 +179,38 @@ def test_too_many_candidates_are_refused() -> None:
     many = tuple(f'k{kernel}_e{expansion}' for kernel in (3, 5, 7, 9, 11) for expansion in range(1, 90))
     with pytest.raises(ValueError, match='at most 4000 candidates in all, got 4450'):
         SearchSpace((SpaceStage(8, 8, (many,) * 10, 1),))
+
+
+@pytest.mark.parametrize(
+    ('middle', 'last', 'path'),
+    [
+        # the first layer alone, then both skip
+        (('k5_e3',), ('k7_e6',), ((0,), (1, 2, 1), (1, 1))),
+        # the second layer does not offer a second k5_e6 before the first: both stand
+        (('k3_e3', 'k5_e6', 'k5_e6'), ('k3_e6', 'k3_e6'), ((0,), (0, 1, 0), (0, 0))),
+        # either the second or the third layer could be k5_e6: the skip stands last
+        (('k3_e3', 'k5_e6'), ('k3_e6',), ((0,), (0, 1, 1), (0, 1))),
+        # of the two layers only the second offers k3_e3
+        (('k3_e3', 'k3_e3'), ('k3_e6',), ((0,), (0, 0, 1), (0, 1))),
+    ],
+)
+def test_path_of_a_network(middle: tuple[str, ...], last: tuple[str, ...], path: tuple[tuple[int, ...], ...]) -> None:
+    assert SMALL.path(_network(middle, last)) == path
+
+
+def test_path_is_found_wherever_the_skips_must_stand() -> None:
+    # k5_e6 is offered by the third layer alone: the second must skip
+    stage = SpaceStage(8, 12, (('k3_e3',), ('k7_e3', 'skip'), ('k5_e6', 'skip')), 2)
+    space = SearchSpace((SMALL.stages[0], stage))
+    network = ArchSpec((StageSpec(8, 8, ('k3_e1',), 1), StageSpec(8, 12, ('k3_e3', 'k5_e6'), 2)))
+    assert space.path(network) == ((0,), (0, 1, 0))
+
+
+def test_every_network_has_a_path_that_gives_it() -> None:
+    assert len(NETWORKS) == 2 * 5 * 4
+    assert {SMALL.arch(SMALL.path(network)) for network in NETWORKS} == NETWORKS
+
+
+def test_a_foreign_network_has_no_path() -> None:
+    with pytest.raises(ValueError, match=r'arch must be a network of this space, got .*k3_e6.*k7_e6'):
+        SMALL.path(_network(('k3_e3',), ('k3_e6', 'k7_e6')))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from mmnas_ext.archs import ArchSpec, SearchSpace, SpaceStage, StageSpec, cost
+from mmnas_ext.archs import ArchSpec, Prices, SearchSpace, SpaceStage, StageSpec, cost, prices
 from mmnas_ext.backbones import MBNet, SuperNet
 from mmnas_ext.registry import MODELS
 from tests.backbones.reference import golden, plain_supernet, traced
@@ -225,6 +225,23 @@ def test_expected_cost_and_its_gradient(net: SuperNet) -> None:
                 moved.append(expected_by_hand(values))
             slope = (moved[0] - moved[1]) / (2 * step)
             assert gradient[i].item() == pytest.approx(slope, rel=1e-4, abs=1e-2)
+
+
+def test_expected_cost_under_other_prices(net: SuperNet) -> None:
+    # softmax of ln 1, ln 2, … ln n is 1, 2, … n over n (n + 1) / 2
+    set_alphas(net, {place: [math.log(i + 1) for i in range(n)] for place, n in COUNTS.items()})
+    layers = tuple(
+        tuple(tuple(10.0 * i + j + k / 8 for k in range(len(layer))) for j, layer in enumerate(stage.layers))
+        for i, stage in enumerate(net.space.stages)
+    )
+    wanted = 0.0
+    for place, n in COUNTS.items():
+        row = layers[int(place[0])][int(place[2])]
+        wanted += sum((k + 1) * figure for k, figure in enumerate(row)) / (n * (n + 1) / 2)
+    assert net.expected_cost(Prices('latency', 99.0, layers)).item() == pytest.approx(wanted, rel=1e-6)
+    # those of multiply-adds are the ones that it has without any
+    macs = prices(net.space, net.input_size, net.output_stride)
+    assert torch.equal(net.expected_cost(macs), net.expected_cost())
 
 
 def test_cost_of_a_path_is_fixed_plus_chosen(net: SuperNet) -> None:

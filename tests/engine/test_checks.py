@@ -164,8 +164,33 @@ def test_an_arch_start_past_the_end(train_main, data):
 def test_a_cost_limit_that_nothing_meets(train_main, data):
     message = train_main(LITE0, '--cfg-options', *data, 'optim_wrapper.cost.target=1e6')
     assert message.startswith('error: cost.target must be at least 0.')
-    assert 'got 0.001 G: networks of this space cost' in message
+    assert 'got 0.001 G multiply-adds: networks of this space cost ' in message
     assert message.endswith('at 320x320')
+
+
+@pytest.mark.parametrize(('cost', 'message'), [
+    ({'metric': 'flops'}, "optim_wrapper.cost: metric must be one of ('macs', 'params', 'latency'), got 'flops'"),
+    ({'metric': 'params', 'target': 1000},
+     'cost.target must be at least 0.001388 M parameters, got 0.001 M parameters: '
+     'networks of this space cost 0.001388 to 0.00414 M parameters at 16x16'),
+    ({'metric': 'latency'}, "optim_wrapper.cost: metric='latency' needs table=…"),
+    ({'metric': 'latency', 'table': 'gone.json'}, 'latency table does not exist: gone.json'),
+])  # fmt: skip
+def test_a_cost_of_another_metric_that_cannot_be(train_main, tiny_file, cost, message):
+    answer = train_main(tiny_file(**{f'optim_wrapper.cost.{key}': value for key, value in cost.items()}))
+    assert message in answer
+    assert '\n' not in answer
+
+
+def test_a_latency_table_of_another_output_stride(train_main, tiny_file, tmp_path):
+    table = tmp_path / 'latency.json'
+    table.write_text(tiny.latency_table().format())
+    cost = {'optim_wrapper.cost': {'metric': 'latency', 'table': str(table), 'weight': 0.1}}
+    assert train_main(tiny_file(**cost))[1:] == (False, False, None)  # it is run
+    strided = {'model.backbone.space': tiny.STRIDED.format(), 'model.backbone.output_stride': 8}
+    answer = train_main(tiny_file(**cost, **strided))
+    assert answer.startswith('error: the latency table of a board lacks 3 of 9 layers, the first is k3_e3 8 -> 8, ')
+    assert answer.endswith('at input size 16 16 and output stride 8')
 
 
 def test_a_second_half_that_still_searches(train_main, tiny_file):

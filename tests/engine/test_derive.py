@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 
-from mmnas_ext.archs import ArchSpec
+from mmnas_ext.archs import ArchSpec, LatencyTable, entries
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine import DeriveHook
 from mmnas_ext.engine.derive import derived_config, write_text
@@ -55,6 +55,30 @@ def test_what_a_search_finds_is_written_down(searched):
     }  # fmt: skip
     assert cfg.model.dropout == 0.1
     assert not {'derived', 'work_dir', 'launcher', 'resume', 'load_from'} & set(cfg)
+
+
+@pytest.mark.parametrize('metric', ['macs', 'latency'])
+def test_what_is_found_is_logged_with_its_cost_at_the_output_stride_of_the_search(tmp_path, metric):
+    size, said = (64, 64), []
+    layers = entries(tiny.STRIDED, size, 8)
+    table = LatencyTable('a board', 1, tuple((layer, 0.5) for layer in layers)) if metric == 'latency' else None
+    net = {'space': tiny.STRIDED.format(), 'out_indices': (3,), 'input_size': size, 'output_stride': 8}
+    model, wrapper = tiny.build(net, tiny.optim_cfg(cost={'metric': metric, 'table': table}))
+    for alpha in model.backbone.arch_parameters():
+        alpha.data.zero_()
+    cfg = tiny.search_cfg(tmp_path)
+    logger = SimpleNamespace(info=said.append)
+    runner = SimpleNamespace(model=model, optim_wrapper=wrapper, cfg=cfg, work_dir=str(tmp_path), logger=logger)
+    DeriveHook().after_train(runner)
+    # stem and first layer at 32x32, then the first candidates: strides leave 16x16 and 8x8, and there the last layer
+    # stays, dilated
+    macs = (27 * 8 + 9 * 8 + 8 * 4) * 32**2 + 4 * 12 * 32**2 + (9 * 12 + 12 * 8) * 16**2
+    macs += (8 * 24 + 9 * 24 + 24 * 8) * 16**2 + 8 * 24 * 16**2 + (9 * 24 + 24 * 8) * 8**2
+    macs += (8 * 24 + 9 * 24 + 24 * 8) * 8**2
+    (text,) = said
+    assert f': {macs / 1e9:.4g} G multiply-adds, ' in text
+    # stem and five layers
+    assert ('M parameters, 3 ms; written to' in text) == (metric == 'latency')
 
 
 def test_a_snapshot_of_every_epoch_can_be_trained(searched, tmp_path):

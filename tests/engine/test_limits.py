@@ -2,17 +2,29 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 
-from mmnas_ext.archs import SearchSpace, SpaceStage
+from mmnas_ext.archs import LatencyTable, SearchSpace, SpaceStage, cost, entries, price, prices
 from mmnas_ext.backbones import SuperNet
-from mmnas_ext.engine.limits import check_target, cost_range, derive, derive_path
+from mmnas_ext.engine.limits import CostTerm, check_target, derive, derive_path
 from tests.engine import tiny
 
-LOW = tiny.MACS['fixed'] + sum(min(tiny.MACS[name]) for name in ('1.0', '1.1', '2.0'))
-HIGH = tiny.MACS['fixed'] + sum(max(tiny.MACS[name]) for name in ('1.0', '1.1', '2.0'))
+NAMES = ('1.0', '1.1', '2.0')
+TABLES = {'macs': tiny.MACS, 'params': tiny.PARAMS, 'latency': tiny.LATENCY}
+# what is 1 of the metric's smallest steps
+STEPS = {'macs': Fraction(1), 'params': Fraction(1), 'latency': Fraction(1, 10**6)}
+
+
+def priced_by(metric):
+    return prices(tiny.SPACE, tiny.SIZE, 32, metric, tiny.latency_table() if metric == 'latency' else None)
+
+
+def exact(figure):
+    """The decimal that was written, not the float nearest to it."""
+    return Fraction(str(figure))
 
 
 def supernet(seed, scale=1.0):
@@ -23,41 +35,61 @@ def supernet(seed, scale=1.0):
     return built
 
 
-def tried(built):
-    """Every path with its cost and probability, from the hand-made table."""
+def tried(built, metric='macs'):
+    """Every path with its cost and probability, from the hand-made tables."""
     found = []
+    table = TABLES[metric]
     probabilities = [alpha.detach().double().softmax(0).tolist() for alpha in built.arch_parameters()]
     for choice in itertools.product(*(range(len(p)) for p in probabilities)):
-        macs = sum(tiny.MACS[name][c] for name, c in zip(('1.0', '1.1', '2.0'), choice, strict=True))
+        figure = exact(table['fixed']) + sum(exact(table[name][c]) for name, c in zip(NAMES, choice, strict=True))
         path = ((0,), choice[:2], choice[2:])
-        found.append(
-            (path, tiny.MACS['fixed'] + macs, math.prod(p[c] for p, c in zip(probabilities, choice, strict=True)))
-        )
+        found.append((path, figure, math.prod(p[c] for p, c in zip(probabilities, choice, strict=True))))
     return found
 
 
-def test_the_range_of_costs_is_that_of_the_table():
-    assert cost_range(tiny.SPACE, tiny.SIZE) == (LOW, HIGH) == (36416, 77120)
+@pytest.mark.parametrize(
+    ('metric', 'low', 'high'), [('macs', 36416, 77120), ('params', 1388, 4140), ('latency', 1.9, 13.1)]
+)
+def test_the_range_of_costs_is_that_of_the_table(metric, low, high):
+    table = TABLES[metric]
+    assert exact(low) == exact(table['fixed']) + sum(exact(min(table[name])) for name in NAMES)
+    assert exact(high) == exact(table['fixed']) + sum(exact(max(table[name])) for name in NAMES)
+    assert priced_by(metric).range() == (low, high)
 
 
+@pytest.mark.parametrize('metric', ['macs', 'params', 'latency'])
 @pytest.mark.parametrize('seed', range(5))
-def test_a_limit_gives_the_most_probable_path_that_meets_it(seed):
+def test_a_limit_gives_the_most_probable_path_that_meets_it(seed, metric):
     built = supernet(seed)
-    paths = tried(built)
+    paths = tried(built, metric)
     assert len(paths) == 12
-    for limit in sorted({macs for _, macs, _ in paths}):
-        for target in (limit, limit + 0.5):
-            best = max((p for p in paths if p[1] <= target), key=lambda p: p[2])
-            assert derive_path(built, target) == best[0]
-            assert derive(built, target) == tiny.SPACE.arch(best[0]).replace(bn_eps=1e-5)
+    limits = sorted({figure for _, figure, _ in paths})
+    assert len(limits) > 6
+    for limit in limits:
+        # the figure itself as a user would write it, a little more, and as little less as makes it too small
+        for target, reached in ((limit, True), (limit + STEPS[metric] / 2, True), (limit - STEPS[metric] / 2, False)):
+            fitting = [p for p in paths if (p[1] <= limit if reached else p[1] < limit)]
+            if fitting:
+                best = max(fitting, key=lambda p: p[2])
+                assert derive_path(built, float(target), priced_by(metric)) == best[0]
+                assert derive(built, float(target), priced_by(metric)) == tiny.SPACE.arch(best[0]).replace(bn_eps=1e-5)
 
 
-def test_a_limit_that_binds_changes_the_network():
+def test_without_prices_a_limit_is_in_multiply_adds():
+    built = supernet(0)
+    limit = sorted(figure for _, figure, _ in tried(built))[4]
+    wanted = max((p for p in tried(built) if p[1] <= limit), key=lambda p: p[2])[0]
+    assert derive_path(built, int(limit)) == wanted
+
+
+@pytest.mark.parametrize('metric', ['macs', 'params', 'latency'])
+def test_a_limit_that_binds_changes_the_network(metric):
     built = supernet(0)
     free = derive_path(built)
-    costs = {path: macs for path, macs, _ in tried(built)}
-    assert derive_path(built, costs[free]) == free
-    assert costs[derive_path(built, costs[free] - 1)] < costs[free]
+    costs = {path: figure for path, figure, _ in tried(built, metric)}
+    limit = costs[free]
+    assert derive_path(built, float(limit), priced_by(metric)) == free
+    assert costs[derive_path(built, float(limit - STEPS[metric]), priced_by(metric))] < limit
 
 
 def test_without_a_limit_every_layer_takes_its_largest_alpha():
@@ -68,21 +100,87 @@ def test_without_a_limit_every_layer_takes_its_largest_alpha():
     assert derive_path(built) == ((0,), (0, 0), (0,))  # the first of equals
 
 
-@pytest.mark.parametrize('target', [LOW - 1, 0, math.nan])
-def test_a_limit_out_of_reach_names_the_range(target):
+@pytest.mark.parametrize(('metric', 'shown', 'targets'), [
+    ('macs', ('3.642e-05', '7.712e-05', ' G multiply-adds'), (36415, 0, math.nan)),
+    ('params', ('0.001388', '0.00414', ' M parameters'), (1387, 1387.5, -1)),
+    ('latency', ('1.9', '13.1', ' ms'), (1.8999999, 1.899, 0)),
+])  # fmt: skip
+def test_a_limit_out_of_reach_names_the_range(metric, shown, targets):
+    low, high, unit = shown
     message = (
-        r'cost.target must be at least 3.642e-05 G multiply-adds, got .* G: '
-        r'networks of this space cost 3.642e-05 G to 7.712e-05 G at 16x16'
+        f'cost.target must be at least {low}{unit}, got .*{unit}: '
+        f'networks of this space cost {low} to {high}{unit} at 16x16'
     )
-    with pytest.raises(ValueError, match=message):
-        check_target(tiny.SPACE, tiny.SIZE, 32, target)
-    with pytest.raises(ValueError, match=message):
-        derive_path(supernet(0), target)
+    for target in targets:
+        with pytest.raises(ValueError, match=message):
+            check_target(priced_by(metric), target, tiny.SIZE)
+        with pytest.raises(ValueError, match=message):
+            derive_path(supernet(0), target, priced_by(metric))
+        term = CostTerm(0.1, target, metric, tiny.latency_table() if metric == 'latency' else None)
+        with pytest.raises(ValueError, match=message):
+            term.prices(tiny.SPACE, tiny.SIZE)
 
 
-@pytest.mark.parametrize('target', [None, LOW, float(LOW), HIGH, 1e12])
-def test_a_limit_within_reach_is_accepted(target):
-    check_target(tiny.SPACE, tiny.SIZE, 32, target)
+@pytest.mark.parametrize(
+    ('metric', 'targets'),
+    [('macs', (None, 36416, 36416.0, 77120, 1e12)), ('params', (None, 1388, 1e9)), ('latency', (None, 1.9, 2, 1e6))],
+)
+def test_a_limit_within_reach_is_accepted(metric, targets):
+    for target in targets:
+        check_target(priced_by(metric), target, tiny.SIZE)
+
+
+@pytest.mark.parametrize('target', [77120, 1e300, math.inf])
+def test_a_limit_that_all_meet_is_none(target):
+    built = supernet(1)
+    assert derive_path(built, target) == derive_path(built)
+
+
+@pytest.mark.parametrize(
+    ('metric', 'unit'), [('macs', 'multiply-adds'), ('params', 'parameters'), ('latency', 'milliseconds')]
+)
+@pytest.mark.parametrize('target', ['small', True, [1]])
+def test_a_limit_is_a_number(metric, unit, target):
+    with pytest.raises(ValueError, match=rf'cost.target must be a number of {unit}, got '):
+        check_target(priced_by(metric), target, tiny.SIZE)
+
+
+def test_a_cost_term_reads_what_a_config_says():
+    assert CostTerm.parse(None) == CostTerm(0.0, None, 'macs', None)
+    given = {'weight': 0.2, 'target': 5.0, 'metric': 'latency', 'table': tiny.latency_table().format()}
+    kept = dict(given)
+    assert CostTerm.parse(given) == CostTerm(0.2, 5.0, 'latency', tiny.latency_table())
+    assert given == kept
+
+
+def test_a_cost_term_prices_by_its_metric():
+    assert CostTerm(metric='params').prices(tiny.SPACE, tiny.SIZE) == priced_by('params')
+    latency = CostTerm(metric='latency', table=tiny.latency_table(), target=1.9)
+    assert latency.prices(tiny.SPACE, tiny.SIZE).layers[1] == ((1.4, 0.7), (0.9, 3.3, 0.0))
+    with pytest.raises(ValueError, match=r'lacks 3 of 9 layers.*output stride 8'):
+        CostTerm(metric='latency', table=tiny.latency_table()).prices(tiny.STRIDED, tiny.SIZE, 8)
+
+
+def test_a_cost_in_words_has_the_metric_where_it_is_another():
+    arch = tiny.SPACE.arch(((0,), (1, 2), (1,)))
+    macs = tiny.MACS['fixed'] + tiny.MACS['1.0'][1] + tiny.MACS['2.0'][1]
+    params = tiny.PARAMS['fixed'] + tiny.PARAMS['1.0'][1] + tiny.PARAMS['2.0'][1]
+    words = f'{macs / 1e9:.4g} G multiply-adds, {params / 1e6:.4g} M parameters'
+    assert CostTerm().describe(arch, tiny.SIZE) == words
+    assert CostTerm(metric='params').describe(arch, tiny.SIZE) == words
+    latency = CostTerm(metric='latency', table=tiny.latency_table())
+    assert latency.describe(arch, tiny.SIZE) == f'{words}, 9.1 ms'
+    assert latency.describe(arch, (32, 32)).endswith('latency not known: the table lacks some of its layers')
+
+
+def test_the_output_stride_counts_in_words():
+    arch = tiny.STRIDED.arch(((0,), (0, 0), (0,), (0,)))
+    by_stride = {stride: cost(arch, (64, 64), stride).macs for stride in (8, 32)}
+    # stem 32x32, then 16x16 and 8x8; the last stage makes 4x4 of it, or keeps it
+    last = 9 * 24 + 24 * 8
+    assert by_stride[8] - by_stride[32] == last * (64 - 16)
+    for stride, macs in by_stride.items():
+        assert CostTerm().describe(arch, (64, 64), stride).startswith(f'{macs / 1e9:.4g} G multiply-adds')
 
 
 def test_the_output_stride_counts():
@@ -91,13 +189,38 @@ def test_the_output_stride_counts():
     sizes = [16, 8, 8, 8]
     low = 27 * 8 * 32**2 + sum((9 * 8 + 64) * s * s for s in sizes)
     high = 27 * 8 * 32**2 + sum((25 * 8 + 64) * s * s for s in sizes)
-    assert cost_range(SearchSpace(stages), (64, 64), 8) == (low, high)
+    assert prices(SearchSpace(stages), (64, 64), 8).range() == (low, high)
 
 
-def test_a_space_of_full_size_is_solved_in_time():
+def made_up(geometry):
+    """Milliseconds with six decimals, different for every geometry."""
+    return (
+        0.05 + (sum(ord(c) for c in geometry.token) * 7919 + geometry.channels * 104729 + geometry.height) % 9973 / 1e4
+    )
+
+
+@pytest.mark.parametrize('metric', ['macs', 'params', 'latency'])
+def test_a_space_of_full_size_is_solved_in_time(metric):
     built = SuperNet('fna_det')
-    low, high = cost_range(built.space, built.input_size)
+    table = None
+    if metric == 'latency':
+        layers = entries(built.space, built.input_size)
+        table = LatencyTable('a board', 1, tuple((g, made_up(g)) for g in layers))
+    priced = prices(built.space, built.input_size, 32, metric, table)
+    low, high = priced.range()
     target = (low + high) / 2
-    path = derive_path(built, target)
-    macs = {name: layer.macs for name, layer in built.mixed_layers().items()}
-    assert sum(int(macs[name][path[int(name[0])][int(name[2])]]) for name in macs) + built.fixed_cost().macs <= target
+    path = derive_path(built, target, priced)
+    # priced anew, as a network
+    found = price(built.space.arch(path), built.input_size, 32, metric, table)
+    assert low < found <= target
+    # no single layer could take a more probable candidate and stay within
+    better = 0
+    for name, layer in built.mixed_layers().items():
+        i, j = map(int, name.split('.'))
+        for other in range(len(layer.tokens)):
+            if layer.alpha[other] > layer.alpha[path[i][j]]:
+                changed = [list(choices) for choices in path]
+                changed[i][j] = other
+                assert priced.path(changed) > target
+                better += 1
+    assert better > 5

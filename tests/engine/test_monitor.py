@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mmnas_ext.archs import SearchSpace
 from mmnas_ext.engine import SearchMonitorHook
 from mmnas_ext.engine.derive import write_text
+from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import Alternation
 from mmnas_ext.engine.monitor import append_line, measure
 from mmnas_ext.engine.results import last_metrics
@@ -50,6 +51,35 @@ def test_entropy_is_one_where_all_are_equal_and_skips_are_counted():
     assert record['argmax_macs'] == tiny.MACS['fixed'] + tiny.MACS['1.0'][0] + 0 + tiny.MACS['2.0'][0]
 
 
+@pytest.mark.parametrize('metric', ['params', 'latency'])
+def test_another_metric_is_recorded_beside_multiply_adds(tmp_path, metric):
+    net = supernet([0.0, math.log(3)], [math.log(2), 0.0, 0.0], [60.0, -60.0])
+    table = {'params': tiny.PARAMS, 'latency': tiny.LATENCY}[metric]
+    cost = CostTerm(metric=metric, table=tiny.latency_table() if metric == 'latency' else None)
+    hook, runner = monitored(tmp_path, net, cost=cost, interval=1)
+    iterate(hook, runner, 1)
+    (record,) = [json.loads(line) for line in (tmp_path / 'search_log.jsonl').read_text().splitlines()]
+    a, b, c = (table[name] for name in ('1.0', '1.1', '2.0'))
+    expected = table['fixed'] + 0.25 * a[0] + 0.75 * a[1] + 0.5 * b[0] + 0.25 * b[1] + c[0]
+    assert record[f'expected_{metric}'] == pytest.approx(expected, rel=1e-6)
+    assert record[f'argmax_{metric}'] == table['fixed'] + a[1] + b[0] + c[0]
+    assert record['argmax_macs'] == tiny.MACS['fixed'] + tiny.MACS['1.0'][1] + tiny.MACS['1.1'][0] + tiny.MACS['2.0'][0]
+    name, unit = {'params': ('mparams', 1e6), 'latency': ('latency_ms', 1)}[metric]
+    scalars = runner.shown[-1][1]
+    assert scalars[f'search/expected_{name}'] == pytest.approx(expected / unit)
+    assert scalars[f'search/argmax_{name}'] == pytest.approx(record[f'argmax_{metric}'] / unit)
+    assert scalars['search/argmax_gmacs'] == record['argmax_macs'] / 1e9
+    # the report reads these records as any other
+    assert read_log(tmp_path).records[0].argmax_macs == record['argmax_macs']
+
+
+def test_multiply_adds_alone_add_no_other_figures():
+    net = supernet([0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0])
+    record = measure(net, CostTerm().prices(net.space, net.input_size))
+    costs = [name for name in record if name.startswith(('expected', 'argmax'))]
+    assert costs == ['expected_macs', 'argmax_macs']
+
+
 class Messages(logging.Handler):
     def __init__(self):
         super().__init__()
@@ -59,12 +89,13 @@ class Messages(logging.Handler):
         self.lines.append((record.levelname, record.getMessage()))
 
 
-def monitored(tmp_path, net, arch_start=0, max_iters=20, **settings):
+def monitored(tmp_path, net, arch_start=0, max_iters=20, cost=None, **settings):
     """A hook, and a runner that it watches without training anything."""
     logger = logging.getLogger(f'monitor {tmp_path.name}')
     logger.setLevel(logging.INFO)
     logger.handlers = [Messages()]
     shown = []
+    cost = cost or CostTerm()
     runner = SimpleNamespace(
         model=net,
         iter=0,
@@ -74,7 +105,7 @@ def monitored(tmp_path, net, arch_start=0, max_iters=20, **settings):
         logger=logger,
         train_loop=SimpleNamespace(alternation=Alternation(None, None, arch_start, 1), iter=0, max_iters=max_iters),
         train_dataloader=SimpleNamespace(batch_size=2),
-        optim_wrapper=SimpleNamespace(cost_target=None),
+        optim_wrapper=SimpleNamespace(cost=cost, prices=cost.prices(net.space, net.input_size)),
         visualizer=SimpleNamespace(add_scalars=lambda scalars, step: shown.append((step, scalars))),
         shown=shown,
         lines=logger.handlers[0].lines,

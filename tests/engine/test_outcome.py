@@ -37,10 +37,36 @@ def test_a_run_without_a_validation_has_no_metrics(tmp_path):
     assert last_metrics(tmp_path) == {}
 
 
+def test_metrics_without_a_prefix_are_told_from_losses(tmp_path):
+    """The records of a segmentation, as MMEngine's LoggerHook writes them."""
+    training = {'lr': 0.01, 'base_lr': 0.01, 'data_time': 0.1, 'loss': 1.5, 'decode.acc_seg': 80.0, 'time': 0.5,
+                'epoch': 1, 'iter': 10, 'memory': 900, 'step': 10}  # fmt: skip
+    validation = {'aAcc': 91.5, 'mIoU': 61.25, 'mAcc': 70.0, 'data_time': 0.1, 'time': 0.2, 'step': 10}
+    write_scalars(tmp_path, '20260101_000000', [training, validation, {**training, 'step': 20}])
+    assert last_metrics(tmp_path) == {'aAcc': 91.5, 'mIoU': 61.25, 'mAcc': 70.0}
+    write_scalars(tmp_path, '20260102_000000', [{'search/entropy': 0.5, 'step': 3}, {'lr': 0.01, 'step': 21}])
+    assert last_metrics(tmp_path) == {'aAcc': 91.5, 'mIoU': 61.25, 'mAcc': 70.0}
+
+
 def test_result_row_prices_the_trained_network(finished):
     row = result_row('found', finished, (800, 1088), ['coco/bbox_mAP'])
     # the authors' own figures of this network
     assert row == dict(network='found', macs=4823403200, params=2055712, metrics={'bbox_mAP': 0.25})
+
+
+def test_result_row_prices_at_the_output_stride(finished):
+    rows = [result_row('found', finished, (800, 1088), ['mIoU'], stride) for stride in (32, 16)]
+    # the last five layers, whose input is twice as high and wide: 160 channels, and 96 -> 160 that no longer shrinks
+    assert rows[0]['macs'] == 4823403200
+    layers = [(96, 160, 7, 6), (160, 160, 7, 6), (160, 160, 7, 3), (160, 160, 7, 6), (160, 320, 7, 6)]
+    fine, coarse = 50 * 68, 25 * 34
+    added = 0
+    for number, (channels, after, kernel, expansion) in enumerate(layers):
+        hidden = channels * expansion
+        rest = hidden * kernel**2 + hidden * after
+        # the first one's expansion had the fine resolution before
+        added += (rest if number == 0 else rest + channels * hidden) * (fine - coarse)
+    assert rows[1]['macs'] - rows[0]['macs'] == added
 
 
 def test_a_metric_that_was_not_given_is_left_out(finished):

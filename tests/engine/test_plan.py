@@ -7,6 +7,7 @@ import torch
 
 from mmnas_ext.archs import SearchSpace, SpaceStage
 from mmnas_ext.backbones import SuperNet
+from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import Alternation
 from mmnas_ext.engine.plan import arch_step_memory, describe_search
 from tests.engine import tiny
@@ -23,12 +24,13 @@ WIDER = SearchSpace(
 FIRST_SEARCHED = SearchSpace((SpaceStage(16, 16, (('k3_e1', 'k5_e1'), ('k3_e6', 'k5_e6', 'skip')), 1),))
 
 
-def described(cost_target=None, iteration=0, init_cfg=None, with_cp=False):
-    net = SuperNet(tiny.SPACE, out_indices=(2,), input_size=(800, 1088), init_cfg=init_cfg, with_cp=with_cp)
+def described(iteration=0, init_cfg=None, with_cp=False, size=(800, 1088), **cost):
+    net = SuperNet(tiny.SPACE, out_indices=(2,), input_size=size, init_cfg=init_cfg, with_cp=with_cp)
+    term = CostTerm(**cost)
     runner = SimpleNamespace(
         train_loop=SimpleNamespace(alternation=Alternation(None, None, 300, 5), max_iters=1000, iter=iteration),
         train_dataloader=SimpleNamespace(batch_size=None, batch_sampler=SimpleNamespace(batch_size=4)),
-        optim_wrapper=SimpleNamespace(cost_target=cost_target),
+        optim_wrapper=SimpleNamespace(cost=term, prices=term.prices(net.space, size)),
     )
     return describe_search(runner, net)
 
@@ -54,13 +56,40 @@ def test_the_plan_states_what_follows_by_hand(monkeypatch):
 
 def test_the_plan_states_limit_seed_and_what_is_done():
     seed = {'arch': 'mobilenet_v2', 'checkpoint': 'torchvision://mobilenet_v2'}
-    text = described(3e9, 400, {'type': 'mmnas_ext.Remapped', 'seed': seed}, with_cp=True)
+    text = described(400, {'type': 'mmnas_ext.Remapped', 'seed': seed}, with_cp=True, target=3e9)
     assert 'limit         at most 3 G multiply-adds' in text
     # stem and stages of MobileNetV2 as torchvision builds it: 3.505 M less classifier (1.281 M) and head (0.412 M)
     assert 'G multiply-adds, 1.812 M parameters' in text
     assert 'resumed       400 of 1000 iterations are done' in text
     gib = arch_step_memory(tiny.SPACE, (800, 1088), 4, with_cp=True) / 2**30
     assert f'memory        about {gib:.2g} GiB' in text
+
+
+def test_the_plan_of_another_metric_states_its_figures_and_multiply_adds():
+    # by hand: stem 216 + 16; k3_e1 of 8 to 4 channels; then the cheapest and the dearest candidates
+    text = described(metric='params', target=2500)
+    low, high = tiny.PARAMS['fixed'], tiny.PARAMS['fixed']
+    for name in ('1.0', '1.1', '2.0'):
+        low, high = low + min(tiny.PARAMS[name]), high + max(tiny.PARAMS[name])
+    assert f'G multiply-adds, {low / 1e6:.4g} to {high / 1e6:.4g} M parameters at 800x1088' in text
+    assert 'limit         at most 0.0025 M parameters' in text
+
+
+def test_the_plan_of_latency_prices_a_seed_that_the_table_covers():
+    inside = tiny.SPACE.arch(((0,), (1, 2), (1,))).format()
+    text = described(
+        init_cfg={'type': 'mmnas_ext.Remapped', 'seed': {'arch': inside, 'checkpoint': 'none.pth'}},
+        size=tiny.SIZE, metric='latency', table=tiny.latency_table(), target=9.1,
+    )  # fmt: skip
+    assert 'G multiply-adds, 1.9 to 13.1 ms at 16x16' in text
+    assert 'M parameters, 9.1 ms\n' in text  # 0.1 + 0.2 + 0.7 + 0 + 8.1
+    assert 'limit         at most 9.1 ms' in text
+    outside = {'arch': 'mobilenet_v2', 'checkpoint': 'torchvision://mobilenet_v2'}
+    text = described(
+        init_cfg={'type': 'mmnas_ext.Remapped', 'seed': outside},
+        size=tiny.SIZE, metric='latency', table=tiny.latency_table(),
+    )  # fmt: skip
+    assert '1.812 M parameters, latency not known: the table lacks some of its layers' in text
 
 
 def saved_bytes(modules, run):

@@ -5,17 +5,16 @@ import os
 import random
 import signal
 import time
-from collections.abc import Mapping
 
 import numpy as np
 import pytest
 import torch
-from mmengine.runner import CheckpointLoader
 
 from mmnas_ext.engine.checkpoints import find_checkpoint
 from mmnas_ext.engine.run import run, train
 from mmnas_ext.reports.log import read_log
 from tests.engine import processes, tiny
+from tests.engine.kept import differences, last_checkpoint, loaded
 
 ACCUMULATE = {'optim_wrapper.weights.accumulative_counts': 3, 'optim_wrapper.arch.accumulative_counts': 2}
 INSIDE_EPOCHS = {'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 2}
@@ -47,31 +46,6 @@ def one_run(work_dir, variant, resume=False, kill=''):
     code = processes.finish(process, log)
     assert code in (0, -signal.SIGKILL), log.read_text()[-3000:]
     return code
-
-
-def loaded(path):
-    return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-
-
-def last_checkpoint(work_dir):
-    found = find_checkpoint(work_dir)
-    kept = loaded(found)
-    wanted = ('state_dict', 'optimizer', 'param_schedulers', 'search_monitor')
-    return found.name, {key: kept[key] for key in wanted if key in kept}
-
-
-def differences(a, b, where=''):
-    """Where two nested values differ, floats and tensors compared by their bits."""
-    if isinstance(a, Mapping):
-        if a.keys() != b.keys():
-            return [f'{where}: keys {sorted(map(str, a.keys() ^ b.keys()))}']
-        return [d for key in a for d in differences(a[key], b[key], f'{where}/{key}')]
-    if isinstance(a, (list, tuple)):
-        if len(a) != len(b):
-            return [f'{where}: lengths {len(a)} and {len(b)}']
-        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f'{where}/{i}')]
-    same = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-    return [] if same else [where]
 
 
 def assert_same(work_dir, reference):

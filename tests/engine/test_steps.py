@@ -1,6 +1,7 @@
 """What one step changes, and by how much: every expected gradient comes from a plain step written out here."""
 
 import copy
+import json
 import math
 import warnings
 
@@ -48,12 +49,12 @@ def step(model, wrapper, phase, batch=None, iteration=0, policy='uniform', seed=
     return model.train_step(batch or tiny.batch(), optim_wrapper=wrapper)
 
 
-def expected_macs(alphas):
-    """The table of `tiny`, weighted by softmax, in plain floats."""
+def expected_cost(alphas, table):
+    """A table of `tiny`, weighted by softmax, in plain floats."""
     total = 0.0
     for name, alpha in alphas.items():
         powers = [math.exp(value) for value in alpha]
-        total += sum(p * m for p, m in zip(powers, tiny.MACS[name], strict=True)) / sum(powers)
+        total += sum(p * m for p, m in zip(powers, table[name], strict=True)) / sum(powers)
     return total
 
 
@@ -172,12 +173,16 @@ def test_a_weight_step_trains_the_loss_of_the_drawn_path():
         torch.testing.assert_close(got[name], gradient)
 
 
-def test_the_cost_term_has_the_gradient_of_its_formula():
+@pytest.mark.parametrize(('metric', 'table', 'unit'), [
+    ('macs', tiny.MACS, 1e9), ('params', tiny.PARAMS, 1e6), ('latency', tiny.LATENCY, 1.0),
+])  # fmt: skip
+def test_the_cost_term_has_the_gradient_of_its_formula(metric, table, unit):
     weight, width = 0.3, 1e-4
+    cost = {'metric': metric, 'table': tiny.latency_table() if metric == 'latency' else None}
     batch = tiny.batch()
     with_cost = plain = None
     for factor in (0.0, weight):
-        model, wrapper = tiny.build(optim=tiny.optim_cfg(cost={'weight': factor}))
+        model, wrapper = tiny.build(optim=tiny.optim_cfg(cost={'weight': factor, **cost}))
         alphas = alphas_of(model)
         gradients = recorded(model, lambda m=model, w=wrapper: step(m, w, 'arch', batch))
         plain, with_cost = with_cost, gradients
@@ -186,11 +191,30 @@ def test_the_cost_term_has_the_gradient_of_its_formula():
             shifted = [
                 {**alphas, layer: [*alpha[:index], alpha[index] + d, *alpha[index + 1 :]]} for d in (width, -width)
             ]
-            up, down = (weight * math.log10(expected_macs(a) / 1e9) for a in shifted)
+            up, down = (weight * math.log10(expected_cost(a, table) / unit) for a in shifted)
             wanted = (up - down) / (2 * width)
             got = with_cost[f'backbone.stages.{layer}.alpha'][index] - plain[f'backbone.stages.{layer}.alpha'][index]
             assert abs(wanted) > 1e-5
             assert float(got) == pytest.approx(wanted, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize('given', [{}, {'metric': 'macs'}, {'metric': 'macs', 'table': None}])
+def test_multiply_adds_are_the_default_to_the_bit(given):
+    model, wrapper = tiny.build(optim=tiny.optim_cfg(cost={'weight': COST_WEIGHT, **given}))
+    reference, _ = tiny.build()
+    reference.backbone.set_path(None)
+    task = reference(**tiny.batch(), mode='loss')['loss_square']
+    macs = torch.stack(
+        [
+            layer.alpha.double().softmax(0) @ torch.tensor(tiny.MACS[name], dtype=torch.float64)
+            for name, layer in reference.backbone.mixed_layers().items()
+        ]
+    ).sum()
+    (task + (COST_WEIGHT * (macs / 1e9).log10()).to(task.dtype)).backward()
+    got = recorded(model, lambda: step(model, wrapper, 'arch'))
+    wanted = {name: p.grad for name, p in reference.named_parameters() if name.endswith('alpha')}
+    assert got.keys() == wanted.keys()
+    assert all(torch.equal(got[name], gradient) for name, gradient in wanted.items())
 
 
 @pytest.mark.parametrize('phase', ['arch', 'weights'])
@@ -345,9 +369,32 @@ def test_the_two_optimizers_share_out_all_parameters():
     [
         ({'lr': 1}, r"missing \[\], unknown \['lr'\]"),
         ({'arch': None}, r"missing \['arch'\], unknown \[\]"),
-        ({'cost': {'wieght': 1}}, r"optim_wrapper.cost takes weight and target, got \['wieght'\]"),
+        ({'cost': {'wieght': 1}}, r"optim_wrapper.cost takes weight, target, metric and table, got \['wieght'\]"),
         ({'cost': {'weight': -1}}, r'cost.weight must not be negative, got -1'),
+        ({'cost': {'weight': '1'}}, r"cost.weight must be a number, got '1'"),
+        ({'cost': {'weight': math.nan}}, r'cost.weight must be a number, got nan'),
         ({'cost': {'target': 5}}, r'cost.target must be at least 3.642e-05 G multiply-adds, got 5e-09 G'),
+        (
+            {'cost': {'metric': 'flops'}},
+            r"optim_wrapper.cost: metric must be one of \('macs', 'params', 'latency'\), got 'flops'",
+        ),
+        (
+            {'cost': {'metric': 'latency'}},
+            r"optim_wrapper.cost: metric='latency' needs table=…, what tools/measure_latency.py wrote, got none",
+        ),
+        (
+            {'cost': {'metric': 'params', 'table': 'latency.json'}},
+            r"optim_wrapper.cost: table goes with metric='latency' alone, got one with metric='params'",
+        ),
+        ({'cost': {'table': {}}}, r"optim_wrapper.cost: table goes with metric='latency' alone, got .* metric='macs'"),
+        (
+            {'cost': {'metric': 'latency', 'table': 7}},
+            r'optim_wrapper.cost: a latency table must be given as a LatencyTable, a dict, .* got int',
+        ),
+        (
+            {'cost': {'metric': 'latency', 'table': tiny.latency_table(), 'target': 1.5}},
+            r'cost.target must be at least 1.9 ms, got 1.5 ms: networks of this space cost 1.9 to 13.1 ms at 16x16',
+        ),
     ],
 )
 def test_the_constructor_says_what_is_wrong(change, message):
@@ -355,6 +402,18 @@ def test_the_constructor_says_what_is_wrong(change, message):
     cfg = {k: v for k, v in {**tiny.optim_cfg(), **change}.items() if k != 'constructor' and v is not None}
     with pytest.raises(ValueError, match=message):
         SearchOptimWrapperConstructor(cfg)(model)
+
+
+def test_a_table_that_is_not_there():
+    cfg = {'weights': {}, 'arch': {}, 'cost': {'metric': 'latency', 'table': 'gone.json'}}
+    with pytest.raises(FileNotFoundError, match=r'latency table does not exist: gone.json'):
+        SearchOptimWrapperConstructor(cfg)
+
+
+def test_a_table_of_another_input_size_is_refused_before_the_search():
+    cfg = tiny.optim_cfg(cost={'metric': 'latency', 'table': json.loads(tiny.latency_table().format())})
+    with pytest.raises(ValueError, match='lacks 7 of 7 layers, the first is stem 3 -> 8, stride 2, of 32x32'):
+        tiny.build({'input_size': (32, 32)}, cfg)
 
 
 def test_settings_per_parameter_belong_to_the_weights():

@@ -16,7 +16,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
 from torch import Tensor, nn
 
-from mmnas_ext.archs import SearchSpace, SpaceStage
+from mmnas_ext.archs import Geometry, LatencyTable, SearchSpace, SpaceStage
 from mmnas_ext.engine import SearchOptimWrapper, SearchOptimWrapperConstructor
 
 SIZE = (16, 16)
@@ -27,6 +27,10 @@ SPACE = SearchSpace(
         SpaceStage(8, 8, (('k3_e3', 'k5_e6'),), 1),
     )
 )
+# its last stage would pass output stride 8; a table of `SPACE` lacks both candidates of the third stage and the fourth
+STRIDED = SearchSpace(
+    (*SPACE.stages[:2], SpaceStage(8, 8, (('k3_e3', 'k5_e6'),), 2), SpaceStage(8, 8, (('k3_e3',),), 2))
+)
 # by hand at 16x16: the stem leaves 8x8, the stride leaves 4x4
 MACS = {
     'fixed': 27 * 8 * 64 + (9 * 8 + 8 * 4) * 64,
@@ -34,6 +38,30 @@ MACS = {
     '1.1': ((8 * 24 + 9 * 24 + 24 * 8) * 16, (8 * 24 + 25 * 24 + 24 * 8) * 16, 0),
     '2.0': ((8 * 24 + 9 * 24 + 24 * 8) * 16, (8 * 48 + 25 * 48 + 48 * 8) * 16),
 }
+# by hand: convolutions, and two numbers a channel for each of their batch norms
+PARAMS = {
+    'fixed': 27 * 8 + 16 + (9 * 8 + 16 + 8 * 4 + 8),
+    '1.0': (48 + 24 + 9 * 12 + 24 + 96 + 16, 48 + 24 + 25 * 12 + 24 + 96 + 16),
+    '1.1': (192 + 48 + 9 * 24 + 48 + 192 + 16, 192 + 48 + 25 * 24 + 48 + 192 + 16, 0),
+    '2.0': (192 + 48 + 9 * 24 + 48 + 192 + 16, 384 + 96 + 25 * 48 + 96 + 384 + 16),
+}
+# made up, with decimals whose float sums are off in the last bit (0.1 + 0.2 + …); 2.0 repeats a geometry of 1.1, and in
+# 1.0 the larger kernel is the faster one
+LATENCY = {'fixed': 0.3, '1.0': (1.4, 0.7), '1.1': (0.9, 3.3, 0.0), '2.0': (0.9, 8.1)}
+
+
+def latency_table() -> LatencyTable:
+    """`LATENCY` as a table of the layers of `SPACE`."""
+    layers = [
+        (('stem', 3, 8, 2, 1, 16, 16), 0.1),
+        (('k3_e1', 8, 4, 1, 1, 8, 8), 0.2),
+        (('k3_e3', 4, 8, 2, 1, 8, 8), 1.4),
+        (('k5_e3', 4, 8, 2, 1, 8, 8), 0.7),
+        (('k3_e3', 8, 8, 1, 1, 4, 4), 0.9),
+        (('k5_e3', 8, 8, 1, 1, 4, 4), 3.3),
+        (('k5_e6', 8, 8, 1, 1, 4, 4), 8.1),
+    ]
+    return LatencyTable('a board', 1, tuple((Geometry(*layer), ms) for layer, ms in layers))
 
 
 @MODELS.register_module()

@@ -75,6 +75,14 @@ def test_expected_multiply_adds_are_doubles(mixed: MixedLayer) -> None:
     assert mixed.alpha.grad.dtype == torch.float32
 
 
+def test_expected_prices_of_any_kind(mixed: MixedLayer) -> None:
+    # softmax of 0, ln 3, 0 is 1/5, 3/5, 1/5
+    mixed.alpha.data = torch.tensor([1.0, 3.0, 1.0]).log()
+    expected = mixed.expected(torch.tensor([1.5, 0.25, 0.0]))
+    assert expected.dtype == torch.float64
+    assert expected.item() == pytest.approx(0.2 * 1.5 + 0.6 * 0.25, rel=1e-6)
+
+
 def test_alpha_starts_small_and_differs_between_layers() -> None:
     alphas = torch.stack([MixedLayer(4, 4, TOKENS, MACS).alpha.detach() for _ in range(40)])
     # 1e-3 * normal, 120 draws

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib import get_cachedir
 
 from mmnas_ext.archs import ArchSpec, SearchSpace, SpaceStage, zoo
 from mmnas_ext.reports import write_page, write_report
@@ -173,6 +174,23 @@ def test_snapshots_come_by_epoch_with_their_madds(page):
     assert len(rows) == 3
 
 
+def test_snapshots_of_a_search_by_iterations_come_by_iteration(small):
+    arch = SearchSpace.parse((small / 'search_space.json').read_text()).arch(((0,), (0, 2)))
+    (small / 'derived' / 'snapshots').mkdir(parents=True)
+    for iteration in (20, 100):
+        (small / 'derived' / 'snapshots' / f'iter_{iteration}.json').write_text(arch.format('json'))
+    rows = [row for row in Page(write_page(small, input_size=(64, 64)).read_text()).rows if len(row) == 5]
+    assert [row[0] for row in rows] == ['iteration', '20', '100']
+
+
+def test_predictions_are_on_the_page_where_they_are_drawn(small):
+    assert 'Predictions' not in write_page(small, input_size=(64, 64)).read_text()
+    (small / 'predictions.png').write_bytes(b'\x89PNG not a whole one')
+    read = Page(write_page(small, input_size=(64, 64)).read_text())
+    assert 'Predictions' in read.text
+    assert read.pictures()[1] == b'\x89PNG not a whole one'
+
+
 def test_a_running_search_shows_its_leading_network(small):
     text = Page(write_page(small, input_size=(64, 64)).read_text(encoding='utf-8')).text
     assert 'Leading network so far' in text
@@ -239,9 +257,9 @@ def test_the_report_is_three_files(small, tmp_path):
 
 def run_tool(*arguments):
     command = [sys.executable, str(PROJECT / 'tools' / 'report.py'), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={'PYTHONPATH': str(PROJECT), 'MPLCONFIGDIR': '/tmp'}
-    )
+    # the fonts that this process has found: looking for them anew takes long, and on a busy machine is announced
+    env = {'PYTHONPATH': str(PROJECT), 'MPLCONFIGDIR': get_cachedir()}
+    return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
 def test_the_tool_writes_into_the_work_dir(small):

@@ -1,0 +1,52 @@
+# What FNA's DeepLab configs share: the segmentor, Cityscapes, and the recipe that trains a network once it is chosen.
+# FNA: Fang et al., ICLR 2020, section 4.2; head and loss: mmnas_ext/hosts/seg.py.
+_base_ = './cityscapes_769.py'
+
+# the seed of search and adaptation: its architecture, and where its ImageNet weights are
+seed = dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2')
+output_stride = 16
+
+# how a picture is tested, at single scale: whole, or as the training crop slid over it with a third of overlap
+whole = dict(mode='whole')
+slide = dict(mode='slide', crop_size=_base_.crop_size, stride=(513, 513))
+
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(
+        type='SegDataPreProcessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        size=_base_.crop_size,
+        pad_val=0,
+        seg_pad_val=255,  # padding is ignored, as unlabelled pixels are
+    ),
+    decode_head=dict(
+        type='mmnas_ext.FNASegHead',
+        in_channels=320,
+        in_index=-1,
+        channels=256,
+        dilations=(1, 6, 12, 18),
+        dropout_ratio=0.1,
+        num_classes=19,
+        norm_cfg=dict(type='SyncBN'),
+        align_corners=True,
+        ignore_index=255,
+        loss_decode=dict(type='mmnas_ext.SegCrossEntropyLoss'),  # the mean over labelled pixels alone
+    ),
+    train_cfg=dict(),
+    test_cfg=whole,
+)
+
+# FNA's adaptation: 100 K iterations of 16 crops, here on 4 GPUs with 4 each
+recipe = dict(
+    train_cfg=dict(type='mmnas_ext.ResumableIterLoop', max_iters=100000, val_interval=10000),
+    optim_wrapper=dict(
+        type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-2, momentum=0.9, weight_decay=5e-4), clip_grad=None
+    ),
+    param_scheduler=[
+        dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=5000),
+        dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=5000, end=100000),
+    ],
+    auto_scale_lr=dict(enable=True, base_batch_size=16),
+)

@@ -1,0 +1,63 @@
+# The embedded default for segmentation: FNA inside DeepLabv3 on small generated pictures, seed EfficientNet-Lite0.
+# Method: Fang et al., ICLR 2020. `make demo-seg` makes the pictures, runs this, trains the seed beside it and compares;
+# with the pictures there (python tools/make_shapes.py --task seg --root data/shapes_seg):
+#
+#   python tools/train.py configs/demo_fna_deeplabv3.py
+#
+# Cost: minutes on two CPU cores. Measured: the table in README.md. There is no published figure.
+_base_ = './fna_deeplabv3_lite0_480.py'
+
+classes = (
+    'ground', 'fine_stripes', 'coarse_stripes', 'fine_dots', 'coarse_dots', 'outline', 'enclosed', 'bar_same', 'bar_mixed'
+)  # fmt: skip
+palette = [
+    [90, 90, 90], [230, 60, 60], [240, 160, 40], [60, 160, 230], [40, 60, 200],
+    [60, 190, 90], [190, 220, 70], [170, 80, 200], [240, 120, 190],
+]  # fmt: skip
+shapes = dict(
+    type='BaseSegDataset',  # Cityscapes' own knows no other classes
+    data_root='data/shapes_seg/',
+    img_suffix='_leftImg8bit.png',
+    seg_map_suffix='_gtFine_labelTrainIds.png',
+    metainfo=dict(classes=classes, palette=palette),
+)
+size = (128, 128)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomCrop', crop_size=size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+
+model = dict(
+    data_preprocessor=dict(size=size),
+    backbone=dict(input_size=(192, 256)),
+    decode_head=dict(
+        num_classes=len(classes), channels=96, dilations=(1, 2, 4), loss_decode=dict(class_weight=None)
+    ),
+)
+train_dataloader = dict(batch_size=8, num_workers=0, dataset=dict(pipeline=train_pipeline, **shapes))
+val_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(**shapes))
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=90, arch_start=30)
+optim_wrapper = dict(arch=dict(optimizer=dict(lr=5e-2)), cost=dict(target=None))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=10),
+    dict(type='PolyLR', power=0.9, eta_min=1e-4, by_epoch=False, begin=10, end=90),
+]
+default_hooks = dict(checkpoint=dict(interval=90))
+custom_hooks = [
+    dict(type='mmnas_ext.DeriveHook', interval=10),
+    dict(type='mmnas_ext.SearchMonitorHook', interval=2),
+    dict(type='mmnas_ext.ProgressHook', title='search: weights of drawn paths, then alpha as well'),
+]
+derived = dict(
+    train_cfg=dict(max_iters=200, val_interval=200),
+    param_scheduler=[
+        dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=10),
+        dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=10, end=200),
+    ],
+    default_hooks=dict(checkpoint=dict(interval=200)),
+    custom_hooks=[dict(type='mmnas_ext.ProgressHook', title='adaptation: the remapped network, trained')],
+)

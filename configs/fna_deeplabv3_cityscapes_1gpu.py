@@ -1,0 +1,28 @@
+# FNA inside DeepLabv3 on Cityscapes with one GPU: the batches of 4 GPUs, gathered one after the other.
+# Paper: Fang et al., ICLR 2020.
+#
+#   python tools/train.py configs/fna_deeplabv3_cityscapes_1gpu.py
+#
+# Cost, published for all: 35.8 GPU-hours. Expected as fna_deeplabv3_cityscapes.py, batch-norm statistics excepted: they
+# are those of one GPU's crops. Measured here on Cityscapes: not yet.
+_base_ = './fna_deeplabv3_cityscapes.py'
+
+accumulate = 4
+model = dict(decode_head=dict(norm_cfg=dict(type='BN')))
+train_cfg = dict(max_iters=3000 * accumulate, arch_start=1500 * accumulate)
+optim_wrapper = dict(weights=dict(accumulative_counts=accumulate), arch=dict(accumulative_counts=accumulate))
+param_scheduler = [  # they count iterations, of which an update now takes 4
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=300 * accumulate),
+    dict(type='PolyLR', power=0.9, eta_min=1e-4, by_epoch=False, begin=300 * accumulate, end=3000 * accumulate),
+]
+auto_scale_lr = dict(enable=False)  # the gathered batch is the one that the learning rate is for
+derived = dict(
+    model=dict(backbone=dict(norm_cfg=dict(type='BN'))),
+    train_cfg=dict(max_iters=100000 * accumulate, val_interval=10000 * accumulate),
+    optim_wrapper=dict(accumulative_counts=accumulate),
+    param_scheduler=[
+        dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=5000 * accumulate),
+        dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=5000 * accumulate, end=100000 * accumulate),
+    ],
+    auto_scale_lr=dict(enable=False),
+)

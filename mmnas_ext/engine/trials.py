@@ -1,0 +1,363 @@
+"""What a random search tries: its settings, the networks it draws, the config of a trial, and what trials gave."""
+
+import copy
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import METRICS
+
+from mmnas_ext.archs import ArchSpec, Prices, SearchSpace, cost, prices
+from mmnas_ext.engine.derive import derived_config
+from mmnas_ext.search import sample_within
+
+RULES = ('greater', 'less')
+_LIMIT_KEYS = ('metric', 'max', 'min', 'table')
+_EVALUATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
+# one to go on from while the next is being written
+_KEPT_CHECKPOINTS = 2
+_MISSING = '\N{EN DASH}'
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``random_search=dict(…)`` of a config.
+
+    Args:
+        rank_by: The metric that ranks trials, as MMEngine reports it: ``'mIoU'``, ``'coco/bbox_mAP'``.
+        count: How many networks are tried.
+        seed: Of the draw.
+        rule: Whether a ``'greater'`` or a ``'less'`` metric is better.
+        limit: ``dict(metric='macs', max=…, min=…, table=…)``: what a network may cost, see `mmnas_ext.archs.prices`;
+            left out: no limit.
+        trial: What differs from the whole adaptation while a network is tried; ``train_cfg`` and ``optim_wrapper`` in
+            it replace those of ``derived`` whole.
+        keep_checkpoints: Keep the last checkpoint of each trial.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    rank_by: str
+    count: int = 20
+    seed: int = 0
+    rule: str = 'greater'
+    limit: Mapping[str, Any] = field(default_factory=dict)
+    trial: Mapping[str, Any] = field(default_factory=dict)
+    keep_checkpoints: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rank_by, str) or not self.rank_by:
+            raise ValueError(f"random_search.rank_by must name a metric, such as 'mIoU', got {self.rank_by!r}")
+        for name, least in (('count', 1), ('seed', 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f'random_search.{name} must be an integer of at least {least}, got {value!r}')
+        if self.rule not in RULES:
+            raise ValueError(f'random_search.rule must be one of {RULES}, got {self.rule!r}')
+        for name in ('limit', 'trial'):
+            value = getattr(self, name)
+            if value is None:
+                object.__setattr__(self, name, {})
+            elif not isinstance(value, Mapping):
+                raise ValueError(f'random_search.{name} must be a dict, got {value!r}')
+        unknown = sorted(set(self.limit) - set(_LIMIT_KEYS))
+        if unknown:
+            raise ValueError(f'random_search.limit takes {_LIMIT_KEYS}, got {unknown}')
+        for name in ('max', 'min'):
+            value = self.limit.get(name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(
+                    f'random_search.limit.{name} must be a number in the unit of its metric, got {value!r}'
+                )
+        if not isinstance(self.keep_checkpoints, bool):
+            raise ValueError(f'random_search.keep_checkpoints must be True or False, got {self.keep_checkpoints!r}')
+
+    @classmethod
+    def parse(cls, cfg: Config) -> 'Settings':
+        """Reads a config's ``random_search``.
+
+        Raises:
+            ValueError: A key is unknown or missing, or as above.
+        """
+        given = cfg.random_search
+        if not isinstance(given, Mapping):
+            raise ValueError(f'random_search must be a dict, got {given!r}')
+        given = copy.deepcopy(cfg.to_dict()['random_search'])
+        known = [entry.name for entry in fields(cls)]
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise ValueError(f'random_search takes {known}, got {unknown}')
+        if 'rank_by' not in given:
+            raise ValueError(
+                f"random_search must name the metric that ranks trials, rank_by='mIoU', got {sorted(given)}"
+            )
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a random search of a config is about to do.
+
+    Args:
+        cfg: The search's config.
+        settings: Its ``random_search``.
+        space: The space of its backbone.
+        size: Height and width at which networks are priced.
+        output_stride: Of the backbone.
+        prices: Of the space, in the limit's metric.
+    """
+
+    cfg: Config
+    settings: Settings
+    space: SearchSpace
+    size: tuple[int, int]
+    output_stride: int
+    prices: Prices
+
+    @classmethod
+    def of(cls, cfg: Config) -> 'Plan':
+        """Reads a config.
+
+        Raises:
+            ValueError: ``random_search`` or its limit is out of range, or the backbone has no space.
+            FileNotFoundError: The limit's latency table does not exist.
+        """
+        settings = Settings.parse(cfg)
+        backbone, space = cfg.model.get('backbone') or {}, read_space(cfg)
+        height, width = backbone.get('input_size', (800, 1088))
+        output_stride = backbone.get('output_stride', 32)
+        metric, table = settings.limit.get('metric', 'macs'), settings.limit.get('table')
+        try:
+            priced = prices(space, (height, width), output_stride, metric, table)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f'random_search.limit: {error}') from None
+        return cls(cfg, settings, space, (height, width), output_stride, priced)
+
+    @cached_property
+    def drawn(self) -> list[tuple[ArchSpec, float]]:
+        """Networks in the order in which they are tried, each with its cost in the limit's metric.
+
+        Raises:
+            ValueError: There are not that many within the limit.
+        """
+        wanted = self.settings
+        low, high = wanted.limit.get('min'), wanted.limit.get('max')
+        try:
+            paths = sample_within(self.space, self.prices, wanted.count, wanted.seed, high, low)
+        except ValueError as error:
+            raise ValueError(f'random_search: {error}') from None
+        return [(self.space.arch(path), self.prices.path(path)) for path in paths]
+
+    def trial_config(self, arch: ArchSpec) -> Config:
+        """The config of a trial: the derived one, changed by ``trial``.
+
+        Raises:
+            ValueError: It cannot be merged, leaves a class of the search, or does not validate.
+        """
+        whole = copy.deepcopy(self.cfg.derived.to_dict())
+        trial = copy.deepcopy(dict(self.settings.trial))
+        for key in ('train_cfg', 'optim_wrapper'):
+            if key in trial:
+                whole.pop(key, None)
+        derived = Config(whole)
+        try:
+            derived.merge_from_dict(trial)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f'random_search.trial cannot be merged into derived=dict(…): {error}') from None
+        cfg = self.cfg.copy()
+        cfg.derived = derived.to_dict()
+        result = derived_config(cfg, arch)
+        missing = [key for key in _EVALUATION if result.get(key) is None]
+        if missing:
+            raise ValueError(f'random_search ranks trials by their validation, but the config has no {missing}')
+        loop = result.train_cfg
+        if not any(isinstance(loop.get(key), int) for key in ('max_epochs', 'max_iters')):
+            raise ValueError(
+                'random_search.trial.train_cfg must be a whole training loop with max_epochs or max_iters, '
+                f'got {dict(loop)}'
+            )
+        hooks = result.setdefault('default_hooks', {})
+        if hooks.get('checkpoint', {}) is not None:
+            given = hooks.get('checkpoint') or dict(type='CheckpointHook', interval=1)
+            hooks.checkpoint = {**given, 'max_keep_ckpts': _KEPT_CHECKPOINTS, 'save_best': None}
+        return result
+
+    def check(self) -> None:
+        """Raises ValueError for what would fail in a trial: the draw, its config, a metric that it does not give."""
+        arch, _ = self.drawn[0]
+        cfg = self.trial_config(arch)
+        evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list | tuple) else [cfg.val_evaluator]
+        prefixes = [_prefix(evaluator, cfg.get('default_scope') or 'mmengine') for evaluator in evaluators]
+        wanted = self.settings.rank_by.rpartition('/')[0]
+        if None not in prefixes and wanted not in prefixes:
+            names = [f"'{prefix}/…'" if prefix else 'no prefix' for prefix in prefixes]
+            raise ValueError(
+                f'random_search.rank_by must be a metric that val_evaluator gives (with {", ".join(names)}), '
+                f'got {self.settings.rank_by!r}'
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change between a run and its resumption: results of both would not compare."""
+        return {
+            'space': json.loads(self.space.format()),
+            'input_size': list(self.size),
+            'output_stride': self.output_stride,
+            'seed': self.settings.seed,
+            'limit': _plain(self.settings.limit),
+            'trial': _plain(self.settings.trial),
+        }
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the trial of one network gave.
+
+    Args:
+        index: Place in the order of drawing.
+        arch: The network as FNA text.
+        macs: Multiply-adds for one image.
+        params: Parameters of the backbone.
+        cost: In the limit's metric.
+        metrics: By name, as MMEngine reports them; ``None`` stands for what was NaN or infinite.
+        failure: What ended its training early; empty if nothing did.
+        iterations: Done in all.
+        seconds: From the beginning of a trial to its end, of what its result came from: what a kill threw away is not
+            counted.
+        cpu_seconds: The same in seconds of the processor, by the main process and its loaders' workers.
+        bn_eps: Batch-norm epsilon that the backbone computed with.
+    """
+
+    index: int
+    arch: str
+    macs: int
+    params: int
+    cost: float
+    metrics: dict[str, float | None]
+    failure: str
+    iterations: int
+    seconds: float
+    cpu_seconds: float
+    bn_eps: float | None
+
+    @classmethod
+    def parse(cls, text: str) -> 'Trial':
+        """Reads what `format` wrote.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f'not the result of a trial: {error}') from None
+
+    def format(self) -> str:
+        """As JSON text; `parse` reads it back."""
+        return json.dumps(asdict(self), indent=2)
+
+    def why_failed(self, rank_by: str) -> str:
+        """Why it has no rank by a metric; empty if it has one."""
+        if self.failure:
+            return self.failure
+        if rank_by not in self.metrics:
+            return f'the validation gave no {rank_by}'
+        return '' if self.metrics[rank_by] is not None else f'{rank_by} is not a finite number'
+
+
+def read_space(cfg: Config) -> SearchSpace:
+    """The space that a config with ``derived`` searches.
+
+    Raises:
+        ValueError: There is none, or it is malformed.
+    """
+    backbone = cfg.model.get('backbone') or {}
+    if 'space' not in backbone:
+        raise ValueError(
+            "a config with derived=dict(…) searches: its model.backbone must be dict(type='mmnas_ext.SuperNet', "
+            f'space=…), got type {backbone.get("type")!r}'
+        )
+    return SearchSpace.parse(backbone['space'])
+
+
+def ranked(trials: Sequence[Trial], rank_by: str, rule: str) -> list[Trial]:
+    """Best first, what failed last; of equals the one drawn first."""
+    sign = -1 if rule == 'greater' else 1
+
+    def key(trial: Trial) -> tuple[bool, float, int]:
+        failed = bool(trial.why_failed(rank_by))
+        return failed, 0.0 if failed else sign * (trial.metrics[rank_by] or 0.0), trial.index
+
+    return sorted(trials, key=key)
+
+
+def trials_table(trials: Sequence[Trial], plan: Plan) -> str:
+    """All trials as a Markdown table, best first, aligned so that it also reads as plain text."""
+    wanted, metric = plan.settings.rank_by, plan.prices.metric
+    rows = ranked(trials, wanted, plan.settings.rule)
+    others = sorted({name for trial in rows for name in trial.metrics} - {wanted})
+    columns = {'trial': [f'{trial.index:02d}' for trial in rows]}
+    if metric == 'latency':
+        columns[metric] = [plan.prices.show(trial.cost) for trial in rows]
+    columns['MAdds'] = [f'{trial.macs / 1e9:.4g} G' for trial in rows]
+    columns['parameters'] = [f'{trial.params / 1e6:.4g} M' for trial in rows]
+    for name in (wanted, *others):
+        columns[name] = _metric_column([trial.metrics.get(name) for trial in rows])
+    columns['iterations'] = [str(trial.iterations) for trial in rows]
+    columns['minutes'] = [f'{trial.seconds / 60:.1f}' for trial in rows]
+    columns['CPU minutes'] = [f'{trial.cpu_seconds / 60:.1f}' for trial in rows]
+    failures = [trial.why_failed(wanted) for trial in rows]
+    if any(failures):
+        columns['failed'] = failures
+    widths = {name: max(3, len(name), *map(len, column)) for name, column in columns.items()}
+    lines = [list(columns), ['-' * (widths[name] - 1) + ':' for name in columns]]
+    lines += [list(row) for row in zip(*columns.values(), strict=True)]
+    return '\n'.join(
+        '| ' + ' | '.join(cell.rjust(width) for cell, width in zip(line, widths.values(), strict=True)) + ' |'
+        for line in lines
+    )
+
+
+def describe(arch: ArchSpec, plan: Plan, index: int, price: float) -> str:
+    """One line about a network that is going to be tried."""
+    macs, params = cost(arch, plan.size, plan.output_stride)
+    shown = f'{macs / 1e9:.4g} G multiply-adds, {params / 1e6:.4g} M parameters'
+    if plan.prices.metric == 'latency':
+        shown += f', {plan.prices.show(price)}'
+    return f'trial {index + 1} of {plan.settings.count}: {shown}'
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """The numbers among metrics, ``None`` in place of those that are not finite."""
+    return {
+        name: float(value) if math.isfinite(value) else None
+        for name, value in metrics.items()
+        if isinstance(value, int | float) or getattr(value, 'ndim', None) == 0
+    }
+
+
+def _metric_column(values: Sequence[float | None]) -> list[str]:
+    # fractions (MMDetection's mAP) or percent (MMSegmentation's mIoU): one precision a column
+    digits = 3 if all(abs(value) <= 1 for value in values if value is not None) else 2
+    return [_MISSING if value is None else f'{value:.{digits}f}' for value in values]
+
+
+def _prefix(evaluator: Mapping[str, Any], scope: str) -> str | None:
+    """What stands before the slash in an evaluator's metrics, '' for nothing; ``None`` where that cannot be known."""
+    kind = evaluator.get('type')
+    if isinstance(kind, str):
+        kind = METRICS.get(kind if '.' in kind else f'{scope}.{kind}') or METRICS.get(kind)
+    if evaluator.get('prefix'):
+        return str(evaluator['prefix'])
+    if not isinstance(kind, type):
+        return None
+    return getattr(kind, 'default_prefix', None) or ''
+
+
+def _plain(value: Mapping[str, Any]) -> Any:
+    """Settings as JSON has them, so that read and written ones compare."""
+    return json.loads(json.dumps(value, default=str, sort_keys=True))

@@ -1,0 +1,154 @@
+"""For MMSegmentation: FNA's DeepLab heads, and a cross entropy that leaves ignored pixels out altogether."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmseg.models.decode_heads import ASPPHead
+from mmseg.models.decode_heads.sep_aspp_head import DepthwiseSeparableASPPModule
+from mmseg.models.utils import resize
+from torch import Tensor, nn
+
+
+class FNASegHead(ASPPHead):
+    """DeepLabv3 and v3+ heads as FNA (ICLR 2020, section 4.2) has them.
+
+    MMSegmentation's heads join the pyramid with a 3x3 convolution, 2.95 M of its parameters at 256 channels; FNA's do
+    it with a 1x1 convolution, as DeepLabv3 (arXiv 1706.05587) describes it. With `separable` the dilated branches are
+    depthwise separable: the head of the published DeepLabv3 figures. Without it, and with a decoder of two ordinary
+    3x3 convolutions (arXiv 1802.02611, section 3.1), it is the head of the published DeepLabv3+ figures.
+
+    Args:
+        separable: Whether the dilated branches are depthwise separable, activation after both halves.
+        c1_in_channels: Channels of the low-level feature that a v3+ decoder refines with; 0 for no decoder (v3).
+        c1_in_index: Which of the backbone's outputs that is.
+        c1_channels: Channels that it is reduced to.
+        dilations: Of the branches; 1 is a 1x1 convolution.
+        kwargs: As MMSegmentation's ``BaseDecodeHead``: ``in_channels``, ``channels``, ``num_classes``, ``in_index``, …
+
+    Raises:
+        ValueError: A channel number is negative, or there are no dilations.
+    """
+
+    def __init__(
+        self,
+        separable: bool = True,
+        c1_in_channels: int = 0,
+        c1_in_index: int = 0,
+        c1_channels: int = 48,
+        dilations: Sequence[int] = (1, 6, 12, 18),
+        **kwargs: Any,
+    ) -> None:
+        listed = dilations if isinstance(dilations, Sequence) else ()
+        if not listed or any(isinstance(d, bool) or not isinstance(d, int) or d < 1 for d in listed):
+            raise ValueError(f'dilations must be a non-empty list of positive integers, got {dilations!r}')
+        if c1_in_channels < 0 or c1_channels < 1:
+            raise ValueError(
+                f'c1_in_channels must be at least 0 and c1_channels at least 1, got {c1_in_channels} and {c1_channels}'
+            )
+        super().__init__(dilations=tuple(dilations), **kwargs)
+        layers: dict[str, Any] = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
+        if separable:
+            self.aspp_modules = DepthwiseSeparableASPPModule(
+                dilations=self.dilations, in_channels=self.in_channels, channels=self.channels, **layers
+            )
+        self.bottleneck = ConvModule((len(self.dilations) + 1) * self.channels, self.channels, 1, **layers)
+        self.c1_in_index = c1_in_index
+        self.c1_bottleneck = None
+        if c1_in_channels:
+            self.c1_bottleneck = ConvModule(c1_in_channels, c1_channels, 1, **layers)
+            self.decoder = nn.Sequential(
+                ConvModule(self.channels + c1_channels, self.channels, 3, padding=1, **layers),
+                ConvModule(self.channels, self.channels, 3, padding=1, **layers),
+            )
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Maps a backbone's outputs to logits ``(N, num_classes, h, w)`` at the size of the feature they come from."""
+        features = self._forward_feature(inputs)
+        if self.c1_bottleneck is not None:
+            detail = self.c1_bottleneck(inputs[self.c1_in_index])
+            features = resize(features, detail.shape[2:], mode='bilinear', align_corners=self.align_corners)
+            features = self.decoder(torch.cat([features, detail], dim=1))
+        logits: Tensor = self.cls_seg(features)
+        return logits
+
+
+class SegCrossEntropyLoss(nn.Module):
+    """Cross entropy over the labelled pixels: the weighted mean that PyTorch computes, and 0 where none is labelled.
+
+    MMSegmentation's ``CrossEntropyLoss`` divides by all pixels, ignored ones included, unless ``avg_non_ignore`` is
+    set, so that a crop half of unlabelled pixels counts half; and its class weights index with the ignored label,
+    which fails in one release line with ``avg_non_ignore`` and in the other without it.
+
+    Args:
+        class_weight: One weight per class, or ``None``.
+        loss_weight: Factor of the loss.
+        loss_name: Name in the logs; it must begin with ``loss_`` to be trained on.
+
+    Raises:
+        ValueError: `class_weight` is not a list of finite numbers of at least 0, or not one per class.
+    """
+
+    class_weight: Tensor | None
+
+    def __init__(
+        self,
+        class_weight: Sequence[float] | None = None,
+        loss_weight: float = 1.0,
+        loss_name: str = 'loss_ce',
+    ) -> None:
+        super().__init__()
+        weights = None if class_weight is None else _class_weights(class_weight)
+        self.register_buffer('class_weight', weights, persistent=False)
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name
+
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        weight: Tensor | None = None,
+        ignore_index: int = 255,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            logits: ``(N, classes, H, W)``.
+            labels: ``(N, H, W)``, integers.
+            weight: Factor per pixel, ``(N, H, W)``, from a pixel sampler, or ``None``.
+            ignore_index: Label of the pixels that do not count, neither in the sum nor in what it is divided by.
+            reduction_override: ``'none'`` for the losses of the pixels, ``(N, H, W)``, by which
+                MMSegmentation's ``OHEMPixelSampler`` picks the hard ones.
+
+        Raises:
+            ValueError: There is not one class weight per class, or another reduction is asked for.
+        """
+        if reduction_override not in (None, 'none'):
+            raise ValueError(f"reduction_override must be None or 'none', got {reduction_override!r}")
+        # sums over a crop's pixels overflow in half precision
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        weights = self.class_weight
+        if weights is not None and len(weights) != logits.shape[1]:
+            raise ValueError(f'class_weight must have one entry per class, {logits.shape[1]}, got {len(weights)}')
+        weights = None if weights is None else weights.to(logits.dtype)
+        losses = F.cross_entropy(logits, labels, weights, ignore_index=ignore_index, reduction='none')
+        if reduction_override == 'none':
+            return self.loss_weight * losses
+        counted = labels != ignore_index
+        shares = counted.to(losses.dtype) if weights is None else weights[labels * counted] * counted
+        if weight is not None:
+            losses, shares = losses * weight, shares * weight
+        total = shares.sum()
+        mean: Tensor = losses.sum() / torch.where(total > 0, total, torch.ones_like(total))
+        return self.loss_weight * mean
+
+
+def _class_weights(given: Sequence[float]) -> Tensor:
+    numbers = given if isinstance(given, Sequence) and not isinstance(given, str) else ()
+    if not numbers or not all(isinstance(n, int | float) and math.isfinite(n) and n >= 0 for n in numbers):
+        raise ValueError(f'class_weight must be a list of finite numbers of at least 0, got {given!r}')
+    return torch.tensor(numbers, dtype=torch.float32)

@@ -1,0 +1,36 @@
+"""What a run leaves in its checkpoints, and where two of them differ."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.runner import CheckpointLoader
+
+from mmnas_ext.engine.checkpoints import find_checkpoint
+
+
+def loaded(path: Path) -> dict[str, Any]:
+    return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+
+
+def last_checkpoint(work_dir: Path) -> tuple[str, dict[str, Any]]:
+    """Name of the newest, and all in it that a resumed run must repeat."""
+    found = find_checkpoint(work_dir)
+    kept = loaded(found)
+    wanted = ('state_dict', 'optimizer', 'param_schedulers', 'search_monitor')
+    return found.name, {key: kept[key] for key in wanted if key in kept}
+
+
+def differences(a: Any, b: Any, where: str = '') -> list[str]:
+    """Where two nested values differ, floats and tensors compared by their bits."""
+    if isinstance(a, Mapping):
+        if a.keys() != b.keys():
+            return [f'{where}: keys {sorted(map(str, a.keys() ^ b.keys()))}']
+        return [d for key in a for d in differences(a[key], b[key], f'{where}/{key}')]
+    if isinstance(a, (list, tuple)):
+        if len(a) != len(b):
+            return [f'{where}: lengths {len(a)} and {len(b)}']
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f'{where}/{i}')]
+    same = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    return [] if same else [where]
