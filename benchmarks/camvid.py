@@ -2,10 +2,10 @@
 
     python benchmarks/camvid.py --work-dir work_dirs/camvid
 
-Runs ``tools/train.py`` with ``configs/fna_deeplabv3_lite0_480.py`` and ``configs/random_deeplabv3_lite0_480.py`` once per
-row and random seed, all under one adaptation recipe, two runs at a time with one thread each, and prints a Markdown table:
-mean and deviation over the seeds. Minutes are processor time of a run and its loader, whatever else the machine does.
-Every run goes on where it stopped when the script is started again. The data: CamVid in Cityscapes' layout.
+Runs ``tools/train.py`` with ``configs/fna_deeplabv3_lite0_480.py`` and ``configs/random_deeplabv3_lite0_480.py`` once
+per row and random seed, all under one adaptation recipe, two runs at a time with one thread each, and prints a Markdown
+table: mean and deviation over the seeds. Minutes are processor time of a run and its loader, whatever else the machine
+does. Every run goes on where it stopped when the script is started again. The data: CamVid in Cityscapes' layout.
 """
 
 import argparse
@@ -54,7 +54,9 @@ ROWS = (
     Row('fna', '(b) found by FNA'),
     Row('seed', '(a) seed (EfficientNet-Lite0)', arch=SEED_ARCH),
     Row('random', '(c) best of random search', config=RANDOM),
-    Row('fna_random_search', '(d) found without remapping the super-network', options=('model.backbone.init_cfg=None',)),
+    Row(
+        'fna_random_search', '(d) found without remapping the super-network', options=('model.backbone.init_cfg=None',)
+    ),
     Row(
         'fna_random_adapt',
         '(e) found by FNA, adapted from random weights',
@@ -96,12 +98,27 @@ def run(folder: Path, part: str, command: list[str]) -> None:
     with open(folder / 'run.log', 'a') as log:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
-    clock = folder / 'seconds.json'
-    spent = json.loads(clock.read_text()) if clock.exists() else {}
-    spent[part] = spent.get(part, 0) + usage.ru_utime + usage.ru_stime
-    clock.write_text(json.dumps(spent))
+    seconds = spent(folder)
+    seconds[part] = seconds.get(part, 0) + usage.ru_utime + usage.ru_stime
+    (folder / 'seconds.json').write_text(json.dumps(seconds))
     if status:
-        raise RuntimeError(f'{" ".join(command)} ended with status {os.waitstatus_to_exitcode(status)}: {folder}/run.log')
+        raise RuntimeError(
+            f'{" ".join(command)} ended with status {os.waitstatus_to_exitcode(status)}: {folder}/run.log'
+        )
+
+
+def search_seconds(folder: Path) -> float | None:
+    """Processor time of a row's search, ``None`` where there was none or it was not measured."""
+    trials = list((folder / 'trials').glob('*/result.json'))
+    if trials:  # each has measured its own, whatever was killed in between
+        return sum(json.loads(path.read_text())['cpu_seconds'] for path in trials)
+    return spent(folder).get('search')
+
+
+def spent(folder: Path) -> dict[str, float]:
+    """Processor seconds of a row's parts."""
+    clock = folder / 'seconds.json'
+    return json.loads(clock.read_text()) if clock.exists() else {}
 
 
 def cell(values: Sequence[float], form: str) -> str:
@@ -122,18 +139,18 @@ def table(work_dir: Path, seeds: Sequence[int]) -> str:
         if not folders:
             continue
         costs = [cost(ArchSpec.parse(f / 'derived' / 'arch.json'), SIZE, OUTPUT_STRIDE) for f in folders]
-        spent = [json.loads((folder / 'seconds.json').read_text()) for folder in folders]
-        searched = [entry['search'] / 60 for entry in spent if 'search' in entry]
+        macs = sorted({entry.macs for entry in costs})
+        searched = [seconds / 60 for seconds in map(search_seconds, folders) if seconds is not None]
+        adapted = [spent(folder)['adapt'] / 60 for folder in folders if 'adapt' in spent(folder)]
         cells = [
             row.title,
             str(len(folders)),
             cell([last_metrics(folder)['mIoU'] for folder in folders], '.2f'),
-            ', '.join(format_count(macs) for macs, _ in costs) if len({macs for macs, _ in costs}) > 1
-            else format_count(costs[0].macs),
-            format_count(statistics.mean(params for _, params in costs)),
+            ', '.join(map(format_count, macs)),
+            format_count(statistics.mean(entry.params for entry in costs)),
             cell(searched, '.1f') if searched else 'none',
-            cell([entry['adapt'] / 60 for entry in spent], '.1f'),
-        ]  # fmt: skip
+            cell(adapted, '.1f') if adapted else 'none',
+        ]
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 

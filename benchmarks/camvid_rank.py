@@ -3,10 +3,10 @@
     python benchmarks/camvid_rank.py --work-dir work_dirs/camvid
 
 Reads what ``benchmarks/camvid.py`` has left: the super-network of the row ``fna`` at the end of its search, and the
-networks that the row ``random`` drew from the same space, each trained alone, briefly, and validated on pictures that it
-was not trained on. A network's rating is the super-network's cross entropy along its path, over crops of the half that
-trained alpha, which trained none of its weights. Every batch norm uses the batch's statistics there: the running ones of
-stem and head are those of many paths.
+networks that the row ``random`` drew from the same space, each trained alone, briefly, and validated on pictures that
+it was not trained on. A network's rating is the super-network's cross entropy along its path, over crops of the half
+that trained alpha, which trained none of its weights. Every batch norm uses the batch's statistics there: the running
+ones of stem and head are those of many paths.
 """
 
 import argparse
@@ -84,13 +84,17 @@ def main() -> None:
     for place in sorted((folder / 'random' / 'trials').glob('[0-9]*')):
         arch = ArchSpec.parse(place / 'arch.json')
         alone = json.loads((place / 'result.json').read_text())['metrics']['mIoU']
-        rows.append((place.name, cost(arch, SIZE, OUTPUT_STRIDE).macs, rate(runner.model, supernet, arch, batches), alone))
+        rows.append(
+            (place.name, cost(arch, SIZE, OUTPUT_STRIDE).macs, rate(runner.model, supernet, arch, batches), alone)
+        )
     print('| network | multiply-adds | super-network, cross entropy | trained alone, mIoU |\n|---|---|---|---|')
     for name, macs, rating, alone in sorted(rows, key=lambda row: row[2]):
         print(f'| {name} | {format_count(macs)} | {rating:.4f} | {alone:.2f} |')
     ratings, metrics = [-row[2] for row in rows], [row[3] for row in rows]
     low, high = interval(ratings, metrics)
-    print(f"\n{len(rows)} networks: Kendall's tau {kendall(ratings, metrics):.2f}, 95 % interval {low:.2f} to {high:.2f}")
+    print(
+        f"\n{len(rows)} networks: Kendall's tau {kendall(ratings, metrics):.2f}, 95 % interval {low:.2f} to {high:.2f}"
+    )
     macs = [float(row[1]) for row in rows]
     print(f'of multiply-adds alone: tau {kendall(macs, metrics):.2f}')
 

@@ -3,8 +3,8 @@
 #
 #   bash tools/dist_train.sh configs/deeplabv3_fna_cityscapes.py 4
 #
-# Cost, published: 34.4 GPU-hours. Expected, published: 76.6 mIoU, 24.17 B multiply-adds at 1024x2048, 2.47 M parameters.
-# Measured here on Cityscapes: not yet.
+# Cost, published: 34.4 GPU-hours. Expected, published: 76.6 mIoU, 24.17 B multiply-adds at 1024x2048 and 2.47 M
+# parameters. Measured here on Cityscapes: not yet.
 _base_ = './_base_/fna_deeplab.py'
 
 model = dict(

@@ -4,8 +4,8 @@
 #   bash tools/dist_train.sh configs/fna_deeplabv3_cityscapes.py 4
 #   python tools/train.py configs/fna_deeplabv3_cityscapes.py        (one GPU: see *_1gpu.py)
 #
-# Cost, published: 35.8 GPU-hours in all, 1.4 of them the search. Expected, published: 76.6 mIoU at 24.17 B multiply-adds
-# (seed MobileNetV2: 75.5 mIoU at 24.52 B). Measured here on Cityscapes: not yet.
+# Cost, published: 35.8 GPU-hours in all, 1.4 of them the search. Expected, published: 76.6 mIoU at 24.17 B
+# multiply-adds (seed MobileNetV2: 75.5 mIoU at 24.52 B). Measured here on Cityscapes: not yet.
 #
 # The authors published neither the code nor the settings of this search. Ours, and why:
 # - 3000 iterations of 16 crops, arch steps in the second half: with an arch step at about six times a weight step this
@@ -13,7 +13,7 @@
 # - SGD as in the adaptation, with a warm-up of 300 iterations: the super-network is remapped, not new.
 # - alpha's Adam at 3e-3, ten times RetinaNet's rate: Adam moves alpha by about its rate a step, and 1500 steps stand
 #   here against some 40 K there. Betas, decay and clipping are RetinaNet's, as is λ.
-# - no limit. `cost=dict(weight=0.02, metric='macs', target=1.9043e10)` holds the backbone to its seed's cost for certain.
+# - no limit: cost=dict(weight=0.02, metric='macs', target=1.9043e10) would hold the backbone to its seed's cost.
 _base_ = './_base_/fna_deeplab.py'
 
 # --- 1. expand: the seed, remapped onto every candidate of every layer

@@ -18,8 +18,8 @@ palette = [
     [107, 142, 35], [70, 130, 180], [220, 20, 60], [255, 0, 0], [0, 0, 142],
 ]  # fmt: skip
 metainfo = dict(classes=classes, palette=palette)  # MMSegmentation renumbers these; the eight others would be ignored
-# 1 / ln(1.02 + share of the pixels), as ENet (arXiv 1606.02147, section 5) weighs classes; mean 1 over the train pixels.
-# Fences, poles, signs and riders are a hundredth of the pixels each, and hundreds of steps would not find them.
+# 1 / ln(1.02 + share of the pixels), as ENet (arXiv 1606.02147, section 5) weighs classes; mean 1 over the train
+# pixels. Fences, poles and signs are a hundredth of them each, and hundreds of steps would not find them.
 class_weight = [0.48, 2.21, 0.61, 4.57, 4.79, 4.50, 1.25, 0.80, 5.43, 6.27, 1.83]
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,5 +1,5 @@
-# Random search inside DeepLabv3 on Cityscapes: draw networks no dearer than the seed, remap, adapt each briefly, keep the
-# best and adapt it fully. The strong baseline of the paper, in the same space and with the same remapping.
+# Random search inside DeepLabv3 on Cityscapes: draw networks no dearer than the seed, remap, adapt each briefly, keep
+# the best and adapt it fully. The strong baseline of the paper, in the same space and with the same remapping.
 # Paper: Fang et al., ICLR 2020, section 4.4.
 #
 #   bash tools/dist_train.sh configs/random_deeplabv3_cityscapes.py 4

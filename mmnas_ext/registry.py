@@ -12,9 +12,7 @@ from mmengine import registry as _mm  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
 _SCOPE = 'mmnas_ext'
-MODELS = Registry(
-    'model', parent=_mm.MODELS, scope=_SCOPE, locations=['mmnas_ext.backbones', 'mmnas_ext.hosts']
-)
+MODELS = Registry('model', parent=_mm.MODELS, scope=_SCOPE, locations=['mmnas_ext.backbones', 'mmnas_ext.hosts'])
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer', parent=_mm.WEIGHT_INITIALIZERS, scope=_SCOPE, locations=['mmnas_ext.remap.initializer']
 )

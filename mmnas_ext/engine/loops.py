@@ -1,4 +1,4 @@
-"""Training loops: ordinary ones that alternate weight and arch steps, each on its half of the data; and one to resume."""
+"""Training loops: those of a search, which alternate weight and arch steps, each on its half; and one that resumes."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -136,7 +136,7 @@ def _predict(
     """Yields truth and prediction, (H, W) both, of each chosen picture."""
     # SyncBN works in a process group alone
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(get_device()).eval()
-    load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
+    load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True, logger='silent')
     for index in chosen:
         (sample,) = model.test_step(pseudo_collate([dataset[index]]))
         missing = [field for field in ('gt_sem_seg', 'pred_sem_seg') if field not in sample]

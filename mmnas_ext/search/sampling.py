@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnas_ext.archs import SKIP, Path, Prices, SearchSpace
+from mmnas_ext.archs import SKIP, ArchSpec, Path, Prices, SearchSpace, StageSpec
 
 # costs are counted in that many bins: 40 ms and some 10 MB for FNA's spaces, and of networks that are drawn within
 # limits a thousandth of the whole range apart more than half lie within them
@@ -269,18 +269,13 @@ def _numbers(total: int, rng: random.Random) -> Iterator[int]:
 
 
 def _path(space: SearchSpace, walk: list[tuple[_State, _Step]]) -> Path:
-    """A path of a network: from each stage's end back, every block in the first layer that it can take."""
-    chosen = [[layer.index(SKIP) if SKIP in layer else 0 for layer in stage.layers] for stage in space.stages]
-    end = 0
-    for state, step in reversed(walk):
-        layers = space.stages[state.stage].layers
-        if not step.token:
-            end = len(layers)
-            continue
-        end = min(
-            place
-            for place in state.places
-            if place < end and step.token in layers[place] and all(SKIP in layer for layer in layers[place + 1 : end])
-        )
-        chosen[state.stage][end] = layers[end].index(step.token)
-    return tuple(tuple(stage) for stage in chosen)
+    """A path of a network."""
+    blocks: list[list[str]] = [[] for _ in space.stages]
+    for state, step in walk:
+        if step.token:
+            blocks[state.stage].append(step.token)
+    stages = tuple(
+        StageSpec(stage.in_channels, stage.channels, tuple(tokens), stage.stride)
+        for stage, tokens in zip(space.stages, blocks, strict=True)
+    )
+    return space.path(ArchSpec(stages, space.head_channels, space.act, space.bn_eps))

@@ -207,12 +207,13 @@ def test_a_space_of_full_size_is_solved_in_time(metric):
         layers = entries(built.space, built.input_size)
         table = LatencyTable('a board', 1, tuple((g, made_up(g)) for g in layers))
     priced = prices(built.space, built.input_size, 32, metric, table)
-    low, high = priced.range()
-    target = (low + high) / 2
+    # half of what the most probable network costs above the cheapest one
+    low, free = priced.range()[0], priced.path(derive_path(built))
+    target = (low + free) / 2
     path = derive_path(built, target, priced)
     # priced anew, as a network
     found = price(built.space.arch(path), built.input_size, 32, metric, table)
-    assert low < found <= target
+    assert low < found <= target < free
     # no single layer could take a more probable candidate and stay within
     better = 0
     for name, layer in built.mixed_layers().items():
@@ -223,4 +224,4 @@ def test_a_space_of_full_size_is_solved_in_time(metric):
                 changed[i][j] = other
                 assert priced.path(changed) > target
                 better += 1
-    assert better > 5
+    assert better > 0

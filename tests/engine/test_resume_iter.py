@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from mmnas_ext.engine.batches import Batches, reproducible
@@ -105,18 +106,22 @@ class Counting(torch.utils.data.Dataset):
 
 
 def test_an_epoch_is_found_again_without_reading_those_before_it() -> None:
-    data = Counting()
     cfg = reproducible(
-        {'dataset': data, 'batch_size': 2, 'num_workers': 0, 'sampler': {'type': 'InfiniteSampler', 'shuffle': True}}
+        {
+            'dataset': Counting(),
+            'batch_size': 2,
+            'num_workers': 0,
+            'sampler': {'type': 'InfiniteSampler', 'shuffle': True},
+        }
     )
     loader = Runner.build_dataloader(cfg, seed=3)
     whole = Batches(loader, 3, 'train')
     wanted = [next(whole) for _ in range(12)]
-    data.read.clear()
+    loader.dataset.read.clear()
     resumed = Batches(loader, 3, 'train')
     resumed.skip_iter(9)
     # two epochs of four batches lie before the tenth, which is the second of its own
-    assert len(data.read) == 2
+    assert len(loader.dataset.read) == 2
     assert [next(resumed) for _ in range(3)] == wanted[9:]
 
 
@@ -140,8 +145,7 @@ def test_a_loaders_config_is_left_as_it_is() -> None:
 def test_scenes_are_augmented() -> None:
     """Crops, scales and flips differ from draw to draw, or nothing above would be shown."""
     cfg = tiny_seg.training_cfg('nowhere')
-    runner_scope = {'_scope_': 'mmseg'}
-    dataset = tiny_seg.DATASETS.build({**cfg.train_dataloader.dataset, **runner_scope})
+    dataset = DATASETS.build({**cfg.train_dataloader.dataset, '_scope_': 'mmseg'})
     drawn = [dataset[0]['inputs'] for _ in range(4)]
     assert all(picture.shape[1] <= tiny.SIZE[0] for picture in drawn)
     assert not any(torch.equal(drawn[0], picture) for picture in drawn[1:])

@@ -1,5 +1,6 @@
 """A segmentor small enough for a step in milliseconds: three classes, random scenes of 24x28 pixels, crops of 16x16."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def training_cfg(work_dir: Any, workers: int = 0, **changes: Any) -> Config:
                         {'type': 'RandomResize', 'scale': (28, 24), 'ratio_range': (0.75, 2.0), 'keep_ratio': True},
                         {'type': 'RandomCrop', 'crop_size': tiny.SIZE, 'cat_max_ratio': 0.75},
                         {'type': 'RandomFlip', 'prob': 0.5},
-                        {'type': 'PackSegInputs'},
+                        {'type': 'PackSegInputs', 'meta_keys': ('sample_idx',)},
                     ],
                 },
             },
@@ -107,7 +108,7 @@ def training_cfg(work_dir: Any, workers: int = 0, **changes: Any) -> Config:
             'work_dir': str(work_dir),
         }
     )
-    cfg.merge_from_dict(changes)
+    cfg.merge_from_dict(copy.deepcopy(changes))  # merging takes `_delete_` out of what it is given
     return cfg
 
 

@@ -1,5 +1,7 @@
 """A super-network whose candidates' norms have weights and biases: the seed's function arrives whole."""
 
+from collections.abc import Iterable
+
 import torch
 
 from mmnas_ext.archs import SearchSpace, SpaceStage
@@ -54,10 +56,13 @@ def test_norms_of_candidates_are_cropped_and_padded_as_their_convolutions() -> N
     assert done['stages.1.1.candidates.k3_e2.expand.bn.bias'] == 'cropped'
 
 
+def candidates_norms(names: Iterable[str]) -> list[str]:
+    return [name for name in names if 'candidates' in name and '.bn.' in name]
+
+
 def test_without_it_candidates_norms_have_no_tensors() -> None:
     state, _ = remap(SEED, SPACE)
-    assert not [name for name in state if 'candidates' in name and '.bn.' in name]
-    assert [name for name in SuperNet(SPACE, out_indices=(1,)).state_dict() if 'candidates' in name and '.bn.' in name] == []
-    affine = [n for n in SuperNet(SPACE, out_indices=(1,), affine=True).state_dict() if 'candidates' in n and '.bn.' in n]
+    plain, affine = (SuperNet(SPACE, out_indices=(1,), affine=affine).state_dict() for affine in (False, True))
+    assert candidates_norms(state) == candidates_norms(plain) == []
     # two candidates, then two, then one: three norms each, a weight and a bias
-    assert len(affine) == (2 + 2 + 1) * 3 * 2
+    assert len(candidates_norms(affine)) == (2 + 2 + 1) * 3 * 2
