@@ -2,15 +2,18 @@
 
     python benchmarks/camvid_rank.py --work-dir work_dirs/camvid
 
-Reads what ``benchmarks/camvid.py`` has left: the super-network of the row ``fna`` at the end of its search, and the
-networks that the row ``random`` drew from the same space, each trained alone, briefly, and validated on pictures that
-it was not trained on. A network's rating is the super-network's cross entropy along its path, over crops of the half
-that trained alpha, which trained none of its weights. Every batch norm uses the batch's statistics there: the running
-ones of stem and head are those of many paths.
+Takes what ``benchmarks/camvid.py`` has left: the super-network of the row ``fna`` at the end of its search, and the
+networks that the row ``random`` drew from the same space, no dearer than the seed, and some more, each trained alone,
+briefly, and validated on pictures that it was not trained on. A network's rating is the super-network's cross entropy
+along its path, over crops of the half that trained alpha, which trained none of its weights. Every batch norm uses the
+batch's statistics there: the running ones of stem and head are those of many paths.
 """
 
 import argparse
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,9 @@ from mmnas_ext.engine.optim import find_supernet, statistics_kept
 from mmnas_ext.engine.run import prepare
 from mmnas_ext.reports import format_count
 
+ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/fna_deeplabv3_lite0_480.py'
+RANDOM = 'configs/random_deeplabv3_lite0_480.py'
 SIZE, OUTPUT_STRIDE = (360, 480), 16
 
 
@@ -61,19 +66,34 @@ def rate(model: nn.Module, supernet: SuperNet, arch: ArchSpec, batches: Sequence
     return float(np.mean(losses))
 
 
+def train_alone(folder: Path, seed: int, count: int) -> list[Path]:
+    """Goes on from the trials of the row ``random`` to `count`, beside it; returns their folders."""
+    ours = folder / 'rank'
+    if not (ours / 'trials').exists():
+        shutil.copytree(folder / 'random' / 'trials', ours / 'trials')
+    command = [sys.executable, 'tools/train.py', RANDOM, '--work-dir', str(ours), '--resume', '--search-only']
+    command += ['--cfg-options', f'randomness.seed={seed}', f'train_cfg.split_seed={seed}']
+    command += [f'random_search.seed={seed}', f'random_search.count={count}']
+    with open(ours / 'run.log', 'a') as log:
+        subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=True)
+    return sorted((ours / 'trials').glob('[0-9]*'))[:count]
+
+
 def main() -> None:
     """Rates the drawn networks and prints both rankings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/camvid'))
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--networks', type=int, default=12)
     parser.add_argument('--batches', type=int, default=12, help='of 8 crops each')
     args = parser.parse_args()
-    folder = args.work_dir / f'seed{args.seed}'
+    folder = args.work_dir.resolve() / f'seed{args.seed}'
     checkpoint = find_checkpoint(folder / 'fna')
     if checkpoint is None:
         parser.error(f'--work-dir has no finished search in {folder / "fna"}: run benchmarks/camvid.py first')
     options = {'train_dataloader.batch_size': 8, 'randomness.seed': args.seed, 'train_cfg.split_seed': args.seed}
-    cfg = prepare(CONFIG, str(folder / 'rank'), options={**options, 'model.backbone.init_cfg': None})
+    places = train_alone(folder, args.seed, args.networks)
+    cfg = prepare(CONFIG, str(folder / 'rank' / 'supernet'), options={**options, 'model.backbone.init_cfg': None})
     cfg.load_from, cfg.log_level = str(checkpoint), 'WARNING'
     runner = Runner.from_cfg(cfg)
     runner.load_or_resume()
@@ -81,7 +101,7 @@ def main() -> None:
     batches = [next(held_out) for _ in range(args.batches)]
     supernet = find_supernet(runner.model)
     rows = []
-    for place in sorted((folder / 'random' / 'trials').glob('[0-9]*')):
+    for place in places:
         arch = ArchSpec.parse(place / 'arch.json')
         alone = json.loads((place / 'result.json').read_text())['metrics']['mIoU']
         rows.append(

@@ -8,7 +8,8 @@
 _base_ = './fna_deeplabv3_lite0_480.py'
 
 classes = (
-    'ground', 'fine_stripes', 'coarse_stripes', 'fine_dots', 'coarse_dots', 'outline', 'enclosed', 'bar_same', 'bar_mixed'
+    'ground', 'fine_stripes', 'coarse_stripes', 'fine_dots', 'coarse_dots', 'outline', 'enclosed', 'bar_same',
+    'bar_mixed',
 )  # fmt: skip
 palette = [
     [90, 90, 90], [230, 60, 60], [240, 160, 40], [60, 160, 230], [40, 60, 200],

@@ -20,7 +20,6 @@ from mmnas_ext.engine.derive import derived_config
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
 from tests.small import CONFIGS, CROP, read, small
 
-torch.set_num_threads(2)
 # what a model of each host consists of
 PARTS = {'mmdet': {'backbone', 'neck', 'bbox_head'}, 'mmseg': {'backbone', 'decode_head'}}
 SEARCHES = [name for name in CONFIGS if read(name).get('derived')]

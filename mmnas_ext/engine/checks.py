@@ -71,9 +71,9 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
 def _check_trials(cfg: Config, resume: bool) -> Config:
     """Checks a random search; returns the config of its first trial."""
     plan = Plan.of(cfg)
-    plan.check()
     if resume and cfg.get('work_dir'):
         check_resumable(plan, Path(cfg.work_dir) / TRIALS_DIR)
+    plan.check()
     return plan.trial_config(plan.drawn[0][0])
 
 

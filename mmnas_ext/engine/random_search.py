@@ -49,10 +49,10 @@ def random_search(cfg: Config, resume: bool) -> ArchSpec:
         RuntimeError: All trials failed.
     """
     plan = Plan.of(cfg)
-    plan.check()
     folder = Path(cfg.work_dir) / TRIALS_DIR
     if resume:
         check_resumable(plan, folder)
+    plan.check()
     barrier()  # all have read before one writes
     if is_main_process():
         write_text(folder / _SETTINGS_NAME, json.dumps(plan.identity(), indent=2))

@@ -1,6 +1,6 @@
 """Both halves of a run: search, then train what was found; each goes on where it was interrupted."""
 
-import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,8 @@ def _search_at_random(cfg: Config, resume: bool, folder: Path) -> None:
 
 def _set_aside(*paths: Path) -> None:
     """Keeps what an earlier search left in this work dir, under another name."""
-    suffix = time.strftime('before_%Y%m%d_%H%M%S')
+    # to the microsecond: two short searches may end in one second
+    suffix = datetime.now().strftime('before_%Y%m%d_%H%M%S_%f')
     for path in paths:
         if path.exists():
             path.rename(path.with_name(f'{path.stem}_{suffix}{path.suffix}'))

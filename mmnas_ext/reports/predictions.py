@@ -75,9 +75,10 @@ def draw_predictions(
         FileNotFoundError: A file is missing.
         ValueError: Numbers of files, sizes, labels or colours do not go together.
     """
-    for what, files in {'truths': truths, **{f'predictions {title!r}': f for title, f in predictions.items()}}.items():
-        if len(files) != len(pictures):
-            raise ValueError(f'{what} must be one file per picture, {len(pictures)}, got {len(files)}')
+    counts = {'truths': len(truths), **{f'predictions {title!r}': len(files) for title, files in predictions.items()}}
+    for what, count in counts.items():
+        if count != len(pictures):
+            raise ValueError(f'{what} must be one file per picture, {len(pictures)}, got {count}')
     rows = [
         Row(
             Path(picture).stem,
@@ -108,7 +109,7 @@ def predictions_figure(
     heights = [round(_PANEL * row.truth.shape[0] / row.truth.shape[1]) for row in rows]
     handles = _legend(rows, classes, palette, mask_ignored)
     width = 2 * _MARGIN + (2 + len(titles)) * (_PANEL + _GAP) - _GAP
-    longest = max(len(handle.get_label()) for handle in handles)
+    longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, (width - 2 * _MARGIN) // (60 + 8 * longest))
     legend = 16 + _LEGEND_ROW * -(-len(handles) // columns)
     height = _TITLE + _HEADING + sum(heights) + _CAPTION * len(rows) + legend + 12

@@ -11,7 +11,6 @@ from mmnas_ext.backbones import MBNet, SuperNet
 from mmnas_ext.ops import MBConv, MixedLayer
 from tests.filling import fill_state
 
-torch.set_num_threads(2)
 # stride of a stage's first layer and dilation of all its layers, by hand: what is past the output stride is dilated
 SHAPES = {
     32: ((1, 1), (2, 1), (2, 1), (2, 1), (1, 1), (2, 1), (1, 1)),
@@ -107,9 +106,7 @@ def counted(net: SuperNet, size: tuple[int, int]) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize(
-    ('output_stride', 'size'), [(32, (65, 97)), (16, (65, 97)), (8, (65, 97)), (16, (1024, 2048)), (8, (769, 769))]
-)
+@pytest.mark.parametrize(('output_stride', 'size'), [(32, (65, 97)), (16, (1024, 2048)), (8, (769, 769))])
 @pytest.mark.parametrize('space', ['fna_seg', 'narrow'])
 def test_the_table_of_costs_is_what_the_convolutions_do(space: str, output_stride: int, size: tuple[int, int]) -> None:
     spec = SPACE if space == 'narrow' else zoo.space(space)

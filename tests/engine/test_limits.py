@@ -180,7 +180,11 @@ def test_the_output_stride_counts_in_words():
     last = 9 * 24 + 24 * 8
     assert by_stride[8] - by_stride[32] == last * (64 - 16)
     for stride, macs in by_stride.items():
-        assert CostTerm().describe(arch, (64, 64), stride).startswith(f'{macs / 1e9:.4g} G multiply-adds')
+        table = LatencyTable('a board', 1, tuple((g, stride / 10) for g in entries(tiny.STRIDED, (64, 64), stride)))
+        words = CostTerm(metric='latency', table=table).describe(arch, (64, 64), stride)
+        assert words.startswith(f'{macs / 1e9:.4g} G multiply-adds')
+        # stem and five layers
+        assert words.endswith(f', {6 * stride / 10:.4g} ms')
 
 
 def test_the_output_stride_counts():

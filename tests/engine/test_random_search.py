@@ -28,6 +28,11 @@ def results(work_dir):
     return found
 
 
+def chosen(work_dir):
+    """The network that is adapted, as text."""
+    return ArchSpec.parse(work_dir / 'derived' / 'arch.json').replace(bn_eps=None).format('fna')
+
+
 def set_metric(work_dir, trial, value, name='closeness'):
     path = work_dir / 'trials' / trial / 'result.json'
     result = json.loads(path.read_text())
@@ -75,9 +80,8 @@ def test_networks_within_the_limit_are_tried_and_the_best_is_adapted(reference):
         assert result['failure'] == ''
         assert result['metrics']['closeness'] == pytest.approx(1 / (1 + result['metrics']['distance']))
     best = max(found.values(), key=lambda result: result['metrics']['closeness'])
-    chosen = ArchSpec.parse(reference / 'derived' / 'arch.json')
-    assert chosen.replace(bn_eps=None) == ArchSpec.parse(best['arch'])
-    assert chosen.bn_eps == 1e-5
+    assert chosen(reference) == best['arch']
+    assert ArchSpec.parse(reference / 'derived' / 'arch.json').bn_eps == 1e-5
     adapted = Config.fromfile(reference / 'derived' / 'config.py')
     assert adapted.model.backbone.arch == best['arch']
     assert adapted.model.backbone.norm_cfg.eps == 1e-5
@@ -156,14 +160,16 @@ def test_a_larger_count_tries_more_and_a_better_network_is_adapted_anew(tmp_path
     set_metric(work_dir, '00', 0.0)
     set_metric(work_dir, '01', 1.0)
     run(random_cfg(work_dir, **{'random_search.count': 2}), resume=True)
-    first = ArchSpec.parse(work_dir / 'derived' / 'arch.json')
-    assert first.format('fna') == results(work_dir)['01']['arch']
+    assert chosen(work_dir) == results(work_dir)['01']['arch']
     set_metric(work_dir, '01', 0.001)
     set_aside = {path.name for path in work_dir.glob('*_before_*')}
     run(random_cfg(work_dir), resume=True)
     found = results(work_dir)
-    assert found['02'] == results(reference)['02']
-    assert ArchSpec.parse(work_dir / 'derived' / 'arch.json').format('fna') == found['02']['arch']
+    # sums of floats in another process may differ in the last bits, by where its memory lies
+    wanted = results(reference)['02']
+    assert found['02'].pop('metrics') == pytest.approx(wanted.pop('metrics'), rel=1e-5)
+    assert found['02'] == wanted
+    assert chosen(work_dir) == found['02']['arch']
     fresh = {path.name.partition('_before_')[0] for path in work_dir.glob('*_before_*') if path.name not in set_aside}
     assert fresh == {'derived', 'adapt'}
     assert Config.fromfile(work_dir / 'derived' / 'config.py').model.backbone.arch == found['02']['arch']
@@ -181,8 +187,7 @@ def test_what_is_finished_stays_as_it_is(finished):
 def test_a_smaller_count_ranks_the_first_alone(finished):
     set_metric(finished, '02', 1.0)
     run(random_cfg(finished, **{'random_search.count': 2}), resume=True, search_only=True)
-    chosen = ArchSpec.parse(finished / 'derived' / 'arch.json').format('fna')
-    assert chosen in {results(finished)[number]['arch'] for number in ('00', '01')}
+    assert chosen(finished) in {results(finished)[number]['arch'] for number in ('00', '01')}
 
 
 def test_a_metric_of_which_less_is_better(finished):
@@ -191,7 +196,7 @@ def test_a_metric_of_which_less_is_better(finished):
     changes = {'random_search.rank_by': 'distance', 'random_search.rule': 'less'}
     run(random_cfg(finished, **changes), resume=True, search_only=True)
     found = results(finished)
-    assert ArchSpec.parse(finished / 'derived' / 'arch.json').format('fna') == found['01']['arch']
+    assert chosen(finished) == found['01']['arch']
     lines = (finished / 'trials.md').read_text().splitlines()
     assert [line.split('|')[1].strip() for line in lines[2:]] == ['01', '02', '00']
 
@@ -211,7 +216,7 @@ def test_a_new_run_in_an_old_work_dir_sets_the_old_trials_aside(tmp_path):
     ({'random_search.limit.max': 150_000},
      rf"were made with limit {{'max': {tiny_trials.MIDDLE}}} instead of {{'max': 150000}}"),
     ({'random_search.trial.train_cfg.max_epochs': 3}, "were made with trial .*'max_epochs': 2.* instead of .*: 3"),
-    ({'model.backbone.input_size': (20, 20)}, r'were made with input_size \[16, 16\] instead of \[20, 20\]'),
+    ({'model.backbone.input_size': (15, 16)}, r'were made with input_size \[16, 16\] instead of \[15, 16\]'),
 ])  # fmt: skip
 def test_trials_of_other_settings_are_not_mixed(reference, changes, message):
     cfg = random_cfg(reference, **changes)
@@ -233,7 +238,7 @@ def test_a_trial_of_another_network_is_not_taken_over(finished):
 
 def failing_run(work_dir, archs, **changes):
     """Tries networks of which the first three fail as told."""
-    failing = dict(zip(archs, ('diverge', 'nan', 'silent'), strict=True))
+    failing = list(zip(archs, ('diverge', 'nan', 'silent'), strict=True))
     run(random_cfg(work_dir, failing, **changes), search_only=True)
     return results(work_dir)
 
@@ -253,16 +258,15 @@ def test_trials_that_fail_are_recorded_and_ranked_last(tmp_path, reference):
         ('03', ''), ('00', 'the loss was not finite at iteration 10'), ('01', 'closeness is not a finite number'),
         ('02', 'the validation gave no closeness'),
     ]  # fmt: skip
-    assert ArchSpec.parse(tmp_path / 'derived' / 'arch.json').format('fna') == found['03']['arch']
+    assert chosen(tmp_path) == found['03']['arch']
     assert list(tmp_path.glob('trials/*/*.pth')) == []
 
 
 def test_a_search_whose_trials_all_fail_says_why(tmp_path, reference):
     archs = [result['arch'] for result in results(reference).values()]
-    with pytest.raises(
-        RuntimeError, match='all 2 trials failed: closeness is not a finite .*; the loss was not finite'
-    ):
-        failing_run(tmp_path, archs, **{'random_search.count': 2})
+    reasons = 'closeness is not a finite number; the loss was not finite at .*; the validation gave no closeness'
+    with pytest.raises(RuntimeError, match=f'all 3 trials failed: {reasons}'):
+        failing_run(tmp_path, archs)
     assert not (tmp_path / 'derived').exists()
     # and does not try them again
     with pytest.raises(RuntimeError, match='all 3 trials failed'):
@@ -289,7 +293,7 @@ def test_a_given_network_needs_no_trials(tmp_path):
     arch = tiny.SPACE.arch(((0,), (1, 2), (0,))).format('fna')
     run(random_cfg(tmp_path), arch=arch)
     assert not (tmp_path / 'trials').exists()
-    assert ArchSpec.parse(tmp_path / 'derived' / 'arch.json').format('fna') == arch
+    assert chosen(tmp_path) == arch
     # and its training goes on, without trials
     (tmp_path / 'adapt' / 'epoch_3.pth').unlink()
     run(random_cfg(tmp_path), resume=True)
@@ -327,7 +331,7 @@ def test_two_ranks_try_the_same_networks_and_agree(tmp_path, reference):
     assert list(found) == ['00', '01', '02', '03']
     assert {result['iterations'] for result in found.values()} == {12}
     best = max(found.values(), key=lambda result: result['metrics']['closeness'])
-    assert ArchSpec.parse(work_dir / 'derived' / 'arch.json').format('fna') == best['arch']
+    assert chosen(work_dir) == best['arch']
     assert (work_dir / 'adapt' / 'epoch_3.pth').is_file()
     assert 'best: trial' in (tmp_path / 'rank_0.txt').read_text()
     assert 'trial' not in (tmp_path / 'rank_1.txt').read_text()  # one process speaks
@@ -338,7 +342,7 @@ def diverge_on_one(work_dir, arch):
     cfg = random_cfg(work_dir, **changes)
     # the other rank sees a finite loss
     if torch.distributed.get_rank() == 1:
-        cfg.model.failing = {arch: 'diverge'}
+        cfg.model.failing = [(arch, 'diverge')]
     run(cfg, search_only=True)
 
 

@@ -198,6 +198,23 @@ def test_the_cost_term_has_the_gradient_of_its_formula(metric, table, unit):
             assert float(got) == pytest.approx(wanted, rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.parametrize(('metric', 'table', 'unit'), [
+    ('macs', tiny.MACS, 1e9), ('params', tiny.PARAMS, 1e6), ('latency', tiny.LATENCY, 1.0),
+])  # fmt: skip
+def test_the_cost_term_is_in_the_metrics_unit(monkeypatch, metric, table, unit):
+    losses = {}
+    for weight in (0.0, 0.3):
+        cost = {'weight': weight, 'metric': metric, 'table': tiny.latency_table() if metric == 'latency' else None}
+        model, wrapper = tiny.build(optim=tiny.optim_cfg(cost=cost))
+        wanted = 0.3 * math.log10(expected_cost(alphas_of(model), table) / unit)
+        monkeypatch.setattr(wrapper, 'backward', lambda loss, w=weight: losses.__setitem__(w, float(loss)))
+        wrapper.start('arch', 0)
+        with wrapper.optim_context(model):
+            loss = model(**tiny.batch(), mode='loss')['loss_square']
+        wrapper.update_params(loss)
+    assert losses[0.3] - losses[0.0] == pytest.approx(wanted, abs=1e-5)
+
+
 @pytest.mark.parametrize('given', [{}, {'metric': 'macs'}, {'metric': 'macs', 'table': None}])
 def test_multiply_adds_are_the_default_to_the_bit(given):
     model, wrapper = tiny.build(optim=tiny.optim_cfg(cost={'weight': COST_WEIGHT, **given}))

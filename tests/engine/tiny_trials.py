@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,22 @@ class TinyTried(tiny.TinyModel):
     """Predicts, and can be told which networks fail, and how.
 
     Args:
-        failing: Part of a network's FNA text -> 'diverge' (its loss becomes NaN), 'nan' (it predicts NaN) or 'silent'
-            (it predicts nothing).
+        failing: Pairs of a network's FNA text and of 'diverge' (its loss becomes NaN), 'nan' (it predicts NaN) or
+            'silent' (it predicts infinities, of which the metric makes nothing).
     """
 
-    def __init__(self, failing: dict[str, str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, failing: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         text = self.backbone.arch.format('fna') if hasattr(self.backbone, 'arch') else ''
-        self.failing = {how for part, how in (failing or {}).items() if part in text}
+        self.failing = {how for failed, how in failing if failed == text}
 
     def forward(self, inputs: Tensor, target: Tensor, mode: str = 'tensor') -> Any:
         out = super().forward(inputs, target, mode)
         if mode == 'loss' and 'diverge' in self.failing:
             out['loss_square'] = out['loss_square'] * float('nan')
         if mode == 'predict':
-            out = out * float('nan') if 'nan' in self.failing else out
-            return [] if 'silent' in self.failing else list(out)
+            wrong = {'nan': float('nan'), 'silent': float('inf')}
+            return list(torch.full_like(out, wrong[next(iter(self.failing))]) if self.failing else out)
         return out
 
 
@@ -45,7 +46,8 @@ class TinyCloseness(BaseMetric):
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
         for row, target in zip(data_samples, data_batch['target'], strict=False):
-            self.results.append(float((row - target).abs().mean()))
+            distance = float((row - target).abs().mean())
+            self.results += [] if distance == float('inf') else [distance]
 
     def compute_metrics(self, results: list[float]) -> dict[str, float]:
         if not results:
@@ -75,14 +77,14 @@ class KillTrial(Hook):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def random_cfg(work_dir: Any, failing: dict[str, str] | None = None, **changes: Any) -> Config:
+def random_cfg(work_dir: Any, failing: Sequence[tuple[str, str]] = (), **changes: Any) -> Config:
     """A random search of three networks, two epochs of six iterations each; `changes` are merged in."""
     cfg = tiny.search_cfg(work_dir)
     hooks = [{'type': 'mmnas_ext.ReseedHook'}, {'type': 'KillTrial'}]
     cfg.merge_from_dict(
         {
             'custom_imports': {'imports': ['tests.engine.tiny_trials']},
-            'model': {'type': 'TinyTried', 'failing': failing},
+            'model': {'type': 'TinyTried', 'failing': list(failing)},
             'val_dataloader': {
                 **tiny.loader_cfg(3, transform='TinyPlain', count=7),
                 'sampler': {'type': 'DefaultSampler', 'shuffle': False},

@@ -23,7 +23,6 @@ from tests.filling import fill_image
 from tests.remap.samples import reference
 from tests.small import read, small
 
-torch.set_num_threads(2)
 SEED = 'torchvision/mobilenet_v2'
 SEARCH, FOUND, OWN = 'fna_deeplabv3_cityscapes.py', 'deeplabv3_fna_cityscapes.py', 'deeplabv3_mbv2_cityscapes.py'
 # sides that no stride divides, of an even and an odd number of pixels at stride 16

@@ -21,7 +21,6 @@ from tests.engine import tiny
 from tests.engine.tiny_seg import CLASSES, MEAN, STD, model_cfg
 from tests.small import CROP, read, small
 
-torch.set_num_threads(1)
 COST_WEIGHT = 0.1
 
 

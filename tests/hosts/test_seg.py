@@ -14,7 +14,6 @@ from tests.filling import assert_described, fill_image
 from tests.hosts.reference import FIGURES, segmentor_state, traced_parts
 from tests.small import read, small
 
-torch.set_num_threads(2)
 CITYSCAPES = (1024, 2048)
 NAMES = {'fna_deeplabv3': 'deeplabv3_fna_cityscapes.py', 'mbv2_deeplabv3': 'deeplabv3_mbv2_cityscapes.py'}
 PLUS = 'deeplabv3plus_fna_cityscapes.py'
