@@ -16,7 +16,3 @@ model = dict(
         init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.seed),
     )
 )
-train_cfg = _base_.recipe.train_cfg
-optim_wrapper = _base_.recipe.optim_wrapper
-param_scheduler = _base_.recipe.param_scheduler
-auto_scale_lr = _base_.recipe.auto_scale_lr

@@ -30,23 +30,20 @@ model = dict(
 
 # --- 2. search: half of the pictures trains the weights of a drawn path, the other half alpha
 train_cfg = dict(
+    _delete_=True,
     type='mmnas_ext.SearchIterLoop',
     max_iters=3000,
     arch_start=1500,  # before it: weights only, paths drawn uniformly
     arch_interval=1,  # from then on 1 arch step : 1 weight step
 )
+sgd = dict(type='SGD', lr=1e-2, momentum=0.9, weight_decay=5e-4)
+adam = dict(type='Adam', lr=3e-3, betas=(0.5, 0.999), weight_decay=1e-3)
+clip = dict(max_norm=35, norm_type=2)
 optim_wrapper = dict(
+    _delete_=True,
     constructor='mmnas_ext.SearchOptimWrapperConstructor',
-    weights=dict(
-        type='OptimWrapper',
-        optimizer=dict(type='SGD', lr=1e-2, momentum=0.9, weight_decay=5e-4),
-        clip_grad=dict(max_norm=35, norm_type=2),
-    ),
-    arch=dict(
-        type='OptimWrapper',
-        optimizer=dict(type='Adam', lr=3e-3, betas=(0.5, 0.999), weight_decay=1e-3),
-        clip_grad=dict(max_norm=35, norm_type=2),
-    ),
+    weights=dict(type='OptimWrapper', optimizer=sgd, clip_grad=clip),
+    arch=dict(type='OptimWrapper', optimizer=adam, clip_grad=clip),
     cost=dict(weight=0.02),  # arch loss = task loss + weight * log10(expected multiply-adds in 1e9)
 )
 param_scheduler = [  # the weights' alone
@@ -55,7 +52,7 @@ param_scheduler = [  # the weights' alone
 ]
 auto_scale_lr = dict(enable=True, base_batch_size=16)
 default_hooks = dict(checkpoint=dict(interval=500))
-custom_hooks = [dict(type='mmnas_ext.DeriveHook'), dict(type='mmnas_ext.SearchMonitorHook')]
+custom_hooks = [dict(type='mmnas_ext.DeriveHook'), dict(type='mmnas_ext.SearchMonitorHook', interval=20)]
 find_unused_parameters = True  # a weight step uses one path
 
 # --- 3. derive, 4. adapt: what differs once the network is chosen; its `arch` is filled in by the search
@@ -69,11 +66,8 @@ derived = dict(
             init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.seed),
         )
     ),
-    train_cfg=_base_.recipe.train_cfg,
-    optim_wrapper=_base_.recipe.optim_wrapper,
-    param_scheduler=_base_.recipe.param_scheduler,
-    auto_scale_lr=_base_.recipe.auto_scale_lr,
     default_hooks=dict(checkpoint=dict(interval=5000)),
     custom_hooks=[],
     find_unused_parameters=False,
+    **_base_.recipe,
 )

@@ -7,22 +7,22 @@
 # are those of one GPU's crops. Measured here on Cityscapes: not yet.
 _base_ = './fna_deeplabv3_cityscapes.py'
 
-accumulate = 4
+gathered = 4
 model = dict(decode_head=dict(norm_cfg=dict(type='BN')))
-train_cfg = dict(max_iters=3000 * accumulate, arch_start=1500 * accumulate)
-optim_wrapper = dict(weights=dict(accumulative_counts=accumulate), arch=dict(accumulative_counts=accumulate))
+train_cfg = dict(max_iters=3000 * gathered, arch_start=1500 * gathered)
+optim_wrapper = dict(weights=dict(accumulative_counts=gathered), arch=dict(accumulative_counts=gathered))
 param_scheduler = [  # they count iterations, of which an update now takes 4
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=300 * accumulate),
-    dict(type='PolyLR', power=0.9, eta_min=1e-4, by_epoch=False, begin=300 * accumulate, end=3000 * accumulate),
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=300 * gathered),
+    dict(type='PolyLR', power=0.9, eta_min=1e-4, by_epoch=False, begin=300 * gathered, end=3000 * gathered),
 ]
 auto_scale_lr = dict(enable=False)  # the gathered batch is the one that the learning rate is for
 derived = dict(
     model=dict(backbone=dict(norm_cfg=dict(type='BN'))),
-    train_cfg=dict(max_iters=100000 * accumulate, val_interval=10000 * accumulate),
-    optim_wrapper=dict(accumulative_counts=accumulate),
+    train_cfg=dict(max_iters=100000 * gathered, val_interval=10000 * gathered),
+    optim_wrapper=dict(accumulative_counts=gathered),
     param_scheduler=[
-        dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=5000 * accumulate),
-        dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=5000 * accumulate, end=100000 * accumulate),
+        dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=5000 * gathered),
+        dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=5000 * gathered, end=100000 * gathered),
     ],
     auto_scale_lr=dict(enable=False),
 )

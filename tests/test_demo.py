@@ -53,6 +53,7 @@ CASES = {
             'train_dataloader.batch_size=2',
             'train_dataloader.dataset.pipeline.2.crop_size=(64,64)',
             'model.data_preprocessor.size=(64,64)',
+            'default_hooks.logger.interval=2',
             'train_cfg.max_iters=4',
             'train_cfg.arch_start=2',
             'val_dataloader.dataset.indices=4',

@@ -39,14 +39,16 @@ model = dict(
 )
 
 # FNA's adaptation: 100 K iterations of 16 crops, here on 4 GPUs with 4 each
+train_cfg = dict(type='mmnas_ext.ResumableIterLoop', max_iters=100000, val_interval=10000)
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-2, momentum=0.9, weight_decay=5e-4), clip_grad=None
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=5000),
+    dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=5000, end=100000),
+]
+auto_scale_lr = dict(enable=True, base_batch_size=16)
+# the same once more for the configs that search first, and have settings of their own until then
 recipe = dict(
-    train_cfg=dict(type='mmnas_ext.ResumableIterLoop', max_iters=100000, val_interval=10000),
-    optim_wrapper=dict(
-        type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-2, momentum=0.9, weight_decay=5e-4), clip_grad=None
-    ),
-    param_scheduler=[
-        dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=5000),
-        dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=5000, end=100000),
-    ],
-    auto_scale_lr=dict(enable=True, base_batch_size=16),
+    train_cfg=train_cfg, optim_wrapper=optim_wrapper, param_scheduler=param_scheduler, auto_scale_lr=auto_scale_lr
 )

@@ -22,8 +22,8 @@ def test_without_mmsegmentation_it_says_what_to_install(name: str, without_mmseg
     with pytest.raises(
         ImportError, match=r'mmnas_ext needs mmseg, not installed here(.|\n)*pip install .*segmentation=='
     ):
-        MODELS.build(dict(type=name))
+        MODELS.build(dict(type=f'mmnas_ext.{name}'))
 
 
 def test_without_mmsegmentation_networks_are_built(without_mmseg: Any) -> None:
-    assert MODELS.build(dict(type='FNA_DeepLabv3', out_indices=(6,), output_stride=16)).out_channels == (320,)
+    assert MODELS.build(dict(type='mmnas_ext.FNA_DeepLabv3', out_indices=(6,), output_stride=16)).out_channels == (320,)

@@ -163,7 +163,7 @@ def test_class_weights_go_with_ignored_pixels() -> None:
 
 
 def test_class_weights_move_with_the_head_and_stay_out_of_checkpoints() -> None:
-    loss = MODELS.build(dict(type='SegCrossEntropyLoss', class_weight=WEIGHTS, loss_name='loss_hard'))
+    loss = MODELS.build(dict(type='mmnas_ext.SegCrossEntropyLoss', class_weight=WEIGHTS, loss_name='loss_hard'))
     assert isinstance(loss, SegCrossEntropyLoss) and loss.loss_name == 'loss_hard'
     assert loss.state_dict() == {}
     assert loss.to('meta').class_weight.device.type == 'meta'
