@@ -18,11 +18,14 @@ from mmnas_ext.archs import SearchSpace
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.derive import derived_config
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
+from mmnas_ext.engine.trials import Plan
 from tests.small import CONFIGS, CROP, read, small
 
 # what a model of each host consists of
 PARTS = {'mmdet': {'backbone', 'neck', 'bbox_head'}, 'mmseg': {'backbone', 'decode_head'}}
 SEARCHES = [name for name in CONFIGS if read(name).get('derived')]
+# one that draws networks takes no steps of its own, only its trials do
+RANDOM = [name for name in SEARCHES if read(name).get('random_search')]
 
 
 def detections(cfg: Config) -> dict[str, Any]:
@@ -82,6 +85,7 @@ def test_there_are_configs_of_both_kinds_for_each_host() -> None:
     ordinary = {name for name in CONFIGS if name not in SEARCHES}
     assert {'retinanet_fna_coco.py', 'retinanet_mbv2_coco.py', 'deeplabv3_fna_cityscapes.py'} <= ordinary
     assert {'fna_retinanet_coco.py', 'fna_retinanet_coco_1gpu.py', 'fna_deeplabv3_cityscapes.py'} <= set(SEARCHES)
+    assert 'random_deeplabv3_cityscapes.py' in RANDOM
     assert {read(name).default_scope for name in CONFIGS} == set(PARTS)
 
 
@@ -90,7 +94,7 @@ def test_ordinary_config_takes_a_step(name: str) -> None:
     one_step(read(name))
 
 
-@pytest.mark.parametrize('name', SEARCHES)
+@pytest.mark.parametrize('name', [name for name in SEARCHES if name not in RANDOM])
 def test_search_config_takes_a_step_of_each_phase(name: str) -> None:
     cfg = read(name)
     # accumulation would only put the update off
@@ -120,3 +124,10 @@ def test_what_a_search_derives_takes_a_step(name: str) -> None:
     derived = derived_config(cfg, space.arch(tuple((0,) * len(stage.layers) for stage in space.stages)))
     derived.optim_wrapper.pop('accumulative_counts', None)
     one_step(derived)
+
+
+@pytest.mark.parametrize('name', RANDOM)
+def test_trial_of_a_random_search_takes_a_step(name: str) -> None:
+    plan = Plan.of(read(name))
+    arch, _ = plan.drawn[0]
+    one_step(plan.trial_config(arch))
