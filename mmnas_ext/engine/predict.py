@@ -52,8 +52,8 @@ def predict_labels(
 
     Raises:
         FileNotFoundError: A run has no config or no whole checkpoint.
-        ValueError: A run is a search, or no segmentor with labelled pictures; runs differ in pictures or classes;
-            `count` or `names` do not go with the validation set.
+        ValueError: A run is a search, or no segmentor with labelled pictures, or its checkpoint is of another network;
+            runs differ in pictures or classes; `count` or `names` do not go with the validation set.
     """
     if not runs:
         raise ValueError('runs must name at least one training, got none')
@@ -136,7 +136,10 @@ def _predict(
     """Yields truth and prediction, (H, W) both, of each chosen picture."""
     # SyncBN works in a process group alone
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(get_device()).eval()
-    load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True, logger='silent')
+    try:
+        load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True, logger='silent')
+    except RuntimeError as error:
+        raise ValueError(f'{checkpoint} must hold the network of the config beside it: {error}') from None
     for index in chosen:
         (sample,) = model.test_step(pseudo_collate([dataset[index]]))
         missing = [field for field in ('gt_sem_seg', 'pred_sem_seg') if field not in sample]

@@ -1,6 +1,7 @@
 """Predictions written beside the ground truth, with a segmentor that reads each pixel's class off its colour."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import cv2
@@ -120,7 +121,8 @@ def test_the_newest_whole_checkpoint_and_the_newest_config_are_used(make_run, tm
     cfg, checkpoint = read_run(folder)
     assert checkpoint == folder / 'iter_100.pth'
     assert cfg.model.decode_head.num_classes == 3
-    (folder / 'later.py').write_text('found = 1\n')
+    (folder / 'a.py').write_text('found = 1\n')
+    os.utime(folder / 'config.py', (1, 1))  # long before
     assert read_run(folder)[0].found == 1
 
 
@@ -144,6 +146,7 @@ def test_pictures_are_spaced_evenly(total, count, wanted):
         (0, (), r'count must be in 1\.\.3, the validation pictures, got 0'),
         (4, (), r'count must be in 1\.\.3, the validation pictures, got 4'),
         (1, ['c'], r"'c' must begin one file name of the validation set, it begins 0 of 3, the first of which is a1"),
+        (1, ['1'], r"'1' must begin one file name of the validation set, it begins 0 of 3"),
         (1, ['a1', 'a'], r"'a' must begin one file name of the validation set, it begins 2 of 3"),
     ],
 )
@@ -175,6 +178,16 @@ def test_runs_that_do_not_compare_are_refused(make_run, tmp_path):
     for second in (other, fewer):
         with pytest.raises(ValueError, match=r"must validate on the same pictures and classes, 'a' and 'b' do not"):
             predict_labels({'a': one, 'b': second}, tmp_path / 'out', count=2)
+
+
+def test_a_checkpoint_of_another_network_is_refused(make_run, tmp_path):
+    folder = make_run('run', RIGHT)
+    state = torch.load(folder / 'iter_5.pth', weights_only=True)['state_dict']
+    del state['decode_head.conv_seg.bias']
+    torch.save({'state_dict': state, 'meta': {}}, folder / 'iter_6.pth')
+    with pytest.raises(ValueError, match=r'iter_6\.pth must hold the network of the config beside it: .*') as caught:
+        predict_labels({'found': folder}, tmp_path / 'out', count=1)
+    assert 'decode_head.conv_seg.bias' in str(caught.value)
 
 
 def test_pictures_without_labels_are_refused(make_run, tmp_path):
