@@ -21,7 +21,6 @@ from mmengine.model import is_model_wrapper
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.engine.derive import write_text
 from mmnas_ext.engine.optim import NonFiniteLossError
-from mmnas_ext.engine.seeding import mix
 from mmnas_ext.engine.training import make_runner
 from mmnas_ext.engine.trials import Plan, Trial, describe, numbers, ranked, trials_table
 
@@ -109,8 +108,6 @@ def _try(plan: Plan, index: int, arch: ArchSpec, price: float, place: Path, resu
         write_text(place / 'arch.json', arch.format('json'))
         write_text(place / 'config.py', cfg.pretty_text)
     cfg.work_dir, cfg.launcher = str(place), plan.cfg.get('launcher', 'none')
-    # MMEngine's objects of one name are one object in a process, and its own name is the second of the start
-    cfg.experiment_name = f'trial_{index:02d}_{mix(str(place.resolve())):08x}'
     # validated once, at the end, by the watch: also where a trial was killed between its last step and that
     cfg.train_cfg.val_begin = 1 + max(cfg.train_cfg.get(key) or 0 for key in ('max_epochs', 'max_iters'))
     watch = _Watch()

@@ -1,12 +1,15 @@
 """One ordinary training, of whichever half or trial."""
 
 import gc
+import itertools
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmnas_ext.engine.checkpoints import find_checkpoint
+
+_NUMBERS = itertools.count()
 
 
 def make_runner(cfg: Config, resume: bool) -> Runner:
@@ -18,9 +21,12 @@ def make_runner(cfg: Config, resume: bool) -> Runner:
     if resume:
         checkpoint = find_checkpoint(Path(cfg.work_dir))
         cfg.resume, cfg.load_from = checkpoint is not None, None if checkpoint is None else str(checkpoint)
+    # MMEngine's loggers, hubs and visualizers of one name are one object in a process, and its own names are no finer
+    # than a second: a later training would write into an earlier one's folder
+    cfg.setdefault('experiment_name', f'{Path(cfg.work_dir).name}_{next(_NUMBERS)}')
     if cfg.get('visualizer'):
-        # visualizers of one name are one object in a process: the second half's would write into the first's folder
-        cfg.visualizer = {**cfg.visualizer, 'name': f'visualizer of {cfg.work_dir}'}
+        # without a name it takes the experiment's
+        cfg.visualizer = {key: value for key, value in cfg.visualizer.items() if key != 'name'}
     return Runner.from_cfg(cfg)
 
 

@@ -149,7 +149,8 @@ def test_a_large_space_is_drawn_from_uniformly():
 def test_the_same_network_is_not_drawn_again_in_a_large_space():
     space = zoo.space('fna_det')
     priced = prices(space, (800, 1088))
-    limit = priced.range()[0] * 1.15
+    # some 45 000 networks: too many to be listed, and of 3000 draws with repetition 100 would be repeated
+    limit = priced.range()[0] * 1.25
     archs = [space.arch(path) for path in sample_within(space, priced, 3000, 0, limit)]
     assert len(set(archs)) == 3000
 

@@ -1,0 +1,39 @@
+"""Trainings that follow each other in one process share nothing, however short they are."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from mmnas_ext.engine.training import make_runner
+from tests.engine import tiny
+
+
+@pytest.fixture
+def one_second(monkeypatch):
+    """All runners begin in the same second, which is as fine as MMEngine's names are."""
+    clock = SimpleNamespace(time=lambda: 1.7e9, strftime=time.strftime, localtime=time.localtime)
+    monkeypatch.setattr('mmengine.runner.runner.time', clock)
+
+
+@pytest.mark.parametrize('named', [{}, {'name': 'visualizer'}])
+def test_trainings_of_one_second_write_into_their_own_folders(tmp_path, one_second, named):
+    places, runners = [tmp_path / 'a' / 'adapt', tmp_path / 'b' / 'adapt'], []
+    for place in places:
+        cfg = tiny.search_cfg(place)
+        cfg.visualizer = {'type': 'Visualizer', 'vis_backends': [{'type': 'LocalVisBackend'}], **named}
+        before = cfg.pretty_text
+        runners.append(make_runner(cfg, resume=False))
+        assert cfg.pretty_text == before
+        runners[-1].visualizer.add_scalar('number', len(runners))
+        runners[-1].message_hub.update_info('number', len(runners))
+    assert runners[0].timestamp == runners[1].timestamp
+    for number, (place, runner) in enumerate(zip(places, runners, strict=True), 1):
+        (scalars,) = place.glob('*/vis_data/scalars.json')
+        assert scalars.read_text() == f'{{"number": {number}, "step": 0}}\n'
+        assert runner.message_hub.get_info('number') == number
+
+
+def test_a_name_that_the_config_gives_stays(tmp_path):
+    runner = make_runner(tiny.search_cfg(tmp_path, experiment_name='mine'), resume=False)
+    assert runner.experiment_name.startswith('mine_')
