@@ -55,6 +55,14 @@ class Batches:
         """What MMEngine's iteration loop calls when it resumes."""
         self.seek(position)
 
+    def close(self) -> None:
+        """Lets go of the workers, and begins anew if it is read again.
+
+        Left to the garbage collector, which takes apart their queues first, PyTorch waits five seconds for each.
+        """
+        self._iterator = None
+        self._position = 0
+
     def _next(self) -> Any:
         # a loader without workers augments here: by the position, however it was reached
         reseed(*self._key, 'batch', self._position)

@@ -40,6 +40,10 @@ class Alternation:
         """Moves the arch half's batches to where `iteration` finds them."""
         self.batches.seek(self.arch_steps(iteration))
 
+    def close(self) -> None:
+        """Lets go of the workers that load the arch half."""
+        self.batches.close()
+
     def step(self, iteration: int, weight_batch: Any) -> dict[str, Any]:
         """One iteration; returns what to log."""
         started = iteration >= self.arch_start
@@ -118,6 +122,14 @@ class SearchEpochLoop(EpochBasedTrainLoop):
         super().__init__(runner, self.weight_batches.loader, max_epochs, **kwargs)
         self.alternation = Alternation(runner, arch_batches, arch_start * len(self.dataloader), arch_interval)
 
+    def run(self) -> Any:
+        """Trains to the end; no worker outlives it."""
+        try:
+            return super().run()
+        finally:
+            self.weight_batches.close()
+            self.alternation.close()
+
     def run_epoch(self) -> None:
         """One pass over the half that trains weights."""
         self.weight_batches.seek(self._iter)
@@ -176,6 +188,14 @@ class SearchIterLoop(IterBasedTrainLoop):
         self.dataloader_iterator = weight_batches
         self.alternation = Alternation(runner, arch_batches, arch_start, arch_interval)
 
+    def run(self) -> Any:
+        """Trains to the end; no worker outlives it."""
+        try:
+            return super().run()
+        finally:
+            self.dataloader_iterator.close()
+            self.alternation.close()
+
     def run_iter(self, data_batch: Any) -> None:
         """One weight step, and the arch step before it if it is due."""
         self.alternation.resume(self._iter)
@@ -203,6 +223,13 @@ class ResumableIterLoop(IterBasedTrainLoop):
         super().__init__(runner, reproducible(dataloader) if isinstance(dataloader, dict) else dataloader, max_iters,
                          **kwargs)  # fmt: skip
         self.dataloader_iterator = Batches(self.dataloader, runner.seed, 'train')
+
+    def run(self) -> Any:
+        """Trains to the end; no worker outlives it."""
+        try:
+            return super().run()
+        finally:
+            self.dataloader_iterator.close()
 
     def run_iter(self, data_batch: Any) -> None:
         """One ordinary training step."""

@@ -1,6 +1,8 @@
 """A segmentor's training or search, killed and resumed, ends as one that was not interrupted: to the bit."""
 
+import multiprocessing
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path,
 
 def test_mmengines_own_loop_does_not_repeat_itself(tmp_path: Path) -> None:
     """What makes the comparison above worth something: crops, flips and dropout follow from random states."""
-    own = {'train_cfg.type': 'IterBasedTrainLoop'}
+    own = {'train_cfg.type': 'IterBasedTrainLoop', **ENDLESS}
     once(tmp_path / 'whole', 'gradients gathered', **own)
     interrupted(tmp_path / 'killed', 'gradients gathered', **own)
     kept, wanted = (last_checkpoint(tmp_path / run)[1]['state_dict'] for run in ('killed', 'whole'))
@@ -120,6 +122,42 @@ def test_an_epoch_is_found_again_without_reading_those_before_it() -> None:
     # two epochs of four batches lie before the tenth, which is the second of its own
     assert len(loader.dataset.read) == 2
     assert [next(resumed) for _ in range(3)] == wanted[9:]
+
+
+@pytest.mark.parametrize('kill', [None, 5])
+@pytest.mark.parametrize('loop', ['training', 'search by iterations', 'search by epochs'])
+def test_no_worker_outlives_its_run(tmp_path: Path, loop: str, kill: int | None) -> None:
+    """They are let go while the runner still stands: the garbage collector would wait five seconds for each."""
+    if loop == 'search by epochs':
+        cfg = tiny.search_cfg(tmp_path, 'epoch', workers=1, custom_hooks=[])
+    else:
+        cfg = tiny_seg.training_cfg(tmp_path, workers=1, **(SEARCH if 'search' in loop else {}))
+    workers_seen: list[int] = []
+    cfg.custom_hooks = [{'type': 'StopHook', 'at': -1 if kill is None else kill}]
+    before = set(multiprocessing.active_children())
+
+    def seen(*_: Any) -> None:
+        workers_seen.append(len(set(multiprocessing.active_children()) - before))
+
+    runner = Runner.from_cfg(cfg)
+    runner.model.register_forward_hook(seen)
+    with nullcontext() if kill is None else pytest.raises(tiny_seg.KilledError):
+        runner.train()
+    assert max(workers_seen) == (1 if loop == 'training' else 2)
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_closed_batches_begin_anew() -> None:
+    loader = Runner.build_dataloader(
+        {'dataset': Counting(), 'batch_size': 2, 'num_workers': 0, 'sampler': {'type': 'DefaultSampler'}}, seed=3
+    )
+    batches = Batches(loader, 3, 'train')
+    wanted = [next(batches) for _ in range(6)]
+    batches.close()
+    assert [next(batches) for _ in range(2)] == wanted[:2]
+    batches.close()
+    batches.seek(5)
+    assert next(batches) == wanted[5]
 
 
 def test_a_loaders_config_is_left_as_it_is() -> None:
