@@ -166,13 +166,16 @@ def main() -> None:
     parser.add_argument('--table', action='store_true', help='only print what there is')
     args = parser.parse_args()
     work_dir = args.work_dir.resolve()
+    names = set(args.only or [row.name for row in ROWS])
+    if names & {row.name for row in ROWS if row.arch == 'found'}:
+        names.add('fna')  # whose network they train
     if not args.table:
         with ThreadPoolExecutor(args.jobs) as pool:
             runs: list[Future] = []
             for seed in args.seeds:
                 found = None
                 for row in ROWS:
-                    if not args.only or row.name in args.only or row.name == 'fna':
+                    if row.name in names:
                         runs.append(pool.submit(run_row, row, seed, work_dir, args.cfg_options, found))
                         found = found or runs[-1]
             for done in runs:
