@@ -4,6 +4,10 @@ Run: python benchmarks/front.py [--repeats 5]
 
 The case is a search problem of DNA's size (5 blocks, up to 1296 paths each); its larger relatives repeat each block's
 paths, or the blocks, ten times with figures moved at random by up to a tenth. Prints a table of medians.
+
+A second table has the case with cells of several depths and widths, ten times its entries, whose costs depend on the
+width that enters: the front of each metric, and the search under limits on all three. Costs in MACs are the case's,
+scaled by the widths; parameters follow from each block's resolution; latencies are MACs at speeds drawn per candidate.
 """
 
 import argparse
@@ -19,8 +23,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnas_ext.search import front
+from mmnas_ext.search import Links, best_within, chain_front, front
 
+NAMES = ('kMACs', 'params', 'ms')
+# per problem the cells of each block: layers fewer than the case has, and width as a share of the case's
+CELLS = {
+    '1 cell': [(0, 1.0)],
+    '3 cells, 2 widths': [(0, 1.0), (1, 1.0), (1, 0.75)],
+    '5 cells, 3 widths': [(0, 1.0), (0, 0.75), (0, 1.25), (1, 0.75), (1, 1.0)],
+}
+# pixels of each block's features at 224 x 224
+AREAS = (56**2, 28**2, 14**2, 14**2, 7**2)
+# shares of the range from the cheapest chain to the best rated
+LIMITS = {'loose': (0.6, 0.9, 0.9), 'middle': (0.3, 0.1, 0.2), 'tight': (0.05, 0.01, 0.04)}
 CASE = Path(__file__).parents[1] / 'tests' / 'golden' / 'dna_traversal_case.json'
 Pairs = list[tuple[int, float]]
 
@@ -59,6 +74,38 @@ def plain_front(blocks: list[Pairs]) -> list[tuple[int, float, tuple[int, ...]]]
     return points
 
 
+def _cells(cells: list[tuple[int, float]], rng: np.random.Generator) -> list[Links]:
+    """The case with several cells per block; a path's rating is the same for every width that enters.
+
+    Fewer layers and narrower ones are rated worse, all ratings are moved by up to a tenth.
+    """
+    blocks = []
+    widths = [1.0]
+    for area, block in zip(AREAS, json.loads(CASE.read_text()), strict=True):
+        table = np.array(block['table'], float)
+        speeds = rng.uniform(10_000, 40_000, table.shape)
+        losses = np.array(block['loss']).reshape([table.shape[1]] * len(table))
+        parts = []
+        for fewer, width in cells:
+            depth = max(1, len(table) - fewer)
+            # without its last layers a path is rated like the mean of those that it begins
+            rated = losses.mean(axis=tuple(range(depth, len(table)))).ravel() * (1.05**fewer / width**0.2)
+            rated *= rng.uniform(0.9, 1.1, len(rated))
+            for enters in widths:
+                scales = np.full((depth, 1), width**2)
+                scales[0] = enters * (enters + width) / 2
+                layers = table[:depth] * scales
+                paths = np.array(list(product(range(layers.shape[1]), repeat=depth)))
+                sums = [figures[np.arange(depth), paths].sum(axis=1) for figures in (layers, layers / speeds[:depth])]
+                parts.append((sums[0].round(), (1000 * sums[0] / area).round(), sums[1], rated, enters, width))
+        counts = [len(part[3]) for part in parts]
+        macs, params, ms, ratings = (np.concatenate([part[place] for part in parts]) for place in range(4))
+        ends = (np.repeat([part[place] for part in parts], counts) for place in (4, 5))
+        blocks.append(Links((macs.astype(int), params.astype(int), ms), ratings, *ends))
+        widths = sorted({width for _, width in cells})
+    return blocks
+
+
 def _median(run: Callable[[], Any], repeats: int) -> tuple[float, Any]:
     taken = []
     for _ in range(repeats):
@@ -82,6 +129,24 @@ def _line(name: str, blocks: list[Pairs], repeats: int, plain: bool) -> str:
     )
 
 
+def _cell_lines(name: str, blocks: list[Links], repeats: int) -> list[str]:
+    """One line per metric's front, and one per set of limits on all metrics."""
+    entries = sum(len(block.ratings) for block in blocks)
+    start = f'{name:<20} {entries:>8}'
+    lines = []
+    ranges = []
+    for metric, word in enumerate(NAMES):
+        seconds, found = _median(lambda metric=metric: chain_front(blocks, metric), repeats)
+        lines.append(f'{start} {"front of " + word:<24} {len(found):>8} {1e3 * seconds:>10.1f}')
+        # up to the best rating: beyond it a limit does not bind
+        ranges.append((found.costs[0].item(), found.costs[-1].item()))
+    for word, shares in LIMITS.items():
+        limits = [low + share * (high - low) for share, (low, high) in zip(shares, ranges, strict=True)]
+        seconds, best = _median(lambda limits=limits: best_within(blocks, limits, NAMES), repeats)
+        lines.append(f'{start} {"best of 3 limits, " + word:<24} {best.rating:>8.4f} {1e3 * seconds:>10.1f}')
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description='Times the exact front of cost and rating.')
     parser.add_argument('--repeats', type=int, default=5, help='runs per line, of which the median is printed')
@@ -100,6 +165,10 @@ def main() -> None:
     print(f'{"problem":<34} {"blocks":>6} {"entries":>8} {"points":>8} {"front ms":>10} {"plain ms":>10} {"ratio":>8}')
     for name, blocks, plain in problems:
         print(_line(name, blocks, repeats, plain))
+    print(f'\n{"cells per block":<20} {"entries":>8} {"search":<24} {"result":>8} {"ms":>10}   (points or rating)')
+    for name, cells in CELLS.items():
+        for line in _cell_lines(name, _cells(cells, np.random.default_rng(0)), repeats):
+            print(line)
 
 
 if __name__ == '__main__':

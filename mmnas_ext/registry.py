@@ -12,13 +12,18 @@ from mmengine import registry as _mm  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
 _SCOPE = 'mmnas_ext'
-MODELS = Registry('model', parent=_mm.MODELS, scope=_SCOPE, locations=['mmnas_ext.backbones', 'mmnas_ext.hosts'])
+MODELS = Registry(
+    'model', parent=_mm.MODELS, scope=_SCOPE, locations=['mmnas_ext.backbones', 'mmnas_ext.hosts', 'mmnas_ext.distill']
+)
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer', parent=_mm.WEIGHT_INITIALIZERS, scope=_SCOPE, locations=['mmnas_ext.remap.initializer']
 )
 DATASETS = Registry('dataset', parent=_mm.DATASETS, scope=_SCOPE, locations=['mmnas_ext.datasets'])
+TRANSFORMS = Registry('transform', parent=_mm.TRANSFORMS, scope=_SCOPE, locations=['mmnas_ext.datasets'])
+MODEL_WRAPPERS = Registry('model_wrapper', parent=_mm.MODEL_WRAPPERS, scope=_SCOPE, locations=['mmnas_ext.engine'])
 LOOPS = Registry('loop', parent=_mm.LOOPS, scope=_SCOPE, locations=['mmnas_ext.engine'])
 HOOKS = Registry('hook', parent=_mm.HOOKS, scope=_SCOPE, locations=['mmnas_ext.engine'])
+OPTIMIZERS = Registry('optimizer', parent=_mm.OPTIMIZERS, scope=_SCOPE, locations=['mmnas_ext.engine.optimizers'])
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=_mm.OPTIM_WRAPPERS, scope=_SCOPE, locations=['mmnas_ext.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor', parent=_mm.OPTIM_WRAPPER_CONSTRUCTORS, scope=_SCOPE, locations=['mmnas_ext.engine']

@@ -24,7 +24,7 @@ ROOMS: dict[str, frozenset[str]] = {
     'remap': frozenset({'ops', 'archs', 'registry'}),
     'backbones': frozenset({'ops', 'remap', 'archs', 'registry'}),
     'search': frozenset({'archs'}),
-    'distill': frozenset({'backbones', 'ops', 'archs', 'registry'}),
+    'distill': frozenset({'backbones', 'remap', 'ops', 'archs', 'registry'}),
     'engine': frozenset({'distill', 'search', 'backbones', 'remap', 'datasets', 'ops', 'archs', 'registry', CHECK}),
     'reports': frozenset({'archs'}),
     'hosts': frozenset({'backbones', 'registry', CHECK}),

@@ -1,6 +1,7 @@
 """Architectures as values: what they are, how they are written, what they cost. Standard library only."""
 
 from mmnas_ext.archs import zoo
+from mmnas_ext.archs.cells import Cell, CellSpace, CellStage
 from mmnas_ext.archs.cost import Cost, candidate_costs, cost, fixed_cost
 from mmnas_ext.archs.latency import Geometry, LatencyTable
 from mmnas_ext.archs.prices import METRICS, Prices, entries, price, prices
@@ -13,6 +14,9 @@ __all__ = [
     'SKIP',
     'ArchSpec',
     'Block',
+    'Cell',
+    'CellSpace',
+    'CellStage',
     'Cost',
     'Geometry',
     'LatencyTable',

@@ -26,6 +26,7 @@ _ATTRIBUTE = re.compile(r'(\w+)[ \t]*=[ \t]*([^|\s]*)')
 _ATTRIBUTES = {'head': 'head_channels', 'act': 'act', 'bn_eps': 'bn_eps'}
 
 _Spec = TypeVar('_Spec', ArchSpec, SearchSpace)
+_Read = TypeVar('_Read')
 
 
 # --- entry points --------------------------------------------------------------------------------------------------
@@ -52,7 +53,7 @@ def parse_arch(source: Any) -> ArchSpec:
         return _arch_from_mapping(source)
     if isinstance(source, (list, tuple)):
         return parse_timm(source)
-    return _from_text(source, 'architecture', _FORMS, _arch_from_text, zoo.arch)
+    return from_text(source, 'architecture', _FORMS, _arch_from_text, zoo.arch)
 
 
 def parse_space(source: Any) -> SearchSpace:
@@ -73,7 +74,7 @@ def parse_space(source: Any) -> SearchSpace:
         return source
     if isinstance(source, Mapping):
         return _space_from_mapping(source)
-    return _from_text(source, 'search space', _SPACE_FORMS, _space_from_text, zoo.space)
+    return from_text(source, 'search space', _SPACE_FORMS, _space_from_text, zoo.space)
 
 
 def format_arch(arch: ArchSpec, notation: str = 'fna') -> str:
@@ -100,9 +101,9 @@ def format_space(space: SearchSpace) -> str:
     return _json_text(space, [json.dumps(_stage_fields(stage)) for stage in space.stages])
 
 
-def _from_text(
-    source: Any, kind: str, forms: str, read: Callable[[str], _Spec], by_name: Callable[[str], _Spec]
-) -> _Spec:
+def from_text(
+    source: Any, kind: str, forms: str, read: Callable[[str], _Read], by_name: Callable[[str], _Read]
+) -> _Read:
     """Tells a path, a zoo name and content apart, and names in errors what was read."""
     if isinstance(source, Path):
         return _from_file(source, kind, read)
@@ -119,7 +120,7 @@ def _from_text(
         raise ValueError(f'{kind}: {error}') from None
 
 
-def _from_file(path: Path, kind: str, read: Callable[[str], _Spec]) -> _Spec:
+def _from_file(path: Path, kind: str, read: Callable[[str], _Read]) -> _Read:
     if not path.is_file():
         raise FileNotFoundError(f'{kind} file does not exist: {path}')
     try:
@@ -154,16 +155,17 @@ def _space_from_mapping(fields: Mapping[Any, Any]) -> SearchSpace:
 
 
 def _stage_mappings(fields: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
-    _check_keys(fields, '', ('stages',), _KEYS)
+    check_keys(fields, '', ('stages',), _KEYS)
     stages = listed(fields['stages'], 'stages', 'stages')
     for i, stage in enumerate(stages):
         if not isinstance(stage, Mapping):
             raise ValueError(f'stages[{i}] must be a mapping, got {shown(stage)}')
-        _check_keys(stage, f'stages[{i}]', _STAGE_KEYS, _STAGE_KEYS)
+        check_keys(stage, f'stages[{i}]', _STAGE_KEYS, _STAGE_KEYS)
     return list(stages)
 
 
-def _check_keys(fields: Mapping[Any, Any], where: str, wanted: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+def check_keys(fields: Mapping[Any, Any], where: str, wanted: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    """Raises ValueError for a key of a mapping that is unknown or missing."""
     prefix = f'{where}: ' if where else ''
     unknown = [key for key in fields if key not in allowed]
     if unknown:
@@ -176,7 +178,7 @@ def _check_keys(fields: Mapping[Any, Any], where: str, wanted: tuple[str, ...], 
 def _arch_stage(stage: Mapping[Any, Any], where: str) -> StageSpec:
     layers = listed(stage['layers'], f'{where}.layers', 'block tokens')
     for j, token in enumerate(layers):
-        _check_token(token, f'{where}.layers[{j}]')
+        check_token(token, f'{where}.layers[{j}]')
     return placed(where, StageSpec, stage['in_channels'], stage['channels'], tuple(layers), stage['stride'])
 
 
@@ -185,7 +187,7 @@ def _space_stage(stage: Mapping[Any, Any], where: str) -> SpaceStage:
     for j, candidates in enumerate(listed(stage['layers'], f'{where}.layers', 'lists of candidates')):
         layers.append(tuple(listed(candidates, f'{where}.layers[{j}]', 'candidates')))
         for k, token in enumerate(layers[-1]):
-            _check_token(token, f'{where}.layers[{j}][{k}]')
+            check_token(token, f'{where}.layers[{j}][{k}]')
     return placed(where, SpaceStage, stage['in_channels'], stage['channels'], tuple(layers), stage['stride'])
 
 
@@ -264,7 +266,7 @@ def _fna_stage(stage: Any, index: int, start: int) -> StageSpec:
     if not isinstance(channels, list) or len(channels) != 2:
         raise ValueError(f'{at} must start with a pair of channels, got {shown(channels)}')
     for j, token in enumerate(listed(layers, f'{where}.layers', 'block tokens')):
-        _check_token(token, f'{where}.layers[{j}]')
+        check_token(token, f'{where}.layers[{j}]')
     return placed(at, StageSpec, channels[0], channels[1], tuple(layers), stride)
 
 
@@ -279,6 +281,7 @@ def _fna_text(arch: ArchSpec) -> str:
     return '|'.join(parts)
 
 
-def _check_token(token: Any, where: str) -> None:
+def check_token(token: Any, where: str) -> None:
+    """Raises ValueError, with the place, for what is no block token."""
     if token != SKIP:
         placed(where, Block.parse, token)

@@ -86,8 +86,8 @@ class Prices:
         """Price of the cheapest and of the dearest network, stem and fixed layers included."""
         searched = self.searched().values()
         return (
-            _total([self.fixed, *map(min, searched)], self.metric),
-            _total([self.fixed, *map(max, searched)], self.metric),
+            total([self.fixed, *map(min, searched)], self.metric),
+            total([self.fixed, *map(max, searched)], self.metric),
         )
 
     def path(self, path: Path) -> float:
@@ -106,7 +106,7 @@ class Prices:
                     raise ValueError(f'path[{i}][{j}] must lie in 0..{len(layer) - 1}, got {choice}')
                 if len(layer) > 1:
                     parts.append(layer[choice])
-        return _total(parts, self.metric)
+        return total(parts, self.metric)
 
     def steps(self, figure: float) -> int:
         """A figure in the metric's smallest steps: multiply-adds, parameters, nanoseconds."""
@@ -155,7 +155,7 @@ def prices(space: SearchSpace, size: Size, output_stride: int = 32, metric: str 
         for stage, places in zip(space.stages, _places(space, size, output_stride), strict=True)
     )
     single = [layer[0] for stage in layers for layer in stage if len(layer) == 1]
-    return Prices(metric, _total([measured[_stem(space, size)], *single], metric), layers)
+    return Prices(metric, total([measured[_stem(space, size)], *single], metric), layers)
 
 
 def price(arch: ArchSpec, size: Size, output_stride: int = 32, metric: str = 'macs', table: Any = None) -> float:
@@ -181,7 +181,7 @@ def price(arch: ArchSpec, size: Size, output_stride: int = 32, metric: str = 'ma
     for stage, places in zip(arch.stages, _places(arch, size, output_stride), strict=True):
         layers += [place._replace(token=token) for place, token in zip(places, stage.layers, strict=True)]
     _check_entries(measured, arch.act, layers, size, output_stride)
-    return _total([measured[layer] for layer in layers], metric)
+    return total([measured[layer] for layer in layers], metric)
 
 
 def entries(space: SearchSpace, size: Size, output_stride: int = 32) -> tuple[Geometry, ...]:
@@ -271,7 +271,8 @@ def _check_entries(table: LatencyTable, act: str, layers: Sequence[Geometry], si
         )
 
 
-def _total(parts: Iterable[float], metric: str) -> float:
+def total(parts: Iterable[float], metric: str) -> float:
+    """A sum of figures of a metric, exact in its smallest steps, so the same in any order."""
     steps = UNITS[metric].steps
     if steps == 1:
         return sum(parts)

@@ -1,16 +1,24 @@
 """Thin glue to MMEngine's Runner: loops, hooks and the optimizer wrapper of a search, and the run of both halves."""
 
+from mmnas_ext.engine.block_optim import BlockOptimWrapper, BlockOptimWrapperConstructor
 from mmnas_ext.engine.derive import DeriveHook
+from mmnas_ext.engine.distill import BlockParallel, DistillLoop
 from mmnas_ext.engine.loops import ResumableIterLoop, SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.monitor import SearchMonitorHook
 from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper, SearchOptimWrapperConstructor
 from mmnas_ext.engine.progress import ProgressHook
+from mmnas_ext.engine.rating import RatingLoop
 from mmnas_ext.engine.seeding import ReseedHook
 
 __all__ = [
+    'BlockOptimWrapper',
+    'BlockOptimWrapperConstructor',
+    'BlockParallel',
     'DeriveHook',
+    'DistillLoop',
     'NonFiniteLossError',
     'ProgressHook',
+    'RatingLoop',
     'ReseedHook',
     'ResumableIterLoop',
     'SearchEpochLoop',

@@ -17,11 +17,13 @@ class Batches:
         loader: A loader; its sampler has epochs (``set_epoch`` and ``epoch``), or its stream begins anew with it.
         seed: The run's seed.
         name: Tells streams of one run apart.
+        same_for_all: Whether pictures are augmented alike in all processes.
     """
 
-    def __init__(self, loader: DataLoader, seed: int, name: str) -> None:
+    def __init__(self, loader: DataLoader, seed: int, name: str, same_for_all: bool = False) -> None:
         self.loader = loader
         self._key = (seed, name)
+        self._rank = 0 if same_for_all else None
         self._position = 0
         self._iterator: Any = None
 
@@ -65,13 +67,13 @@ class Batches:
 
     def _next(self) -> Any:
         # a loader without workers augments here: by the position, however it was reached
-        reseed(*self._key, 'batch', self._position)
+        reseed(*self._key, 'batch', self._position, rank=self._rank)
         return next(self._iterator)
 
     def _begin(self) -> None:
         epoch = self._position // len(self.loader)
         self._set_epoch(epoch)
-        reseed(*self._key, 'epoch', epoch)  # workers derive their seeds from this state
+        reseed(*self._key, 'epoch', epoch, rank=self._rank)  # workers derive their seeds from this state
         self._iterator = iter(self.loader)
 
     def _set_epoch(self, epoch: int) -> bool:

@@ -6,9 +6,11 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmnas_ext.archs import ArchSpec, SearchSpace
+from mmnas_ext.archs import ArchSpec, CellSpace, SearchSpace
+from mmnas_ext.archs.cell_prices import cell_prices
+from mmnas_ext.archs.prices import show
 from mmnas_ext.backbones.chain import is_remapped
-from mmnas_ext.engine.derive import derived_config
+from mmnas_ext.engine.derive import derived_config, is_distillation
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
 from mmnas_ext.engine.random_search import TRIALS_DIR, check_resumable
@@ -16,6 +18,7 @@ from mmnas_ext.engine.run import check_mode
 from mmnas_ext.engine.trials import Plan, read_space
 from mmnas_ext.registry import LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmnas_ext.remap import load_seed, remap
+from mmnas_ext.search.select import reachable
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -36,7 +39,9 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
     """
     check_mode(cfg, search_only, arch)
     halves = [cfg]
-    if cfg.get('derived'):
+    if is_distillation(cfg):
+        halves = _check_distillation(cfg, search_only, arch)
+    elif cfg.get('derived'):
         space = read_space(cfg)
         if space.size == 1:
             raise ValueError('model.backbone.space has nothing to search: every layer has a single candidate')
@@ -48,7 +53,8 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
         halves = [first] if search_only else [adapt] if arch is not None else [first, adapt]
     for half in halves:
         backbone = half.model.get('backbone') or {}
-        _check_seed(backbone)
+        if half is cfg or not is_distillation(cfg):
+            _check_seed(backbone)  # distilled weights are yet to come
         _check_neck(backbone, half.model.get('neck') or {})
         check_data(half)
 
@@ -75,6 +81,31 @@ def _check_trials(cfg: Config, resume: bool) -> Config:
         check_resumable(plan, Path(cfg.work_dir) / TRIALS_DIR)
     plan.check()
     return plan.trial_config(plan.drawn[0][0])
+
+
+def _check_distillation(cfg: Config, search_only: bool, arch: str | None) -> list[Config]:
+    """Checks a distillation; returns the configs whose data will be needed."""
+    model = cfg.model
+    space = CellSpace.parse(model.get('space'))
+    limits: dict[str, float | None] = {}
+    metrics = ('macs', 'params')
+    if cfg.get('val_cfg'):
+        limits, metrics = cfg.val_cfg.get('limits') or {}, cfg.val_cfg.get('metrics', metrics)
+    for metric, limit in limits.items():
+        if limit is None or metric not in metrics:
+            continue
+        size, table = tuple(model.get('input_size', (224, 224))), cfg.val_cfg.get('table')
+        low, high = reachable(space, cell_prices(space, size, 32, metric, table if metric == 'latency' else None))
+        if limit < low:
+            raise ValueError(
+                f'val_cfg.limits.{metric} must be at least {show(metric, low)}, the cheapest network, got {limit}: '
+                f'those of this space cost {show(metric, low, high)}'
+            )
+    halves = [] if arch is not None else [cfg]
+    if cfg.get('derived') and not search_only:
+        first = space.arch([0] * len(space.stages), tuple((0,) * len(s.cells[0].layers) for s in space.stages))
+        halves.append(derived_config(cfg, first if arch is None else ArchSpec.parse(arch)))
+    return halves
 
 
 def _check_search(cfg: Config, space: SearchSpace) -> None:
@@ -157,7 +188,11 @@ def _check_dataset(name: str, dataset: dict[str, Any]) -> None:
     root = dataset.get('data_root') or ''
     if '://' in root:
         return
-    wanted = [dataset.get('ann_file') or '', *(dataset.get('data_prefix') or {}).values()]
+    prefix = dataset.get('data_prefix') or {}
+    # MMPretrain takes a single folder as well
+    sources = dataset.get('sources') or []
+    listed = [sources] if isinstance(sources, str) else list(sources)
+    wanted = [*listed, dataset.get('ann_file') or '', *([prefix] if isinstance(prefix, str) else prefix.values())]
     for entry in wanted:
         if not isinstance(entry, str) or not entry or '://' in entry:
             continue

@@ -14,11 +14,14 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.engine.limits import derive
 from mmnas_ext.engine.optim import find_supernet
-from mmnas_ext.registry import HOOKS
+from mmnas_ext.registry import HOOKS, MODELS
 
 DERIVED_DIR = 'derived'
+WEIGHTS_NAME = 'distilled.pth'
 # a run's own affairs, which the second half settles anew
 _RUN_KEYS = ('derived', 'random_search', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
+# what a distillation hands on
+_SHARED_KEYS = ('env_cfg', 'log_level', 'randomness')
 _SNAPSHOTS = 50
 _SEARCH_CLASS = re.compile(r"'(?:mmnas_ext\.)?(SuperNet|Search\w+|DeriveHook)'")
 
@@ -39,6 +42,8 @@ def derived_config(cfg: Config, arch: ArchSpec) -> Config:
     """
     if not cfg.get('derived'):
         raise ValueError('this config has no derived=dict(…): it describes no search')
+    if is_distillation(cfg):
+        return distilled_config(cfg, arch)
     derived = copy.deepcopy(cfg.derived.to_dict())
     plain = {key: value for key, value in copy.deepcopy(cfg.to_dict()).items() if key not in _RUN_KEYS}
     # what describes the search is replaced whole, everything else is merged
@@ -60,6 +65,65 @@ def derived_config(cfg: Config, arch: ArchSpec) -> Config:
     if left:
         raise ValueError(f'derived=dict(…) leaves {left} of the search in place: say there what replaces them')
     return result
+
+
+def is_distillation(cfg: Config) -> bool:
+    """Whether a config trains the blocks of a super-network to imitate a teacher."""
+    return str((cfg.get('model') or {}).get('type')).rpartition('.')[2] == 'BlockDistiller'
+
+
+def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
+    """The config that trains what a distillation found: that of ``derived=dict(config=FILE, …)``, with this backbone.
+
+    A distillation shares no more than logging and the environment with what comes after it, so its ``derived`` names a
+    whole config (relative to its own file) and says what differs. The backbone there becomes an `MBNet` of the found
+    network, and a neck's or head's ``in_channels`` those that it gives. With ``distilled=True`` it starts from the
+    distilled weights.
+
+    Args:
+        cfg: Config of the distillation, ``work_dir`` set if its weights are to be used; left as it is.
+        arch: The found network.
+
+    Raises:
+        ValueError: ``derived`` names no config, or cannot be merged into it.
+        FileNotFoundError: There is no such config.
+    """
+    derived = copy.deepcopy(cfg.derived.to_dict())
+    name, distilled = derived.pop('config', None), derived.pop('distilled', False)
+    derived.pop('name', None)
+    if not isinstance(name, str):
+        raise ValueError("derived of a distillation must name the config that trains what is found: dict(config='…')")
+    file = Path(str(cfg.filename or '')).parent / name
+    if not file.is_file():
+        raise FileNotFoundError(f'derived.config is {name}, and {file} does not exist')
+    result = Config.fromfile(file)
+    result.merge_from_dict({key: cfg[key] for key in _SHARED_KEYS if key in cfg})
+    try:
+        result.merge_from_dict(derived)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f'derived=dict(…) cannot be merged into {name}: {error}') from None
+    backbone = result.model.backbone
+    backbone.type = 'mmnas_ext.MBNet'
+    backbone.arch = arch.format('fna')
+    backbone.pop('init_cfg', None)
+    if distilled:
+        weights = Path(str(cfg.get('work_dir') or ''), DERIVED_DIR, WEIGHTS_NAME)
+        headless = arch.replace(head_channels=None).format('fna')
+        backbone.init_cfg = dict(type='mmnas_ext.Remapped', seed=dict(arch=headless, checkpoint=str(weights)))
+    _fit_channels(result.model, MODELS.build({**backbone, 'init_cfg': None}).out_channels)
+    return result
+
+
+def _fit_channels(model: Any, channels: tuple[int, ...]) -> None:
+    """Tells neck and head what the backbone gives, where they name channels of it."""
+    neck: Any = model.get('neck') or {}
+    head: Any = model.get('decode_head') or {}
+    if isinstance(neck.get('in_channels'), list | tuple):
+        neck.in_channels = list(channels)
+    if 'in_index' in head and isinstance(head.get('in_channels'), int):
+        head.in_channels = channels[head.in_index]
+    if head.get('c1_in_channels'):
+        head.c1_in_channels = channels[head.get('c1_in_index', 0)]
 
 
 def write_derived(folder: Path, cfg: Config, arch: ArchSpec) -> None:

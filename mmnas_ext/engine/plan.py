@@ -3,11 +3,16 @@
 from typing import Any
 
 from mmengine.dist import get_world_size
+from torch import nn
 
 from mmnas_ext.archs import SKIP, ArchSpec, Block, Prices, SearchSpace, prices
+from mmnas_ext.archs.cell_prices import cell_prices
 from mmnas_ext.archs.cost import effective_strides
+from mmnas_ext.archs.prices import show
 from mmnas_ext.backbones import SuperNet
+from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.limits import CostTerm
+from mmnas_ext.search.select import reachable
 
 _FLOAT = 4  # bytes
 # tensors that a convolution with norm and activation keeps for the backward pass: the norm's input, the activation's
@@ -38,6 +43,35 @@ def describe_search(runner: Any, supernet: SuperNet) -> str:
     ]
     if loop.iter:
         lines.append(f'  resumed       {loop.iter} of {loop.max_iters} iterations are done')
+    return '\n'.join(lines)
+
+
+def describe_distillation(distiller: BlockDistiller, iterations: int, batch: int, staged: bool) -> str:
+    """The plan of a distillation as lines of text: blocks, paths, costs, steps.
+
+    Args:
+        distiller: The distiller.
+        iterations: Of the loop.
+        batch: Pictures of a step, per process.
+        staged: Whether blocks are trained one after the other.
+    """
+    space, size = distiller.space, distiller.input_size
+    ranges = ', '.join(show(m, *reachable(space, cell_prices(space, size, 32, m))) for m in ('macs', 'params'))
+    lines = [
+        'what this distillation will do:',
+        f'  space         {space.size:.3g} networks, {ranges} at {size[0]}x{size[1]}',
+        f'  steps         {iterations} of {batch} pictures, '
+        + ('blocks one after the other' if staged else 'all blocks in each'),
+    ]
+    for index, block in enumerate(distiller.all_blocks()):
+        tap = distiller.teacher.taps[block.plan.target]
+        cells = block.all_cells()
+        adapted = any(cell.leave is not None or isinstance(cell.enter, nn.Conv2d) for cell in cells)
+        mine = '' if index in distiller.trained else ', not trained here'
+        lines.append(
+            f'  block {index}       stages {", ".join(map(str, block.plan.stages))} imitate {tap.channels} channels at '
+            f'stride {tap.stride}: {len(cells)} cells, {block.size} paths{", adapters" if adapted else ""}{mine}'
+        )
     return '\n'.join(lines)
 
 

@@ -8,10 +8,13 @@ from mmengine.config import Config
 from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.engine.derive import DERIVED_DIR, write_derived
+from mmnas_ext.engine.checkpoints import find_checkpoint
+from mmnas_ext.engine.derive import DERIVED_DIR, is_distillation, write_derived
 from mmnas_ext.engine.monitor import LOG_NAME
 from mmnas_ext.engine.random_search import TABLE_NAME, TRIALS_DIR, random_search
-from mmnas_ext.engine.training import train
+from mmnas_ext.engine.training import make_runner, train
+from mmnas_ext.search.ratings import RATINGS_NAME
+from mmnas_ext.search.select import FRONT_NAME
 
 ADAPT_DIR = 'adapt'
 
@@ -86,7 +89,10 @@ def run(cfg: Config, resume: bool = False, search_only: bool = False, arch: str 
         # before the runner does it: the files below are one process's to write
         init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
     if not cfg.get('derived'):
-        train(cfg, resume)
+        if is_distillation(cfg):
+            _distill(cfg, resume, None)
+        else:
+            train(cfg, resume)
         return
     work_dir = Path(cfg.work_dir)
     folder = work_dir / DERIVED_DIR
@@ -98,6 +104,8 @@ def run(cfg: Config, resume: bool = False, search_only: bool = False, arch: str 
                 _set_aside(folder, work_dir / LOG_NAME)
             write_derived(folder, cfg, chosen)
         barrier()
+    elif is_distillation(cfg):
+        _distill(cfg, resume, folder)
     elif cfg.get('random_search') is not None:
         _search_at_random(cfg, resume, folder)
     elif not (resume and found.is_file()):
@@ -111,6 +119,57 @@ def run(cfg: Config, resume: bool = False, search_only: bool = False, arch: str 
     adapt.work_dir = str(work_dir / ADAPT_DIR)
     adapt.launcher = launcher
     train(adapt, resume)
+
+
+def rate_checkpoint(
+    cfg: Config,
+    checkpoint: str | Path | None = None,
+    max_memory: float | None = None,
+    limits: dict[str, float] | None = None,
+) -> None:
+    """Rates a trained distillation, finds the front, and the best network within the limits.
+
+    Args:
+        cfg: Its config, ``work_dir`` and ``launcher`` set.
+        checkpoint: A checkpoint of it; by default the newest in the work dir.
+        max_memory: GiB that features may take; by default the config's.
+        limits: Limits by metric; those of the config that are not named here stay.
+
+    Raises:
+        ValueError: The config is of no distillation, or an argument is out of range.
+        FileNotFoundError: There is no checkpoint.
+    """
+    if not is_distillation(cfg) or not cfg.get('val_cfg'):
+        raise ValueError("rating needs model=dict(type='mmnas_ext.BlockDistiller', …) and val_cfg in the config")
+    found = find_checkpoint(Path(cfg.work_dir)) if checkpoint is None else Path(checkpoint)
+    if found is None or not found.is_file():
+        raise FileNotFoundError(f'no checkpoint of the distillation: {found or "none in " + str(cfg.work_dir)}')
+    cfg = cfg.copy()
+    cfg.load_from, cfg.resume = str(found), False
+    if max_memory is not None:
+        cfg.val_cfg.max_memory = max_memory
+    if limits:
+        cfg.val_cfg.limits = {**(cfg.val_cfg.get('limits') or {}), **limits}
+    runner = make_runner(cfg, resume=False)
+    runner.val()
+
+
+def _distill(cfg: Config, resume: bool, folder: Path | None) -> None:
+    """Trains the blocks and rates their paths; in `folder`, if there is one, the config of what was found."""
+    work_dir = Path(cfg.work_dir)
+    done = resume and (work_dir / FRONT_NAME).is_file()
+    if not done:
+        if not resume and is_main_process():
+            _set_aside(work_dir / DERIVED_DIR, work_dir / RATINGS_NAME, work_dir / FRONT_NAME)
+        barrier()
+        train(cfg, resume)
+        barrier()
+        if cfg.get('val_cfg') and not (work_dir / FRONT_NAME).is_file():
+            # the run that was resumed had ended its training, and was killed while it rated
+            rate_checkpoint(cfg)
+    if folder is not None and is_main_process():
+        write_derived(folder, cfg, ArchSpec.parse(work_dir / DERIVED_DIR / 'arch.json'))
+    barrier()
 
 
 def check_mode(cfg: Config, search_only: bool, arch: str | None) -> None:

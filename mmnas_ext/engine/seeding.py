@@ -23,9 +23,9 @@ def generator(*key: int | str) -> Generator:
     return Generator().manual_seed(mix(*key))
 
 
-def reseed(*key: int | str) -> None:
-    """Seeds Python's, NumPy's and PyTorch's global generators by a key and this process's rank."""
-    seed = mix(*key, get_rank())
+def reseed(*key: int | str, rank: int | None = None) -> None:
+    """Seeds Python's, NumPy's and PyTorch's global generators by a key and a rank, by default this process's."""
+    seed = mix(*key, get_rank() if rank is None else rank)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmnas_ext.engine.checkpoints import find_checkpoint
+from mmnas_ext.engine.derive import is_distillation
 
 _NUMBERS = itertools.count()
 
@@ -18,6 +19,10 @@ def make_runner(cfg: Config, resume: bool) -> Runner:
     if (cfg.get('randomness') or {}).get('seed') is None:
         # one that MMEngine draws is restored when the loaders are built: a resumed run would see other pictures
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=0)
+    if is_distillation(cfg):
+        if cfg.model.get('block_parallel'):
+            cfg.model_wrapper_cfg = dict(type='mmnas_ext.BlockParallel')
+        cfg.setdefault('find_unused_parameters', True)  # a step uses one path of one cell
     if resume:
         checkpoint = find_checkpoint(Path(cfg.work_dir))
         cfg.resume, cfg.load_from = checkpoint is not None, None if checkpoint is None else str(checkpoint)

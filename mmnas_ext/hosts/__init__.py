@@ -25,3 +25,12 @@ def _seg_loss(**kwargs: Any) -> Any:
     from mmnas_ext.hosts.seg import SegCrossEntropyLoss
 
     return SegCrossEntropyLoss(**kwargs)
+
+
+@MODELS.register_module(name='DropoutClsHead')
+def _cls_head(**kwargs: Any) -> Any:
+    """`mmnas_ext.hosts.cls.DropoutClsHead`."""
+    require_mm('mmpretrain')
+    from mmnas_ext.hosts.cls import DropoutClsHead
+
+    return DropoutClsHead(**kwargs)

@@ -1,7 +1,16 @@
 """Torch layers that the networks are made of."""
 
+from mmnas_ext.ops.choice import ChoiceLayer, candidate_key
 from mmnas_ext.ops.dilated import DilatedDepthwiseConv2d
 from mmnas_ext.ops.mbconv import MBConv, SqueezeExcite, act_layer_cfg
-from mmnas_ext.ops.mixed import MixedLayer, candidate_key
+from mmnas_ext.ops.mixed import MixedLayer
 
-__all__ = ['DilatedDepthwiseConv2d', 'MBConv', 'MixedLayer', 'SqueezeExcite', 'act_layer_cfg', 'candidate_key']
+__all__ = [
+    'ChoiceLayer',
+    'DilatedDepthwiseConv2d',
+    'MBConv',
+    'MixedLayer',
+    'SqueezeExcite',
+    'act_layer_cfg',
+    'candidate_key',
+]

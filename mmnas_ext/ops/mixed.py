@@ -4,20 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmnas_ext.archs import SKIP, Block
-from mmnas_ext.ops.mbconv import MBConv
+from mmnas_ext.ops.choice import ChoiceLayer
 
 
-def candidate_key(token: str) -> str:
-    """Name of a candidate's module: its token, with the dot that module names cannot hold replaced."""
-    return token.replace('.', '_')
-
-
-class MixedLayer(BaseModule):
+class MixedLayer(ChoiceLayer):
     """Candidates of one layer (FNA, ICLR 2020, section 3.2): one of them, or all mixed by softmax(alpha).
 
     Candidate norms have no running statistics: a candidate is trained by few of the steps, and its statistics depend
@@ -49,21 +42,11 @@ class MixedLayer(BaseModule):
         with_cp: bool = False,
         affine: bool = False,
     ) -> None:
-        super().__init__()
-        self.tokens = tuple(tokens)
+        norm_cfg = {**(norm_cfg or dict(type='BN')), 'affine': affine, 'track_running_stats': False}
+        super().__init__(in_channels, channels, tokens, stride, dilation, norm_cfg, act_cfg)
         self.with_cp = with_cp
         self.choice: int | None = None
-        norm_cfg = {**(norm_cfg or dict(type='BN')), 'affine': affine, 'track_running_stats': False}
         self.alpha = nn.Parameter(1e-3 * torch.randn(len(tokens)))
-        self.candidates = nn.ModuleDict(
-            {
-                candidate_key(token): MBConv(
-                    in_channels, channels, Block.parse(token), stride, dilation, norm_cfg, act_cfg
-                )
-                for token in tokens
-                if token != SKIP
-            }
-        )
         # double: sums of many 1e9-sized entries stay exact to the unit
         self.register_buffer('macs', torch.tensor(macs, dtype=torch.float64), persistent=False)
 
@@ -82,17 +65,13 @@ class MixedLayer(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, in_channels, H, W)`` to ``(N, channels, ceil(H / stride), ceil(W / stride))``."""
         if self.choice is not None:
-            return self._candidate(self.choice, x)
+            return self.run(self.choice, x)
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(self._mix, x, self.probabilities(), use_reentrant=False)
         return self._mix(x, self.probabilities())
 
-    def _candidate(self, index: int, x: Tensor) -> Tensor:
-        token = self.tokens[index]
-        return x if token == SKIP else self.candidates[candidate_key(token)](x)
-
     def _mix(self, x: Tensor, weights: Tensor) -> Tensor:
-        mixed = weights[0] * self._candidate(0, x)
+        mixed = weights[0] * self.run(0, x)
         for index in range(1, len(self.tokens)):
-            mixed = mixed + weights[index] * self._candidate(index, x)
+            mixed = mixed + weights[index] * self.run(index, x)
         return mixed

@@ -21,6 +21,8 @@ from mmnas_ext.remap.formats import recognise, translate
 from mmnas_ext.remap.layout import tensor_shapes
 
 _CONTAINERS = ('state_dict_ema', 'state_dict', 'model_ema', 'model', 'net')  # an average is the better network
+# MMEngine's hook swaps the two before it saves: the average is in ``state_dict``, what was trained in the other
+_RAW_CONTAINERS = ('ema_state_dict', 'state_dict', 'model', 'net')
 _PACKAGE = 'package://'
 _WEIGHT_FILES = ('.pth', '.pt')
 _DEFAULT_EPS = 1e-5  # PyTorch's
@@ -113,14 +115,47 @@ def load_seed(path_or_url: str | Path, arch: Any = None) -> Seed:
         ConnectionError: The URL cannot be read.
     """
     spec = None if arch is None else ArchSpec.parse(arch)
+    state, _ = read_state(path_or_url)
+    return as_seed(state, path_or_url, spec)
+
+
+def read_state(path_or_url: str | Path, averaged: bool = True) -> tuple[Mapping[str, Tensor], str]:
+    """Reads the tensors of a checkpoint under their own keys, those of other modules among them.
+
+    Args:
+        path_or_url: As in `load_seed`.
+        averaged: Take the moving average of the weights where the file has one; else what was trained itself.
+
+    Returns:
+        The tensors, with the metadata that PyTorch keeps beside them, and where in the file they were: ``''`` for the
+        file itself, ``'state_dict_ema'``, …
+
+    Raises:
+        FileNotFoundError: There is no such file or package.
+        ValueError: The file is no checkpoint, is truncated or wants to run code.
+        ConnectionError: The URL cannot be read.
+    """
     file = _local(str(path_or_url))
-    state = _unwrapped(_read(file), file)
+    return _unwrapped(_read(file), file, _CONTAINERS if averaged else _RAW_CONTAINERS)
+
+
+def as_seed(state: Mapping[str, Tensor], source: str | Path, arch: ArchSpec | None = None) -> Seed:
+    """The seed in tensors as `read_state` gives them.
+
+    Args:
+        state: The tensors under their own keys.
+        source: Where they come from, for messages.
+        arch: The architecture, if it is known.
+
+    Raises:
+        ValueError: The layout is unknown, or the tensors are of another network than `arch`.
+    """
     try:
         layout, prefix = recognise(state)
-        found, tensors = translate(state, layout, prefix, spec)
+        found, tensors = translate(state, layout, prefix, arch)
     except ValueError as error:
-        raise ValueError(f'{path_or_url}: {error}') from None
-    if spec is None or spec.bn_eps is None:
+        raise ValueError(f'{source}: {error}') from None
+    if arch is None or arch.bn_eps is None:
         found = _with_own_eps(found, state, prefix)
     return Seed(found, {name: _plain(tensors.get(name)) for name in tensor_shapes(found)})
 
@@ -197,17 +232,19 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def _unwrapped(content: Any, file: Path) -> Mapping[str, Tensor]:
-    """The mapping of tensors inside a checkpoint, with the metadata that PyTorch keeps beside it."""
+def _unwrapped(content: Any, file: Path, containers: tuple[str, ...]) -> tuple[Mapping[str, Tensor], str]:
+    """The mapping of tensors inside a checkpoint, with the metadata that PyTorch keeps beside it, and where it was."""
+    where = []
     for _ in range(4):
         if not isinstance(content, Mapping):
             break
-        inside = [content[name] for name in _CONTAINERS if isinstance(content.get(name), Mapping)]
+        inside = [name for name in containers if isinstance(content.get(name), Mapping)]
         if not inside:
             break
-        content = inside[0]
+        where.append(inside[0])
+        content = content[inside[0]]
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not tensors:
         keys = list(content)[:6] if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f'seed checkpoint {file} holds no tensors by name, found {keys}')
-    return content if len(tensors) == len(content) else tensors
+    return content if len(tensors) == len(content) else tensors, '.'.join(where)

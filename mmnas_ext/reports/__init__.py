@@ -1,10 +1,14 @@
-"""Pictures, tables and the page of a search, from its files alone: no torch, no mm package."""
+"""Pictures, tables and the page of a search or a distillation, from its files alone: no torch, no mm package."""
 
 from mmnas_ext.reports.alphas import draw_alphas
+from mmnas_ext.reports.distill_page import is_distillation, write_distill_report
+from mmnas_ext.reports.distillation import draw_losses, draw_ratings
+from mmnas_ext.reports.imitation import draw_features
 from mmnas_ext.reports.log import Record, SearchLog, read_log
 from mmnas_ext.reports.network import draw_network
 from mmnas_ext.reports.page import write_page, write_report
 from mmnas_ext.reports.predictions import draw_predictions
+from mmnas_ext.reports.ranking import draw_front, draw_rank
 from mmnas_ext.reports.table import comparison_table, format_count
 
 __all__ = [
@@ -12,10 +16,17 @@ __all__ = [
     'SearchLog',
     'comparison_table',
     'draw_alphas',
+    'draw_features',
+    'draw_front',
+    'draw_losses',
     'draw_network',
     'draw_predictions',
+    'draw_rank',
+    'draw_ratings',
     'format_count',
+    'is_distillation',
     'read_log',
+    'write_distill_report',
     'write_page',
     'write_report',
 ]

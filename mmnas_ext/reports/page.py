@@ -23,7 +23,7 @@ DEFAULT_SIZE = (800, 1088)
 PREDICTIONS_NAME = 'predictions.png'
 """File in a work dir that the page shows if it is there."""
 
-_STYLE = """
+STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1F2430; background: #FFFFFF; max-width: 1160px;
   margin: 2.5rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .25rem; }
@@ -75,7 +75,7 @@ def write_page(
     arch, derived = found_network(folder, space, log)
     parts = [
         _heading(folder, space, log),
-        _found(arch, derived, seed, size, output_stride),
+        network_html(arch, derived, seed, size, output_stride),
         _compared(results),
         _predicted(folder),
         _moved(log, space),
@@ -84,7 +84,7 @@ def write_page(
     title = escape(f'Search in {folder.resolve().name}')
     page = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f'<style>{_STYLE}</style>\n</head>\n<body>\n{"".join(parts)}</body>\n</html>\n'
+        f'<style>{STYLE}</style>\n</head>\n<body>\n{"".join(parts)}</body>\n</html>\n'
     )
     target = folder / out
     target.write_text(page, encoding='utf-8')
@@ -212,7 +212,10 @@ def _left_out(log: SearchLog) -> str:
     return f' ({"; ".join(notes)})' if notes else ''
 
 
-def _found(arch: ArchSpec, derived: bool, seed: ArchSpec | None, size: tuple[int, int], output_stride: int) -> str:
+def network_html(
+    arch: ArchSpec, derived: bool, seed: ArchSpec | None, size: tuple[int, int], output_stride: int
+) -> str:
+    """The found network: costs, picture, text."""
     price = cost(arch, size, output_stride)
     heading = _name(derived)
     note = '' if derived else '<p class="note">Nothing is derived yet: the leading candidate of each layer.</p>\n'
@@ -234,14 +237,14 @@ def _compared(results: dict[str, Any]) -> str:
         return ''
     size = results_size(results)
     note = f'<p class="note">MAdds at {format_size(size)}.</p>\n' if size else ''
-    return f'<h2>Results</h2>\n{note}{_table(table_cells(results["rows"]))}'
+    return f'<h2>Results</h2>\n{note}{table_html(table_cells(results["rows"]))}'
 
 
 def _predicted(folder: Path) -> str:
     path = folder / PREDICTIONS_NAME
     if not path.is_file():
         return ''
-    return f'<h2>Predictions</h2>\n{_image(path.read_bytes(), "Pictures, ground truth and predictions")}'
+    return f'<h2>Predictions</h2>\n{image_html(path.read_bytes(), "Pictures, ground truth and predictions")}'
 
 
 def _moved(log: SearchLog, space: SearchSpace) -> str:
@@ -260,7 +263,7 @@ def _moved(log: SearchLog, space: SearchSpace) -> str:
         cells.append(['mean entropy (1: undecided, 0: decided)', f'{mean:.3f}'])
         cells.append(['least entropy', f'{last.entropy[least]:.3f} in layer {least}'])
     picture = _picture(alphas_figure(log.records, space), 'softmax(alpha) of every searched layer over the iterations')
-    return f'<h2>How alpha moved</h2>\n{picture}{_table(cells)}'
+    return f'<h2>How alpha moved</h2>\n{picture}{table_html(cells)}'
 
 
 def _candidates(space: SearchSpace) -> list[tuple[str, ...]]:
@@ -288,10 +291,11 @@ def _snapshots(folder: Path, arch: ArchSpec, size: tuple[int, int], output_strid
         counts = [format_count(price.macs), format_count(price.params), str(sum(snapshot.depths))]
         cells.append([f'{number}{same}', *counts, layers])
     note = f'<p class="note">derived/snapshots, MAdds at {format_size(size)}.</p>\n'
-    return f'<h2>Snapshots</h2>\n{note}{_table(cells)}'
+    return f'<h2>Snapshots</h2>\n{note}{table_html(cells)}'
 
 
-def _table(cells: Sequence[Sequence[str]]) -> str:
+def table_html(cells: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is its head."""
     head = ''.join(f'<th>{escape(cell)}</th>' for cell in cells[0])
     body = ''.join(f'<tr>{"".join(f"<td>{escape(cell)}</td>" for cell in row)}</tr>\n' for row in cells[1:])
     return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}</table></div>\n'
@@ -300,8 +304,9 @@ def _table(cells: Sequence[Sequence[str]]) -> str:
 def _picture(figure: Figure, text: str) -> str:
     stream = BytesIO()
     figure.savefig(stream, format='png')
-    return _image(stream.getvalue(), text)
+    return image_html(stream.getvalue(), text)
 
 
-def _image(png: bytes, text: str) -> str:
+def image_html(png: bytes, text: str) -> str:
+    """A picture inside the page."""
     return f'<img alt="{escape(text)}" src="data:image/png;base64,{b64encode(png).decode("ascii")}">\n'

@@ -1,6 +1,17 @@
 """How one network of a space is chosen."""
 
+from mmnas_ext.search.chain import ChainChoice, Link, Links, best_within, chain_front
 from mmnas_ext.search.front import Choice, Front, front
 from mmnas_ext.search.sampling import sample_within
 
-__all__ = ['Choice', 'Front', 'front', 'sample_within']
+__all__ = [
+    'ChainChoice',
+    'Choice',
+    'Front',
+    'Link',
+    'Links',
+    'best_within',
+    'chain_front',
+    'front',
+    'sample_within',
+]

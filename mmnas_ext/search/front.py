@@ -23,6 +23,11 @@ from numpy.typing import NDArray
 Figures = NDArray[Any]
 Indices = NDArray[np.int64]
 Block = Sequence[tuple[float, float]] | NDArray[Any]
+# from one width to another: rows of the entries that lead there, ascending
+Arcs = dict[tuple[int, int], Indices]
+
+# the width that enters a first block
+ANY = -1
 
 _LARGEST = np.iinfo(np.int64).max
 # sums looked at together: bounds a merge's working memory to some 100 MB, unless the front itself is longer
@@ -87,7 +92,7 @@ class Front:
         return Choice(self.costs[index].item(), self.ratings[index].item(), tuple(self.choices[index].tolist()))
 
 
-class _Entries(NamedTuple):
+class Entries(NamedTuple):
     """Entries of one block with their indices in it, all of one length."""
 
     costs: Figures
@@ -95,7 +100,7 @@ class _Entries(NamedTuple):
     indices: Indices
 
 
-class _Points(NamedTuple):
+class Points(NamedTuple):
     """Sums over the first blocks, all of one length: how each came from the points before it and an entry.
 
     `ties` orders them as their choices are ordered lexicographically.
@@ -106,6 +111,18 @@ class _Points(NamedTuple):
     ties: Indices
     parents: Indices
     picked: Indices
+
+
+class Fronts(NamedTuple):
+    """One front per width that leaves, end to end; `spans` tell which points are whose.
+
+    `ranks` are the places of the points' choices in lexicographic order, over all widths.
+    """
+
+    costs: Figures
+    ratings: Figures
+    ranks: Indices
+    spans: dict[int, slice]
 
 
 def front(blocks: Iterable[Block]) -> Front:
@@ -133,54 +150,119 @@ def front(blocks: Iterable[Block]) -> Front:
     ranks: Indices = np.zeros(1, np.int64)
     trail = []
     for number, block in enumerate(entries):
-        points = _merge(costs, ratings, ranks, block)
-        if len(points.costs) > _MAX_POINTS:
-            raise ValueError(
-                f'the front of blocks[0] to blocks[{number}] has more than {_MAX_POINTS} points: '
-                'round the costs to a coarser unit or offer fewer entries'
-            )
-        costs, ratings = points.costs, points.ratings
-        ranks = np.empty_like(points.ties)
-        ranks[np.argsort(points.ties)] = np.arange(len(ranks))
+        points = merge(costs, ratings, ranks * len(block.indices), block)
+        check_length(f'blocks[0] to blocks[{number}]', len(points.costs))
+        costs, ratings, ranks = points.costs, points.ratings, ranked(points.ties)
         trail.append((points.parents, points.picked))
-    choices = _follow(trail, len(costs))
-    for array in (costs, ratings, choices):
+    return read_only(Front(costs, ratings, follow(trail, np.arange(len(costs)))))
+
+
+def check_length(blocks: str, points: int) -> None:
+    """Refuses a front that would not fit the memory.
+
+    Args:
+        blocks: Those that its sums hold, for messages.
+        points: How many it has.
+
+    Raises:
+        ValueError: They are more than four million.
+    """
+    if points > _MAX_POINTS:
+        raise ValueError(
+            f'the front of {blocks} has more than {_MAX_POINTS} points: '
+            'round the costs to a coarser unit or offer fewer entries'
+        )
+
+
+def read_only(found: Front) -> Front:
+    """The front itself, its arrays closed to changes."""
+    for array in (found.costs, found.ratings, found.choices):
         array.flags.writeable = False
-    return Front(costs, ratings, choices)
+    return found
 
 
-def _merge(costs: Figures, ratings: Figures, ranks: Indices, block: _Entries) -> _Points:
+def ranked(ties: Indices) -> Indices:
+    """Place of each tie among all of them, (points,)."""
+    ranks = np.empty_like(ties)
+    ranks[np.argsort(ties)] = np.arange(len(ranks))
+    return ranks
+
+
+def merge(costs: Figures, ratings: Figures, ties: Indices, block: Entries) -> Points:
     """Adds each entry of a block to each point and keeps what is undominated.
 
     Args:
         costs: Of the points so far, ascending, (points,).
         ratings: Of the points so far, (points,).
-        ranks: Place of each point's choice in lexicographic order, (points,).
-        block: All its entries.
+        ties: Place of each point's choice in lexicographic order, times a number above all indices of the entries,
+            (points,).
+        block: At least one entry.
     """
-    first_ties = ranks * len(block.indices)
-    best = _undominated(*block)
-    block = _Entries(*(column[best] for column in block))
-    kept = _Points(costs[:0], ratings[:0], ranks[:0], ranks[:0], ranks[:0])
+    best = undominated(*block)
+    block = Entries(*(column[best] for column in block))
+    kept = Points(costs[:0], ratings[:0], ties[:0], ties[:0], ties[:0])
     step = max(1, _CHUNK // len(costs))
     for start in range(0, len(best), step):
-        part = _Entries(*(column[start : start + step] for column in block))
+        part = Entries(*(column[start : start + step] for column in block))
         # a row per entry: each is ascending, which the stable sort makes use of
-        pairs = zip(part, (costs, ratings, first_ties), strict=True)
+        pairs = zip(part, (costs, ratings, ties), strict=True)
         sums = [np.add.outer(ours, theirs).ravel() for ours, theirs in pairs]
-        good = _undominated(*sums)
+        good = undominated(*sums)
         rows, parents = np.divmod(good, len(costs))
-        found = _Points(sums[0][good], sums[1][good], sums[2][good], parents, part.indices[rows])
-        joined = _Points(*(np.concatenate(pair) for pair in zip(kept, found, strict=True)))
-        order = _undominated(joined.costs, joined.ratings, joined.ties)
-        kept = _Points(*(column[order] for column in joined))
+        found = Points(sums[0][good], sums[1][good], sums[2][good], parents, part.indices[rows])
+        joined = Points(*(np.concatenate(pair) for pair in zip(kept, found, strict=True)))
+        order = undominated(joined.costs, joined.ratings, joined.ties)
+        kept = Points(*(column[order] for column in joined))
         if len(order) > _MAX_POINTS:
             break
     return kept
 
 
-def _undominated(costs: Figures, ratings: Figures, ties: Indices) -> Indices:
-    """Indices of the undominated points, costs ascending; of equal points the one with the lowest tie."""
+def start(costs: np.dtype[Any], ratings: np.dtype[Any], widths: Iterable[int]) -> Fronts:
+    """Per width the front before any block: one point at zero, in the types of the costs and ratings to come."""
+    spans = {width: slice(place, place + 1) for place, width in enumerate(widths)}
+    return Fronts(np.zeros(len(spans), costs), np.zeros(len(spans), ratings), np.arange(len(spans)), spans)
+
+
+def grow(fronts: Fronts, arcs: Arcs, block: Entries, size: int) -> tuple[Fronts, Points]:
+    """Adds the entries of a block to the fronts that they fit, and keeps per width that leaves what is undominated.
+
+    Args:
+        fronts: Of the widths where the arcs begin.
+        arcs: At least one, each of at least one of the block's entries.
+        block: Entries with indices below `size`.
+        size: Of the whole block.
+
+    Returns:
+        The fronts of the widths where the arcs end, and the same points with their way back.
+    """
+    kept = []
+    spans = {}
+    place = 0
+    for end in sorted({end for _, end in arcs}):
+        found = []
+        for begin in (begin for begin, other in arcs if other == end):
+            span = fronts.spans[begin]
+            entries = Entries(*(column[arcs[begin, end]] for column in block))
+            points = merge(fronts.costs[span], fronts.ratings[span], fronts.ranks[span] * size, entries)
+            found.append(points._replace(parents=points.parents + span.start))
+        joined = Points(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+        order = undominated(joined.costs, joined.ratings, joined.ties)
+        kept.append(Points(*(column[order] for column in joined)))
+        spans[end] = slice(place, place + len(order))
+        place += len(order)
+    points = Points(*(np.concatenate(columns) for columns in zip(*kept, strict=True)))
+    return Fronts(points.costs, points.ratings, ranked(points.ties), spans), points
+
+
+def undominated(costs: Figures, ratings: Figures, ties: Indices) -> Indices:
+    """Indices of the undominated of one or more points, costs ascending; of equal ones that with the lowest tie.
+
+    Args:
+        costs: Of the points, (points,).
+        ratings: Of the points, (points,).
+        ties: All of them different, (points,).
+    """
     order = np.argsort(costs, kind='stable')
     ordered = ratings[order]
     order = order[ordered == np.minimum.accumulate(ordered)]
@@ -197,10 +279,9 @@ def _undominated(costs: Figures, ratings: Figures, ties: Indices) -> Indices:
     return order[keep]
 
 
-def _follow(trail: Sequence[tuple[Indices, Indices]], points: int) -> Indices:
-    """Reads the choices (points, blocks) of the last points off the back-pointers of all blocks."""
-    choices = np.empty((points, len(trail)), np.int64)
-    rows = np.arange(points)
+def follow(trail: Sequence[tuple[Indices, Indices]], rows: Indices) -> Indices:
+    """Reads the choices (rows, blocks) of some of the last points off the back-pointers of all blocks."""
+    choices = np.empty((len(rows), len(trail)), np.int64)
     for number in reversed(range(len(trail))):
         parents, picked = trail[number]
         choices[:, number] = picked[rows]
@@ -208,7 +289,7 @@ def _follow(trail: Sequence[tuple[Indices, Indices]], points: int) -> Indices:
     return choices
 
 
-def _parse(number: int, block: Any) -> _Entries:
+def _parse(number: int, block: Any) -> Entries:
     name = f'blocks[{number}]'
     if isinstance(block, np.ndarray):
         if block.ndim != 2 or block.shape[1] != 2:
@@ -219,8 +300,8 @@ def _parse(number: int, block: Any) -> _Entries:
         columns = _columns(name, block)
     if not len(columns[0]):
         raise ValueError(f'{name} must have at least one entry, got none')
-    costs, ratings = (_figures(name, word, col) for word, col in zip(('cost', 'rating'), columns, strict=True))
-    return _Entries(costs, ratings, np.arange(len(costs)))
+    costs, ratings = (exact_figures(name, word, col) for word, col in zip(('cost', 'rating'), columns, strict=True))
+    return Entries(costs, ratings, np.arange(len(costs)))
 
 
 def _columns(name: str, block: Any) -> list[Any]:
@@ -237,8 +318,17 @@ def _columns(name: str, block: Any) -> list[Any]:
     return [costs, ratings]
 
 
-def _figures(name: str, word: str, column: Any) -> Figures:
-    """One column as int64 or float64, finite."""
+def exact_figures(name: str, word: str, column: Any) -> Figures:
+    """One column as int64 or float64, all of it finite.
+
+    Args:
+        name: Of the block, for messages.
+        word: What the figures are, for messages.
+        column: One number per entry, (entries,).
+
+    Raises:
+        ValueError: Something that is no finite number of at most 64 bits.
+    """
     try:
         figures = np.asarray(column)
     except ValueError:  # a list stands where a number should
@@ -261,14 +351,23 @@ def _is_number(figure: Any) -> bool:
     return shown.ndim == 0 and shown.dtype.kind in 'iuf' and not (shown.dtype.kind == 'u' and shown > _LARGEST)
 
 
-def _common_types(blocks: Sequence[_Entries]) -> list[_Entries]:
+def _common_types(blocks: Sequence[Entries]) -> list[Entries]:
     """Blocks with costs of one type and ratings of one type, whose sums cannot overflow."""
-    costs = _summable('costs', [block.costs for block in blocks])
-    ratings = _summable('ratings', [block.ratings for block in blocks])
-    return [_Entries(*columns) for columns in zip(costs, ratings, (block.indices for block in blocks), strict=True)]
+    costs = summable('costs', [block.costs for block in blocks])
+    ratings = summable('ratings', [block.ratings for block in blocks])
+    return [Entries(*columns) for columns in zip(costs, ratings, (block.indices for block in blocks), strict=True)]
 
 
-def _summable(word: str, columns: Sequence[Figures]) -> list[Figures]:
+def summable(word: str, columns: Sequence[Figures]) -> list[Figures]:
+    """Columns of all blocks in one type, float64 if one of them is.
+
+    Args:
+        word: What the figures are, for messages.
+        columns: As `exact_figures` gives them, one per block.
+
+    Raises:
+        ValueError: Sums of one figure per block might overflow.
+    """
     whole = all(column.dtype.kind == 'i' for column in columns)
     largest = (max(abs(column.min().item()), abs(column.max().item())) for column in columns)
     total = sum(largest)

@@ -27,7 +27,7 @@ def test_names() -> None:
         'fna_ssdlite',
         'mobilenet_v2',
     )
-    assert zoo.spaces() == ('efficientnet_lite0_det', 'fna_det', 'fna_seg')
+    assert zoo.spaces() == ('dna', 'dna_a_det', 'efficientnet_lite0_det', 'fna_det', 'fna_seg')
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_spaces(name: str, channels: tuple[int, ...], depths: tuple[int, ...], b
 
 def test_every_file_says_where_it_comes_from() -> None:
     files = sorted(Path(zoo.__file__).with_name('zoo').glob('*.json'))
-    assert len(files) == len(zoo.names()) + len(zoo.spaces())
+    assert len(files) == len(zoo.names()) + len(zoo.spaces()) + len(zoo.cell_spaces())
     assert [file.name for file in files if len(json.loads(file.read_text())['source']) < 20] == []
 
 
@@ -159,7 +159,8 @@ def test_unknown_architecture(read: Any) -> None:
 @pytest.mark.parametrize('read', [zoo.space, SearchSpace.parse])
 def test_unknown_space(read: Any) -> None:
     with pytest.raises(
-        ValueError, match=r"unknown search space 'x': the zoo has efficientnet_lite0_det, fna_det, fna_seg$"
+        ValueError,
+        match=r"unknown search space 'x': the zoo has dna, dna_a_det, efficientnet_lite0_det, fna_det, fna_seg$",
     ):
         read('x')
     with pytest.raises(ValueError, match='that is an architecture'):

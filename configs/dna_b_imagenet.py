@@ -1,0 +1,11 @@
+# DNA-b, trained on ImageNet from scratch and without the teacher. Paper: Li et al., "Blockwisely Supervised Neural
+# Architecture Search with Knowledge Distillation", CVPR 2020.
+#
+#   bash tools/dist_train.sh configs/dna_b_imagenet.py 8
+#
+# Cost: 500 epochs of ImageNet at 224 px; the authors name no GPU time. Expected, published: 77.5 top-1, 394 M
+# multiply-adds (convolutions and classifier alone: 392,492,032), 4.9 M parameters (4,918,180).
+# Measured here on ImageNet: not yet.
+_base_ = './_base_/dna_imagenet_retrain.py'
+
+model = dict(backbone=dict(type='mmnas_ext.DNA_b'))

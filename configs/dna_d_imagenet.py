@@ -1,0 +1,11 @@
+# DNA-d, trained on ImageNet from scratch and without the teacher. Paper: Li et al., "Blockwisely Supervised Neural
+# Architecture Search with Knowledge Distillation", CVPR 2020.
+#
+#   bash tools/dist_train.sh configs/dna_d_imagenet.py 8
+#
+# Cost: 500 epochs of ImageNet at 224 px; the authors name no GPU time. Expected, published: 78.4 top-1, 611 M
+# multiply-adds (convolutions and classifier alone: 592,837,792), 6.4 M parameters (6,409,486).
+# Measured here on ImageNet: not yet.
+_base_ = './_base_/dna_imagenet_retrain.py'
+
+model = dict(backbone=dict(type='mmnas_ext.DNA_d'))

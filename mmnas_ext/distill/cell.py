@@ -1,0 +1,158 @@
+"""The student's parts: a cell is one depth and width of a block, with all its paths; a block has several of them."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmnas_ext.archs import CellSpace
+from mmnas_ext.archs.cost import IMAGE_CHANNELS, effective_strides
+from mmnas_ext.distill.align import BlockPlan, Tap
+from mmnas_ext.ops import ChoiceLayer
+
+FlatPath = tuple[int, ...]
+# what a step of a cell may run: exactly one of these; ``None`` is an identity
+Alternatives = tuple[nn.Module | None, ...]
+
+
+class BlockCell(BaseModule):
+    """One cell of a block: stages of layers with candidates, and 1x1 adapters where its widths are not the teacher's.
+
+    Args:
+        space: The space.
+        cells: Index of the cell per stage of the block.
+        stages: The block's stages.
+        enters: Channels of the first layer's input.
+        source: Channels of what is fed in; ``None`` for the picture, which a stem takes.
+        target: Channels of the feature to imitate.
+        norm_cfg: Norm.
+        act_cfg: Activation.
+    """
+
+    def __init__(
+        self,
+        space: CellSpace,
+        cells: Sequence[int],
+        stages: Sequence[int],
+        enters: int,
+        source: int | None,
+        target: int,
+        norm_cfg: dict[str, Any],
+        act_cfg: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.cells = tuple(cells)
+        self.enters = enters
+        parts = [space.stages[i].cells[cell] for i, cell in zip(stages, cells, strict=True)]
+        self.leaves = parts[-1].channels
+        self.depths = tuple(len(part.layers) for part in parts)
+        self.enter: nn.Module | None = None
+        if source is None:
+            self.enter = ConvModule(IMAGE_CHANNELS, enters, 3, stride=2, padding=1, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        elif source != enters:
+            self.enter = nn.Conv2d(source, enters, 1)
+        strides = list(effective_strides(space.stages, 32))
+        self.layers = nn.ModuleList()
+        channels = enters
+        for i, part in zip(stages, parts, strict=True):
+            for j, tokens in enumerate(part.layers):
+                stride = strides[i] if j == 0 else 1
+                self.layers.append(
+                    ChoiceLayer(channels, part.channels, tokens, stride, norm_cfg=norm_cfg, act_cfg=act_cfg)
+                )
+                channels = part.channels
+        self.leave = nn.Conv2d(self.leaves, target, 1) if self.leaves != target else None
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Number of candidates per layer."""
+        return tuple(len(layer.tokens) for layer in self._choice_layers())
+
+    @property
+    def paths(self) -> tuple[FlatPath, ...]:
+        """All paths, a candidate index per layer, the last layer's changing fastest."""
+        return tuple(product(*(range(count) for count in self.choices)))
+
+    def by_stage(self, path: FlatPath) -> tuple[FlatPath, ...]:
+        """A path cut into the block's stages."""
+        found, start = [], 0
+        for depth in self.depths:
+            found.append(tuple(path[start : start + depth]))
+            start += depth
+        return tuple(found)
+
+    def steps(self) -> list[Alternatives]:
+        """What runs one after the other: adapter or stem, the layers with their candidates, adapter."""
+        layers: list[Alternatives] = [
+            tuple(layer.candidate(index) for index in range(len(layer.tokens))) for layer in self._choice_layers()
+        ]
+        return [(self.enter,), *layers, (self.leave,)]
+
+    def forward(self, x: Tensor, path: FlatPath) -> Tensor:
+        """Maps what enters the block, ``(N, C, H, W)``, to the imitation of the teacher's feature."""
+        if self.enter is not None:
+            x = self.enter(x)
+        for layer, choice in zip(self._choice_layers(), path, strict=True):
+            x = layer.run(choice, x)
+        return x if self.leave is None else self.leave(x)
+
+    def _choice_layers(self) -> list[ChoiceLayer]:
+        return list(self.layers)  # type: ignore[arg-type]
+
+
+class Block(BaseModule):
+    """One block of the super-network: its cells, side by side.
+
+    Args:
+        space: The space.
+        plan: The block's stages and features.
+        taps: The teacher's features.
+        norm_cfg: Norm.
+        act_cfg: Activation.
+    """
+
+    def __init__(
+        self,
+        space: CellSpace,
+        plan: BlockPlan,
+        taps: Sequence[Tap],
+        norm_cfg: dict[str, Any],
+        act_cfg: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.plan = plan
+        source = None if plan.source is None else taps[plan.source].channels
+        enters = _nominal_width(space, plan.stages[0], source)
+        indices = product(*(range(len(space.stages[i].cells)) for i in plan.stages))
+        self.cells = nn.ModuleList(
+            BlockCell(space, cells, plan.stages, enters, source, taps[plan.target].channels, norm_cfg, act_cfg)
+            for cells in indices
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of paths over all cells."""
+        return sum(len(cell.paths) for cell in self.all_cells())
+
+    def all_cells(self) -> list[BlockCell]:
+        """The cells."""
+        return list(self.cells)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, cell: int, path: FlatPath) -> Tensor:
+        """Runs one path of one cell."""
+        output: Tensor = self.cells[cell](x, path)
+        return output
+
+
+def _nominal_width(space: CellSpace, first: int, source: int | None) -> int:
+    """Width at which a block is trained: of those that may enter it, the nearest to the teacher's, the larger of two.
+
+    A found network may have another of them there: the rating is taken to hold for it too.
+    """
+    if first == 0:
+        return space.stem_channels
+    widths = space.stages[first - 1].widths
+    return min(widths, key=lambda width: (abs(width - (source or width)), -width))

@@ -1,0 +1,101 @@
+"""From trained blocks to one network: the chosen paths' weights in a row, adapters folded into what comes after."""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmnas_ext.backbones import MBNet
+from mmnas_ext.distill.cell import BlockCell, FlatPath
+from mmnas_ext.distill.distiller import BlockDistiller
+
+
+@torch.no_grad()
+def stitch(distiller: BlockDistiller, chosen: Sequence[tuple[int, FlatPath]]) -> dict[str, Tensor]:
+    """The distilled weights of a network, by `MBNet`'s keys, without a head.
+
+    Each block was trained on the teacher's feature where now the block before stands, whose imitation it gets. Where a
+    pair of 1x1 adapters stands between two blocks, they are one linear map, which the expansion after it takes up; what
+    it adds to every position goes into that expansion's batch norm.
+
+    Args:
+        distiller: The trained distiller.
+        chosen: Per block, the index of its cell, and the path in it.
+
+    Returns:
+        The tensors. Batch-norm statistics are shared by all paths: recalibrate the network before it is used.
+
+    Raises:
+        ValueError: There is not one choice per block, a block was trained at another width than now enters it, or
+            adapters stand before a layer that cannot take them up.
+    """
+    blocks = distiller.all_blocks()
+    if len(chosen) != len(blocks):
+        raise ValueError(f'chosen must have one entry per block, {len(blocks)}, got {len(chosen)}')
+    cells = [block.all_cells()[cell] for block, (cell, _) in zip(blocks, chosen, strict=True)]
+    for number, (before, after) in enumerate(pairwise(cells), start=1):
+        if before.leaves != after.enters:
+            raise ValueError(
+                f'block {number} was trained with {after.enters} channels entering it, and the chosen network has '
+                f'{before.leaves} there: its distilled weights do not fit'
+            )
+    state: dict[str, Tensor] = {}
+    before_cell: BlockCell | None = None
+    for block, cell, (_, path) in zip(blocks, cells, chosen, strict=True):
+        if before_cell is None:
+            assert cell.enter is not None, 'the first block has the stem'
+            state |= {f'stem.{name}': tensor.clone() for name, tensor in cell.enter.state_dict().items()}
+        for stage, choices in zip(block.plan.stages, cell.by_stage(path), strict=True):
+            start = sum(cell.depths[: block.plan.stages.index(stage)])
+            # skips are identities, and no layers of the network
+            layers = [cell.layers[start + j].candidate(choice) for j, choice in enumerate(choices)]  # type: ignore[operator]
+            for j, layer in enumerate(layer for layer in layers if layer is not None):
+                state |= {f'stages.{stage}.{j}.{name}': tensor.clone() for name, tensor in layer.state_dict().items()}
+        if before_cell is not None:
+            _fold(state, f'stages.{block.plan.stages[0]}.0', before_cell.leave, cell, path)
+        before_cell = cell
+    return state
+
+
+def recalibrate(net: MBNet, pictures: Iterable[Tensor]) -> None:
+    """Gives a network's batch norms the statistics of some pictures: averages over the batches.
+
+    Args:
+        net: The network; in eval mode afterwards.
+        pictures: Batches ``(N, 3, H, W)``, preprocessed.
+    """
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average
+    net.train()
+    with torch.no_grad():
+        for batch in pictures:
+            net(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    net.eval()
+
+
+def _fold(state: dict[str, Tensor], key: str, leave: nn.Module | None, cell: BlockCell, path: FlatPath) -> None:
+    """Lets a layer's expansion take up the adapters before it: W(B(Ax + a) + b) = (WBA)x + W(Ba + b)."""
+    if leave is None and cell.enter is None:
+        return
+    layer = cell.layers[0].candidate(path[0])  # type: ignore[operator]
+    if layer.expand is None or layer.residual:
+        raise ValueError(
+            f'{key} has {"a residual" if layer.residual else "no expansion"}: no adapter can be folded into it'
+        )
+    weight = state[f'{key}.expand.conv.weight'].flatten(1)
+    matrix, shift = torch.eye(weight.shape[1]), torch.zeros(weight.shape[1])
+    for adapter in (cell.enter, leave):
+        if isinstance(adapter, nn.Conv2d):
+            assert adapter.bias is not None
+            # from the layer outwards: what stands nearest to it is multiplied first
+            shift = shift + matrix @ adapter.bias
+            matrix = matrix @ adapter.weight.flatten(1)
+    state[f'{key}.expand.conv.weight'] = (weight @ matrix)[:, :, None, None]
+    state[f'{key}.expand.bn.running_mean'] -= weight @ shift

@@ -1,0 +1,191 @@
+"""The loop of a distillation, and how its blocks are shared out among processes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, broadcast, get_rank, get_world_size, is_main_process
+from mmengine.hooks import CheckpointHook
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+
+from mmnas_ext.distill import BlockDistiller
+from mmnas_ext.engine.batches import Batches, reproducible
+from mmnas_ext.engine.block_optim import find_distiller
+from mmnas_ext.engine.loops import ResumableIterLoop
+from mmnas_ext.engine.plan import describe_distillation
+from mmnas_ext.engine.seeding import reseed
+from mmnas_ext.registry import LOOPS, MODEL_WRAPPERS
+
+
+@LOOPS.register_module()
+class DistillLoop(ResumableIterLoop):
+    """Trains the blocks of a `BlockDistiller`; resumes to the same bits.
+
+    Before the first iteration the teacher's features are standardised by the moments of some batches.
+
+    Args:
+        runner: The runner.
+        dataloader: Config of the loader.
+        max_iters: Iterations.
+        calibration_batches: Batches by which features are standardised.
+        staged: Train one block after the other, each for its share of the iterations, as the authors do
+            (arXiv 1911.13053, section 4.1), instead of all of them in each iteration.
+        log_interval: Iterations after which processes that each train some blocks exchange their losses, to be logged.
+        kwargs: MMEngine's ``val_begin``, ``val_interval``.
+
+    Raises:
+        ValueError: The model is no `BlockDistiller`, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        max_iters: int,
+        calibration_batches: int = 16,
+        staged: bool = False,
+        log_interval: int = 10,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(calibration_batches, bool) or not isinstance(calibration_batches, int) or calibration_batches < 1:
+            raise ValueError(f'calibration_batches must be a positive integer, got {calibration_batches!r}')
+        self.distiller = find_distiller(runner.model)
+        self.shared = self.distiller.block_parallel
+        if self.shared and isinstance(dataloader, dict):
+            dataloader = same_for_all(dataloader, shuffle=True)
+        super().__init__(runner, dataloader, max_iters, **kwargs)
+        if self.shared:
+            self.dataloader_iterator = Batches(self.dataloader, runner.seed, 'train', same_for_all=True)
+        self.calibration_batches = calibration_batches
+        self.staged = staged
+        self.log_interval = log_interval
+
+    def run(self) -> Any:
+        """Standardises the features, unless a checkpoint knows how, then trains to the end."""
+        batch = self.dataloader.batch_size or self.dataloader.batch_sampler.batch_size
+        logger = self.runner.logger
+        logger.info(describe_distillation(self.distiller, self._max_iters, batch, self.staged))
+        if not self.distiller.calibrated:
+            logger.info(f'features are standardised by {self.calibration_batches} batches')
+            batches = Batches(self.dataloader, self.runner.seed, 'calibration', same_for_all=self.shared)
+            self.distiller.calibrate(preprocessed(self.distiller, batches, self.calibration_batches))
+            batches.close()
+        return super().run()
+
+    def run_iter(self, data_batch: Any) -> None:
+        """One step of every block that this process trains."""
+        reseed(self.runner.seed, 'train', self._iter)
+        self.distiller.start(self._iter, self.runner.seed, self.active(self._iter))
+        self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
+        outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
+        if self.shared:
+            outputs = self._exchange(outputs)
+        self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch, outputs=outputs)
+        self._iter += 1
+
+    def active(self, iteration: int) -> Sequence[int]:
+        """Blocks that an iteration trains."""
+        blocks = self.distiller.trained
+        return (blocks[iteration * len(blocks) // self._max_iters],) if self.staged else blocks
+
+    def _exchange(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Losses of all processes now and then, and all blocks where a checkpoint is about to be written."""
+        done = self._iter + 1
+        last = done == self._max_iters
+        if last or any(
+            isinstance(hook, CheckpointHook)
+            and not hook.by_epoch
+            and hook.every_n_train_iters(self.runner, hook.interval)
+            for hook in self.runner.hooks
+        ):
+            merge_blocks(self.distiller, self.runner.optim_wrapper)
+        if not last and done % self.log_interval:
+            return outputs
+        losses = {name: float(value) for name, value in outputs.items() if name.startswith('loss_block')}
+        merged: dict[str, Any] = {}
+        for each in all_gather_object(losses):
+            merged.update(each)
+        merged = {name: torch.tensor(merged[name]) for name in sorted(merged)}
+        return {'loss': torch.stack(list(merged.values())).sum(), **merged}
+
+
+def merge_blocks(distiller: BlockDistiller, optim_wrapper: Any) -> None:
+    """Gives every process the blocks, and the main one the optimizers' states, of those that train them."""
+    ranks = get_world_size()
+    if ranks == 1:
+        return
+    owners = distiller.owners(ranks)
+    for block, owner in zip(distiller.all_blocks(), owners, strict=True):
+        for tensor in block.state_dict().values():
+            broadcast(tensor, src=owner)
+    mine = {f'block{index}': optim_wrapper[f'block{index}'].state_dict() for index in distiller.trained}
+    for rank, states in enumerate(all_gather_object(mine)):
+        if is_main_process() and rank != get_rank():
+            for name, state in states.items():
+                optim_wrapper[name].load_state_dict(state)
+
+
+@MODEL_WRAPPERS.register_module()
+class BlockParallel(nn.Module):
+    """What stands in for a distributed wrapper where every process trains blocks of its own: nothing is exchanged.
+
+    Args:
+        module: The `BlockDistiller`.
+        kwargs: What MMEngine hands to wrappers; not needed.
+    """
+
+    def __init__(self, module: nn.Module, **kwargs: Any) -> None:
+        super().__init__()
+        del kwargs
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the module's."""
+        return self.module(*args, **kwargs)
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        """As the module's."""
+        losses: dict[str, Tensor] = self.module.train_step(data, optim_wrapper)  # type: ignore[operator]
+        return losses
+
+
+class SameForAll(Sampler[int]):
+    """A sampler that gives every process the same pictures.
+
+    Args:
+        dataset: The dataset.
+        shuffle: Whether each epoch has an order of its own.
+        seed: Of the orders.
+        round_up: MMEngine passes it to samplers; there is nothing to round here.
+    """
+
+    def __init__(self, dataset: Any, shuffle: bool = True, seed: int | None = None, round_up: bool = True) -> None:
+        del round_up
+        self.count, self.shuffle, self.seed, self.epoch = len(dataset), shuffle, seed or 0, 0
+
+    def __iter__(self) -> Iterator[int]:
+        if not self.shuffle:
+            return iter(range(self.count))
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return iter(torch.randperm(self.count, generator=generator).tolist())
+
+    def __len__(self) -> int:
+        return self.count
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says which epoch's order comes next."""
+        self.epoch = epoch
+
+
+def same_for_all(dataloader: dict[str, Any], shuffle: bool) -> dict[str, Any]:
+    """A loader's config that gives every process the same batches; the one given is left as it is."""
+    return dict(reproducible(dataloader), sampler=dict(type=SameForAll, shuffle=shuffle))
+
+
+def preprocessed(distiller: BlockDistiller, batches: Any, count: int | None = None) -> Iterator[Tensor]:
+    """Pictures ``(N, 3, H, W)`` of up to `count` batches as the networks take them."""
+    for number, batch in enumerate(batches):
+        if number == count:
+            return
+        yield distiller.data_preprocessor(batch, False)['inputs']

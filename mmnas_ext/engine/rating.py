@@ -1,0 +1,315 @@
+"""The loop that rates every path of a distillation, and what follows from the ratings: front, choice, config."""
+
+import hashlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, is_main_process
+from mmengine.runner import BaseLoop
+from mmengine.utils import ProgressBar
+from torch import Tensor
+
+from mmnas_ext.archs import METRICS
+from mmnas_ext.archs.cell_prices import cell_prices
+from mmnas_ext.backbones import MBNet
+from mmnas_ext.distill import BlockDistiller, recalibrate, stitch
+from mmnas_ext.distill.cell import BlockCell
+from mmnas_ext.distill.rating import Batch, Batches, Unit, imitate, rate, units, walk_memory
+from mmnas_ext.engine.batches import Batches as Stream
+from mmnas_ext.engine.block_optim import find_distiller
+from mmnas_ext.engine.derive import DERIVED_DIR, WEIGHTS_NAME, write_text
+from mmnas_ext.engine.distill import preprocessed, same_for_all
+from mmnas_ext.registry import LOOPS
+from mmnas_ext.search.ratings import RATINGS_NAME, BlockRatings, CellRatings, Ratings, priced_paths
+from mmnas_ext.search.select import Selection, select
+
+PARTS_DIR = 'ratings'
+FEATURES_NAME = 'features.npz'
+_SHOWN = 4  # pictures whose feature maps are kept to be looked at
+_GIB = 2**30
+
+
+@LOOPS.register_module()
+class RatingLoop(BaseLoop):
+    """Rates every path of every cell of a `BlockDistiller` on held-out pictures, then finds the best network.
+
+    It stands where a validation loop does. Files in the work dir: ``ratings.json`` (each path's rating and costs),
+    ``front.json`` (the exact front and the choice), ``features.npz`` (a few feature maps of teacher and student). What
+    is rated is written down piece by piece in ``ratings/`` and not rated again when a killed run goes on.
+
+    Args:
+        runner: The runner.
+        dataloader: Config of the held-out pictures' loader; how it batches makes no difference to the ratings.
+        evaluator: MMEngine's; there is nothing to evaluate here.
+        calibration: Config of the loader of the pictures that batch-norm statistics are measured on; by default the
+            training pictures'. Its batch size matters: statistics are averages over batches.
+        calibration_batches: Batches of it.
+        max_memory: GiB that features may take in each process.
+        metrics: What is counted beside the rating, among `METRICS`.
+        table: Of the latency, as in `prices`.
+        limits: Limits of the chosen network by metric, ``dict(macs=3.5e8, params=None)``; without any the network of
+            the lowest rating is chosen.
+
+    Raises:
+        ValueError: The model is no `BlockDistiller`, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        evaluator: Any = None,
+        calibration: dict[str, Any] | None = None,
+        calibration_batches: int = 4,
+        max_memory: float = 4.0,
+        metrics: Sequence[str] = ('macs', 'params'),
+        table: Any = None,
+        limits: dict[str, float | None] | None = None,
+    ) -> None:
+        del evaluator
+        self.distiller = find_distiller(runner.model)
+        if isinstance(calibration_batches, bool) or not isinstance(calibration_batches, int) or calibration_batches < 1:
+            raise ValueError(f'calibration_batches must be a positive integer, got {calibration_batches!r}')
+        if not max_memory > 0:
+            raise ValueError(f'max_memory must be a positive number of GiB, got {max_memory!r}')
+        unknown = [metric for metric in (*metrics, *(limits or {})) if metric not in METRICS]
+        if unknown or not metrics or any(metric not in metrics for metric in limits or {}):
+            raise ValueError(
+                f'metrics must be among {METRICS} and limits among metrics, got metrics {tuple(metrics)} and limits '
+                f'{tuple(limits or {})}'
+            )
+        loader = same_for_all(dataloader, shuffle=False) if isinstance(dataloader, dict) else dataloader
+        super().__init__(runner, loader)
+        self.calibration = calibration
+        self.calibration_batches = calibration_batches
+        self.max_memory = max_memory
+        self.metrics = tuple(metrics)
+        self.limits = dict(limits or {})
+        self.table = table
+        # before hours of training end in an error
+        self.priced = {
+            metric: cell_prices(
+                self.distiller.space, self.distiller.input_size, 32, metric, table if metric == 'latency' else None
+            )
+            for metric in self.metrics
+        }
+
+    def run(self) -> Ratings:
+        """Rates what is not rated yet, writes the files and returns the ratings."""
+        self.runner.call_hook('before_val')
+        self.runner.model.eval()
+        if not self.distiller.calibrated:
+            raise ValueError('the distiller has not been trained: load a checkpoint of one that has')
+        found = self._rate_all()
+        ratings = self._ratings(found)
+        if is_main_process():
+            work_dir = Path(self.runner.work_dir)
+            write_text(work_dir / RATINGS_NAME, ratings.format())
+            selection = select(ratings, self.limits)
+            selection.write(work_dir)
+            self.runner.logger.info(f'{work_dir / RATINGS_NAME}: {selection.describe()}')
+            self._write_features(work_dir, ratings, selection)
+            self._write_found(work_dir, ratings, selection)
+        barrier()
+        self.runner.call_hook('after_val')
+        return ratings
+
+    def _rate_all(self) -> dict[tuple[int, int], list[float]]:
+        """Ratings of each (block, cell), in the order of its paths."""
+        jobs = [
+            (b, c, unit)
+            for b, block in enumerate(self.distiller.all_blocks())
+            for c, cell in enumerate(block.all_cells())
+            for unit in units(cell)
+        ]
+        store = _Store(Path(self.runner.work_dir) / PARTS_DIR, self._key())
+        mine = [job for job in jobs[get_rank() :: get_world_size()] if _name(*job) not in store.done]
+        bar = None
+        if is_main_process() and mine:
+            paths = sum(len(unit.paths) for _, _, unit in jobs)
+            print(f'rating {paths} paths, {len(mine)} of {len(jobs)} pieces of the trees here', flush=True)
+            bar = ProgressBar(sum(unit.evaluations for _, _, unit in mine), bar_width=30, file=sys.stdout)
+        for block, group in itertools.groupby(mine, key=lambda job: job[0]):
+            sources = self._sources(block)
+            for _, number, unit in group:
+                cell = self.distiller.all_blocks()[block].all_cells()[number]
+                pictures = self._cut(cell, sources)
+                store.add(_name(block, number, unit), rate(cell, unit.prefix, sources[0], pictures))
+                if bar:
+                    bar.update(unit.evaluations)
+        if bar:
+            print(flush=True)
+        everything: dict[str, list[float]] = {}
+        for each in all_gather_object(store.done):
+            everything.update(each)
+        found: dict[tuple[int, int], list[float]] = {}
+        for b, c, unit in jobs:
+            found.setdefault((b, c), []).extend(everything[_name(b, c, unit)])
+        return found
+
+    def _sources(self, block: int) -> tuple[Batches, Batches]:
+        """Calibration and held-out batches of a block, kept in memory where half of what is allowed holds them."""
+        return self._kept(block, self._calibration), self._kept(
+            block, lambda: preprocessed(self.distiller, self.dataloader)
+        )
+
+    def _calibration(self) -> Iterator[Tensor]:
+        """Always the same pictures, on all processes."""
+        loader = self.calibration or self.runner.cfg.train_dataloader
+        built = self.runner.build_dataloader(same_for_all(dict(loader), shuffle=True), seed=self.runner.seed)
+        stream = Stream(built, self.runner.seed, 'rating', same_for_all=True)
+        try:
+            yield from preprocessed(self.distiller, stream, self.calibration_batches)
+        finally:
+            stream.close()
+
+    def _kept(self, block: int, pictures: Any) -> Batches:
+        def produce() -> Iterator[Batch]:
+            plan = self.distiller.all_blocks()[block].plan
+            for inputs in pictures():
+                with torch.no_grad():
+                    features = self.distiller.features(inputs, plan.target)
+                yield self.distiller.entering(block, inputs, features), features[plan.target]
+
+        kept, held = [], 0
+        for batch in produce():
+            held += sum(tensor.numel() * tensor.element_size() for tensor in batch)
+            if held > self.max_memory * _GIB / 4:
+                return produce  # computed anew for each piece
+            kept.append(batch)
+        return lambda: kept
+
+    def _cut(self, cell: BlockCell, sources: tuple[Batches, Batches]) -> Batches:
+        """The held-out batches, cut so that walking the tree with one stays within the memory."""
+        calibration, pictures = sources
+        allowed = self.max_memory * _GIB / 2
+        first = next(iter(calibration()))[0]
+        needed = walk_memory(cell, first)
+        if needed > allowed:
+            raise ValueError(
+                f'a calibration batch of {len(first)} pictures takes {2 * needed / _GIB:.2g} GiB: raise max_memory '
+                f'(now {self.max_memory:g}), or calibrate with smaller batches'
+            )
+        size = max(1, int(len(first) * allowed // needed))
+
+        def cut() -> Iterator[Batch]:
+            for x, target in pictures():
+                yield from zip(x.split(size), target.split(size), strict=True)
+
+        return cut
+
+    def _key(self) -> str:
+        """What the ratings follow from: weights, pictures and settings."""
+        digest = hashlib.sha256()
+        for name, tensor in self.distiller.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().numpy().tobytes())
+        loaders = (self.calibration or self.runner.cfg.get('train_dataloader'), self.runner.cfg.get('val_dataloader'))
+        digest.update(repr((loaders, self.calibration_batches, self.runner.seed)).encode())
+        return digest.hexdigest()[:16]
+
+    def _ratings(self, found: dict[tuple[int, int], list[float]]) -> Ratings:
+        space = self.distiller.space
+        blocks = []
+        for b, block in enumerate(self.distiller.all_blocks()):
+            stages = block.plan.stages
+            widths = space.stages[stages[0] - 1].widths if stages[0] else (space.stem_channels,)
+            cells = []
+            for c, cell in enumerate(block.all_cells()):
+                paths = tuple(cell.by_stage(path) for path in cell.paths)
+                by_width = [priced_paths(self.priced, stages, cell.cells, width, paths) for width in widths]
+                costs = {
+                    metric: tuple(zip(*(each[metric] for each in by_width), strict=True)) for metric in self.metrics
+                }
+                cells.append(CellRatings(cell.cells, widths, cell.leaves, paths, tuple(found[b, c]), costs))
+            blocks.append(BlockRatings(stages, tuple(cells)))
+        return Ratings(space, self.distiller.input_size, self.metrics, tuple(blocks))
+
+    def _write_features(self, work_dir: Path, ratings: Ratings, selection: Selection) -> None:
+        """Keeps the feature maps of a few held-out pictures: the teacher's, and the chosen paths'."""
+        inputs = next(preprocessed(self.distiller, self.dataloader))[:_SHOWN]
+        features = self.distiller.features(inputs)
+        arrays: dict[str, Any] = {'picture': _shown(self.distiller, inputs)}
+        for index, block in enumerate(self.distiller.all_blocks()):
+            pick = ratings.blocks[index].picks()[selection.chosen.choice[index]]
+            cell = block.all_cells()[pick.cell]
+            calibration, _ = self._sources(index)
+            output = imitate(cell, cell.paths[pick.path], calibration, self.distiller.entering(index, inputs, features))
+            arrays[f'teacher_{index}'] = features[block.plan.target].float().cpu().numpy()
+            arrays[f'student_{index}'] = output.float().cpu().numpy()
+        np.savez_compressed(work_dir / FEATURES_NAME, **arrays)
+
+    def _write_found(self, work_dir: Path, ratings: Ratings, selection: Selection) -> None:
+        """Writes the chosen network, and its distilled weights where the blocks' widths fit one another."""
+        folder = work_dir / DERIVED_DIR
+        write_text(folder / 'arch.json', selection.arch.format('json'))
+        picks = [block.picks()[index] for block, index in zip(ratings.blocks, selection.chosen.choice, strict=True)]
+        blocks = self.distiller.all_blocks()
+        chosen = [
+            (pick.cell, block.all_cells()[pick.cell].paths[pick.path])
+            for block, pick in zip(blocks, picks, strict=True)
+        ]
+        try:
+            state = stitch(self.distiller, chosen)
+        except ValueError as error:
+            self.runner.logger.warning(f'no distilled weights of the chosen network: {error}')
+            return
+        net = MBNet(selection.arch.replace(head_channels=None), out_indices=(len(ratings.space.stages) - 1,))
+        net.load_state_dict(state)
+        net.to(next(self.distiller.parameters()).device)
+        recalibrate(net, self._calibration())
+        save_whole(net.cpu().state_dict(), folder / WEIGHTS_NAME)
+
+
+def save_whole(state: Any, file: Path) -> None:
+    """Saves tensors in one step: a run killed midway leaves no half of a file."""
+    temporary = file.with_name(f'.{file.name}.part')
+    torch.save(state, temporary)
+    os.replace(temporary, file)
+
+
+class _Store:
+    """Ratings by piece, on disk: a line each, in a file per process."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = folder / f'{key}_{get_rank()}.jsonl'
+        self.done: dict[str, list[float]] = {}
+        for file in sorted(folder.glob(f'{key}_*.jsonl')):
+            for line in file.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                    self.done[row['piece']] = row['ratings']
+                except (json.JSONDecodeError, KeyError):  # the last line of a killed run
+                    continue
+        barrier()  # all have looked before one writes
+
+    def add(self, name: str, ratings: list[float]) -> None:
+        self.done[name] = ratings
+        cut = self.file.is_file() and not self.file.read_bytes().endswith(b'\n')
+        with self.file.open('a') as stream:
+            stream.write(('\n' if cut else '') + json.dumps({'piece': name, 'ratings': ratings}) + '\n')
+
+
+def _name(block: int, cell: int, unit: Unit) -> str:
+    return f'{block}.{cell}:{",".join(map(str, unit.prefix))}'
+
+
+def _shown(distiller: BlockDistiller, inputs: Tensor) -> np.ndarray:
+    """Pictures ``(N, H, W, 3)`` as they looked before preprocessing, RGB, bytes."""
+    pre = distiller.data_preprocessor
+    x = inputs.float().cpu()
+    if getattr(pre, '_enable_normalize', False):
+        x = x * pre.std.cpu() + pre.mean.cpu()
+    elif float(x.abs().max()) <= 16:  # not preprocessed to bytes: show the range
+        x = 255 * (x - x.min()) / (x.max() - x.min()).clamp(min=1e-6)
+    # MMCV reads BGR; a preprocessor that swaps has made it RGB already
+    x = x if getattr(pre, '_channel_conversion', False) else x.flip(1)
+    return x.clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()

@@ -1,0 +1,196 @@
+"""Picture of a teacher's features beside the student's imitations of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, add_axes, canvas
+from mmnas_ext.reports.palette import ACCENT, FAINT, INK, PAPER, RULE, kernel_colour
+
+_GAP = 12
+_BETWEEN = 22
+_HEADING = 66
+# A portrait's panels would be higher than the screen otherwise, and a heading must fit above each.
+_HIGH = 190
+_PITCH = 96
+_BAR = 62
+# Share of positions whose values the colours tell apart; a few outliers would grey out all others.
+_SHOWN = 99.0
+_COLOURS = LinearSegmentedColormap.from_list('component', [kernel_colour(3), PAPER, ACCENT])
+
+
+@dataclass(frozen=True)
+class Component:
+    """A block's features along the teacher's first principal component over channels.
+
+    Args:
+        teacher: (N, H, W), zero on average.
+        student: (N, H, W), along the same direction, from the same origin.
+        share: Of the teacher's variance, what the component holds, 0..1.
+        error: Mean absolute error over all channels relative to the teacher's standard deviation.
+    """
+
+    teacher: np.ndarray
+    student: np.ndarray
+    share: float
+    error: float
+
+
+def draw_features(npz: str | Path, out: str | Path, count: int = 3) -> Path:
+    """Draws pictures with, per block, the teacher's feature above the student's imitation, in the same colours.
+
+    Args:
+        npz: File with ``picture`` (N, H, W, 3) uint8, and per block k ``teacher_k`` and ``student_k`` (N, C, Hk, Wk);
+            ``error_k``, if it is there, is the relative error that the picture quotes (a mean of more than one).
+        out: File to write; its folder must exist.
+        count: How many of the pictures to show at most.
+
+    Returns:
+        The file written.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not of that form.
+    """
+    target = Path(out)
+    pictures, components = read_features(npz)
+    features_figure(pictures[:count], components).savefig(target)
+    return target
+
+
+def read_features(npz: str | Path) -> tuple[np.ndarray, dict[int, Component]]:
+    """The pictures, and by block its features along their first component.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not of the form that `draw_features` tells.
+    """
+    path = Path(npz)
+    if not path.is_file():
+        raise FileNotFoundError(f'no features at {path}: the comparison of student and teacher writes them')
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (BadZipFile, ValueError, EOFError, TypeError) as error:
+        raise ValueError(f'{path} is no .npz file of arrays: {error}') from error
+    picture = arrays.get('picture')
+    if picture is None or picture.dtype != np.uint8 or picture.ndim != 4 or picture.shape[3] != 3 or not len(picture):
+        got = 'none' if picture is None else f'{picture.shape} {picture.dtype}'
+        raise ValueError(f'{path}: picture must be (N, H, W, 3) uint8 of at least one picture, got {got}')
+    blocks = sorted(int(name[8:]) for name in arrays if name.startswith('teacher_') and name[8:].isdigit())
+    if not blocks:
+        raise ValueError(f'{path}: there must be a teacher_<block>, got {", ".join(sorted(arrays))}')
+    components = {}
+    for block in blocks:
+        teacher, student = arrays[f'teacher_{block}'], arrays.get(f'student_{block}')
+        if student is None or student.shape != teacher.shape or teacher.ndim != 4 or len(teacher) != len(picture):
+            got = 'none' if student is None else str(student.shape)
+            raise ValueError(
+                f'{path}: teacher_{block} and student_{block} must both be (N, C, H, W) of {len(picture)} pictures, '
+                f'got {teacher.shape} and {got}'
+            )
+        components[block] = first_component(teacher, student, arrays.get(f'error_{block}'))
+    return picture, components
+
+
+def first_component(teacher: np.ndarray, student: np.ndarray, error: np.ndarray | None = None) -> Component:
+    """Projects features on the teacher's first principal component over channels.
+
+    Args:
+        teacher: (N, C, H, W).
+        student: (N, C, H, W).
+        error: Relative error to quote; by default that of these features.
+    """
+    channels = teacher.shape[1]
+    rows = teacher.transpose(0, 2, 3, 1).reshape(-1, channels).astype(np.float64)
+    origin = rows.mean(axis=0)
+    spreads, directions = np.linalg.eigh((rows - origin).T @ (rows - origin) / len(rows))
+    direction = directions[:, -1]
+    # an eigenvector's sign is arbitrary: more activation is to be more
+    direction = direction if direction.sum() >= 0 else -direction
+
+    def along(features: np.ndarray) -> np.ndarray:
+        projected: np.ndarray = np.tensordot(features.astype(np.float64), direction, (1, 0)) - origin @ direction
+        return projected
+
+    if error is None:
+        # a feature that is the same everywhere has no spread to relate to
+        error = np.abs(student.astype(np.float64) - teacher).mean() / max(float(teacher.std(dtype=np.float64)), 1e-12)
+    total = max(float(spreads.sum()), 1e-12)
+    return Component(along(teacher), along(student), float(spreads[-1]) / total, float(np.mean(error)))
+
+
+def features_figure(pictures: np.ndarray, components: dict[int, Component]) -> Figure:
+    """The figure of `draw_features`, not yet saved.
+
+    Axes are labelled ``picture.<n>``, ``teacher.<n>.<block>`` and ``student.<n>.<block>``.
+    """
+    columns = 1 + len(components)
+    aspect = pictures.shape[1] / pictures.shape[2]
+    width = min((WIDTH - LEFT - RIGHT - _GAP * (columns - 1)) / columns, _HIGH / aspect)
+    high = width * aspect
+    row = 2 * high + 5 + _BETWEEN
+    height = TITLE + _HEADING + row * len(pictures) + _BAR
+    note = "the teacher's first principal component over channels; the student's feature along the same one"
+    figure = canvas('Features of teacher and student', note, height)
+    lefts = [LEFT + column * (max(width, _PITCH) + _GAP) for column in range(columns)]
+    _draw_headings(figure, components, lefts, height)
+    for n, picture in enumerate(pictures):
+        top = height - TITLE - _HEADING - n * row
+        # twice as high as a feature: the picture stands in the middle of the pair
+        _show(add_axes(figure, f'picture.{n}', lefts[0], top - high * 1.5 - 2.5, width, high), picture, None)
+        for left, (block, component) in zip(lefts[1:], components.items(), strict=True):
+            reach = max(float(np.percentile(np.abs(component.teacher), _SHOWN)), 1e-12)
+            for line, (name, values) in enumerate((('teacher', component.teacher), ('student', component.student))):
+                bottom = top - (line + 1) * high - line * 5
+                axes = add_axes(figure, f'{name}.{n}.{block}', left, bottom, width, high)
+                _show(axes, values[n], reach)
+                if left == lefts[-1]:
+                    x = (left + width + 12) / WIDTH
+                    y = (bottom + high / 2) / height
+                    figure.text(x, y, name, size=10, color=FAINT, rotation=270, ha='center', va='center')
+    _draw_bar(figure, height)
+    return figure
+
+
+def _draw_headings(figure: Figure, components: dict[int, Component], lefts: list[float], height: float) -> None:
+    y = 1 - (TITLE + 8) / height
+    figure.text(lefts[0] / WIDTH, y, 'picture', size=12, weight='bold', color=INK, va='center')
+    for left, (block, component) in zip(lefts[1:], components.items(), strict=True):
+        figure.text(left / WIDTH, y, f'block {block}', size=12, weight='bold', color=INK, va='center')
+        words = f'error {component.error:.2f}\n{100 * component.share:.0f} % shown'
+        second = 1 - (TITLE + 20) / height
+        figure.text(left / WIDTH, second, words, size=10, color=FAINT, va='top', gid=f'note.{block}')
+
+
+def _show(axes: Axes, values: np.ndarray, reach: float | None) -> None:
+    """A picture, or a feature whose colours end at plus and minus `reach`."""
+    axes.grid(False)
+    if reach is None:
+        axes.imshow(values, interpolation='antialiased', aspect='auto')
+    else:
+        # the positions of a feature are what is compared: nothing is made up between them
+        axes.imshow(values, interpolation='nearest', aspect='auto', vmin=-reach, vmax=reach, cmap=_COLOURS)
+    axes.set(xticks=(), yticks=())
+    axes.spines[:].set(visible=True, color=RULE)
+
+
+def _draw_bar(figure: Figure, height: float) -> None:
+    """The colours, and what the words of a heading mean."""
+    axes = add_axes(figure, 'colours', LEFT, 36, 150, 12)
+    axes.grid(False)
+    axes.imshow(np.linspace(-1, 1, 256)[None], cmap=_COLOURS, aspect='auto')
+    axes.set(xticks=(), yticks=())
+    axes.spines[:].set(visible=True, color=RULE)
+    above = f"below to above the teacher's mean; one scale per block, up to its {_SHOWN:g}th percentile"
+    figure.text((LEFT + 162) / WIDTH, 42 / height, above, size=10, color=FAINT, va='center')
+    beneath = (
+        "error: mean absolute error over the teacher's standard deviation, all channels; "
+        "shown: what the component holds of the teacher's variance"
+    )
+    figure.text(LEFT / WIDTH, 18 / height, beneath, size=10, color=FAINT, va='center')

@@ -1,0 +1,135 @@
+"""From ratings to a network: the exact front, the best network within limits, and the file that tells of both."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as File
+
+from mmnas_ext.archs import ArchSpec, CellSpace
+from mmnas_ext.archs.cell_prices import CellPrices
+from mmnas_ext.archs.prices import show
+from mmnas_ext.search.chain import ChainChoice, Link, Links, best_within, chain_front
+from mmnas_ext.search.front import Front
+from mmnas_ext.search.ratings import BlockRatings, Ratings
+
+FRONT_NAME = 'front.json'
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The best network of a rated space within limits.
+
+    Args:
+        ratings: The ratings.
+        metric: What the front is drawn over: the first limited metric, or the first of all.
+        front: The exact front of that metric's cost and the rating, whatever the limits.
+        limits: Limit by metric; ``None`` for none.
+        chosen: The network of the lowest rating within all limits.
+    """
+
+    ratings: Ratings
+    metric: str
+    front: Front
+    limits: dict[str, float | None]
+    chosen: ChainChoice
+
+    @property
+    def arch(self) -> ArchSpec:
+        """The chosen network."""
+        return self.ratings.arch(self.chosen.choice)
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """Its costs by metric."""
+        return dict(zip(self.ratings.metrics, self.chosen.costs, strict=True))
+
+    def describe(self) -> str:
+        """The choice in words."""
+        limits = [f'at most {show(metric, limit)}' for metric, limit in self.limits.items() if limit is not None]
+        costs = ', '.join(show(metric, cost) for metric, cost in self.costs.items())
+        lowest, highest = self.front.costs[0].item(), self.front.costs[-1].item()
+        return (
+            f'front of {len(self.front)} networks, {show(self.metric, lowest, highest)}; '
+            f'chosen ({" and ".join(limits) or "no limit"}): rating {self.chosen.rating:.4f}, {costs}: '
+            f'{self.arch.format("fna")}'
+        )
+
+    def format(self) -> str:
+        """The content of ``front.json``."""
+        chosen = {'costs': self.costs, 'rating': self.chosen.rating, 'choice': self.chosen.choice}
+        return json.dumps(
+            {
+                'metric': self.metric,
+                'costs': self.front.costs.tolist(),
+                'ratings': self.front.ratings.tolist(),
+                'choices': self.front.choices.tolist(),
+                'limits': self.limits,
+                'chosen': chosen,
+                'arch': self.arch.format('fna'),
+            }
+        )
+
+    def write(self, folder: File) -> File:
+        """Writes ``front.json`` into a folder, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / FRONT_NAME
+        temporary = file.with_name(f'.{file.name}.part')
+        temporary.write_text(self.format())
+        os.replace(temporary, file)
+        return file
+
+
+def select(ratings: Ratings, limits: Mapping[str, float | None] | None = None) -> Selection:
+    """Finds the front, and the best network within limits; exactly, ties broken stably.
+
+    Args:
+        ratings: The ratings.
+        limits: Limit by metric, itself allowed; ``None`` for none.
+
+    Raises:
+        ValueError: A limit's metric was not counted, or no network meets the limits: the message names the range that
+            can be reached.
+    """
+    given = dict(limits or {})
+    unknown = [metric for metric in given if metric not in ratings.metrics]
+    if unknown:
+        raise ValueError(f'limits must be among the metrics that were counted, {ratings.metrics}, got {unknown[0]!r}')
+    metric = next((name for name, limit in given.items() if limit is not None), ratings.metrics[0])
+    blocks = [links(block, ratings.metrics) for block in ratings.blocks]
+    chosen = best_within(blocks, [given.get(name) for name in ratings.metrics], names=ratings.metrics)
+    return Selection(ratings, metric, chain_front(blocks, ratings.metrics.index(metric)), given, chosen)
+
+
+def reachable(space: CellSpace, priced: CellPrices) -> tuple[float, float]:
+    """Cost of the cheapest and of the dearest network of a space by one metric, stem included.
+
+    Args:
+        space: The space.
+        priced: Its prices.
+    """
+    blocks = []
+    for number, stage in enumerate(space.stages):
+        stem = 0.0 if number else priced.stem
+        rows = []
+        for (enters, cell), layers in priced.stages[number].items():
+            for pick in (min, max):
+                figure = priced.total([stem, *map(pick, layers)])
+                rows.append(Link((figure,), -figure, enters, stage.cells[cell].channels))
+        blocks.append(rows)
+    found = chain_front(blocks)
+    return found.costs[0].item(), found.costs[-1].item()
+
+
+def links(block: BlockRatings, metrics: tuple[str, ...]) -> Links:
+    """A block's entries in the order of `BlockRatings.picks`."""
+    picks = block.picks()
+    cells = [block.cells[pick.cell] for pick in picks]
+    places = [cell.enters.index(pick.enters) for cell, pick in zip(cells, picks, strict=True)]
+    rows = list(zip(cells, picks, places, strict=True))
+    return Links(
+        costs=[[cell.costs[metric][pick.path][place] for cell, pick, place in rows] for metric in metrics],
+        ratings=[cell.ratings[pick.path] for cell, pick, _ in rows],
+        enters=[pick.enters for pick in picks],
+        leaves=[cell.leaves for cell in cells],
+    )

@@ -1,0 +1,163 @@
+import json
+import re
+
+import pytest
+
+from mmnas_ext.archs import SearchSpace, SpaceStage, zoo
+from mmnas_ext.reports import (
+    draw_features,
+    draw_front,
+    draw_rank,
+    draw_ratings,
+    is_distillation,
+    write_distill_report,
+)
+from mmnas_ext.reports.blockwise import read_front, read_rank, read_ratings
+from mmnas_ext.reports.distill_log import read_losses
+from mmnas_ext.reports.distillation import losses_figure, ratings_figure
+from mmnas_ext.reports.imitation import features_figure, read_features
+from mmnas_ext.reports.ranking import front_figure, rank_figure
+from tests.reports import distilled
+from tests.reports.distilled import FRONT, HAND, changed, record, write
+from tests.reports.drawn import overlaps, texts
+from tests.reports.simulated import search_log
+from tests.reports.simulated import write_log as write_search_log
+from tests.reports.test_page import Page, run_tool
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('runs') / 'dna <demo>'
+    folder.mkdir()
+    return distilled.work_dir(folder, count=60)
+
+
+def test_no_text_covers_another_or_leaves_the_picture(finished):
+    close = [{**r, 'loss_block1': 1.01 * r['loss_block0']} for r in distilled.losses(2)]
+    figures = [
+        losses_figure(read_losses(close)),
+        ratings_figure(read_ratings(finished), read_front(finished).chosen.choice),
+        front_figure(read_front(finished)),
+        rank_figure(read_rank(finished)),
+        features_figure(*read_features(finished / 'features.npz')),
+    ]
+    for figure in figures:
+        shown = texts(figure)
+        assert len(shown) > 8
+        assert overlaps(shown) == []
+        width, height = figure.canvas.get_width_height()
+        extents = [text.get_window_extent() for text in shown]
+        assert [e for e in extents if e.x0 < 0 or e.y0 < 0 or e.x1 > width or e.y1 > height] == []
+
+
+def test_the_report_of_all_files(finished):
+    (finished / 'derived').mkdir()
+    (finished / 'derived' / 'arch.json').write_text(zoo.arch('dna_a').format('json'))
+    written = write_distill_report(finished)
+    names = ['losses', 'ratings', 'front', 'features', 'rank', 'network']
+    assert written == (*(finished / 'report' / f'{name}.png' for name in names), finished / 'report/distillation.html')
+    text = written[-1].read_text(encoding='utf-8')
+    page = Page(text)
+    assert page.stack == []
+    assert page.pictures() == [path.read_bytes() for path in written[:-1]]
+    assert '<h1>Distillation in dna &lt;demo&gt;</h1>' in text
+    outside = re.sub(r'base64,[A-Za-z0-9+/=]+', '', text)
+    assert re.findall(r'https?:|//|@import|url\(|<script|<link', outside) == []
+    rows = page.rows
+    rated = json.loads((finished / 'ratings.json').read_text())['blocks'][0]['cells']
+    values = sorted(rating for cell in rated for rating in cell['ratings'])
+    # 6 ** 3 paths of the first cell and 6 ** 4 of the second
+    middle = (values[755] + values[756]) / 2
+    numbers = [f'{value:.4f}' for value in (values[0], middle, values[-1])]
+    assert rows[1] == ['0', '0–1', '2', '1+2, 1+3', '24', '1512', *numbers]
+    chosen = json.loads((finished / 'front.json').read_text())['chosen']
+    costs = [f'{chosen["costs"]["macs"] / 1e6:.1f} M', f'{chosen["costs"]["params"] / 1e3:.1f} k']
+    assert ['chosen', *costs, f'{chosen["rating"]:.4f}'] in rows
+
+
+def test_the_page_says_what_is_chosen_in_each_block(tmp_path):
+    write(tmp_path, 'ratings.json', HAND)
+    write(tmp_path, 'front.json', FRONT)
+    written = write_distill_report(tmp_path)
+    marked = draw_ratings(tmp_path, tmp_path / 'marked.png', FRONT['chosen']['choice'])
+    assert written[0].read_bytes() == marked.read_bytes()
+    rows = Page(written[-1].read_text(encoding='utf-8')).rows
+    assert ['chosen', '300.0 M', '2.000 M', '1.2000'] in rows
+    assert ['limit', '350.0 M', '–', '–'] in rows
+    # entry 7: four of the first cell, then path 1 with its second width
+    assert rows[-2:] == [
+        ['0', '0–1', '1+1', '8', '16', '0 | 1', '0.3000', '0 of 3'],
+        ['1', '2', '2', '24', '40', '0 1', '0.7000', '0 of 5'],
+    ]
+
+
+def test_a_distillation_that_still_runs_shows_its_losses(tmp_path):
+    distilled.write_log(tmp_path, '1', distilled.losses(2, count=5))
+    distilled.write_log(tmp_path, '2', distilled.losses(2, count=2, first=4), tail='{"lr"')
+    written = write_distill_report(tmp_path, tmp_path / 'made' / 'here')
+    assert [path.name for path in written] == ['losses.png', 'distillation.html']
+    assert {path.parent for path in written} == {tmp_path / 'made' / 'here'}
+    text = written[-1].read_text(encoding='utf-8')
+    assert '2 blocks, logged up to step 250; losses repeated by a resumed run: 4; unreadable lines: 1' in text
+    assert 'Ratings' not in text
+
+
+def test_a_folder_without_a_distillation_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no work dir at .*nowhere'):
+        write_distill_report(tmp_path / 'nowhere')
+    with pytest.raises(FileNotFoundError, match=r'nothing of a distillation in .*: wanted .*ratings\.json'):
+        write_distill_report(tmp_path)
+    assert not (tmp_path / 'report').exists()
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path):
+    write(tmp_path, 'ratings.json', HAND)
+    write(tmp_path, 'front.json', changed(FRONT, 'chosen', 'choice', to=[1, 10]))
+    with pytest.raises(ValueError, match=r'stages \(2,\) is 0\.\.9, got 10'):
+        write_distill_report(tmp_path)
+
+
+def test_a_distillation_is_known_by_its_ratings_or_its_losses(tmp_path):
+    assert not is_distillation(tmp_path)
+    distilled.write_log(tmp_path, '1', [{'loss': 1.0, 'step': 1}])
+    assert not is_distillation(tmp_path)
+    distilled.write_log(tmp_path, '2', [record(1, loss_block0=1.0)])
+    assert is_distillation(tmp_path)
+    other = tmp_path / 'other'
+    other.mkdir()
+    write(other, 'ratings.json', HAND)
+    assert is_distillation(other)
+
+
+def test_the_tool_tells_a_distillation_from_a_search(tmp_path):
+    (tmp_path / 'dna').mkdir()
+    write(tmp_path / 'dna', 'ratings.json', HAND)
+    done = run_tool(tmp_path / 'dna')
+    assert (done.returncode, done.stderr) == (0, '')
+    names = ['ratings.png', 'distillation.html']
+    assert done.stdout.split() == [str(tmp_path / 'dna' / 'report' / name) for name in names]
+    write(tmp_path / 'dna', 'ratings.json', [])
+    refused = run_tool(tmp_path / 'dna')
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].endswith('ratings.json must be an object, got []')
+
+
+def test_a_search_that_logs_scalars_stays_a_search(tmp_path):
+    space = SearchSpace((SpaceStage(32, 16, (('k3_e1', 'k5_e1'),), 1),))
+    (tmp_path / 'search_space.json').write_text(space.format())
+    write_search_log(tmp_path / 'search_log.jsonl', search_log(space, count=4, start=150, size=(64, 64)))
+    distilled.write_log(tmp_path, '1', [{'loss': 1.0, 'lr': 0.1, 'step': 1}])
+    done = run_tool(tmp_path, '--input-size', 64, 64)
+    assert [line.rpartition('/')[2] for line in done.stdout.split()] == ['network.png', 'alphas.png', 'report.html']
+
+
+@pytest.mark.parametrize(
+    ('draw', 'name'),
+    [(draw_ratings, 'ratings.json'), (draw_front, 'front.json'), (draw_rank, 'rank.json'), (draw_features, 'f.npz')],
+)
+def test_missing_and_broken_files_are_named(tmp_path, draw, name):
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / name))):
+        draw(tmp_path / name, tmp_path / 'a.png')
+    (tmp_path / name).write_text('{')
+    with pytest.raises(ValueError, match=f'{re.escape(name)} is no '):
+        draw(tmp_path / name, tmp_path / 'a.png')

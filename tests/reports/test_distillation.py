@@ -1,0 +1,272 @@
+import re
+
+import numpy as np
+import pytest
+
+from mmnas_ext.reports import (
+    draw_features,
+    draw_losses,
+    draw_ratings,
+)
+from mmnas_ext.reports.blockwise import Entry, read_ratings
+from mmnas_ext.reports.canvas import keep_apart
+from mmnas_ext.reports.distill_log import read_losses
+from mmnas_ext.reports.distillation import losses_figure, moving_mean, ratings_figure
+from mmnas_ext.reports.imitation import features_figure, read_features
+from tests.reports import distilled
+from tests.reports.distilled import HAND, axes_of, changed, drawn, record, words, write
+from tests.reports.drawn import boxes, by_gid, png_size
+
+
+def test_losses_are_read_by_block_and_step(tmp_path):
+    validation = {'mIoU': 40.0, 'step': 2}
+    epochs = {'loss_block0': 0.7, 'iter': 20}
+    path = distilled.write_log(tmp_path, '1', [record(10, loss_block0=0.9, loss_block1=1.0), validation, epochs])
+    log = read_losses(tmp_path)
+    assert log.losses == {0: ((10, 0.9), (20, 0.7)), 1: ((10, 1.0),)}
+    assert (log.unreadable, log.repeated) == (0, 0)
+    assert read_losses(path) == log
+
+
+def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
+    first = [record(step, loss_block0=1 - step / 100) for step in (10, 20, 30, 40)]
+    second = [record(30, loss_block0=0.2)]
+    # written in the other order: the folders' names count
+    distilled.write_log(tmp_path, '20250102_000000', second)
+    distilled.write_log(tmp_path, '20250101_120000', first, tail='{"lr": 0.1, "loss_bl')
+    log = read_losses(tmp_path)
+    assert log.losses == {0: ((10, 0.9), (20, 0.8), (30, 0.2))}
+    assert (log.repeated, log.unreadable) == (2, 1)
+
+
+def test_blocks_may_be_trained_in_runs_of_their_own(tmp_path):
+    distilled.write_log(tmp_path, '1', [record(10, loss_block0=0.9), record(20, loss_block0=0.8)])
+    distilled.write_log(tmp_path, '2', [record(10, loss_block1=0.7), record(20, loss_block1=0.6)])
+    assert read_losses(tmp_path).losses == {0: ((10, 0.9), (20, 0.8)), 1: ((10, 0.7), (20, 0.6))}
+
+
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        ({'loss': 1.0, 'step': 1}, 'no record has a loss_block<n>'),
+        ({'loss_block0': 'low', 'step': 1}, r"scalars\.json line 1: loss_block0 must be a number, got 'low'"),
+        ({'loss_block0': 0.5}, r'scalars\.json line 1: the record has neither step nor iter'),
+        ({'loss_block0': 0.5, 'step': 1.5}, r'scalars\.json line 1: step must be an integer, got 1\.5'),
+    ],
+)
+def test_logs_of_another_form_are_refused(tmp_path, line, message):
+    distilled.write_log(tmp_path, '1', [line])
+    with pytest.raises(ValueError, match=message):
+        draw_losses(tmp_path, tmp_path / 'a.png')
+    assert not (tmp_path / 'a.png').exists()
+
+
+def test_a_missing_log_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f'no log at {re.escape(str(tmp_path))}'):
+        draw_losses(tmp_path, tmp_path / 'a.png')
+
+
+def test_lines_show_the_losses_as_logged_and_smoothed():
+    # twenty records: a mean of five
+    figure = losses_figure(read_losses([record(10 * i, loss_block3=0.5 + i / 100) for i in range(1, 21)]))
+    raw, smooth = drawn(figure, 'raw.3'), drawn(figure, 'smooth.3')
+    assert list(raw.get_xdata()) == list(range(10, 201, 10))
+    assert list(raw.get_ydata()[:2]) == [0.51, 0.52]
+    # at the ends three values remain: (0.51 + 0.52 + 0.53) / 3 and (0.68 + 0.69 + 0.70) / 3
+    assert smooth.get_ydata()[[0, 4, -1]] == pytest.approx([0.52, 0.55, 0.69])
+    assert drawn(figure, 'name.3').get_text() == 'block 3  0.69'
+    assert axes_of(figure)['losses'].get_yscale() == 'linear'
+    assert 'faint: as logged; bold: mean of 5 records around' in words(figure)
+
+
+def test_losses_far_apart_get_a_logarithmic_axis_and_the_line_of_the_mean():
+    figure = losses_figure(read_losses([record(i, loss_block0=1.5 / i, loss_block1=1.2) for i in range(1, 31)]))
+    assert axes_of(figure)['losses'].get_yscale() == 'log'
+    assert list(drawn(figure, 'mean').get_ydata()) == [1, 1]
+    low = losses_figure(read_losses([record(i, loss_block0=0.5) for i in range(1, 31)]))
+    assert by_gid(low, 'mean') == {}
+
+
+def test_a_loss_that_is_no_number_leaves_a_gap():
+    nan = float('nan')
+    values = [0.9, nan, nan, nan, 0.5, 0.4, nan]
+    figure = losses_figure(read_losses([record(i, loss_block0=value) for i, value in enumerate(values)]))
+    assert np.isnan(drawn(figure, 'raw.0').get_ydata()).tolist() == np.isnan(values).tolist()
+    assert drawn(figure, 'name.0').get_text() == 'block 0  0.4'
+    lost = losses_figure(read_losses([record(i, loss_block0=nan) for i in range(3)]))
+    assert by_gid(lost, 'name') == {}
+
+
+def test_a_long_log_is_thinned_and_keeps_its_end():
+    figure = losses_figure(read_losses([record(i, loss_block0=0.5) for i in range(1, 4002)]))
+    steps = drawn(figure, 'smooth.0').get_xdata()
+    assert 1000 <= len(steps) <= 1500
+    assert steps[-1] == 4001
+
+
+def test_a_single_record_is_seen():
+    figure = losses_figure(read_losses([record(5, loss_block0=0.5)]))
+    assert drawn(figure, 'smooth.0').get_marker() == 'o'
+    assert 'as logged' in words(figure)
+
+
+def test_the_mean_moves_along():
+    values = np.array([1.0, 2.0, 6.0, np.nan, 8.0])
+    assert moving_mean(values, 1)[[0, 2]].tolist() == [1, 6]
+    assert moving_mean(values, 3).tolist() == [1.5, 3, 4, 7, 8]
+    assert np.isnan(moving_mean(np.array([np.nan, 1.0]), 1)).tolist() == [True, False]
+
+
+def test_names_keep_apart_and_move_little():
+    assert keep_apart([50, 10], 10, 0, 100) == [50, 10]
+    # two at the same place part evenly; three end below the top
+    assert keep_apart([30, 30], 10, 0, 100) == [25, 35]
+    assert keep_apart([99, 98, 97], 10, 0, 100) == [100, 90, 80]
+    assert keep_apart([1, 2], 10, 0, 100) == [0, 10]
+
+
+def test_entries_count_cells_paths_and_widths_in_turn(tmp_path):
+    block = read_ratings(write(tmp_path, 'ratings.json', HAND)).blocks[1]
+    found = [block.entry(index) for index in range(block.entries)]
+    first = [(0, path, width) for path in range(2) for width in range(2)]
+    assert found == [*first, *((1, path, width) for path in range(3) for width in range(2))]
+    assert block.rating(Entry(1, 2, 0)) == 0.72
+    assert block.best == (1, 1, 0)
+    with pytest.raises(ValueError, match=r'stages \(2,\) is 0\.\.9, got 10'):
+        block.entry(10)
+
+
+def test_ratings_are_drawn_by_block_and_cell(tmp_path):
+    # entry 5 of the second block: its second cell, first path, second width
+    figure = ratings_figure(read_ratings(write(tmp_path, 'ratings.json', HAND)), [2, 5])
+    points = {gid: artist.get_offsets()[:, 1].tolist() for gid, artist in boxes(figure, 'points').items()}
+    assert points == {'points.0.0': [0.5, 0.3, 0.4], 'points.1.0': [0.9, 0.8], 'points.1.1': [0.75, 0.7, 0.72]}
+    medians = {gid: artist.get_ydata()[0] for gid, artist in boxes(figure, 'median').items()}
+    assert medians == pytest.approx({'median.0.0': 0.4, 'median.1.0': 0.85, 'median.1.1': 0.72})
+    marks = {gid: artist.get_ydata()[0] for name in ('best', 'chosen') for gid, artist in boxes(figure, name).items()}
+    assert marks == {'best.0': 0.3, 'best.1': 0.7, 'chosen.0': 0.4, 'chosen.1': 0.75}
+    # a mark lies on its own point
+    assert drawn(figure, 'chosen.1').get_xdata()[0] == drawn(figure, 'points.1.1').get_offsets()[0, 0]
+    assert 0.5 < drawn(figure, 'best.1').get_xdata()[0] < 1.5
+    shown = words(figure)
+    assert {'block 0 · stages 0–1', '3 paths', 'best 0.300, chosen 0.400', 'block 1 · stage 2', '1+1', '40'} <= shown
+
+
+def test_an_output_stride_of_32_goes_without_saying(tmp_path):
+    silent = {name: value for name, value in HAND.items() if name != 'output_stride'}
+    assert read_ratings(write(tmp_path, 'ratings.json', silent)).output_stride == 32
+    assert read_ratings(write(tmp_path, 'ratings.json', {**HAND, 'output_stride': 16})).output_stride == 16
+
+
+def test_a_lead_is_as_long_in_every_panel(tmp_path):
+    panels = axes_of(ratings_figure(read_ratings(write(tmp_path, 'ratings.json', HAND))))
+    spans = [np.ptp(panels[f'ratings.{block}'].get_ylim()) for block in (0, 1)]
+    # both blocks spread over 0.2
+    assert spans == pytest.approx([1.16 * 0.2] * 2)
+
+
+def test_many_cells_go_into_rows(tmp_path):
+    cells = tuple(((cell,), (1,), (32,), 24) for cell in range(12))
+    path = write(tmp_path, 'ratings.json', distilled.ratings(tuple(((stage,), cells) for stage in range(4))))
+    assert png_size(draw_ratings(path, tmp_path / 'a.png').read_bytes()) == (1400, 64 + 30 + 2 * 422 + 8)
+
+
+CELL = ('blocks', 1, 'cells', 0)
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [
+        ([], r'ratings\.json must be an object'),
+        (changed(HAND, 'version', to=2), 'version must be 1, got 2'),
+        (changed(HAND, 'blocks', to=[]), 'blocks must hold at least one'),
+        (
+            changed(HAND, 'input_size', to=[64]),
+            r'input_size must be \[height, width\], two positive integers, got \[64\]',
+        ),
+        (changed(HAND, *CELL, 'ratings', to=[0.9]), 'block 1, cell 0: ratings must be one per path, 2, got 1'),
+        (changed(HAND, *CELL, 'ratings', to=[0.9, float('nan')]), 'ratings must be a finite number, got nan'),
+        (changed(HAND, *CELL, 'paths', to=[[[0], [0]], [[1], [1]]]), 'a path must be one list per stage, 1, got 2'),
+        (changed(HAND, *CELL, 'costs', 'macs', to=[[1], [2]]), 'costs macs must be 2 paths of 2 entering widths'),
+        (changed(HAND, *CELL, 'costs', to={'macs': [[1, 1], [2, 2]]}), 'block 1, cell 0: costs lacks params'),
+        (changed(HAND, *CELL, 'leaves', to=True), 'leaves must be an integer, got True'),
+    ],
+)
+def test_ratings_of_another_form_are_refused(tmp_path, value, message):
+    path = write(tmp_path, 'ratings.json', value)
+    with pytest.raises(ValueError, match=message):
+        draw_ratings(path, tmp_path / 'a.png')
+    assert not (tmp_path / 'a.png').exists()
+
+
+def test_a_choice_that_is_none_is_refused(tmp_path):
+    path = write(tmp_path, 'ratings.json', HAND)
+    with pytest.raises(ValueError, match='a choice must be one entry per block, 2, got 1'):
+        draw_ratings(path, tmp_path / 'a.png', [0])
+    with pytest.raises(ValueError, match=r'block of stages \(0, 1\) is 0\.\.2, got -1'):
+        draw_ratings(path, tmp_path / 'a.png', [-1, 0])
+
+
+def rank_one(tmp_path, **more):
+    """A teacher that is one map times one direction over channels, so that its first component is that map."""
+    field = np.array([[[-1.0, 2.0], [0.0, -1.0]]] * 4)
+    teacher = np.einsum('nhw,c->nchw', field, [3.0, 4.0])
+    picture = np.zeros((4, 6, 8, 3), np.uint8)
+    np.savez(tmp_path / 'f.npz', picture=picture, teacher_1=teacher, student_1=teacher / 2, **more)
+    return tmp_path / 'f.npz', field
+
+
+def test_features_are_projected_on_the_teachers_first_component(tmp_path):
+    path, field = rank_one(tmp_path)
+    component = read_features(path)[1][1]
+    # the direction is (3, 4) / 5, and 3 * 3/5 + 4 * 4/5 = 5
+    assert component.teacher == pytest.approx(5 * field)
+    assert component.student == pytest.approx(2.5 * field)
+    assert component.share == pytest.approx(1)
+    # mean |t| / 2 = (3 + 4) / 4 = 1.75 of |field| 1 on average; var = 6/4 * (9 + 16) / 2 as all means are 0
+    assert component.error == pytest.approx(1.75 / np.sqrt(18.75))
+
+
+def test_features_are_drawn_in_the_teachers_colours(tmp_path):
+    path, field = rank_one(tmp_path, error_1=np.array([0.2, 0.4]))
+    pictures, components = read_features(path)
+    figure = features_figure(pictures[:2], components)
+    panels = axes_of(figure)
+    wanted = {f'{name}.{n}.1' for name in ('teacher', 'student') for n in (0, 1)} | {
+        'picture.0',
+        'picture.1',
+        'colours',
+    }
+    assert set(panels) == wanted
+    images = [panels[f'{name}.1.1'].images[0] for name in ('teacher', 'student')]
+    assert np.asarray(images[1].get_array()) == pytest.approx(2.5 * field[1])
+    assert images[0].get_clim() == images[1].get_clim() == pytest.approx((-10, 10))
+    assert drawn(figure, 'note.1').get_text() == 'error 0.30\n100 % shown'
+
+
+def test_a_portrait_does_not_get_higher_than_a_screen(tmp_path):
+    np.savez(tmp_path / 'f.npz', **distilled.features(1, count=4, size=(192, 128)))
+    # three rows of two panels of 190
+    size = png_size(draw_features(tmp_path / 'f.npz', tmp_path / 'a.png').read_bytes())
+    assert size == (1400, 64 + 66 + 3 * (2 * 190 + 5 + 22) + 62)
+
+
+@pytest.mark.parametrize(
+    ('arrays', 'message'),
+    [
+        ({'teacher_0': np.zeros((1, 2, 3, 3))}, 'picture must be .* of at least one picture, got none'),
+        ({'picture': np.zeros((1, 4, 4, 3))}, r'got \(1, 4, 4, 3\) float64'),
+        ({'picture': np.zeros((1, 4, 4, 3), np.uint8)}, 'there must be a teacher_<block>, got picture'),
+        (
+            {'picture': np.zeros((1, 4, 4, 3), np.uint8), 'teacher_2': np.zeros((1, 2, 3, 3))},
+            r'teacher_2 and student_2 must both be .* of 1 pictures, got \(1, 2, 3, 3\) and none',
+        ),
+    ],
+)
+def test_features_of_another_form_are_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / 'f.npz', **arrays)
+    with pytest.raises(ValueError, match=message):
+        draw_features(tmp_path / 'f.npz', tmp_path / 'a.png')
+    (tmp_path / 'g.npz').write_bytes(b'PK\x03\x04 cut short')
+    with pytest.raises(ValueError, match=r'g\.npz is no \.npz file'):
+        draw_features(tmp_path / 'g.npz', tmp_path / 'a.png')
