@@ -8,11 +8,12 @@ READY := $(VENV)/.complete
 RUN := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) MPLBACKEND=Agg $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-seg test lint format venv clean-venv
+.PHONY: help demo demo-seg demo-dna test lint format venv clean-venv
 
 help:
 	@echo 'make demo        search, derive, adapt and test on small generated data (under 10 minutes on 2 cores)'
 	@echo 'make demo-seg    the same for segmentation'
+	@echo 'make demo-dna    block-wise distillation, exact search, training of what is found'
 	@echo 'make test        all tests (ARGS="-k front" passes arguments to pytest)'
 	@echo 'make lint        ruff check, ruff format --check, mypy'
 	@echo 'make format      let ruff rewrite what it can'
@@ -26,6 +27,10 @@ demo: $(READY)
 demo-seg: $(READY)
 	@echo '== demo: a search in DeepLabv3 on generated pictures; results go to work_dirs/demo_seg/'
 	$(RUN) tools/demo.py --task seg $(ARGS)
+
+demo-dna: $(READY)
+	@echo '== demo: blocks distilled from a teacher on generated pictures; results go to work_dirs/demo_dna/'
+	$(RUN) tools/demo.py --task dna $(ARGS)
 
 test: $(READY)
 	@echo '== test: pytest over tests/ with $(THREADS) threads'

@@ -1,7 +1,7 @@
-"""The whole of FNA on small generated pictures: search, derive, adapt, and the seed beside what was found.
+"""A whole search on small generated pictures: search, derive, train, and the seed beside what was found.
 
 Example: ``python tools/demo.py`` (``make demo``), files in ``work_dirs/demo``; ``python tools/demo.py --task seg``
-(``make demo-seg``), files in ``work_dirs/demo_seg``.
+(``make demo-seg``), files in ``work_dirs/demo_seg``; ``--task dna`` (``make demo-dna``), files in ``work_dirs/demo_dna``.
 """
 
 import argparse
@@ -19,7 +19,13 @@ from mmnas_ext.engine.checks import check_config
 from mmnas_ext.engine.predict import predict_labels
 from mmnas_ext.engine.results import result_row, write_results
 from mmnas_ext.engine.run import ADAPT_DIR, prepare, run
-from mmnas_ext.reports import comparison_table, draw_predictions, write_report
+from mmnas_ext.reports import (
+    comparison_table,
+    draw_predictions,
+    is_distillation,
+    write_distill_report,
+    write_report,
+)
 from mmnas_ext.reports.page import PREDICTIONS_NAME
 
 SEED = 'efficientnet_lite0'
@@ -36,6 +42,8 @@ class Task:
         metrics: Columns of the table, as MMEngine names them.
         work_dir: Where everything goes unless the command line says otherwise.
         draws_labels: Whether what the networks predict is drawn.
+        seed_config: The search whose second half trains the seed.
+        found: Title of what is found.
     """
 
     config: str
@@ -44,6 +52,8 @@ class Task:
     metrics: tuple[str, ...]
     work_dir: str
     draws_labels: bool
+    seed_config: str
+    found: str = 'found by FNA'
 
 
 TASKS = {
@@ -54,6 +64,7 @@ TASKS = {
         ('coco/bbox_mAP', 'coco/bbox_mAP_50'),
         'work_dirs/demo',
         draws_labels=False,
+        seed_config='configs/demo_fna_retinanet.py',
     ),
     'seg': Task(
         'configs/demo_fna_deeplabv3.py',
@@ -62,6 +73,17 @@ TASKS = {
         ('mIoU', 'aAcc'),
         'work_dirs/demo_seg',
         draws_labels=True,
+        seed_config='configs/demo_fna_deeplabv3.py',
+    ),
+    'dna': Task(
+        'configs/demo_dna.py',
+        make_segmentation,
+        'data/shapes_seg',
+        ('mIoU', 'aAcc'),
+        'work_dirs/demo_dna',
+        draws_labels=True,
+        seed_config='configs/demo_fna_deeplabv3.py',
+        found='found by DNA',
     ),
 }
 
@@ -69,8 +91,8 @@ TASKS = {
 def main() -> None:
     """Runs the demo; what an interrupted one has finished is not done again with ``--resume``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--task', choices=sorted(TASKS), default='det', help='detection (default) or segmentation')
-    parser.add_argument('--work-dir', help='where everything goes (default: work_dirs/demo or work_dirs/demo_seg)')
+    parser.add_argument('--task', choices=sorted(TASKS), default='det', help='det (default) and seg: FNA; dna: DNA')
+    parser.add_argument('--work-dir', help='where everything goes (default: work_dirs/demo, demo_seg or demo_dna)')
     parser.add_argument('--resume', action='store_true', help='go on where the last demo stopped')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config entries, key=value')
     args = parser.parse_args()
@@ -84,21 +106,24 @@ def main() -> None:
         check_config(cfg)
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f'error: {error}')
-    print('2. search, derive, adapt', flush=True)
-    run(cfg, args.resume)
+    print('2. search, derive, train', flush=True)
+    run(cfg, args.resume, on_found=write_distill_report)
     print('3. the seed, with the same recipe', flush=True)
-    run(prepare(task.config, str(work_dir / 'seed'), options=options), args.resume, arch=SEED)
-    size, stride = tuple(cfg.model.backbone.input_size), cfg.model.backbone.get('output_stride', 32)
-    runs = {'seed (EfficientNet-Lite0)': work_dir / 'seed', 'found by FNA': work_dir}
+    seed = prepare(task.seed_config, str(work_dir / 'seed'), options=options)
+    run(seed, args.resume, arch=SEED)
+    size, stride = tuple(seed.model.backbone.input_size), seed.model.backbone.get('output_stride', 32)
+    runs = {'seed (EfficientNet-Lite0)': work_dir / 'seed', task.found: work_dir}
     rows = [result_row(title, folder, size, task.metrics, stride) for title, folder in runs.items()]
     write_results(work_dir, rows, size)
     if task.draws_labels:
         maps = predict_labels({title: run / ADAPT_DIR for title, run in runs.items()}, work_dir / 'predictions')
         files = (maps.pictures, maps.truths, maps.predictions)
         drawn = draw_predictions(*files, maps.classes, maps.palette, work_dir / PREDICTIONS_NAME)
-    network, alphas, page = write_report(work_dir, seed=ArchSpec.parse(SEED), input_size=size, output_stride=stride)
+    write = write_distill_report if is_distillation(work_dir) else write_report
+    *pictures, page = write(work_dir, seed=ArchSpec.parse(SEED), input_size=size, output_stride=stride)
     print(f'\n{comparison_table(rows)}\n')
-    print(f'the found network: {network}\nhow alpha moved:   {alphas}')
+    for picture in pictures:
+        print(f'{picture.stem + ":":<18} {picture}')
     if task.draws_labels:
         print(f'predictions:       {drawn}')
     print(f'all of it:         {page}\n{(time.monotonic() - begun) / 60:.1f} minutes')

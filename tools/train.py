@@ -1,17 +1,21 @@
 """Trains a config; one with ``derived=dict(…)`` is searched first, and what it finds is trained.
 
-With ``random_search=dict(…)`` in it the search is one at random.
+With ``random_search=dict(…)`` in it the search is one at random; with a distiller as its model, blocks are distilled,
+all paths rated, and the best network within the limits is found.
 
 Example: ``python tools/train.py configs/fna_retinanet_coco.py``
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 from mmnas_ext.engine.checks import check_config
 from mmnas_ext.engine.command import make_parser, parse
 from mmnas_ext.engine.run import prepare, run
+from mmnas_ext.engine.tensorboard import log_pictures
 from mmnas_ext.install_check import require_mm
+from mmnas_ext.reports import write_distill_report
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,6 +29,13 @@ def parse_args() -> argparse.Namespace:
     return parse(parser)
 
 
+def show_distillation(work_dir: Path) -> None:
+    """Draws what a distillation has come to, also for TensorBoard."""
+    files = write_distill_report(work_dir)
+    log_pictures(files, work_dir / 'report')
+    print(f'pictures and page of the distillation: {files[-1]}', flush=True)
+
+
 def main() -> None:
     """Checks the config, then runs it."""
     args = parse_args()
@@ -34,7 +45,7 @@ def main() -> None:
         check_config(cfg, args.arch, args.search_only, args.resume)
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f'error: {error}')
-    run(cfg, args.resume, args.search_only, args.arch)
+    run(cfg, args.resume, args.search_only, args.arch, on_found=show_distillation)
 
 
 if __name__ == '__main__':

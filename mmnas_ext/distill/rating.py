@@ -95,10 +95,14 @@ def rate(cell: BlockCell, prefix: FlatPath, calibration: Batches, pictures: Batc
     Raises:
         ValueError: There are no pictures, or the feature never varies.
     """
-    steps = _fixed(cell.steps(), prefix)
+    return _rate(cell, _fixed(cell.steps(), prefix), calibration, pictures)
+
+
+def _rate(owner: nn.Module, steps: Sequence[Alternatives], calibration: Batches, pictures: Batches) -> list[float]:
+    """Ratings of all paths through `steps`, which are parts of `owner`."""
     spread = _Spread()
     errors: dict[Node, _Error] = {}
-    with _statistics(cell) as statistics:
+    with _statistics(owner) as statistics:
         for x, _ in calibration():
             statistics.start_measuring()
             for _ in _walk(steps, x, statistics.measure):
@@ -123,6 +127,23 @@ def rate(cell: BlockCell, prefix: FlatPath, calibration: Batches, pictures: Batc
 def rate_path(cell: BlockCell, path: FlatPath, calibration: Batches, pictures: Batches) -> float:
     """Rates one path, as `rate` does: what sharing first layers must not change."""
     (rating,) = rate(cell, path, calibration, pictures)
+    return rating
+
+
+@torch.no_grad()
+def rating_of(net: nn.Module, calibration: Sequence[Tensor], pictures: Sequence[Batch]) -> float:
+    """Rates a network that runs one way only, as `rate` rates a path.
+
+    Args:
+        net: Maps what enters to the imitation; its batch norms' running statistics are as before when this ends.
+        calibration: Batches ``(N, C, H, W)`` that statistics are measured on.
+        pictures: Held-out batches, and the features to imitate.
+
+    Raises:
+        ValueError: There are no batches, or the feature never varies.
+    """
+    batches = [(x, x) for x in calibration]
+    (rating,) = _rate(net, [(net,)], lambda: batches, lambda: pictures)
     return rating
 
 
@@ -231,11 +252,11 @@ def _values(tensor: Tensor | None) -> Tensor:
 
 
 @contextmanager
-def _statistics(cell: BlockCell) -> Iterator[_Statistics]:
-    """Statistics to be measured; what the cell's norms held before is put back at the end."""
-    norms = _norms(cell)
+def _statistics(owner: nn.Module) -> Iterator[_Statistics]:
+    """Statistics to be measured; what the norms held before is put back at the end."""
+    norms = _norms(owner)
     kept = [(norm.training, norm.momentum, {k: v.clone() for k, v in norm.named_buffers()}) for norm in norms]
-    modes = [(module, module.training) for module in cell.modules()]
+    modes = [(module, module.training) for module in owner.modules()]
     try:
         yield _Statistics()
     finally:

@@ -12,12 +12,14 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmnas_ext.archs import ArchSpec
+from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.engine.limits import derive
 from mmnas_ext.engine.optim import find_supernet
 from mmnas_ext.registry import HOOKS, MODELS
 
 DERIVED_DIR = 'derived'
 WEIGHTS_NAME = 'distilled.pth'
+WEIGHTS = (None, 'distilled', 'remapped')
 # a run's own affairs, which the second half settles anew
 _RUN_KEYS = ('derived', 'random_search', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
 # what a distillation hands on
@@ -76,27 +78,32 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
     """The config that trains what a distillation found: that of ``derived=dict(config=FILE, …)``, with this backbone.
 
     A distillation shares no more than logging and the environment with what comes after it, so its ``derived`` names a
-    whole config (relative to its own file) and says what differs. The backbone there becomes an `MBNet` of the found
-    network, and a neck's or head's ``in_channels`` those that it gives. With ``distilled=True`` it starts from the
-    distilled weights.
+    whole config (relative to its own file; of a search, its second half is taken) and says what differs. The backbone
+    there becomes an `MBNet` of the found network, and a neck's or head's ``in_channels`` those that it gives.
+    ``weights`` says what it starts from: ``'distilled'`` weights, the seed ``'remapped'`` as that config says, or by
+    default nothing, as in the paper.
 
     Args:
         cfg: Config of the distillation, ``work_dir`` set if its weights are to be used; left as it is.
         arch: The found network.
 
     Raises:
-        ValueError: ``derived`` names no config, or cannot be merged into it.
+        ValueError: ``derived`` names no config or no such weights, or cannot be merged into it.
         FileNotFoundError: There is no such config.
     """
     derived = copy.deepcopy(cfg.derived.to_dict())
-    name, distilled = derived.pop('config', None), derived.pop('distilled', False)
+    name, weights = derived.pop('config', None), derived.pop('weights', None)
     derived.pop('name', None)
     if not isinstance(name, str):
         raise ValueError("derived of a distillation must name the config that trains what is found: dict(config='…')")
+    if weights not in WEIGHTS:
+        raise ValueError(f'derived.weights must be one of {WEIGHTS}, got {weights!r}')
     file = Path(str(cfg.filename or '')).parent / name
     if not file.is_file():
         raise FileNotFoundError(f'derived.config is {name}, and {file} does not exist')
     result = Config.fromfile(file)
+    if result.get('derived'):
+        result = derived_config(result, arch)
     result.merge_from_dict({key: cfg[key] for key in _SHARED_KEYS if key in cfg})
     try:
         result.merge_from_dict(derived)
@@ -105,11 +112,17 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
     backbone = result.model.backbone
     backbone.type = 'mmnas_ext.MBNet'
     backbone.arch = arch.format('fna')
-    backbone.pop('init_cfg', None)
-    if distilled:
-        weights = Path(str(cfg.get('work_dir') or ''), DERIVED_DIR, WEIGHTS_NAME)
+    init = backbone.pop('init_cfg', None)
+    if weights == 'remapped':
+        if not is_remapped(init):
+            raise ValueError(
+                f"derived.weights='remapped' needs a backbone with a remapped seed in {name}, got {init!r}"
+            )
+        backbone.init_cfg = init
+    elif weights == 'distilled':
+        checkpoint = Path(str(cfg.get('work_dir') or ''), DERIVED_DIR, WEIGHTS_NAME)
         headless = arch.replace(head_channels=None).format('fna')
-        backbone.init_cfg = dict(type='mmnas_ext.Remapped', seed=dict(arch=headless, checkpoint=str(weights)))
+        backbone.init_cfg = dict(type='mmnas_ext.Remapped', seed=dict(arch=headless, checkpoint=str(checkpoint)))
     _fit_channels(result.model, MODELS.build({**backbone, 'init_cfg': None}).out_channels)
     return result
 

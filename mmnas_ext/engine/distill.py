@@ -32,7 +32,8 @@ class DistillLoop(ResumableIterLoop):
         staged: Train one block after the other, each for its share of the iterations, as the authors do
             (arXiv 1911.13053, section 4.1), instead of all of them in each iteration.
         log_interval: Iterations after which processes that each train some blocks exchange their losses, to be logged.
-        kwargs: MMEngine's ``val_begin``, ``val_interval``.
+        kwargs: MMEngine's ``val_begin`` and ``val_interval``, after how many iterations paths are rated; by default
+            once, at the end.
 
     Raises:
         ValueError: The model is no `BlockDistiller`, or an argument is out of range.
@@ -54,6 +55,7 @@ class DistillLoop(ResumableIterLoop):
         self.shared = self.distiller.block_parallel
         if self.shared and isinstance(dataloader, dict):
             dataloader = same_for_all(dataloader, shuffle=True)
+        kwargs.setdefault('val_interval', max_iters)  # rating takes long
         super().__init__(runner, dataloader, max_iters, **kwargs)
         if self.shared:
             self.dataloader_iterator = Batches(self.dataloader, runner.seed, 'train', same_for_all=True)

@@ -1,5 +1,6 @@
 """Both halves of a run: search, then train what was found; each goes on where it was interrupted."""
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from mmengine.config import Config
 from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 
 from mmnas_ext.archs import ArchSpec
+from mmnas_ext.backbones.export import export_backbone
 from mmnas_ext.engine.checkpoints import find_checkpoint
-from mmnas_ext.engine.derive import DERIVED_DIR, is_distillation, write_derived
+from mmnas_ext.engine.derive import DERIVED_DIR, WEIGHTS_NAME, is_distillation, write_derived
 from mmnas_ext.engine.monitor import LOG_NAME
 from mmnas_ext.engine.random_search import TABLE_NAME, TRIALS_DIR, random_search
 from mmnas_ext.engine.training import make_runner, train
@@ -17,6 +19,7 @@ from mmnas_ext.search.ratings import RATINGS_NAME
 from mmnas_ext.search.select import FRONT_NAME
 
 ADAPT_DIR = 'adapt'
+BACKBONE_NAME = 'DNAFound'  # what a distillation registers unless derived=dict(name=…) says otherwise
 
 
 def prepare(
@@ -68,7 +71,13 @@ def _switch_amp(optim_wrapper: dict[str, Any]) -> None:
             wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
 
 
-def run(cfg: Config, resume: bool = False, search_only: bool = False, arch: str | None = None) -> None:
+def run(
+    cfg: Config,
+    resume: bool = False,
+    search_only: bool = False,
+    arch: str | None = None,
+    on_found: Callable[[Path], Any] | None = None,
+) -> None:
     """Trains a config; one with ``derived=dict(…)`` is searched first, at random if it has ``random_search=dict(…)``.
 
     Files: the search's own in ``work_dir``, what it found in ``work_dir/derived``, the training of that in
@@ -79,6 +88,8 @@ def run(cfg: Config, resume: bool = False, search_only: bool = False, arch: str 
         resume: Go on in the half that was interrupted, from its newest whole checkpoint.
         search_only: Stop after the search.
         arch: Skip the search and train this network: anything that `ArchSpec.parse` reads.
+        on_found: Called with the work dir by the main process once a distillation has found a network, before that is
+            trained: draws the pictures.
 
     Raises:
         ValueError: The arguments contradict each other or the config.
@@ -90,7 +101,7 @@ def run(cfg: Config, resume: bool = False, search_only: bool = False, arch: str 
         init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
     if not cfg.get('derived'):
         if is_distillation(cfg):
-            _distill(cfg, resume, None)
+            _distill(cfg, resume, None, on_found)
         else:
             train(cfg, resume)
         return
@@ -105,7 +116,7 @@ def run(cfg: Config, resume: bool = False, search_only: bool = False, arch: str 
             write_derived(folder, cfg, chosen)
         barrier()
     elif is_distillation(cfg):
-        _distill(cfg, resume, folder)
+        _distill(cfg, resume, folder, on_found)
     elif cfg.get('random_search') is not None:
         _search_at_random(cfg, resume, folder)
     elif not (resume and found.is_file()):
@@ -154,7 +165,7 @@ def rate_checkpoint(
     runner.val()
 
 
-def _distill(cfg: Config, resume: bool, folder: Path | None) -> None:
+def _distill(cfg: Config, resume: bool, folder: Path | None, on_found: Callable[[Path], Any] | None) -> None:
     """Trains the blocks and rates their paths; in `folder`, if there is one, the config of what was found."""
     work_dir = Path(cfg.work_dir)
     done = resume and (work_dir / FRONT_NAME).is_file()
@@ -167,9 +178,19 @@ def _distill(cfg: Config, resume: bool, folder: Path | None) -> None:
         if cfg.get('val_cfg') and not (work_dir / FRONT_NAME).is_file():
             # the run that was resumed had ended its training, and was killed while it rated
             rate_checkpoint(cfg)
+    if cfg.get('val_cfg') and is_main_process():
+        _register(work_dir / DERIVED_DIR, (cfg.get('derived') or {}).get('name', BACKBONE_NAME))
     if folder is not None and is_main_process():
         write_derived(folder, cfg, ArchSpec.parse(work_dir / DERIVED_DIR / 'arch.json'))
+    if on_found is not None and is_main_process():
+        on_found(work_dir)
     barrier()
+
+
+def _register(folder: Path, name: str) -> None:
+    """Leaves a module beside ``arch.json`` that registers the found network as a backbone, with its weights if any."""
+    weights = folder / WEIGHTS_NAME
+    export_backbone(folder / 'arch.json', name, folder, weights if weights.is_file() else None, overwrite=True)
 
 
 def check_mode(cfg: Config, search_only: bool, arch: str | None) -> None:

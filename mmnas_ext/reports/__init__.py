@@ -9,7 +9,7 @@ from mmnas_ext.reports.network import draw_network
 from mmnas_ext.reports.page import write_page, write_report
 from mmnas_ext.reports.predictions import draw_predictions
 from mmnas_ext.reports.ranking import draw_front, draw_rank
-from mmnas_ext.reports.table import comparison_table, format_count
+from mmnas_ext.reports.table import comparison_table, format_cells, format_count
 
 __all__ = [
     'Record',
@@ -23,6 +23,7 @@ __all__ = [
     'draw_predictions',
     'draw_rank',
     'draw_ratings',
+    'format_cells',
     'format_count',
     'is_distillation',
     'read_log',

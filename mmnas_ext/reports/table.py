@@ -62,7 +62,12 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         ValueError: There are no rows, or one is not of the form.
     """
-    cells = [[' '.join(cell.split()).replace('|', '\\|') for cell in row] for row in table_cells(rows)]
+    return format_cells(table_cells(rows))
+
+
+def format_cells(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of texts, the first row its head, the first column to the left and the others to the right."""
+    cells = [[' '.join(cell.split()).replace('|', '\\|') for cell in row] for row in rows]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(cells[0]))]
     lines = [_line(row, widths) for row in cells]
     rule = [('-' * width) if column == 0 else '-' * (width - 1) + ':' for column, width in enumerate(widths)]

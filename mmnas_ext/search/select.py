@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as File
 
 from mmnas_ext.archs import ArchSpec, CellSpace
@@ -43,6 +43,18 @@ class Selection:
     def costs(self) -> dict[str, float]:
         """Its costs by metric."""
         return dict(zip(self.ratings.metrics, self.chosen.costs, strict=True))
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """By metric, the cost of the cheapest and of the dearest network."""
+        found = {}
+        for index, metric in enumerate(self.ratings.metrics):
+            blocks = [links(block, self.ratings.metrics) for block in self.ratings.blocks]
+            # rated by their own cost, the dearest first, nothing between the ends is dominated
+            dearest = [replace(each, ratings=[-cost for cost in each.costs[index]]) for each in blocks]
+            costs = chain_front(dearest, index).costs
+            found[metric] = (costs[0].item(), costs[-1].item())
+        return found
 
     def describe(self) -> str:
         """The choice in words."""

@@ -292,6 +292,7 @@ def test_sums_beyond_the_floats_are_exact() -> None:
     for limit in (2 * big, np.int64(2 * big), float(2 * big + 1), Fraction(4 * big + 1, 2)):
         assert best_within(blocks, [limit, None]) == ((2 * big, 2), 2 * big + 2, (1, 0))
     assert type(best_within(blocks, [10**30, None]).costs[0]) is int
+    assert best_within(blocks, [None, 10**400]).choice == (0, 0)
     # the nearest float lies above this limit and is a cost
     third = Fraction(0.1) - Fraction(1, 10**30)
     small = [[Link((0.1,), 1, 0, 0), Link((0.05,), 2, 0, 0), Link((0.2,), 0, 0, 0)]]

@@ -1,0 +1,266 @@
+"""Does DNA's block-wise rating rank networks as training them alone does, and better than one-shot training?
+
+    python benchmarks/rank.py --distilled work_dirs/dna_lite0_128 --work-dir work_dirs/rank
+
+Takes a finished run of ``configs/dna_lite0_128.py`` for the block-wise ratings. Its task is that of everything here:
+give the teacher's last feature, of the same pictures. *Trained alone*: a network of the space, from random weights, end
+to end; its error on the held-out pictures is the truth. *One-shot*: the whole super-network end to end, one uniformly
+drawn path a step, as many steps and pictures as the distillation had; a network's score is its path's error, batch norms
+calibrated for it. Networks are drawn evenly over the range of multiply-adds. Each part goes on where it stopped. Prints
+Kendall's tau with its 95 % bootstrap interval, and writes ``rank.json``, which ``tools/report.py`` draws.
+"""
+
+import argparse
+import json
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from camvid_rank import interval, kendall
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmnas_ext.archs import price
+from mmnas_ext.distill import BlockDistiller
+from mmnas_ext.distill.cell import FlatPath
+from mmnas_ext.distill.rating import rating_of
+from mmnas_ext.engine.batches import Batches, reproducible
+from mmnas_ext.engine.checkpoints import find_checkpoint
+from mmnas_ext.engine.distill import preprocessed
+from mmnas_ext.registry import MODELS
+from mmnas_ext.remap.checkpoints import read_state
+from mmnas_ext.reports import draw_rank
+from mmnas_ext.search.ratings import Ratings
+
+CONFIG = 'configs/dna_lite0_128.py'
+Network = tuple[tuple[int, FlatPath], ...]  # per block the cell and the path
+
+
+class Task:
+    """Pictures, teacher and blocks of the distillation.
+
+    Args:
+        distilled: Work dir of the distillation.
+        steps: Steps of a training.
+    """
+
+    def __init__(self, distilled: Path, steps: int) -> None:
+        self.cfg = Config.fromfile(CONFIG)
+        self.steps = steps
+        self.distiller: BlockDistiller = MODELS.build(self.cfg.model)
+        checkpoint = find_checkpoint(distilled)
+        if checkpoint is None:
+            raise SystemExit(f'error: --distilled has no checkpoint in {distilled}: run tools/train.py {CONFIG} first')
+        # only the moments that features are standardised by
+        state, _ = read_state(checkpoint)
+        moments = {name: value for name, value in state.items() if not name.startswith('blocks.')}
+        self.distiller.load_state_dict(moments, strict=False)
+        torch.manual_seed(0)
+        self.distiller.init_weights()
+
+    def batches(self, name: str) -> Iterator[Tensor]:
+        """Training pictures without end, the same for the same name."""
+        loader = reproducible(dict(self.cfg.train_dataloader, num_workers=0))
+        loader['dataset'] = DATASETS.build(loader['dataset'])
+        return preprocessed(self.distiller, Batches(Runner.build_dataloader(loader, seed=0), 0, name))
+
+    def held_out(self) -> list[Tensor]:
+        """The held-out pictures."""
+        loader = dict(self.cfg.val_dataloader)
+        loader['dataset'] = DATASETS.build(loader['dataset'])
+        return list(preprocessed(self.distiller, Runner.build_dataloader(loader, seed=0)))
+
+    def target(self, pictures: Tensor) -> Tensor:
+        """The teacher's last feature, standardised."""
+        return self.distiller.features(pictures)[-1]
+
+    def train(
+        self, forward: Callable[[int, Tensor], Tensor], parameters: Any, name: str, file: Path | None = None
+    ) -> None:
+        """Trains `parameters` so that `forward(step, pictures)` gives the target; goes on from `file` if it is there."""
+        optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=self.steps, pct_start=0.05)
+        first = 0
+        parts: list[Any] = [self.distiller.blocks, optimizer, schedule]
+        if file is not None and file.exists():
+            kept = torch.load(file, map_location='cpu', weights_only=True)
+            first = kept['step']
+            for part, state in zip(parts, kept['parts'], strict=True):
+                part.load_state_dict(state)
+        stream = self.batches(name)
+        for _ in range(first):
+            next(stream)
+        for step in range(first, self.steps):
+            pictures = next(stream)
+            loss = F.mse_loss(forward(step, pictures), self.target(pictures))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if (step + 1) % 100 == 0 or step + 1 == self.steps:
+                print(f'{name}: step {step + 1} of {self.steps}, loss {loss.item():.3f}', flush=True)
+                if file is not None:
+                    part = file.with_suffix('.part')
+                    torch.save({'step': step + 1, 'parts': [each.state_dict() for each in parts]}, part)
+                    os.replace(part, file)
+
+    def error(self, network: Network) -> float:
+        """Relative error on the held-out pictures, batch norms calibrated for this network."""
+        chain = Chained(self.distiller, network)
+        stream = self.batches('calibration')
+        calibration = [next(stream) for _ in range(8)]
+        return rating_of(chain, calibration, [(x, self.target(x)) for x in self.held_out()])
+
+
+class Chained(nn.Module):
+    """A network of the super-network's blocks, one after the other: each takes what the one before gives."""
+
+    def __init__(self, distiller: BlockDistiller, network: Network) -> None:
+        super().__init__()
+        self.cells = nn.ModuleList(
+            block.all_cells()[cell] for block, (cell, _) in zip(distiller.all_blocks(), network, strict=True)
+        )
+        self.paths = [path for _, path in network]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps pictures ``(N, 3, H, W)`` to the imitation of the teacher's last feature."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        for cell, path in zip(self.cells, self.paths, strict=True):
+            x = cell(x, path)
+        return x
+
+
+def draw(distiller: BlockDistiller, rng: random.Random) -> Network:
+    """A network of uniformly drawn cells and candidates."""
+    network = []
+    for block in distiller.all_blocks():
+        number = rng.randrange(len(block.cells))
+        network.append((number, tuple(rng.randrange(count) for count in block.all_cells()[number].choices)))
+    return tuple(network)
+
+
+def macs(distiller: BlockDistiller, network: Network) -> int:
+    """Multiply-adds of a network's backbone."""
+    cells: list[int] = []
+    path: list[FlatPath] = []
+    for block, (number, flat) in zip(distiller.all_blocks(), network, strict=True):
+        cell = block.all_cells()[number]
+        cells += cell.cells
+        path += cell.by_stage(flat)
+    return int(price(distiller.space.arch(cells, tuple(path)), distiller.input_size))
+
+
+def spread(distiller: BlockDistiller, count: int) -> list[Network]:
+    """Networks evenly over the range of multiply-adds that uniform draws reach."""
+    rng = random.Random(0)
+    drawn = sorted((macs(distiller, network), network) for network in (draw(distiller, rng) for _ in range(2000)))
+    low, high = drawn[20][0], drawn[-21][0]
+    targets = [low + (high - low) * i / (count - 1) for i in range(count)]
+    return [min(drawn, key=lambda each, t=target: abs(each[0] - t))[1] for target in targets]  # type: ignore[misc]
+
+
+def blockwise(ratings: Ratings, network: Network, distiller: BlockDistiller) -> float:
+    """Sum of the blocks' ratings."""
+    total = 0.0
+    for rated, block, (number, flat) in zip(ratings.blocks, distiller.all_blocks(), network, strict=True):
+        total += rated.cells[number].ratings[block.all_cells()[number].paths.index(flat)]
+    return total
+
+
+def train_alone(distilled: Path, steps: int, number: int, network: Network, file: Path) -> None:
+    """Trains one network and writes its error, unless it is there."""
+    if file.exists():
+        return
+    torch.set_num_threads(1)
+    task = Task(distilled, steps)
+    torch.manual_seed(1000 + number)
+    task.distiller.init_weights()
+    chain = Chained(task.distiller, network).train()
+    task.train(lambda _step, x: chain(x), chain.parameters(), f'network {number:02d}')
+    file.write_text(json.dumps({'error': task.error(network)}))
+
+
+def one_shot(distilled: Path, steps: int, networks: Sequence[Network], file: Path) -> None:
+    """Trains the super-network by single paths, and writes every network's error, unless it is there."""
+    if file.exists():
+        return
+    torch.set_num_threads(1)
+    task = Task(distilled, steps)
+    task.distiller.train()
+
+    def forward(step: int, x: Tensor) -> Tensor:
+        output: Tensor = Chained(task.distiller, draw(task.distiller, random.Random(f'one-shot/{step}'))).train()(x)
+        return output
+
+    task.train(forward, task.distiller.parameters(), 'one-shot', file.with_suffix('.pth'))
+    file.write_text(json.dumps([task.error(network) for network in networks]))
+
+
+def table(folder: Path, distilled: Path, task: Task, networks: Sequence[Network]) -> str:
+    """Both rankings as Markdown; also written as ``rank.json``."""
+    ratings = Ratings.parse(distilled / 'ratings.json')
+    shot = json.loads((folder / 'one_shot.json').read_text())
+    rows = []
+    for number, network in enumerate(networks):
+        truth = json.loads((folder / f'alone_{number:02d}.json').read_text())['error']
+        scores = {'block-wise rating': blockwise(ratings, network, task.distiller), 'one-shot': shot[number]}
+        rows.append(dict(title=f'{number:02d}', macs=macs(task.distiller, network), truth=truth, scores=scores))
+    truths = [row['truth'] for row in rows]
+    tau = {}
+    for name in ('block-wise rating', 'one-shot'):
+        scores = [row['scores'][name] for row in rows]
+        tau[name] = [kendall(scores, truths), *interval(scores, truths)]
+    content = dict(truth='trained alone, error', higher_is_better=False, networks=rows, tau=tau)
+    (folder / 'rank.json').write_text(json.dumps(content))
+    lines = [
+        '| network | multiply-adds | trained alone, error | block-wise rating | one-shot, error |',
+        '|---|---|---|---|---|',
+    ]
+    for row in sorted(rows, key=lambda row: row['truth']):
+        a, b = row['scores'].values()
+        lines.append(f'| {row["title"]} | {row["macs"] / 1e6:.1f} M | {row["truth"]:.4f} | {a:.4f} | {b:.4f} |')
+    for name, (value, low, high) in tau.items():
+        lines.append(f"\n{name}: Kendall's tau {value:.2f}, 95 % interval {low:.2f} to {high:.2f}")
+    alone = kendall([-row['macs'] for row in rows], truths)
+    lines.append(f'\nof multiply-adds alone, the dearest first: tau {alone:.2f}')
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    """Runs what is not there yet, then prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--distilled', type=Path, default=Path('work_dirs/dna_lite0_128'))
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/rank'))
+    parser.add_argument('--networks', type=int, default=14)
+    parser.add_argument('--steps', type=int, default=400, help='of each network alone')
+    parser.add_argument('--one-shot-steps', type=int, default=4000, help='as many as the distillation had')
+    parser.add_argument('--only', choices=['one-shot', 'alone'], help='run only this part')
+    parser.add_argument('--jobs', type=int, default=2, help='trainings at a time, a thread each')
+    args = parser.parse_args()
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    task = Task(args.distilled, args.steps)
+    networks = spread(task.distiller, args.networks)
+    with ProcessPoolExecutor(args.jobs) as pool:
+        runs = []
+        if args.only != 'alone':
+            file = args.work_dir / 'one_shot.json'
+            runs.append(pool.submit(one_shot, args.distilled, args.one_shot_steps, networks, file))
+        for number, network in enumerate(networks if args.only != 'one-shot' else []):
+            file = args.work_dir / f'alone_{number:02d}.json'
+            runs.append(pool.submit(train_alone, args.distilled, args.steps, number, network, file))
+        for done in runs:
+            done.result()
+    if args.only is None:
+        print(table(args.work_dir, args.distilled, task, networks))
+        print(f'\npicture: {draw_rank(args.work_dir / "rank.json", args.work_dir / "rank.png")}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,23 @@
+# DNA on one's own unlabelled pictures, here COCO's: a backbone distilled on the target domain, then dropped into
+# RetinaNet with its distilled weights; no ImageNet stage.
+# Method: Li et al., CVPR 2020; the use on a target domain is ours.
+#
+#   python tools/train.py configs/dna_coco.py
+#
+# Other pictures: any folders or lists in train_dataloader.dataset.sources. Another use: derived.config, e.g.
+# deeplabv3_dna_a_cityscapes.py. Cost: 10 epochs of distillation on one GPU, then RetinaNet's 12. There is no published
+# figure. Measured here on COCO: not yet; on few pictures with a small teacher: dna_lite0_128.py.
+_base_ = './dna_imagenet.py'
+
+model = dict(teacher=dict(timm='tf_efficientnet_b3'), sampling='fair')
+data = dict(data_root='data/coco/')
+train_dataloader = dict(batch_size=64, dataset=dict(sources='train2017', part='all', held_out=0.0, **data))
+val_dataloader = dict(dataset=dict(sources='val2017', part='all', held_out=0.0, **data))
+epoch = 1848
+train_cfg = dict(max_iters=10 * epoch)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=500),
+    dict(type='CosineAnnealingLR', eta_min=0, by_epoch=False, begin=500, end=10 * epoch),
+]
+auto_scale_lr = dict(base_batch_size=64)
+derived = dict(config='retinanet_dna_a_coco.py', weights='distilled')

@@ -1,0 +1,58 @@
+"""Finds the exact front of cost and rating in a file of ratings, and the best network within limits.
+
+Example: ``python tools/search_front.py work_dirs/dna_coco/ratings.json --max-macs 3.5e8 --max-params 5e6``
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmnas_ext.archs.prices import show
+from mmnas_ext.reports import draw_front, format_cells
+from mmnas_ext.search.ratings import RATINGS_NAME, Ratings
+from mmnas_ext.search.select import Selection, select
+
+
+def main() -> None:
+    """Reads ratings, prints the front and writes ``front.json``, ``front.png`` and ``arch.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('ratings', help='ratings.json, or the work dir that holds it')
+    parser.add_argument('--max-macs', type=float, help='multiply-adds that the network may have')
+    parser.add_argument('--max-params', type=float, help='parameters that it may have')
+    parser.add_argument('--max-latency', type=float, help='milliseconds that it may take')
+    parser.add_argument('--out', help='where files go (default: front/ beside the ratings)')
+    parser.add_argument('--rows', type=int, default=12, help='rows of the printed front')
+    args = parser.parse_args()
+    given = {'macs': args.max_macs, 'params': args.max_params, 'latency': args.max_latency}
+    file = Path(args.ratings)
+    file = file / RATINGS_NAME if file.is_dir() else file
+    try:
+        selection = select(Ratings.parse(file), {name: limit for name, limit in given.items() if limit is not None})
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f'error: {error}')
+    out = Path(args.out) if args.out else file.parent / 'front'
+    written = selection.write(out)
+    (out / 'arch.json').write_text(selection.arch.format('json'))
+    picture = draw_front(written, out / 'front.png')
+    reach = ', '.join(show(metric, *ends) for metric, ends in selection.ranges.items())
+    print(f'networks of this space: {reach}\n\n{table(selection, args.rows)}\n\n{selection.describe()}\n')
+    print(f'the front: {written}\nits picture: {picture}\nthe network: {out / "arch.json"}')
+
+
+def table(selection: Selection, rows: int) -> str:
+    """The front as text: at most `rows` points, evenly over it, the cheapest and the best rated among them."""
+    front = selection.front
+    count = min(max(rows, 2), len(front))
+    steps = sorted({round(i * (len(front) - 1) / max(1, count - 1)) for i in range(count)})
+    cells = [['multiply-adds' if selection.metric == 'macs' else selection.metric, 'rating', 'network']]
+    for index in steps:
+        choice = tuple(front.choices[index].tolist())
+        cost = show(selection.metric, front.costs[index].item())
+        stages = selection.ratings.arch(choice).stages
+        network = '; '.join(f'{stage.channels}: {" ".join(stage.layers)}' for stage in stages)
+        cells.append([cost, f'{front.ratings[index].item():.4f}', network])
+    return format_cells(cells)
+
+
+if __name__ == '__main__':
+    main()
