@@ -5,8 +5,8 @@ Run: python benchmarks/distill.py [--steps 12] [--rounds 3]
 One pass trains every block in each step, over one teacher forward. Staged training, as the authors do it, trains one
 block after the other; of the teacher it computes what lies before the block's end, and no more. Both make as many
 updates of each block, of the same paths. Pictures are random and in memory: reading them again for every block, as
-staged training must, is not counted. The second table runs ``block_parallel`` in two processes with one thread each beside one process
-with one thread. Prints two tables.
+staged training must, is not counted. The second table runs ``block_parallel`` in two processes with one thread each
+beside one process with one thread. Prints two tables.
 """
 
 import argparse

@@ -5,9 +5,9 @@
 Takes a finished run of ``configs/dna_lite0_128.py`` for the block-wise ratings. Its task is that of everything here:
 give the teacher's last feature, of the same pictures. *Trained alone*: a network of the space, from random weights, end
 to end; its error on the held-out pictures is the truth. *One-shot*: the whole super-network end to end, one uniformly
-drawn path a step, as many steps and pictures as the distillation had; a network's score is its path's error, batch norms
-calibrated for it. Networks are drawn evenly over the range of multiply-adds. Each part goes on where it stopped. Prints
-Kendall's tau with its 95 % bootstrap interval, and writes ``rank.json``, which ``tools/report.py`` draws.
+drawn path a step, as many steps and pictures as the distillation had; a network's score is its path's error, batch
+norms calibrated for it. Networks are drawn evenly over the range of multiply-adds. Each part goes on where it stopped.
+Prints Kendall's tau with its 95 % bootstrap interval, and writes ``rank.json``, which ``tools/report.py`` draws.
 """
 
 import argparse
@@ -84,7 +84,7 @@ class Task:
     def train(
         self, forward: Callable[[int, Tensor], Tensor], parameters: Any, name: str, file: Path | None = None
     ) -> None:
-        """Trains `parameters` so that `forward(step, pictures)` gives the target; goes on from `file` if it is there."""
+        """Trains `parameters` so that `forward(step, pictures)` gives the target; goes on from `file`."""
         optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=self.steps, pct_start=0.05)
         first = 0

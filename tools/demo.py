@@ -1,7 +1,7 @@
 """A whole search on small generated pictures: search, derive, train, and the seed beside what was found.
 
 Example: ``python tools/demo.py`` (``make demo``), files in ``work_dirs/demo``; ``python tools/demo.py --task seg``
-(``make demo-seg``), files in ``work_dirs/demo_seg``; ``--task dna`` (``make demo-dna``), files in ``work_dirs/demo_dna``.
+(``make demo-seg``), files in ``work_dirs/demo_seg``; ``--task dna`` (``make demo-dna``), in ``work_dirs/demo_dna``.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from typing import Any
 from mmnas_ext.archs.literal import Reader, listed, placed, shown
 from mmnas_ext.archs.notation import check_keys, check_token, from_text
 from mmnas_ext.archs.space import Path, SearchSpace, SpaceStage
-from mmnas_ext.archs.spec import ArchSpec, check_network
+from mmnas_ext.archs.spec import MAX_LAYERS, ArchSpec, check_network
 
 _FORMS = 'JSON text, a .json path or a zoo name'
 _KEYS = ('stem_channels', 'stages', 'head_channels', 'act', 'bn_eps', 'source')
@@ -191,13 +191,19 @@ def _stage(stage: Any, where: str) -> CellStage:
         raise ValueError(f'{where} must be a mapping, got {shown(stage)}')
     if 'cells' in stage:
         check_keys(stage, where, ('stride', 'cells'), ('stride', 'cells'))
-        cells = [_cell(cell, f'{where}.cells[{i}]') for i, cell in enumerate(listed(stage['cells'], where, 'cells'))]
+        cells = [
+            _cell(cell, f'{where}.cells[{i}]')
+            for i, cell in enumerate(listed(stage['cells'], f'{where}.cells', 'cells'))
+        ]
     else:
         check_keys(stage, where, ('stride', *_SHORT_KEYS), ('stride', *_SHORT_KEYS))
         widths, depths, candidates = (tuple(listed(stage[key], f'{where}.{key}', key)) for key in _SHORT_KEYS)
         for depth in depths:
-            if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-                raise ValueError(f'{where}.depths must be positive integers, got {shown(depth)}')
+            # before cells are made of them: an absurd depth must not fill the memory
+            if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= MAX_LAYERS:
+                raise ValueError(f'{where}.depths must be integers in 1..{MAX_LAYERS}, got {shown(depth)}')
+        if len(widths) * len(depths) > _MAX_CELLS:
+            raise ValueError(f'{where}: a stage needs 1..{_MAX_CELLS} cells, got {len(widths) * len(depths)}')
         for k, token in enumerate(candidates):
             check_token(token, f'{where}.candidates[{k}]')
         cells = [Cell(width, (candidates,) * depth) for width, depth in product(widths, depths)]

@@ -219,7 +219,8 @@ def _ceiling(label: str, limit: Any, cheapest: float, dearest: float) -> float:
     is_number = isinstance(given, Real) and not isinstance(given, bool)
     if not is_number:
         raise TypeError(f'limit of {label} must be a number or None, got {limit!r}')
-    if not math.isfinite(given):
+    # math.isfinite() would refuse an integer that no float holds
+    if given != given or abs(given) == math.inf:
         raise ValueError(f'limit of {label} must be finite or None, got {limit!r}')
     if given < cheapest:
         raise ValueError(

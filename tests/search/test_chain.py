@@ -147,6 +147,40 @@ def test_rounding_loses_no_best_chain(name: str, figures: st.SearchStrategy[floa
     check()
 
 
+@pytest.mark.parametrize(
+    ('figures', 'limits'),
+    [
+        # 0.5 + 0.1 + 0.4 is less than 1.0, 0.5 + (0.1 + 0.4) is not
+        (
+            [[(9, 4), (2, 7), (6, 5)], [(7, 6), (4, 1), (2, 7), (5, 4)], [(2, 6), (1, 7), (7, 3), (5, 4)], [(1, 1)]],
+            [19],
+        ),
+        # 1.0 - 0.8 is less than 0.2
+        ([[(7, 4), (8, 3), (8, 5)], [(2, 2), (4, 3)]], [10]),
+        # the only chain within the limits
+        ([[(3, 8, 2), (6, 1, 8)], [(6, 6, 8), (6, 9, 7)]], [9, 17]),
+    ],
+)
+def test_bounds_allow_for_the_rounding_of_tenths(figures: list[list[tuple[int, ...]]], limits: list[int]) -> None:
+    blocks = [
+        [Link(tuple(cost / 10 for cost in costs), rating / 10, 0, 0) for *costs, rating in block] for block in figures
+    ]
+    # limits exactly at sums, as they are rounded
+    chains = _all_chains(blocks)
+    near = [max(c[2][m] for c in chains if c[2][m] < limit / 10 + 0.01) for m, limit in enumerate(limits)]
+    rating, choice, costs = min(_within(chains, near))
+    assert best_within(blocks, near) == (costs, rating, choice)
+
+
+def test_an_equal_rating_found_first_does_not_end_the_search() -> None:
+    # the second entry looks better at first: each limit alone would admit a rating of 0 behind it, not both
+    blocks = [
+        [Link((0, 0), 1, 0, 0), Link((1, 1), 0, 0, 0)],
+        [Link((2, 0), 0, 0, 0), Link((0, 2), 0, 0, 0), Link((1, 1), 1, 0, 0)],
+    ]
+    assert best_within(blocks, [2, 2]) == ((2, 0), 1, (0, 0))
+
+
 @given(_limited(_problems(MANY, EIGHTHS)), st.integers(0, 2))
 def test_one_limit_finds_the_rating_of_the_front(problem: tuple[Blocks, list[Any]], metric: int) -> None:
     blocks, limits = problem
@@ -238,10 +272,11 @@ def test_the_case_of_the_authors_size_has_its_optimum() -> None:
 def test_the_case_takes_under_50_ms() -> None:
     blocks = _case()
     taken = []
-    for _ in range(7):
-        begin = time.perf_counter()
+    for _ in range(5):
+        # of the processor: other work on the machine does not count; 20 ms on two cores of an Intel Xeon
+        begin = time.process_time()
         best_within(blocks, [LIMIT - 1, 5000])
-        taken.append(time.perf_counter() - begin)
+        taken.append(time.process_time() - begin)
     assert min(taken) < 0.05
 
 

@@ -1,0 +1,178 @@
+"""One optimizer per block: each block's gradients, learning rate, clipping and state are its own."""
+
+from typing import Any
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from mmnas_ext.distill import BlockDistiller
+from mmnas_ext.engine.block_optim import BlockOptimWrapper, BlockOptimWrapperConstructor
+from mmnas_ext.engine.optim import NonFiniteLossError
+from mmnas_ext.registry import MODELS
+from tests.engine import tiny_distill
+
+
+@pytest.fixture
+def distiller(tmp_path: Any) -> BlockDistiller:
+    model = MODELS.build(tiny_distill.config(tmp_path).model)
+    model.init_weights()
+    return model.train()
+
+
+def build(model: nn.Module, **cfg: Any) -> BlockOptimWrapper:
+    return BlockOptimWrapperConstructor({'optimizer': {'type': 'SGD', 'lr': 0.5}, **cfg})(model)
+
+
+def step(model: BlockDistiller, wrapper: BlockOptimWrapper, active: tuple[int, ...] | None = None) -> Tensor:
+    torch.manual_seed(0)
+    model.start(0, 0, active)
+    losses = model(torch.randn(4, 3, *tiny_distill.SIZE), mode='loss')
+    total = torch.stack(list(losses.values())).sum()
+    wrapper.update_params(total)
+    return total
+
+
+def weights(model: BlockDistiller) -> list[dict[str, Tensor]]:
+    return [{name: p.detach().clone() for name, p in block.named_parameters()} for block in model.all_blocks()]
+
+
+def moved(model: BlockDistiller, before: list[dict[str, Tensor]]) -> list[float]:
+    """Largest change of a parameter, per block."""
+    return [
+        max(float((p - kept[name]).abs().max()) for name, p in block.named_parameters())
+        for block, kept in zip(model.all_blocks(), before, strict=True)
+    ]
+
+
+def test_a_block_has_its_own_learning_rate(distiller: BlockDistiller) -> None:
+    wrapper = build(distiller, blocks={1: {'optimizer': {'type': 'SGD', 'lr': 0.0}}})
+    assert sorted(wrapper.keys()) == ['block0', 'block1']
+    before = weights(distiller)
+    step(distiller, wrapper)
+    first, second = moved(distiller, before)
+    assert first > 0
+    assert second == 0
+
+
+def test_a_step_is_that_of_plain_gradients(distiller: BlockDistiller) -> None:
+    wrapper = build(distiller)
+    before = weights(distiller)
+    torch.manual_seed(0)
+    distiller.start(0, 0)
+    losses = distiller(torch.randn(4, 3, *tiny_distill.SIZE), mode='loss')
+    drawn = [p for p in distiller.all_blocks()[1].parameters()]
+    gradients = torch.autograd.grad(losses['loss_block1'], drawn, allow_unused=True)
+    step(distiller, wrapper)
+    for (name, p), gradient in zip(distiller.all_blocks()[1].named_parameters(), gradients, strict=True):
+        wanted = before[1][name] - (0 if gradient is None else 0.5 * gradient)
+        assert torch.allclose(p, wanted, atol=1e-6)
+        assert p.grad is None
+
+
+def test_each_block_is_clipped_by_its_own_norm(distiller: BlockDistiller) -> None:
+    wrapper = build(distiller, clip_grad={'max_norm': 1e-3})
+    before = weights(distiller)
+    step(distiller, wrapper)
+    for block, kept in zip(distiller.all_blocks(), before, strict=True):
+        change = torch.cat([(p - kept[name]).flatten() for name, p in block.named_parameters()])
+        assert float(change.norm()) == pytest.approx(0.5e-3, rel=1e-3)
+
+
+def test_blocks_that_take_no_part_stay(distiller: BlockDistiller) -> None:
+    wrapper = build(distiller)
+    before = weights(distiller)
+    step(distiller, wrapper, active=(0,))
+    first, second = moved(distiller, before)
+    assert first > 0
+    assert second == 0
+
+
+def test_a_loss_that_is_no_number_changes_nothing(distiller: BlockDistiller) -> None:
+    wrapper = build(distiller)
+    before = weights(distiller)
+    with pytest.raises(NonFiniteLossError, match='gave loss nan'):
+        wrapper.update_params(torch.tensor(float('nan'), requires_grad=True))
+    assert moved(distiller, before) == [0, 0]
+
+
+@pytest.mark.parametrize('cfg', [{'amp': True, 'dtype': 'bfloat16'}, {'type': 'AmpOptimWrapper', 'dtype': 'bfloat16'}])
+def test_mixed_precision_computes_in_it(distiller: BlockDistiller, cfg: dict[str, Any]) -> None:
+    wrapper = build(distiller, **cfg)
+    seen = []
+    conv = next(m for m in distiller.modules() if isinstance(m, nn.Conv2d))
+    conv.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
+    before = weights(distiller)
+    with wrapper.optim_context(distiller):
+        torch.manual_seed(0)
+        distiller.start(0, 0)
+        losses = distiller(torch.randn(4, 3, *tiny_distill.SIZE), mode='loss')
+    wrapper.update_params(torch.stack(list(losses.values())).sum())
+    assert torch.bfloat16 in seen
+    assert min(moved(distiller, before)) > 0
+
+
+def test_one_scaler_serves_all_blocks(distiller: BlockDistiller) -> None:
+    wrapper = build(distiller, amp=True)
+    assert wrapper.scaler.is_enabled()
+    plain = build(distiller)
+    before = weights(distiller)
+    step(distiller, plain)
+    wanted = weights(distiller)
+    for block, kept in zip(distiller.all_blocks(), before, strict=True):
+        block.load_state_dict(kept, strict=False)
+    step(distiller, wrapper)  # outside the context: the gradients are those of full precision, scaled and unscaled
+    for block, kept in zip(distiller.all_blocks(), wanted, strict=True):
+        for name, p in block.named_parameters():
+            assert torch.allclose(p, kept[name], atol=1e-5)
+
+
+def test_an_overflow_skips_the_step_and_lowers_the_scale(distiller: BlockDistiller) -> None:
+    wrapper = build(distiller, amp=True)
+    scale = wrapper.scaler.get_scale()
+    before = weights(distiller)
+    parameter = next(distiller.all_blocks()[0].parameters())
+    wrapper.update_params((parameter * 1e38).sum())  # finite, until it is scaled
+    assert moved(distiller, before) == [0, 0]
+    assert wrapper.scaler.get_scale() == scale / 2
+
+
+def test_state_comes_back(distiller: BlockDistiller) -> None:
+    cfg = {'optimizer': {'type': 'SGD', 'lr': 0.5, 'momentum': 0.9}, 'amp': True}
+    wrapper = build(distiller, **cfg)
+    step(distiller, wrapper)
+    state = wrapper.state_dict()
+    again = build(distiller, **cfg)
+    again.load_state_dict(state)
+    assert again.state_dict()['scaler'] == state['scaler']
+    buffers = again['block0'].optimizer.state_dict()['state']
+    assert buffers.keys() == state['block0']['state'].keys()
+    assert any(float(entry['momentum_buffer'].abs().max()) > 0 for entry in buffers.values())
+    assert again['block0'] is not wrapper['block0']
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        ({'weights': {}}, r"takes .* unknown \['weights'\]"),
+        ({'blocks': {5: {}}}, r'blocks must name blocks in 0\.\.1, got 5'),
+        ({'dtype': 'float8'}, "dtype must be 'float16' or 'bfloat16', got 'float8'"),
+    ],
+)
+def test_wrong_settings_are_refused(distiller: BlockDistiller, cfg: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(distiller, **cfg)
+
+
+def test_only_a_distiller_has_blocks() -> None:
+    with pytest.raises(ValueError, match='got Linear'):
+        build(nn.Linear(1, 1))
+    with pytest.raises(ValueError, match='needs optimizer'):
+        BlockOptimWrapperConstructor({'clip_grad': {}})
+
+
+def test_wrappers_are_ordinary_ones(distiller: BlockDistiller) -> None:
+    for wrapper in build(distiller, paramwise_cfg={'norm_decay_mult': 0.0}).values():
+        assert type(wrapper) is OptimWrapper
+        assert len(wrapper.param_groups) > 1

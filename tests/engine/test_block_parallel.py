@@ -1,0 +1,80 @@
+"""Two processes that share the blocks out end with what one process ends with; a checkpoint holds all of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmnas_ext.engine.distill import SameForAll
+from mmnas_ext.engine.run import run
+from mmnas_ext.registry import MODELS
+from tests.engine import tiny_distill
+from tests.engine.kept import differences, last_checkpoint, loaded
+from tests.engine.test_ddp import both_ranks
+
+GLOO = {'launcher': 'pytorch', 'env_cfg': {'dist_cfg': {'backend': 'gloo'}}}
+
+
+def shared(folder: str, max_iters: int = 6, **changes: Any) -> None:
+    """A run in which every process trains blocks of its own."""
+    torch.set_num_threads(1)
+    run(tiny_distill.config(Path(folder), max_iters, **{'model.block_parallel': True, **GLOO, **changes}), resume=True)
+
+
+@pytest.fixture(scope='module')
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('both')
+    tiny_distill.config(folder)  # makes the pictures once
+    both_ranks(shared, str(folder), tmp_path=folder)
+    return folder / 'work'
+
+
+def test_two_processes_end_as_one_does(both: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    run(tiny_distill.config(tmp_path, 6))
+    (name, ours), (_, theirs) = last_checkpoint(tmp_path / 'work'), last_checkpoint(both)
+    assert name == 'iter_6.pth'
+    for key in ('state_dict', 'optimizer'):
+        assert differences(ours[key], theirs[key]) == []
+    ratings = [(folder / 'ratings.json').read_text() for folder in (tmp_path / 'work', both)]
+    assert ratings[0] == ratings[1]
+
+
+def test_the_log_has_every_block(both: Path) -> None:
+    files = sorted(both.glob('*/vis_data/scalars.json'))
+    last = [json.loads(line) for file in files for line in file.read_text().splitlines()][-1]
+    assert {'loss_block0', 'loss_block1'} <= last.keys()
+
+
+def test_a_checkpoint_on_the_way_goes_on_to_the_same_end(both: Path, tmp_path: Path) -> None:
+    tiny_distill.config(tmp_path)
+    both_ranks(shared, str(tmp_path), tmp_path=tmp_path)
+    (tmp_path / 'work' / 'iter_6.pth').unlink()
+    for name in ('front.json', 'ratings.json'):
+        (tmp_path / 'work' / name).unlink()
+    both_ranks(shared, str(tmp_path), tmp_path=tmp_path)
+    kept = [loaded(folder / 'iter_6.pth') for folder in (both, tmp_path / 'work')]
+    for key in ('state_dict', 'optimizer'):
+        assert differences(kept[0][key], kept[1][key]) == []
+
+
+def test_more_processes_than_blocks_are_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr('mmnas_ext.distill.distiller.get_world_size', lambda: 3)
+    with pytest.raises(ValueError, match='shares 2 blocks out among the processes, and there are 3'):
+        MODELS.build({**tiny_distill.config(tmp_path).model, 'block_parallel': True})
+
+
+def test_the_sampler_gives_every_process_the_same_pictures(monkeypatch: Any) -> None:
+    orders = []
+    for rank in range(2):
+        monkeypatch.setattr('mmengine.dist.get_rank', lambda rank=rank: rank)
+        sampler = SameForAll(range(10), seed=3)
+        first = list(sampler)
+        sampler.set_epoch(1)
+        orders.append((first, list(sampler)))
+    assert orders[0] == orders[1]
+    assert orders[0][0] != orders[0][1]
+    assert sorted(orders[0][0]) == list(range(10)) == list(SameForAll(range(10), shuffle=False))
+    assert len(SameForAll(range(10))) == 10

@@ -1,0 +1,260 @@
+"""A distillation as a user starts it: what it trains, what it leaves behind, and that a killed one ends the same."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmnas_ext.archs import ArchSpec, price
+from mmnas_ext.engine import rating
+from mmnas_ext.engine.checks import check_config
+from mmnas_ext.engine.run import rate_checkpoint, run
+from mmnas_ext.engine.training import make_runner
+from mmnas_ext.registry import MODELS
+from mmnas_ext.search.ratings import Ratings
+from mmnas_ext.search.select import select
+from tests.engine import tiny_distill, tiny_seg
+from tests.engine.kept import differences, last_checkpoint, loaded
+
+STOP = dict(custom_imports=dict(imports=['tests.engine.tiny_seg']))
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work dir of a whole run."""
+    folder = tmp_path_factory.mktemp('distilled')
+    run(tiny_distill.config(folder, max_iters=12))
+    return folder / 'work'
+
+
+def records(work_dir: Path) -> list[dict[str, Any]]:
+    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def test_a_run_leaves_ratings_front_network_weights_and_backbone(finished: Path) -> None:
+    ratings = Ratings.parse(finished / 'ratings.json')
+    assert tuple(sum(len(cell.paths) for cell in block.cells) for block in ratings.blocks) == tiny_distill.PATHS
+    assert all(0 < value < 5 for block in ratings.blocks for cell in block.cells for value in cell.ratings)
+    arch = ArchSpec.parse(finished / 'derived' / 'arch.json')
+    assert arch == select(ratings).arch
+    front = json.loads((finished / 'front.json').read_text())
+    assert front['chosen']['costs']['macs'] == price(arch, tiny_distill.SIZE)
+    assert front['ratings'] == sorted(front['ratings'], reverse=True)
+    assert ArchSpec.parse(front['arch']) == arch
+    net = MODELS.build(dict(type='mmnas_ext.MBNet', arch=arch, out_indices=(2,)))
+    net.load_state_dict(torch.load(finished / 'derived' / 'distilled.pth', weights_only=True))
+    assert {path.name for path in (finished / 'derived').iterdir()} >= {
+        'dna_found.py',
+        'dna_found.json',
+        'dna_found.pth',
+    }
+    with np.load(finished / 'features.npz') as features:
+        assert features['picture'].shape == (2, *tiny_distill.SIZE, 3)
+        assert features['teacher_0'].shape == features['student_0'].shape == (2, 12, 8, 8)
+        assert features['teacher_1'].shape == features['student_1'].shape == (2, 16, 4, 4)
+
+
+def test_pictures_are_kept_as_they_look(finished: Path) -> None:
+    cfg = tiny_distill.config(finished.parent)
+    runner = make_runner(cfg, resume=False)
+    first = runner.build_dataloader(dict(cfg.val_dataloader, dataset=dict(cfg.val_dataloader.dataset)), seed=0)
+    wanted = next(iter(first))['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1]  # files are read as BGR
+    with np.load(finished / 'features.npz') as features:
+        assert np.abs(features['picture'][0].astype(int) - wanted).max() <= 1
+
+
+def test_losses_of_every_block_are_logged_and_fall(finished: Path) -> None:
+    logged = [record for record in records(finished) if 'loss_block0' in record]
+    assert [record['step'] for record in logged] == [2, 4, 6, 8, 10, 12]
+    for block in ('loss_block0', 'loss_block1'):
+        assert logged[-1][block] < logged[0][block]
+    assert logged[0]['loss'] == pytest.approx(logged[0]['loss_block0'] + logged[0]['loss_block1'], rel=1e-4)
+
+
+def test_features_are_standardised_by_the_training_pictures(finished: Path) -> None:
+    distiller = MODELS.build(tiny_distill.config(finished.parent).model)
+    distiller.load_state_dict(last_checkpoint(finished)[1]['state_dict'])
+    assert distiller.calibrated
+    assert not any('teacher' in name for name in distiller.state_dict())
+    # three batches of four pictures are all twelve of them, in flips of which only the place depends
+    deviations = distiller.std_2.flatten()
+    assert deviations.shape == (16,)
+    assert (deviations > 0).all()
+    assert not torch.equal(deviations, torch.ones(16))
+
+
+def once(folder: Path, kill: int | None = None, **changes: Any) -> None:
+    cfg = tiny_distill.config(folder, **STOP, **changes)
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(97 if kill is None else kill)  # as in another process
+    if kill is None:
+        run(cfg, resume=True)
+        return
+    cfg.custom_hooks = [dict(type='StopHook', at=kill)]
+    with pytest.raises(tiny_seg.KilledError):
+        run(cfg, resume=True)
+
+
+def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    (tmp_path / 'killed').mkdir()
+    (tmp_path / 'whole').mkdir()
+    once(tmp_path / 'whole')
+    for kill in (2, 5, 7):
+        once(tmp_path / 'killed', kill)
+    once(tmp_path / 'killed')
+    whole, killed = (last_checkpoint(tmp_path / name / 'work') for name in ('whole', 'killed'))
+    assert whole[0] == killed[0] == 'iter_8.pth'
+    assert differences(whole[1], killed[1]) == []
+    ratings = [(tmp_path / name / 'work' / 'ratings.json').read_text() for name in ('whole', 'killed')]
+    assert ratings[0] == ratings[1]
+
+
+def test_a_run_killed_while_it_rates_goes_on_with_the_next_piece(tmp_path: Path, monkeypatch: Any) -> None:
+    rated: list[int] = []
+    original = rating.rate
+
+    def counted(*args: Any) -> list[float]:
+        if len(rated) == 1 and not (tmp_path / 'again').exists():
+            raise tiny_seg.KilledError
+        rated.append(1)
+        return original(*args)
+
+    monkeypatch.setattr(rating, 'rate', counted)
+    cfg = tiny_distill.config(tmp_path, max_iters=2)
+    with pytest.raises(tiny_seg.KilledError):
+        run(cfg)
+    assert not (tmp_path / 'work' / 'ratings.json').exists()
+    (tmp_path / 'again').touch()
+    (part,) = (tmp_path / 'work' / 'ratings').iterdir()
+    part.write_text(part.read_text() + '{"piece": "0.1:", "rat')  # a line that the kill has cut
+    run(cfg, resume=True)
+    assert len(rated) == 3  # two cells and one cell; the first of them before the kill
+    assert (tmp_path / 'work' / 'front.json').is_file()
+    run(cfg, resume=True)
+    assert len(rated) == 3
+
+
+def test_staged_training_trains_one_block_after_the_other(tmp_path: Path) -> None:
+    cfg = tiny_distill.config(tmp_path, max_iters=6, val_cfg=None, val_dataloader=None, val_evaluator=None)
+    cfg.train_cfg.staged = True
+    run(cfg)
+    half, end = (loaded(tmp_path / 'work' / f'iter_{n}.pth')['state_dict'] for n in (3, 6))
+    weights = {name for name in half if name.endswith('weight')}
+    moved = {name.split('.')[1] for name in weights if not torch.equal(half[name], end[name])}
+    assert moved == {'1'}
+    logged = records(tmp_path / 'work')
+    assert 'loss_block1' not in logged[0]
+    assert 'loss_block1' in logged[-1]
+
+
+def test_chosen_blocks_alone_are_trained(tmp_path: Path) -> None:
+    cfg = tiny_distill.config(tmp_path, max_iters=4, val_cfg=None, val_dataloader=None, val_evaluator=None)
+    cfg.model.blocks = [1]
+    run(cfg)
+    assert all('loss_block0' not in record for record in records(tmp_path / 'work'))
+    runner_weights = loaded(tmp_path / 'work' / 'iter_4.pth')
+    assert len(runner_weights['optimizer']['block0']['state']) == 0
+    assert len(runner_weights['optimizer']['block1']['state']) > 0
+
+
+def test_rating_again_with_less_memory_and_a_limit(finished: Path, tmp_path: Path) -> None:
+    cfg = tiny_distill.config(finished.parent, max_iters=12, work_dir=str(tmp_path / 'rated'))
+    everything = Ratings.parse(finished / 'ratings.json')
+    macs = sorted(macs for block in everything.blocks[:1] for cell in block.cells for (macs,) in cell.costs['macs'])
+    rest = min(macs for cell in everything.blocks[1].cells for (macs,) in cell.costs['macs'])
+    # a limit that only the cheapest path of the first block meets, with the cheapest of the second
+    rate_checkpoint(cfg, finished / 'iter_12.pth', max_memory=0.002, limits={'macs': macs[0] + rest})
+    again = Ratings.parse(tmp_path / 'rated' / 'ratings.json')
+    for ours, theirs in zip(again.blocks, everything.blocks, strict=True):
+        for one, other in zip(ours.cells, theirs.cells, strict=True):
+            assert one.ratings == pytest.approx(other.ratings, rel=1e-5)
+    chosen = json.loads((tmp_path / 'rated' / 'front.json').read_text())
+    assert chosen['chosen']['costs']['macs'] == macs[0] + rest
+    assert chosen['limits'] == {'macs': macs[0] + rest}
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'val_cfg.max_memory': 1e-7}, 'a calibration batch of 4 pictures takes .* GiB: raise max_memory'),
+        ({'val_cfg.limits': {'latency': 3.0}}, 'metrics must be among .* and limits among metrics'),
+        ({'val_cfg.calibration_batches': 0}, 'calibration_batches must be a positive integer, got 0'),
+    ],
+)
+def test_rating_refuses(finished: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    cfg = tiny_distill.config(finished.parent, max_iters=12, work_dir=str(tmp_path / 'rated'), **changes)
+    with pytest.raises(ValueError, match=message):
+        rate_checkpoint(cfg, finished / 'iter_12.pth')
+
+
+def test_rating_needs_a_checkpoint_of_a_distillation(tmp_path: Path) -> None:
+    cfg = tiny_distill.config(tmp_path)
+    with pytest.raises(FileNotFoundError, match='no checkpoint of the distillation'):
+        rate_checkpoint(cfg)
+    with pytest.raises(ValueError, match='BlockDistiller'):
+        rate_checkpoint(tiny_seg.training_cfg(tmp_path))
+    with pytest.raises(ValueError, match='calibration_batches must be a positive integer, got 0'):
+        run(tiny_distill.config(tmp_path, **{'train_cfg.calibration_batches': 0}))
+
+
+def ordinary(folder: Path) -> Config:
+    """An ordinary segmentor's config as a file, for `derived`."""
+    cfg = tiny_seg.training_cfg(folder / 'none')
+    cfg.model.backbone = dict(type='mmnas_ext.MBNet', arch=tiny_distill.TEACHER, out_indices=(2,))
+    cfg.model.decode_head.update(in_channels=16, in_index=0)
+    cfg.train_cfg.max_iters = 2
+    cfg.pop('work_dir')
+    (folder / 'ordinary.py').write_text(cfg.pretty_text)
+    return cfg
+
+
+@pytest.mark.parametrize('weights', [None, 'distilled'])
+def test_what_is_found_is_trained_as_derived_says(tmp_path: Path, weights: str | None) -> None:
+    ordinary(tmp_path)
+    derived = dict(config='ordinary.py', train_cfg=dict(max_iters=1), name='TinyFound')
+    cfg = tiny_distill.config(tmp_path, max_iters=2, derived=dict(derived, weights=weights))
+    found: list[Path] = []
+    check_config(cfg)
+    run(cfg, on_found=found.append)
+    work_dir = tmp_path / 'work'
+    assert found == [work_dir]
+    written = Config.fromfile(work_dir / 'derived' / 'config.py')
+    assert 'BlockDistiller' not in written.pretty_text
+    assert ArchSpec.parse(written.model.backbone.arch) == ArchSpec.parse(work_dir / 'derived' / 'arch.json')
+    assert written.train_cfg.max_iters == 1
+    assert (work_dir / 'adapt' / 'iter_1.pth').is_file()
+    assert (work_dir / 'derived' / 'tiny_found.py').is_file()
+    backbone = MODELS.build(written.model.backbone)
+    backbone.init_weights()
+    distilled = torch.load(work_dir / 'derived' / 'distilled.pth', weights_only=True)
+    same = torch.equal(backbone.stem.conv.weight, distilled['stem.conv.weight'])
+    assert same == (weights == 'distilled')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'error', 'message'),
+    [
+        ({'val_cfg.limits': {'macs': 10.0}}, ValueError, 'val_cfg.limits.macs must be at least .* cost'),
+        ({'derived': {'config': 'missing.py'}}, FileNotFoundError, 'derived.config is missing.py'),
+        ({'derived': {'train_cfg': {}}}, ValueError, 'must name the config'),
+        ({'derived': {'config': 'ordinary.py', 'weights': 'good'}}, ValueError, "weights must be one of .* got 'good'"),
+        ({'derived': {'config': 'ordinary.py', 'weights': 'remapped'}}, ValueError, 'needs a backbone with a remapped'),
+        (
+            {'train_dataloader.dataset.sources': 'nowhere'},
+            FileNotFoundError,
+            'train_dataloader.dataset wants .*nowhere',
+        ),
+    ],
+)
+def test_a_config_is_checked_before_it_runs(
+    tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    ordinary(tmp_path)
+    with pytest.raises(error, match=message):
+        check_config(tiny_distill.config(tmp_path, **changes))
