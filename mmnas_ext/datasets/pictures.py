@@ -48,7 +48,7 @@ class UnlabelledPictures(BaseDataset):
         data_prefix: str = '',
         held_out: float = 0.0,
         part: str = 'all',
-        suffixes: Sequence[str] = SUFFIXES,
+        suffixes: str | Sequence[str] = SUFFIXES,
         **kwargs: Any,
     ) -> None:
         if part not in PARTS:
@@ -58,7 +58,8 @@ class UnlabelledPictures(BaseDataset):
         if part == 'held_out' and not held_out:
             raise ValueError("part='held_out' needs held_out=…, the share of the pictures that are kept, got 0")
         self.sources = [sources] if isinstance(sources, str) else list(sources)
-        self.held_out, self.part, self.suffixes = held_out, part, tuple(suffixes)
+        self.held_out, self.part = held_out, part
+        self.suffixes = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
         self.pictures_root = Path(data_root, data_prefix)
         super().__init__(data_root=data_root, **kwargs)
 
@@ -87,7 +88,9 @@ class UnlabelledPictures(BaseDataset):
             yield from ((str(self.pictures_root / name), name) for name in names)
             return
         if not source.is_dir():
-            raise FileNotFoundError(f'sources must be folders, .txt lists or COCO .json files: {source} does not exist')
+            raise FileNotFoundError(
+                f'sources must be folders, .txt lists or COCO .json files: {source} does not exist or is none of these'
+            )
         for folder, below, files in os.walk(source, followlinks=True):
             below.sort()
             for file in sorted(files):
@@ -105,9 +108,15 @@ class UnlabelledPictures(BaseDataset):
 def _listed(file: Path) -> list[str]:
     if file.suffix == '.txt':
         return [line.split()[0] for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
-    content = json.loads(file.read_text(encoding='utf-8'))
+    try:
+        content = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{file} is no COCO file: {error}') from None
     if not isinstance(content, dict) or not isinstance(content.get('images'), list):
         raise ValueError(f'{file} is no COCO file: it has no list of images')
+    for image in content['images']:
+        if not isinstance(image, dict) or not isinstance(image.get('file_name'), str):
+            raise ValueError(f'{file} is no COCO file: an image has no file_name: {image}')
     return [image['file_name'] for image in content['images']]
 
 

@@ -9,7 +9,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmnas_ext.archs import CellSpace
-from mmnas_ext.archs.cost import IMAGE_CHANNELS, effective_strides
+from mmnas_ext.archs.cost import IMAGE_CHANNELS
+from mmnas_ext.backbones.chain import strides_and_dilations
 from mmnas_ext.distill.align import BlockPlan, Tap
 from mmnas_ext.ops import ChoiceLayer
 
@@ -54,15 +55,13 @@ class BlockCell(BaseModule):
             self.enter = ConvModule(IMAGE_CHANNELS, enters, 3, stride=2, padding=1, norm_cfg=norm_cfg, act_cfg=act_cfg)
         elif source != enters:
             self.enter = nn.Conv2d(source, enters, 1)
-        strides = list(effective_strides(space.stages, 32))
+        pairs = strides_and_dilations(space.space(), 32)  # as the network that is stitched from it
         self.layers = nn.ModuleList()
         channels = enters
         for i, part in zip(stages, parts, strict=True):
             for j, tokens in enumerate(part.layers):
-                stride = strides[i] if j == 0 else 1
-                self.layers.append(
-                    ChoiceLayer(channels, part.channels, tokens, stride, norm_cfg=norm_cfg, act_cfg=act_cfg)
-                )
+                stride, dilation = pairs[i] if j == 0 else (1, pairs[i][1])
+                self.layers.append(ChoiceLayer(channels, part.channels, tokens, stride, dilation, norm_cfg, act_cfg))
                 channels = part.channels
         self.leave = nn.Conv2d(self.leaves, target, 1) if self.leaves != target else None
 

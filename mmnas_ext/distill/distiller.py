@@ -235,8 +235,9 @@ class BlockDistiller(BaseModel):
                 total = total.mean(1, keepdim=True).expand_as(total)
             mean = total[0] / total[2]
             deviation = (total[1] / total[2] - mean**2).clamp(min=0).sqrt()
-            # a channel that never moves stays as it is, centred
-            deviation = torch.where(deviation > _TINY, deviation, torch.ones_like(deviation))
+            # a channel that never moves stays as it is, centred; what rounding leaves of it is no deviation
+            moves = deviation > _TINY * (total[1] / total[2]).sqrt()
+            deviation = torch.where(moves, deviation, torch.ones_like(deviation))
             for name, values in (('mean', mean), ('std', deviation)):
                 buffer = getattr(self, f'{name}_{index}')
                 buffer.copy_(values.to(buffer.dtype).reshape(buffer.shape))

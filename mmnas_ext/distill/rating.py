@@ -21,6 +21,7 @@ from mmnas_ext.distill.cell import Alternatives, BlockCell, FlatPath
 Batch = tuple[Tensor, Tensor]
 Batches = Callable[[], Iterable[Batch]]
 Node = tuple[int, ...]
+_ROUNDING = 1e-12  # of a double's sum of squares, generously
 _SMALL_TREE = 300  # paths that are rated in one piece; of larger cells each first choice is a piece of its own
 
 
@@ -56,8 +57,10 @@ class _Spread:
 
     @property
     def deviation(self) -> float:
-        mean = self.total / self.count
-        return float(max(self.squares / self.count - mean**2, 0.0) ** 0.5)
+        square = self.squares / self.count
+        variance = square - (self.total / self.count) ** 2
+        # what rounding leaves of a feature that never varies is no deviation
+        return float(variance**0.5) if variance > _ROUNDING * square else 0.0
 
 
 def units(cell: BlockCell) -> list[Unit]:

@@ -65,6 +65,9 @@ def recalibrate(net: MBNet, pictures: Iterable[Tensor]) -> None:
     Args:
         net: The network; in eval mode afterwards.
         pictures: Batches ``(N, 3, H, W)``, preprocessed.
+
+    Raises:
+        ValueError: There are no pictures.
     """
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -72,12 +75,18 @@ def recalibrate(net: MBNet, pictures: Iterable[Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average
     net.train()
+    for norm in norms:
+        norm.train()  # frozen ones too
+    count = 0
     with torch.no_grad():
         for batch in pictures:
             net(batch)
+            count += 1
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     net.eval()
+    if not count:
+        raise ValueError('a network is recalibrated on at least one batch of pictures, got none')
 
 
 def _fold(state: dict[str, Tensor], key: str, leave: nn.Module | None, cell: BlockCell, path: FlatPath) -> None:
@@ -90,7 +99,8 @@ def _fold(state: dict[str, Tensor], key: str, leave: nn.Module | None, cell: Blo
             f'{key} has {"a residual" if layer.residual else "no expansion"}: no adapter can be folded into it'
         )
     weight = state[f'{key}.expand.conv.weight'].flatten(1)
-    matrix, shift = torch.eye(weight.shape[1]), torch.zeros(weight.shape[1])
+    matrix = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+    shift = weight.new_zeros(weight.shape[1])
     for adapter in (cell.enter, leave):
         if isinstance(adapter, nn.Conv2d):
             assert adapter.bias is not None

@@ -103,6 +103,9 @@ class Teacher(nn.Module):
         names = self.names if last is None else self.names[: last + 1]
         with self._recorded(names) as found, suppress(_EnoughError):
             self.net(x)
+        idle = [name for name in names if name not in found]
+        if idle:
+            raise ValueError(f'taps must name modules that the teacher calls, and it never calls {idle[0]!r}')
         return tuple(found[name] for name in names)
 
     @contextmanager

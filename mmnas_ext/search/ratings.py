@@ -126,24 +126,27 @@ class Ratings:
 
     @classmethod
     def parse(cls, source: 'str | File | Mapping[str, Any]') -> 'Ratings':
-        """Reads a ``ratings.json``, or its content as a mapping.
+        """Reads a ``ratings.json``, or its content as a mapping or text.
 
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: It is no such file, or of another version.
         """
-        if isinstance(source, Mapping):
-            return _from_mapping(source)
-        file = File(source)
-        if not file.is_file():
-            raise FileNotFoundError(f'ratings file does not exist: {file}')
+        name: str | File = 'the content'
         try:
+            if isinstance(source, Mapping):
+                return _from_mapping(source)
+            if isinstance(source, str) and source.lstrip().startswith('{'):
+                return _from_mapping(json.loads(source))
+            name = file = File(source)
+            if not file.is_file():
+                raise FileNotFoundError(f'ratings file does not exist: {file}')
             content = json.loads(file.read_text(encoding='utf-8'))
             if not isinstance(content, Mapping):
                 raise ValueError('expected a mapping')
             return _from_mapping(content)
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f'{file} is no file of ratings: {type(error).__name__} {error}') from None
+            raise ValueError(f'{name} is no file of ratings: {type(error).__name__} {error}') from None
 
 
 def priced_paths(
