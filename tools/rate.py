@@ -15,7 +15,9 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = make_parser(__doc__)
     parser.add_argument(
-        'checkpoint', help='a checkpoint of the distillation; default: the newest in the work dir', nargs='?'
+        'checkpoints',
+        nargs='*',
+        help='of the distillation, several if runs trained some blocks each; default: the newest',
     )
     parser.add_argument('--max-memory', type=float, help="GiB that features may take; default: the config's")
     parser.add_argument('--max-macs', type=float, help='multiply-adds that the chosen network may have')
@@ -31,7 +33,7 @@ def main() -> None:
     try:
         require_mm('mmcv')
         cfg = prepare(args.config, args.work_dir, args.launcher, options=args.cfg_options)
-        rate_checkpoint(cfg, args.checkpoint, args.max_memory, {k: v for k, v in limits.items() if v is not None})
+        rate_checkpoint(cfg, args.checkpoints, args.max_memory, {k: v for k, v in limits.items() if v is not None})
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f'error: {error}')
 

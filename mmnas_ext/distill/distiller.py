@@ -58,6 +58,7 @@ class BlockDistiller(BaseModel):
     Attributes:
         wanted: Indices of the blocks that are to be trained.
         trained: Those among them that this process trains.
+        steps: How often each block has been trained, (blocks,).
 
     Raises:
         ValueError: An argument is out of its range, or teacher and space do not fit.
@@ -99,6 +100,7 @@ class BlockDistiller(BaseModel):
         for index, tap in enumerate(self.teacher.taps):
             self.register_buffer(f'mean_{index}', torch.zeros(1, tap.channels, 1, 1))
             self.register_buffer(f'std_{index}', torch.ones(1, tap.channels, 1, 1))
+        self.register_buffer('steps', torch.zeros(len(self.blocks), dtype=torch.int64))
         self.register_buffer('calibrated', torch.tensor(standardize is None))
         self.trained = self._chosen(blocks)
         self.active = self.trained
@@ -197,6 +199,8 @@ class BlockDistiller(BaseModel):
                     'pictures must have sides that the last stride divides'
                 )
             losses[f'loss_block{index}'] = F.mse_loss(output.float(), target.float())
+            if self.training:
+                self.steps[index] += 1
         return losses
 
     def features(self, inputs: Tensor, last: int | None = None) -> tuple[Tensor, ...]:

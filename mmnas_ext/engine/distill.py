@@ -1,10 +1,11 @@
 """The loop of a distillation, and how its blocks are shared out among processes."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, broadcast, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, all_reduce, broadcast, get_rank, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
 from torch import Tensor, nn
 from torch.utils.data import Sampler
@@ -16,6 +17,7 @@ from mmnas_ext.engine.loops import ResumableIterLoop
 from mmnas_ext.engine.plan import describe_distillation
 from mmnas_ext.engine.seeding import reseed
 from mmnas_ext.registry import LOOPS, MODEL_WRAPPERS
+from mmnas_ext.remap.checkpoints import read_state
 
 
 @LOOPS.register_module()
@@ -121,11 +123,39 @@ def merge_blocks(distiller: BlockDistiller, optim_wrapper: Any) -> None:
     for block, owner in zip(distiller.all_blocks(), owners, strict=True):
         for tensor in block.state_dict().values():
             broadcast(tensor, src=owner)
+    all_reduce(distiller.steps, 'max')
     mine = {f'block{index}': optim_wrapper[f'block{index}'].state_dict() for index in distiller.trained}
     for rank, states in enumerate(all_gather_object(mine)):
         if is_main_process() and rank != get_rank():
             for name, state in states.items():
                 optim_wrapper[name].load_state_dict(state)
+
+
+def join_blocks(distiller: BlockDistiller, checkpoints: Sequence[str | Path]) -> None:
+    """Loads blocks that several runs have trained, each some of them: every block from where it was trained longest.
+
+    Args:
+        distiller: The distiller.
+        checkpoints: Files.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A checkpoint is of another distillation, or its features are standardised otherwise.
+    """
+    states = [dict(read_state(file)[0]) for file in checkpoints]
+    own = distiller.state_dict()
+    for file, state in zip(checkpoints, states, strict=True):
+        if own.keys() != state.keys() or any(own[name].shape != state[name].shape for name in own):
+            raise ValueError(f'{file} is no checkpoint of this distillation: its tensors are others')
+        moments = [name for name in own if name.startswith(('mean_', 'std_'))]
+        if not all(torch.equal(state[name], states[0][name]) for name in moments):
+            raise ValueError(f'{file} standardises features otherwise than {checkpoints[0]}: other pictures or seed')
+    joined = dict(states[0])
+    for index in range(len(distiller.blocks)):
+        longest = max(states, key=lambda state: int(state['steps'][index]))
+        joined.update({name: value for name, value in longest.items() if name.startswith(f'blocks.{index}.')})
+    joined['steps'] = torch.stack([state['steps'] for state in states]).amax(0)
+    distiller.load_state_dict(joined)
 
 
 @MODEL_WRAPPERS.register_module()

@@ -107,6 +107,12 @@ class RatingLoop(BaseLoop):
         self.runner.model.eval()
         if not self.distiller.calibrated:
             raise ValueError('the distiller has not been trained: load a checkpoint of one that has')
+        untrained = [index for index, steps in enumerate(self.distiller.steps.tolist()) if not steps]
+        if untrained:
+            raise ValueError(
+                f'block {untrained[0]} has not been trained: give tools/rate.py the checkpoints of all runs that '
+                'trained some'
+            )
         found = self._rate_all()
         ratings = self._ratings(found)
         if is_main_process():

@@ -1,6 +1,6 @@
 """Both halves of a run: search, then train what was found; each goes on where it was interrupted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones.export import export_backbone
+from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.checkpoints import find_checkpoint
 from mmnas_ext.engine.derive import DERIVED_DIR, WEIGHTS_NAME, is_distillation, write_derived
+from mmnas_ext.engine.distill import join_blocks
 from mmnas_ext.engine.monitor import LOG_NAME
 from mmnas_ext.engine.random_search import TABLE_NAME, TRIALS_DIR, random_search
 from mmnas_ext.engine.training import make_runner, train
@@ -134,7 +136,7 @@ def run(
 
 def rate_checkpoint(
     cfg: Config,
-    checkpoint: str | Path | None = None,
+    checkpoints: Sequence[str | Path] = (),
     max_memory: float | None = None,
     limits: dict[str, float] | None = None,
 ) -> None:
@@ -142,26 +144,29 @@ def rate_checkpoint(
 
     Args:
         cfg: Its config, ``work_dir`` and ``launcher`` set.
-        checkpoint: A checkpoint of it; by default the newest in the work dir.
+        checkpoints: A checkpoint of it, by default the newest in the work dir; or several, of runs that each trained
+            some of the blocks.
         max_memory: GiB that features may take; by default the config's.
         limits: Limits by metric; those of the config that are not named here stay.
 
     Raises:
         ValueError: The config is of no distillation, or an argument is out of range.
-        FileNotFoundError: There is no checkpoint.
+        FileNotFoundError: There is no such checkpoint.
     """
     if not is_distillation(cfg) or not cfg.get('val_cfg'):
         raise ValueError("rating needs model=dict(type='mmnas_ext.BlockDistiller', …) and val_cfg in the config")
-    found = find_checkpoint(Path(cfg.work_dir)) if checkpoint is None else Path(checkpoint)
-    if found is None or not found.is_file():
-        raise FileNotFoundError(f'no checkpoint of the distillation: {found or "none in " + str(cfg.work_dir)}')
+    newest = find_checkpoint(Path(cfg.work_dir))
+    files = [Path(file) for file in checkpoints] or ([newest] if newest else [])
+    if not files or not all(file.is_file() for file in files):
+        raise FileNotFoundError(f'no checkpoint of the distillation: {files or "none in " + str(cfg.work_dir)}')
     cfg = cfg.copy()
-    cfg.load_from, cfg.resume = str(found), False
+    cfg.load_from, cfg.resume = None, False
     if max_memory is not None:
         cfg.val_cfg.max_memory = max_memory
     if limits:
         cfg.val_cfg.limits = {**(cfg.val_cfg.get('limits') or {}), **limits}
     runner = make_runner(cfg, resume=False)
+    join_blocks(find_distiller(runner.model), files)
     runner.val()
 
 

@@ -169,7 +169,7 @@ def test_rating_again_with_less_memory_and_a_limit(finished: Path, tmp_path: Pat
     macs = sorted(macs for block in everything.blocks[:1] for cell in block.cells for (macs,) in cell.costs['macs'])
     rest = min(macs for cell in everything.blocks[1].cells for (macs,) in cell.costs['macs'])
     # a limit that only the cheapest path of the first block meets, with the cheapest of the second
-    rate_checkpoint(cfg, finished / 'iter_12.pth', max_memory=0.002, limits={'macs': macs[0] + rest})
+    rate_checkpoint(cfg, [finished / 'iter_12.pth'], max_memory=0.002, limits={'macs': macs[0] + rest})
     again = Ratings.parse(tmp_path / 'rated' / 'ratings.json')
     for ours, theirs in zip(again.blocks, everything.blocks, strict=True):
         for one, other in zip(ours.cells, theirs.cells, strict=True):
@@ -177,6 +177,31 @@ def test_rating_again_with_less_memory_and_a_limit(finished: Path, tmp_path: Pat
     chosen = json.loads((tmp_path / 'rated' / 'front.json').read_text())
     assert chosen['chosen']['costs']['macs'] == macs[0] + rest
     assert chosen['limits'] == {'macs': macs[0] + rest}
+
+
+def test_runs_that_trained_some_blocks_each_are_joined(tmp_path: Path) -> None:
+    without = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
+    whole = tiny_distill.config(tmp_path, 4, work_dir=str(tmp_path / 'whole'))
+    run(whole)
+    for block in (0, 1):
+        folder = str(tmp_path / f'block{block}')
+        run(tiny_distill.config(tmp_path, 4, work_dir=folder, **{'model.blocks': [block], **without}))
+    files = [tmp_path / f'block{block}' / 'iter_4.pth' for block in (0, 1)]
+    cfg = tiny_distill.config(tmp_path, 4, work_dir=str(tmp_path / 'joined'))
+    with pytest.raises(ValueError, match='block 1 has not been trained: give tools/rate.py the checkpoints'):
+        rate_checkpoint(cfg, files[:1])
+    rate_checkpoint(cfg, files)
+    texts = [(tmp_path / name / 'ratings.json').read_text() for name in ('whole', 'joined')]
+    assert texts[0] == texts[1]
+    with pytest.raises(FileNotFoundError, match='no checkpoint of the distillation'):
+        rate_checkpoint(cfg, [files[0], tmp_path / 'missing.pth'])
+    other = tiny_distill.config(tmp_path, 4, work_dir=str(tmp_path / 'other'), **{'randomness.seed': 6, **without})
+    run(other)
+    with pytest.raises(ValueError, match='standardises features otherwise'):
+        rate_checkpoint(cfg, [files[0], tmp_path / 'other' / 'iter_4.pth'])
+    torch.save({'stem.conv.weight': torch.ones(1)}, tmp_path / 'net.pth')
+    with pytest.raises(ValueError, match='no checkpoint of this distillation'):
+        rate_checkpoint(cfg, [tmp_path / 'net.pth'])
 
 
 @pytest.mark.parametrize(
@@ -190,7 +215,7 @@ def test_rating_again_with_less_memory_and_a_limit(finished: Path, tmp_path: Pat
 def test_rating_refuses(finished: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     cfg = tiny_distill.config(finished.parent, max_iters=12, work_dir=str(tmp_path / 'rated'), **changes)
     with pytest.raises(ValueError, match=message):
-        rate_checkpoint(cfg, finished / 'iter_12.pth')
+        rate_checkpoint(cfg, [finished / 'iter_12.pth'])
 
 
 def test_rating_needs_a_checkpoint_of_a_distillation(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def config(folder: Path, max_iters: int = 8, **changes: Any) -> Config:
             log_processor=dict(by_epoch=False),
         ),
         filename=str(folder / 'distill.py'),
+        format_python_code=False,  # MMEngine formats it for every checkpoint, longer than training takes here
     )
     cfg.merge_from_dict(changes)
     return cfg
