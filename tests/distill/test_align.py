@@ -1,0 +1,61 @@
+"""Which stages imitate which feature: answers written by hand."""
+
+import pytest
+
+from mmnas_ext.archs import CellSpace, zoo
+from mmnas_ext.distill import BlockPlan, Tap, align
+
+
+def taps(*strides: int) -> list[Tap]:
+    return [Tap(10 * number, stride) for number, stride in enumerate(strides, 1)]
+
+
+# stages end at strides 2, 4, 8, 16, 16, 32, 32; the first has a single path
+DNA = zoo.cells('dna')
+
+
+@pytest.mark.parametrize(
+    ('strides', 'plans'),
+    [
+        # one feature a stage: the fixed stage joins the second
+        ((2, 4, 8, 16, 16, 32, 32), [((0, 1), None, 1), ((2,), 1, 2), ((3,), 2, 3), ((4,), 3, 4), ((5,), 4, 5),
+                                     ((6,), 5, 6)]),
+        # one feature a stride: stages of one stride are one block
+        ((4, 8, 16, 32), [((0, 1), None, 0), ((2,), 0, 1), ((3, 4), 1, 2), ((5, 6), 2, 3)]),
+        # three features of stride 16 for two stages: the second and the last
+        ((4, 8, 16, 16, 16, 32), [((0, 1), None, 0), ((2,), 0, 1), ((3,), 1, 3), ((4,), 3, 4), ((5, 6), 4, 5)]),
+        # a stride that the teacher does not give: its stage joins the next
+        ((4, 16, 32), [((0, 1), None, 0), ((2, 3, 4), 0, 1), ((5, 6), 1, 2)]),
+        # the last feature alone
+        ((32,), [((0, 1, 2, 3, 4, 5, 6), None, 0)]),
+        # strides that the space does not reach are not imitated
+        ((2, 4, 8, 16, 32, 64), [((0, 1), None, 1), ((2,), 1, 2), ((3, 4), 2, 3), ((5, 6), 3, 4)]),
+    ],
+)  # fmt: skip
+def test_blocks_end_where_strides_meet(strides: tuple[int, ...], plans: list) -> None:
+    assert align(DNA, taps(*strides)) == tuple(BlockPlan(*plan) for plan in plans)
+
+
+def test_a_fixed_last_stage_joins_the_block_before() -> None:
+    space = CellSpace.parse(
+        {
+            'stem_channels': 8,
+            'stages': [
+                {'stride': 2, 'channels': [8], 'depths': [1], 'candidates': ['k3_e3', 'k5_e3']},
+                {'stride': 2, 'channels': [8], 'depths': [1], 'candidates': ['k3_e3']},
+            ],
+        }
+    )
+    assert align(space, taps(4, 8)) == (BlockPlan((0, 1), None, 1),)
+
+
+@pytest.mark.parametrize(
+    ('strides', 'message'),
+    [
+        ((4, 8, 16), r'ends at stride 32, of which the teacher has no feature: it gives strides \[4, 8, 16\]'),
+        ((8, 4, 32), r'gives features of strides \[8, 4, 32\], and they must ascend'),
+    ],
+)
+def test_what_does_not_meet_is_refused(strides: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        align(DNA, taps(*strides))

@@ -1,0 +1,295 @@
+"""Every block learns alone: what is drawn, what is compared, and whose parameters move."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmnas_ext.archs import CellSpace
+from mmnas_ext.distill import BlockDistiller, Teacher
+from mmnas_ext.distill.distiller import _mean_macs
+from mmnas_ext.registry import MODELS
+from tests.distill import small
+
+
+def losses_at(model: BlockDistiller, iteration: int = 0, x: Tensor | None = None) -> dict[str, Tensor]:
+    model.start(iteration, 0)
+    return model(small.pictures(4, 50) if x is None else x, mode='loss')
+
+
+def test_the_teacher_is_no_part_of_the_model() -> None:
+    model = small.distiller()
+    ours = {id(p) for p in model.parameters()}
+    assert not any(id(p) in ours for p in model.teacher.parameters())
+    assert not any(id(module) == id(model.teacher) for module in model.modules())
+    assert {name.split('.')[0].rstrip('0123456789') for name in model.state_dict()} == {
+        'blocks', 'mean_', 'std_', 'steps', 'calibrated',
+    }  # fmt: skip
+    model.double()
+    assert {p.dtype for p in model.teacher.parameters()} == {torch.float64}
+    assert all(loss.dtype == torch.float32 for loss in losses_at(model, x=small.pictures(2).double()).values())
+
+
+def test_a_loss_is_the_mean_square_of_what_the_path_misses() -> None:
+    model = small.distiller()
+    x = small.pictures(4, 50)
+    losses = losses_at(model, 3, x)
+    raw = model.teacher(x)
+    features = [(f - getattr(model, f'mean_{k}')) / getattr(model, f'std_{k}') for k, f in enumerate(raw)]
+    for index, (entering, target) in enumerate([(x, features[1]), (features[1], features[2])]):
+        cell, path = model.draw(index)
+        output = model.all_blocks()[index].all_cells()[cell](entering, path)
+        assert losses[f'loss_block{index}'].item() == pytest.approx(float(((output - target) ** 2).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize('block', [0, 1])
+def test_a_loss_reaches_the_drawn_path_of_its_block_and_nothing_else(block: int) -> None:
+    model = small.distiller()
+    losses_at(model, 5)[f'loss_block{block}'].backward()
+    cell, path = model.draw(block)
+    reached = {name for name, p in model.named_parameters() if p.grad is not None}
+    module = model.all_blocks()[block].all_cells()[cell]
+    drawn = [layer.candidate(choice) for layer, choice in zip(module.layers, path, strict=True)]
+    wanted = {id(p) for part in (*drawn, module.enter, module.leave) if part is not None for p in part.parameters()}
+    assert reached == {name for name, p in model.named_parameters() if id(p) in wanted}
+    assert all(name.startswith(f'blocks.{block}.cells.{cell}.') for name in reached)
+
+
+def test_chosen_blocks_alone_are_trained() -> None:
+    model = small.distiller(blocks=[1])
+    assert model.trained == (1,)
+    losses = losses_at(model)
+    assert set(losses) == {'loss_block1'}
+    assert {name.split('.')[1] for name, p in model.named_parameters() if p.requires_grad} == {'1'}
+    assert model.steps.tolist() == [0, 1]
+    assert set(losses_at(model.eval())) == {'loss_block1'}
+    assert model.steps.tolist() == [0, 1]  # what is not trained is not counted
+
+
+def test_only_what_is_needed_of_the_teacher_is_computed() -> None:
+    model = small.distiller(blocks=[0])
+    asked = []
+    forward = model.teacher.forward
+    model.teacher.register_forward_pre_hook(lambda _m, args: asked.append(args[1]))
+    losses_at(model)
+    assert asked == [1]
+    assert len(forward(small.pictures(1))) == 3
+
+
+def test_draws_follow_from_seed_and_iteration() -> None:
+    model = small.distiller()
+
+    def draws(seed: int) -> list[Any]:
+        found = []
+        for iteration in range(20):
+            model.start(iteration, seed)
+            found.append([model.draw(block) for block in range(2)])
+        return found
+
+    torch.manual_seed(0)
+    first = draws(1)
+    torch.manual_seed(1)
+    assert draws(1) == first
+    assert draws(2) != first
+
+
+def test_uniform_draws_are_uniform() -> None:
+    model = small.distiller()
+    cells, layers = Counter(), Counter()
+    for iteration in range(1200):
+        model.start(iteration, 0)
+        cell, path = model.draw(0)
+        cells[cell] += 1
+        layers[path[1]] += 1
+    assert all(abs(count - 600) < 90 for count in cells.values())  # five deviations
+    assert all(abs(count - 400) < 85 for count in layers.values())
+    assert len(cells) == 2
+    assert len(layers) == 3
+
+
+def test_fair_draws_take_each_candidate_once_a_round() -> None:
+    model = small.distiller(small.space(depths=(1,)), sampling='fair')
+    for start in range(0, 30, 3):
+        seen = []
+        for iteration in range(start, start + 3):
+            model.start(iteration, 4)
+            seen.append(model.draw(0)[1][1])
+        assert sorted(seen) == [0, 1, 2]
+
+
+def test_fair_draws_take_each_cell_and_its_candidates_once_a_round() -> None:
+    model = small.distiller(sampling='fair')
+    for start in range(0, 24, 6):
+        seen: dict[int, list[int]] = {0: [], 1: []}
+        for iteration in range(start, start + 6):
+            model.start(iteration, 4)
+            cell, path = model.draw(0)
+            seen[cell].append(path[1])
+        assert {cell: sorted(choices) for cell, choices in seen.items()} == {0: [0, 1, 2], 1: [0, 1, 2]}
+
+
+@pytest.mark.parametrize('standardize', ['channel', 'feature'])
+def test_features_are_standardised(standardize: str) -> None:
+    model = small.distiller(standardize=standardize)
+    for feature in model.features(small.pictures(16)):
+        values = feature.double().transpose(0, 1).flatten(1)
+        if standardize == 'feature':
+            values = values.flatten()[None]
+        assert values.mean(1) == pytest.approx(torch.zeros(len(values)), abs=1e-4)
+        assert values.std(1, unbiased=False) == pytest.approx(torch.ones(len(values)), rel=1e-3)
+
+
+def test_without_standardisation_features_are_the_teachers() -> None:
+    model = small.distiller(standardize=None)
+    x = small.pictures(2)
+    assert model.calibrated
+    assert all(torch.equal(a, b) for a, b in zip(model.features(x), model.teacher(x), strict=True))
+
+
+class Scaled(nn.Module):
+    """A network whose features are another's, scaled."""
+
+    def __init__(self, net: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.net, self.scale = net, scale
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.scale * f for f in self.net(x))
+
+
+@MODELS.register_module()
+class ScaledTeacher(Scaled):
+    def __init__(self, scale: float) -> None:
+        super().__init__(small.teacher(), scale)
+
+    def init_weights(self) -> None:
+        """Has its weights."""
+
+
+def test_a_teacher_of_another_scale_gives_the_same_losses() -> None:
+    found = []
+    for scale in (1.0, 1000.0):
+        teacher = Teacher(backbone=dict(type='mmnas_ext.ScaledTeacher', scale=scale))
+        torch.manual_seed(2)
+        model = BlockDistiller(teacher, small.space(), input_size=(32, 32))
+        torch.manual_seed(2)
+        model.init_weights()
+        model.calibrate([small.pictures(16)])
+        found.append({name: float(loss.detach()) for name, loss in losses_at(model.train()).items()})
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+def test_a_channel_that_never_varies_does_no_harm() -> None:
+    model = small.distiller()
+    last = model.teacher.net.stages[2][0].project.bn
+    last.weight[3], last.bias[3] = 0, 7
+    model.calibrate([small.pictures(8)])
+    assert model.std_2.flatten()[3] == 1
+    feature = model.features(small.pictures(4))[2]
+    assert feature[:, 3] == pytest.approx(torch.zeros_like(feature[:, 3]), abs=1e-5)
+
+
+@MODELS.register_module()
+class IdentityTeacher(nn.Module):
+    """Two features, the second of which is the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, stride=4, padding=1)
+        self.second = nn.Identity()
+
+    def init_weights(self) -> None:
+        """Has its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+@pytest.mark.parametrize('standardize', ['channel', None])
+def test_a_teacher_that_is_the_identity_gives_zero_loss(standardize: str | None) -> None:
+    candidates = ['k3_e3', 'k5_e3']
+    space = CellSpace.parse(
+        {
+            'stem_channels': 8,
+            'stages': [
+                {'stride': 2, 'channels': [8], 'depths': [1], 'candidates': candidates},
+                {'stride': 1, 'channels': [8], 'depths': [2], 'candidates': candidates},
+            ],
+        }
+    )
+    teacher = dict(backbone=dict(type='mmnas_ext.IdentityTeacher'), taps=['first', 'second'])
+    model = BlockDistiller(teacher, space, standardize=standardize)
+    model.init_weights()  # residual branches begin at zero: the second block is the identity
+    if standardize:
+        model.calibrate([small.pictures(8)])
+    losses = losses_at(model.train())
+    assert losses['loss_block1'].item() == 0
+    assert losses['loss_block0'].item() > 0
+
+
+def test_adapters_stand_where_widths_differ_and_nowhere_else() -> None:
+    plain = small.distiller()
+    assert all(cell.leave is None for block in plain.all_blocks() for cell in block.all_cells())
+    assert all(cell.enter is None for cell in plain.all_blocks()[1].all_cells())
+    narrow = small.distiller(small.space(second=10, third=16))
+    first, second = narrow.all_blocks()
+    assert [(c.leave.in_channels, c.leave.out_channels) for c in first.all_cells()] == [(10, 12), (10, 12)]
+    assert [(c.enter.in_channels, c.enter.out_channels) for c in second.all_cells()] == [(12, 10)]
+    assert all(cell.leave is None for cell in second.all_cells())
+    assert losses_at(narrow)['loss_block1'] > 0
+
+
+def test_a_block_is_trained_at_the_width_nearest_to_the_teachers() -> None:
+    space = CellSpace.parse(
+        {
+            'stem_channels': 8,
+            'stages': [
+                {'stride': 1, 'channels': [8], 'depths': [1], 'candidates': ['k3_e1']},
+                {'stride': 2, 'channels': [6, 10, 14], 'depths': [1], 'candidates': small.CANDIDATES},
+                {'stride': 2, 'channels': [16], 'depths': [1], 'candidates': small.CANDIDATES},
+            ],
+        }
+    )
+    # 12 of the teacher lies between 10 and 14: the larger
+    assert {cell.enters for cell in small.distiller(space).all_blocks()[1].all_cells()} == {14}
+
+
+def test_blocks_are_shared_out_evenly() -> None:
+    teacher = dict(backbone=dict(type='mmnas_ext.MBNet', arch='efficientnet_lite0', out_indices=(6,)))
+    model = BlockDistiller(teacher, 'dna_lite', input_size=(128, 128))
+    owners = model.owners(2)
+    assert set(owners) == {0, 1}
+    assert model.owners(1) == (0,) * 6
+    assert sorted(model.owners(6)) == list(range(6))
+    # taking the largest first leaves them no further apart than one block is large
+    prices = _mean_macs(model.space, model.all_blocks(), (128, 128))
+    loads = [sum(p for p, owner in zip(prices, owners, strict=True) if owner == rank) for rank in range(2)]
+    assert abs(loads[0] - loads[1]) <= max(prices)
+    assert sum(loads) == pytest.approx(sum(prices))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'sampling': 'softmax'}, "sampling must be one of .* got 'softmax'"),
+        ({'standardize': 'batch'}, "standardize must be one of .* got 'batch'"),
+        ({'blocks': [2]}, r'blocks must be distinct indices in 0\.\.1, or None, got \[2\]'),
+        ({'blocks': [0, 0]}, 'distinct'),
+        ({'blocks': []}, 'distinct'),
+    ],
+)
+def test_what_a_user_gets_wrong(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BlockDistiller(small.teacher(), small.space(), **changes)
+
+
+def test_calls_that_cannot_be_answered() -> None:
+    model = small.distiller()
+    with pytest.raises(ValueError, match="mode must be 'loss' or 'tensor', got 'predict'"):
+        model(small.pictures(1), mode='predict')
+    with pytest.raises(ValueError, match='at least one batch of pictures, got none'):
+        model.calibrate([])
+    tensors = model(small.pictures(1))
+    assert [f.shape[1] for f in tensors] == [8, 12, 16]

@@ -1,0 +1,119 @@
+"""A teacher is any network, frozen; its features are found, not typed in."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mmnas_ext.distill import Tap, Teacher
+from mmnas_ext.registry import MODELS
+from tests.distill import small
+
+RESNET = {'type': 'mmdet.ResNet', 'depth': 18, 'out_indices': (0, 1, 2, 3)}
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'taps'),
+    [
+        ({'backbone': RESNET}, [(64, 4), (128, 8), (256, 16), (512, 32)]),
+        ({'backbone': {**RESNET, 'type': 'mmpretrain.ResNet'}}, [(64, 4), (128, 8), (256, 16), (512, 32)]),
+        ({'timm': 'resnet18'}, [(64, 2), (64, 4), (128, 8), (256, 16), (512, 32)]),
+        (
+            {'timm': 'efficientnet_lite0'},
+            [(16, 2), (24, 4), (40, 8), (80, 16), (112, 16), (192, 32), (320, 32)],
+        ),
+        ({'timm': 'resnet18', 'taps': ['layer1', 'layer3.0']}, [(64, 4), (256, 16)]),
+        ({'backbone': {'type': 'mmnas_ext.DNA_b', 'out_indices': (6,)}},
+         [(16, 2), (24, 4), (40, 8), (80, 16), (96, 16), (192, 32), (320, 32)]),
+    ],
+)  # fmt: skip
+def test_channels_and_strides_are_read_off_the_network(cfg: dict[str, Any], taps: list[tuple[int, int]]) -> None:
+    teacher = Teacher.parse(cfg)
+    assert list(teacher.taps) == [Tap(*tap) for tap in taps]
+    features = teacher(torch.randn(2, 3, 96, 64))
+    assert [tuple(f.shape) for f in features] == [(2, c, 96 // s, 64 // s) for c, s in taps]
+
+
+def test_it_is_frozen_and_stays_in_eval_mode() -> None:
+    teacher = small.teacher().train()
+    assert not any(module.training for module in teacher.modules())
+    assert not any(p.requires_grad for p in teacher.parameters())
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    (feature, *_) = teacher(small.pictures(2).requires_grad_())
+    assert not feature.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+
+
+def test_features_are_what_the_modules_give() -> None:
+    teacher = small.teacher()
+    x = small.pictures(2)
+    net = teacher.net
+    wanted, here = [], net.stem(x)
+    for stage in net.stages:
+        for layer in stage:
+            here = layer(here)
+        wanted.append(here)
+    for got, feature in zip(teacher(x), wanted, strict=True):
+        assert torch.equal(got, feature)
+
+
+def test_nothing_behind_the_last_feature_is_computed() -> None:
+    teacher = small.teacher()
+    ran = []
+    for index, stage in enumerate(teacher.net.stages):
+        stage[0].register_forward_hook(lambda *_, index=index: ran.append(index))
+    assert len(teacher(small.pictures(1), last=1)) == 2
+    assert ran == [0, 1]
+    assert len(teacher(small.pictures(1))) == 3
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.backbone.'])
+def test_a_checkpoint_is_loaded_whole(tmp_path: Path, prefix: str) -> None:
+    net = MODELS.build(RESNET)
+    torch.manual_seed(9)
+    state = {f'{prefix}{name}': torch.randn_like(v.float()).abs() for name, v in net.state_dict().items()}
+    torch.save({'state_dict': {**state, 'head.weight': torch.ones(1)}}, tmp_path / 'net.pth')
+    teacher = Teacher(backbone=RESNET, checkpoint=str(tmp_path / 'net.pth'))
+    for name, value in teacher.net.state_dict().items():
+        if not name.endswith('num_batches_tracked'):
+            assert torch.equal(value, state[prefix + name])
+
+
+def test_an_mbnet_takes_a_checkpoint_of_any_known_layout(tmp_path: Path) -> None:
+    donor = small.teacher().net
+    torch.save({'state_dict': {f'backbone.{k}': v for k, v in donor.state_dict().items()}}, tmp_path / 'net.pth')
+    teacher = Teacher(
+        backbone=dict(type='mmnas_ext.MBNet', arch=small.ARCH, out_indices=(2,)), checkpoint=str(tmp_path / 'net.pth')
+    )
+    x = small.pictures(2)
+    assert torch.equal(teacher(x)[-1], donor.eval()(x)[-1])
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    torch.save(nn.Conv2d(1, 1, 1).state_dict(), tmp_path / 'conv.pth')
+    with pytest.raises(ValueError, match='of another network: of .* tensors it lacks'):
+        Teacher(backbone=RESNET, checkpoint=str(tmp_path / 'conv.pth'))
+    other = MODELS.build({**RESNET, 'base_channels': 32})
+    torch.save(other.state_dict(), tmp_path / 'narrow.pth')
+    with pytest.raises(ValueError, match=r'narrow.pth is of another network'):
+        Teacher(backbone=RESNET, checkpoint=str(tmp_path / 'narrow.pth'))
+    with pytest.raises(FileNotFoundError, match='does not exist'):
+        Teacher(backbone=RESNET, checkpoint=str(tmp_path / 'missing.pth'))
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        ({}, 'either backbone=.* or timm=NAME, got None and None'),
+        ({'backbone': RESNET, 'timm': 'resnet18'}, 'either backbone'),
+        ({'timm': 'resnet_none_18'}, "timm has no network 'resnet_none_18'"),
+        ({'backbone': RESNET, 'taps': ['layer9']}, "taps must name modules of the teacher, got 'layer9'"),
+        ({'backbone': RESNET, 'weights': 'a.pth'}, "takes the keys .* got 'weights'"),
+        ({'timm': 'resnet18', 'taps': ['fc']}, r'gives feature maps \(N, C, H, W\), got \(1, 1000\)'),
+    ],
+)
+def test_what_a_user_gets_wrong(cfg: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Teacher.parse(cfg)

@@ -1,0 +1,100 @@
+"""From ratings to the network within limits: by hand, and against all networks of a small space."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from mmnas_ext.archs import price
+from mmnas_ext.archs.cell_prices import cell_prices
+from mmnas_ext.search.ratings import Ratings
+from mmnas_ext.search.select import reachable, select
+from tests.search.test_ratings import SIZE, SPACE, ratings
+
+
+def networks(value: Ratings) -> list[tuple[dict[str, float], float, tuple[int, ...]]]:
+    """Costs, rating and choice of every network whose widths fit."""
+    found = []
+    for choice in product(*(range(len(block.picks())) for block in value.blocks)):
+        picks = [block.picks()[index] for block, index in zip(value.blocks, choice, strict=True)]
+        cells = [block.cells[pick.cell] for block, pick in zip(value.blocks, picks, strict=True)]
+        if picks[1].enters != cells[0].leaves:
+            continue
+        arch = value.arch(choice)
+        rating = cells[0].ratings[picks[0].path] + cells[1].ratings[picks[1].path]
+        found.append(({m: price(arch, SIZE, metric=m) for m in value.metrics}, rating, choice))
+    return found
+
+
+def test_the_best_within_any_limit_is_the_best_of_all_networks() -> None:
+    value = ratings()
+    every = networks(value)
+    for limit in sorted({costs['macs'] for costs, _, _ in every}):
+        within = [(rating, choice) for costs, rating, choice in every if costs['macs'] <= limit]
+        found = select(value, {'macs': limit})
+        assert (found.chosen.rating, found.chosen.choice) == min(within)
+        assert found.costs['macs'] <= limit
+
+
+def test_several_limits_hold_together() -> None:
+    value = ratings()
+    every = networks(value)
+    macs = sorted(costs['macs'] for costs, _, _ in every)[len(every) // 2]
+    params = sorted(costs['params'] for costs, _, _ in every)[len(every) // 2]
+    within = [
+        (rating, choice) for costs, rating, choice in every if costs['macs'] <= macs and costs['params'] <= params
+    ]
+    found = select(value, {'macs': macs, 'params': params})
+    assert (found.chosen.rating, found.chosen.choice) == min(within)
+    assert found.metric == 'macs'
+    assert select(value, {'macs': None, 'params': params}).metric == 'params'
+
+
+def test_the_front_is_that_of_all_networks() -> None:
+    value = ratings()
+    points = sorted((costs['macs'], rating) for costs, rating, _ in networks(value))
+    front: list[tuple[float, float]] = []
+    for cost, rating in points:
+        if not front or rating < front[-1][1] - 1e-12:
+            front.append((cost, rating))
+    found = select(value).front
+    assert found.costs.tolist() == [cost for cost, _ in front]
+    assert found.ratings.tolist() == pytest.approx([rating for _, rating in front])
+
+
+def test_the_reachable_range_is_that_of_all_networks() -> None:
+    value = ratings()
+    every = networks(value)
+    for metric in ('macs', 'params'):
+        figures = [costs[metric] for costs, _, _ in every]
+        ends = (min(figures), max(figures))
+        assert reachable(SPACE, cell_prices(SPACE, SIZE, metric=metric)) == ends
+        assert select(value).ranges[metric] == ends
+
+
+def test_what_is_written_down(tmp_path: Path) -> None:
+    found = select(ratings(), {'macs': 1e9})
+    content = json.loads(found.write(tmp_path / 'new').read_text())
+    assert content['limits'] == {'macs': 1e9}
+    assert content['chosen'] == {
+        'costs': found.costs, 'rating': found.chosen.rating, 'choice': list(found.chosen.choice),
+    }  # fmt: skip
+    assert content['costs'] == sorted(content['costs'])
+    assert len(content['costs']) == len(content['ratings']) == len(content['choices']) == len(found.front)
+    assert content['arch'] == found.arch.format('fna')
+    assert [path.name for path in (tmp_path / 'new').iterdir()] == ['front.json']
+    assert 'chosen (at most 1 G multiply-adds)' in found.describe()
+    assert 'chosen (no limit)' in select(ratings()).describe()
+
+
+@pytest.mark.parametrize(
+    ('limits', 'message'),
+    [
+        ({'latency': 3.0}, r"among the metrics that were counted, \('macs', 'params'\), got 'latency'"),
+        ({'macs': 10}, 'macs must be at least'),
+    ],
+)
+def test_limits_that_cannot_be_met(limits: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        select(ratings(), limits)
