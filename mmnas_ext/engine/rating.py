@@ -34,6 +34,8 @@ PARTS_DIR = 'ratings'
 FEATURES_NAME = 'features.npz'
 _SHOWN = 4  # pictures whose feature maps are kept to be looked at
 _GIB = 2**30
+# paths are calibrated, so these say nothing; processes that average gradients differ in them
+_UNREAD = ('running_mean', 'running_var', 'num_batches_tracked', 'steps')
 
 
 @LOOPS.register_module()
@@ -215,6 +217,8 @@ class RatingLoop(BaseLoop):
         """What the ratings follow from: weights, pictures and settings."""
         digest = hashlib.sha256()
         for name, tensor in self.distiller.state_dict().items():
+            if name.endswith(_UNREAD):
+                continue
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().numpy().tobytes())
         loaders = (self.calibration or self.runner.cfg.get('train_dataloader'), self.runner.cfg.get('val_dataloader'))

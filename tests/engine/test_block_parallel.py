@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from mmnas_ext.engine.distill import SameForAll
-from mmnas_ext.engine.run import run
+from mmnas_ext.engine.run import rate_checkpoint, run
 from mmnas_ext.registry import MODELS
+from mmnas_ext.search.ratings import Ratings
 from tests.engine import tiny_distill
 from tests.engine.kept import differences, last_checkpoint, loaded
-from tests.engine.test_ddp import both_ranks
+from tests.engine.test_ddp import DISTRIBUTED, both_ranks
 
 GLOO = {'launcher': 'pytorch', 'env_cfg': {'dist_cfg': {'backend': 'gloo'}}}
 
@@ -58,6 +59,27 @@ def test_a_checkpoint_on_the_way_goes_on_to_the_same_end(both: Path, tmp_path: P
     kept = [loaded(folder / 'iter_6.pth') for folder in (both, tmp_path / 'work')]
     for key in ('state_dict', 'optimizer'):
         assert differences(kept[0][key], kept[1][key]) == []
+
+
+def averaged(folder: str) -> None:
+    """A run in which every process trains all blocks on its own share of the pictures, gradients averaged."""
+    torch.set_num_threads(1)
+    run(tiny_distill.config(Path(folder), 4, **DISTRIBUTED))
+    model = MODELS.build(tiny_distill.config(Path(folder)).model)
+    model.load_state_dict(last_checkpoint(Path(folder, 'work'))[1]['state_dict'])
+    assert model.steps.tolist() == [4, 4]
+
+
+def test_gradients_can_be_averaged_instead_and_rating_is_shared_out(tmp_path: Path) -> None:
+    tiny_distill.config(tmp_path)
+    both_ranks(averaged, str(tmp_path), tmp_path=tmp_path)
+    parts = [path.read_text().splitlines() for path in sorted((tmp_path / 'work' / 'ratings').iterdir())]
+    assert [len(lines) for lines in parts] == [2, 1]  # three cells, a piece each
+    cfg = tiny_distill.config(tmp_path, 4, work_dir=str(tmp_path / 'alone'))
+    rate_checkpoint(cfg, [tmp_path / 'work' / 'iter_4.pth'])
+    ours, theirs = (Ratings.parse(tmp_path / name / 'ratings.json') for name in ('work', 'alone'))
+    for a, b in zip(ours.blocks, theirs.blocks, strict=True):
+        assert [c.ratings for c in a.cells] == [c.ratings for c in b.cells]
 
 
 def test_more_processes_than_blocks_are_refused(tmp_path: Path, monkeypatch: Any) -> None:
