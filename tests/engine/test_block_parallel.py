@@ -65,14 +65,12 @@ def averaged(folder: str) -> None:
     """A run in which every process trains all blocks on its own share of the pictures, gradients averaged."""
     torch.set_num_threads(1)
     run(tiny_distill.config(Path(folder), 4, **DISTRIBUTED))
-    model = MODELS.build(tiny_distill.config(Path(folder)).model)
-    model.load_state_dict(last_checkpoint(Path(folder, 'work'))[1]['state_dict'])
-    assert model.steps.tolist() == [4, 4]
 
 
 def test_gradients_can_be_averaged_instead_and_rating_is_shared_out(tmp_path: Path) -> None:
     tiny_distill.config(tmp_path)
     both_ranks(averaged, str(tmp_path), tmp_path=tmp_path)
+    assert last_checkpoint(tmp_path / 'work')[1]['state_dict']['steps'].tolist() == [4, 4]
     parts = [path.read_text().splitlines() for path in sorted((tmp_path / 'work' / 'ratings').iterdir())]
     assert [len(lines) for lines in parts] == [2, 1]  # three cells, a piece each
     cfg = tiny_distill.config(tmp_path, 4, work_dir=str(tmp_path / 'alone'))

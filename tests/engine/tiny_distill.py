@@ -36,10 +36,12 @@ def make_pictures(root: Path) -> None:
 
 def teacher_file(folder: Path) -> str:
     """A random teacher's weights, in which every feature varies."""
+    file = folder / 'teacher.pth'
+    if file.exists():  # made before processes share it
+        return str(file)
     torch.manual_seed(3)
     net = MODELS.build(dict(type='mmnas_ext.MBNet', arch=TEACHER, out_indices=(2,)))
     net.init_weights()
-    file = folder / 'teacher.pth'
     torch.save(net.state_dict(), file)
     return str(file)
 
