@@ -12,8 +12,10 @@ from mmengine.model import BaseModel
 from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 
-from mmnas_ext.archs import CellSpace
-from mmnas_ext.archs.cell_prices import cell_prices
+from mmnas_ext.archs import SKIP, Cell, CellSpace
+from mmnas_ext.archs import Block as BlockSpec
+from mmnas_ext.archs.cell_prices import Rows, cell_prices
+from mmnas_ext.archs.cost import STEM_STRIDE, effective_strides, shrink
 from mmnas_ext.backbones.chain import norm_with_eps
 from mmnas_ext.distill.align import align
 from mmnas_ext.distill.cell import Block, FlatPath
@@ -24,6 +26,7 @@ from mmnas_ext.registry import MODELS
 SAMPLING = ('uniform', 'fair')
 STANDARDIZE = ('channel', 'feature', None)
 _TINY = 1e-6
+_PER_VALUE = 30  # multiply-adds; fitted to the times of EfficientNet-Lite0's blocks on a CPU
 
 
 @MODELS.register_module()
@@ -128,13 +131,13 @@ class BlockDistiller(BaseModel):
         return list(self.blocks)  # type: ignore[arg-type]
 
     def owners(self, ranks: int) -> tuple[int, ...]:
-        """Which of `ranks` processes trains each block, so that their multiply-adds differ little.
+        """Which of `ranks` processes trains each block, so that their work differs little.
 
         The largest blocks first, each to the process that has least.
         """
         load = [0.0] * ranks
         owner = [0] * len(self.blocks)
-        prices = _mean_macs(self.space, self.all_blocks(), self.input_size)
+        prices = _mean_work(self.space, self.all_blocks(), self.input_size)
         for index in sorted(self.wanted, key=lambda k: -prices[k]):
             rank = load.index(min(load))
             load[rank] += prices[index]
@@ -278,17 +281,40 @@ def _moments(feature: Tensor) -> Tensor:
     return torch.stack([values.sum(1), (values**2).sum(1), count])
 
 
-def _mean_macs(space: CellSpace, blocks: Sequence[Block], size: tuple[int, int]) -> list[float]:
-    """Multiply-adds that a step of each block takes on average: every cell and candidate equally likely."""
+def _mean_work(space: CellSpace, blocks: Sequence[Block], size: tuple[int, int]) -> list[float]:
+    """What a step of each block takes on average, every cell and candidate equally likely, in multiply-adds.
+
+    A value that a convolution puts out counts as some multiply-adds more: norms, activations and their gradients read
+    and write it several times, and early blocks have many.
+    """
     priced = cell_prices(space, size)
-    found = []
-    for block in blocks:
-        total = priced.stem if block.plan.source is None else 0.0
-        for stage in block.plan.stages:
-            cells = priced.stages[stage].values()
-            total += sum(fmean(row) for rows in cells for row in rows) / len(cells)
-        found.append(total)
-    return found
+    height, width = shrink(size, STEM_STRIDE)
+    stem = priced.stem + _PER_VALUE * space.stem_channels * height * width
+    works = []
+    for number, stride in enumerate(effective_strides(space.stages, 32)):
+        after = shrink((height, width), stride)
+        cells = [
+            _cell_work(space.stages[number].cells[cell], enters, rows, height * width, after[0] * after[1])
+            for (enters, cell), rows in priced.stages[number].items()
+        ]
+        works.append(fmean(cells))
+        height, width = after
+    return [sum(works[i] for i in block.plan.stages) + (stem if block.plan.source is None else 0) for block in blocks]
+
+
+def _cell_work(cell: Cell, enters: int, rows: Rows, area: int, after: int) -> float:
+    """Work of a cell whose first layer takes `area` positions to `after`."""
+    total, channels = 0.0, enters
+    for tokens, prices in zip(cell.layers, rows, strict=True):
+        values = []
+        for token in tokens:
+            block = None if token == SKIP else BlockSpec.parse(token)
+            hidden = 0 if block is None else block.hidden(channels)
+            expanded = hidden * area if block is not None and block.expansion > 1 else 0
+            values.append(expanded + hidden * after + (cell.channels * after if hidden else 0))
+        total += fmean(prices) + _PER_VALUE * fmean(values)
+        channels, area = cell.channels, after
+    return total
 
 
 def _default_init() -> list[dict[str, Any]]:

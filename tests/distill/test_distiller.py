@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmnas_ext.archs import CellSpace
 from mmnas_ext.distill import BlockDistiller, Teacher
-from mmnas_ext.distill.distiller import _mean_macs
+from mmnas_ext.distill.distiller import _mean_work
 from mmnas_ext.registry import MODELS
 from tests.distill import small
 
@@ -264,7 +264,7 @@ def test_blocks_are_shared_out_evenly() -> None:
     assert model.owners(1) == (0,) * 6
     assert sorted(model.owners(6)) == list(range(6))
     # taking the largest first leaves them no further apart than one block is large
-    prices = _mean_macs(model.space, model.all_blocks(), (128, 128))
+    prices = _mean_work(model.space, model.all_blocks(), (128, 128))
     loads = [sum(p for p, owner in zip(prices, owners, strict=True) if owner == rank) for rank in range(2)]
     assert abs(loads[0] - loads[1]) <= max(prices)
     assert sum(loads) == pytest.approx(sum(prices))
