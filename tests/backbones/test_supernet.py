@@ -33,7 +33,9 @@ PATH = ((0,), (1, 3, 0), (0, 0, 2), (1, 3))
 
 
 def build(**options: Any) -> SuperNet:
-    net = MODELS.build(dict(type='SuperNet', space=SPACE, out_indices=(1, 2, 3), input_size=(64, 96), **options))
+    net = MODELS.build(
+        dict(type='mmnas_ext.SuperNet', space=SPACE, out_indices=(1, 2, 3), input_size=(64, 96), **options)
+    )
     net.load_state_dict(fill_state(net.state_dict()))
     return net.train()
 

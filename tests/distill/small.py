@@ -11,6 +11,8 @@ from mmnas_ext.registry import MODELS
 
 ARCH = '[[8, 8], ["k3_e1"], 1]|[[8, 12], ["k3_e3", "k5_e3"], 2]|[[12, 16], ["k3_e3"], 2]'
 CANDIDATES = ['k3_e3', 'k5_e6', 'k3_e6']
+# one stride more than the teacher has
+DEEP = [{'stride': 2, 'channels': [8], 'depths': [1], 'candidates': CANDIDATES}] * 3
 
 
 def space(second: int = 12, third: int = 16, depths: tuple[int, ...] = (1, 2), **changes: Any) -> CellSpace:

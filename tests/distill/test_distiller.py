@@ -181,14 +181,27 @@ def test_a_teacher_of_another_scale_gives_the_same_losses() -> None:
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
-def test_a_channel_that_never_varies_does_no_harm() -> None:
+@pytest.mark.parametrize('value', [0, 7, 1234.567])
+def test_a_channel_that_never_varies_does_no_harm(value: float) -> None:
     model = small.distiller()
     last = model.teacher.net.stages[2][0].project.bn
-    last.weight[3], last.bias[3] = 0, 7
+    last.weight[3], last.bias[3] = 0, value
     model.calibrate([small.pictures(8)])
     assert model.std_2.flatten()[3] == 1
     feature = model.features(small.pictures(4))[2]
-    assert feature[:, 3] == pytest.approx(torch.zeros_like(feature[:, 3]), abs=1e-5)
+    # of the mean, in single precision
+    assert feature[:, 3] == pytest.approx(torch.zeros_like(feature[:, 3]), abs=1e-6 * max(value, 1))
+
+
+@pytest.mark.parametrize('standardize', ['channel', 'feature'])
+def test_all_pictures_count_alike_however_they_are_cut(standardize: str) -> None:
+    model = small.distiller(standardize=standardize)
+    found = []
+    for sizes in ([9], [1, 6, 2]):
+        model.calibrate(iter(small.pictures(9, 3).split(sizes)))
+        found.append({name: b.clone() for name, b in model.named_buffers() if name[:4] in ('mean', 'std_')})
+    assert len(found[0]) == 6
+    torch.testing.assert_close(*found)
 
 
 @MODELS.register_module()
@@ -263,6 +276,9 @@ def test_blocks_are_shared_out_evenly() -> None:
     assert set(owners) == {0, 1}
     assert model.owners(1) == (0,) * 6
     assert sorted(model.owners(6)) == list(range(6))
+    # a block that is not to be trained is no work
+    few = BlockDistiller(model.teacher, 'dna_lite', blocks=[1, 4, 5], input_size=(128, 128))
+    assert sorted(few.owners(3)[k] for k in (1, 4, 5)) == [0, 1, 2]
     # taking the largest first leaves them no further apart than one block is large
     prices = _mean_work(model.space, model.all_blocks(), (128, 128))
     loads = [sum(p for p, owner in zip(prices, owners, strict=True) if owner == rank) for rank in range(2)]
@@ -278,11 +294,13 @@ def test_blocks_are_shared_out_evenly() -> None:
         ({'blocks': [2]}, r'blocks must be distinct indices in 0\.\.1, or None, got \[2\]'),
         ({'blocks': [0, 0]}, 'distinct'),
         ({'blocks': []}, 'distinct'),
+        ({'space': 'nowhere'}, "unknown space of cells 'nowhere'"),
+        ({'space': small.space(stages=small.DEEP)}, 'the space ends at stride 16, of which the teacher has no feature'),
     ],
 )
 def test_what_a_user_gets_wrong(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        BlockDistiller(small.teacher(), small.space(), **changes)
+        BlockDistiller(**{'teacher': small.teacher(), 'space': small.space(), **changes})
 
 
 def test_calls_that_cannot_be_answered() -> None:
@@ -291,5 +309,44 @@ def test_calls_that_cannot_be_answered() -> None:
         model(small.pictures(1), mode='predict')
     with pytest.raises(ValueError, match='at least one batch of pictures, got none'):
         model.calibrate([])
+    with pytest.raises(
+        ValueError, match=r'block 1 gives .* 5, 5\) where the teacher gives .* sides that the last stride'
+    ):
+        # the fixed teacher rounds up as the student does, unless it is told otherwise
+        model.teacher.register_forward_hook(lambda _m, _a, out: (*out[:2], out[2][..., :4, :4]))
+        model(small.pictures(1)[..., :34], mode='loss')
+    model.teacher._forward_hooks.clear()
     tensors = model(small.pictures(1))
     assert [f.shape[1] for f in tensors] == [8, 12, 16]
+
+
+def test_a_draw_does_not_depend_on_which_blocks_are_trained() -> None:
+    everything, one = small.distiller(), small.distiller(blocks=[1])
+    drawn = []
+    for iteration in range(12):
+        for model in (everything, one):
+            model.start(iteration, 3)
+        drawn.append(one.draw(1))
+        assert everything.draw(1) == drawn[-1]
+    assert len(set(drawn)) == 2
+
+
+def test_the_memory_layout_changes_no_loss() -> None:
+    model = small.distiller()
+    plain = losses_at(model, 2)
+    model.channels_last = model.teacher.channels_last = True
+    torch.testing.assert_close(losses_at(model, 2), plain)
+
+
+@pytest.mark.parametrize('sampling', ['uniform', 'fair'])
+def test_layers_and_blocks_are_drawn_independently(sampling: str) -> None:
+    space = small.space(depths=(2,))
+    model = small.distiller(space, sampling=sampling)
+    seen = Counter()
+    for iteration in range(1800):
+        model.start(iteration, 1)
+        (_, first), (_, second) = model.draw(0), model.draw(1)
+        seen[first[1], first[2], second[0]] += 1
+    # 3 * 3 * 2 joint choices of 100 each, five deviations
+    assert len(seen) == 18
+    assert all(abs(count - 100) < 50 for count in seen.values())

@@ -191,8 +191,9 @@ def test_what_cannot_be_rated() -> None:
         rate(cell, (), lambda: [], lambda: data)
     with pytest.raises(ValueError, match='at least one batch of held-out pictures, got none'):
         rate(cell, (), lambda: data, lambda: [])
-    with pytest.raises(ValueError, match='same value everywhere'):
-        rate(cell, (), lambda: data, lambda: [(x, torch.ones_like(target)) for x, target in data])
+    for value in (0.0, 1.0, 0.3, 1234.567):
+        with pytest.raises(ValueError, match='same value everywhere'):
+            rate(cell, (), lambda: data, lambda v=value: [(x, torch.full_like(target, v)) for x, target in data])
 
 
 def test_the_teachers_own_block_is_found_among_the_candidates() -> None:
@@ -230,3 +231,24 @@ def test_the_teachers_own_block_is_found_among_the_candidates() -> None:
         CellRatings((0, 0), (8,), 12, paths, tuple(ratings), free),)),))  # fmt: skip
     found = select(rated).arch
     assert [stage.layers for stage in found.stages] == [('k3_e1',), ('k3_e3', 'k5_e3')]
+
+
+def test_an_error_on_the_way_leaves_the_module_as_it_was_too() -> None:
+    model = small.distiller()
+    cell = model.all_blocks()[1].all_cells()[0]
+    state = {name: value.clone() for name, value in cell.state_dict().items()}
+    data = small.batches(model, 1, (4,), seed=1)
+    with pytest.raises(RuntimeError, match='channels'):
+        rate(cell, (), lambda: data, lambda: [(x[:, :3], target) for x, target in data])
+    assert all(torch.equal(value, state[name]) for name, value in cell.state_dict().items())
+    assert all(module.training for module in cell.modules())
+
+
+def test_constant_shifts_and_scales_of_feature_and_output_leave_a_rating() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 1000 * x + 7
+
+    x, target = torch.randn(2, 4, 4, 3, 3)
+    rating = rating_of(nn.Identity(), [x], [(x, target)])
+    assert rating_of(Scaled(), [x], [(x, 1000 * target + 7)]) == pytest.approx(rating, rel=1e-4)

@@ -133,3 +133,44 @@ def test_statistics_are_averages_over_the_batches() -> None:
     assert net.stem.bn.running_mean == pytest.approx(means, abs=1e-5)
     assert net.stem.bn.running_var == pytest.approx(variances, rel=1e-4)
     assert {m.momentum for m in net.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
+
+
+@torch.no_grad()
+def test_adapters_fold_in_double_precision_as_well() -> None:
+    model = disturbed(small.distiller(small.space(second=10))).double()
+    state = stitch(model, CHOSEN)
+    assert {value.dtype for value in state.values()} == {torch.float64, torch.int64}
+    net = network(model).double()
+    net.load_state_dict(state)
+    x = small.pictures(2).double()
+    assert net(x)[0] == pytest.approx(in_a_row(model, x), abs=1e-10)
+
+
+@torch.no_grad()
+def test_a_stage_beyond_stride_32_is_dilated_as_in_the_network() -> None:
+    stage = {'stride': 2, 'channels': [8], 'depths': [2], 'candidates': ['k3_e2', 'k5_e2']}
+    space = CellSpace.parse({'stem_channels': 8, 'stages': [stage] * 5})
+    arch = '|'.join(["[[8, 8], ['k3_e2', 'k3_e2'], 2]"] * 5)
+    teacher = dict(backbone=dict(type='mmnas_ext.MBNet', arch=arch, out_indices=(4,)))
+    model = disturbed(BlockDistiller(teacher, space, standardize=None))
+    chosen = [(0, (1, 0))] * 5
+    net = MBNet(space.arch((0,) * 5, ((1, 0),) * 5), out_indices=(4,))
+    net.load_state_dict(stitch(model, chosen))
+    x = nn.functional.interpolate(small.pictures(2), scale_factor=6)
+    (output,) = net.eval()(x)
+    assert output.shape == (2, 8, 6, 6)
+    assert output == pytest.approx(in_a_row(model, x, chosen), abs=1e-4)
+
+
+def test_frozen_norms_are_recalibrated_as_well() -> None:
+    free, frozen = MBNet(small.ARCH, out_indices=(2,)), MBNet(small.ARCH, (2,), frozen_stages=2, norm_eval=True)
+    frozen.load_state_dict(free.state_dict())
+    for net in (free, frozen):
+        recalibrate(net, [small.pictures(4, 1), small.pictures(4, 2)])
+    torch.testing.assert_close(dict(frozen.state_dict()), dict(free.state_dict()))
+    assert free.stem.bn.num_batches_tracked == 2
+
+
+def test_nothing_is_recalibrated_by_nothing() -> None:
+    with pytest.raises(ValueError, match='recalibrated on at least one batch of pictures, got none'):
+        recalibrate(MBNet(small.ARCH, out_indices=(2,)), [])

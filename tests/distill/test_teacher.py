@@ -12,6 +12,7 @@ from mmnas_ext.registry import MODELS
 from tests.distill import small
 
 RESNET = {'type': 'mmdet.ResNet', 'depth': 18, 'out_indices': (0, 1, 2, 3)}
+MBNET = {'type': 'mmnas_ext.MBNet', 'arch': small.ARCH, 'out_indices': (2,)}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ RESNET = {'type': 'mmdet.ResNet', 'depth': 18, 'out_indices': (0, 1, 2, 3)}
             [(16, 2), (24, 4), (40, 8), (80, 16), (112, 16), (192, 32), (320, 32)],
         ),
         ({'timm': 'resnet18', 'taps': ['layer1', 'layer3.0']}, [(64, 4), (256, 16)]),
+        ({'timm': 'mobilenetv3_small_050'}, [(8, 4), (16, 8), (24, 16), (24, 16), (48, 32), (288, 32)]),
         ({'backbone': {'type': 'mmnas_ext.DNA_b', 'out_indices': (6,)}},
          [(16, 2), (24, 4), (40, 8), (80, 16), (96, 16), (192, 32), (320, 32)]),
     ],
@@ -84,9 +86,7 @@ def test_a_checkpoint_is_loaded_whole(tmp_path: Path, prefix: str) -> None:
 def test_an_mbnet_takes_a_checkpoint_of_any_known_layout(tmp_path: Path) -> None:
     donor = small.teacher().net
     torch.save({'state_dict': {f'backbone.{k}': v for k, v in donor.state_dict().items()}}, tmp_path / 'net.pth')
-    teacher = Teacher(
-        backbone=dict(type='mmnas_ext.MBNet', arch=small.ARCH, out_indices=(2,)), checkpoint=str(tmp_path / 'net.pth')
-    )
+    teacher = Teacher(backbone=MBNET, checkpoint=str(tmp_path / 'net.pth'))
     x = small.pictures(2)
     assert torch.equal(teacher(x)[-1], donor.eval()(x)[-1])
 
@@ -95,6 +95,12 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.save(nn.Conv2d(1, 1, 1).state_dict(), tmp_path / 'conv.pth')
     with pytest.raises(ValueError, match='of another network: of .* tensors it lacks'):
         Teacher(backbone=RESNET, checkpoint=str(tmp_path / 'conv.pth'))
+    with pytest.raises(ValueError, match=r'conv.pth'):
+        Teacher(backbone=MBNET, checkpoint=str(tmp_path / 'conv.pth'))
+    wide = MODELS.build({**MBNET, 'arch': small.ARCH.replace('16]', '24]')})
+    torch.save(wide.state_dict(), tmp_path / 'wide.pth')
+    with pytest.raises(ValueError, match=r'stages\.2\..* \(24, .* expects \(16, '):
+        Teacher(backbone=MBNET, checkpoint=str(tmp_path / 'wide.pth'))
     other = MODELS.build({**RESNET, 'base_channels': 32})
     torch.save(other.state_dict(), tmp_path / 'narrow.pth')
     with pytest.raises(ValueError, match=r'narrow.pth is of another network'):
@@ -111,9 +117,29 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         ({'timm': 'resnet_none_18'}, "timm has no network 'resnet_none_18'"),
         ({'backbone': RESNET, 'taps': ['layer9']}, "taps must name modules of the teacher, got 'layer9'"),
         ({'backbone': RESNET, 'weights': 'a.pth'}, "takes the keys .* got 'weights'"),
+        # a list of layers is walked through, not called
+        ({'backbone': MBNET, 'taps': ['stages.1']},
+         "modules that the teacher calls, and it never calls 'stages.1'"),
         ({'timm': 'resnet18', 'taps': ['fc']}, r'gives feature maps \(N, C, H, W\), got \(1, 1000\)'),
     ],
-)
+)  # fmt: skip
 def test_what_a_user_gets_wrong(cfg: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Teacher.parse(cfg)
+
+
+def test_a_teacher_is_its_own_parse_and_configs_stay_as_they_are() -> None:
+    cfg = {'backbone': dict(MBNET), 'taps': ['stages.0.0']}
+    teacher = Teacher.parse(cfg)
+    assert Teacher.parse(teacher) is teacher
+    assert cfg == {'backbone': MBNET, 'taps': ['stages.0.0']}
+
+
+def test_the_memory_layout_changes_no_feature() -> None:
+    teacher = small.teacher()
+    x = small.pictures(2)
+    plain = teacher(x)
+    teacher.channels_last = True
+    for got, wanted in zip(teacher(x), plain, strict=True):
+        assert got.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(got, wanted)

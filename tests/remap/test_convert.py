@@ -135,7 +135,7 @@ def test_published_multiply_adds_count_norms_biases_and_pooling_as_well(name: st
 def test_backbone_alone_loads_as_pretrained_and_as_a_seed(tmp_path: Path) -> None:
     done = convert(released(tmp_path), tmp_path / 'deep' / 'plain.pth')
     net = MODELS.build(
-        dict(type='DNA_a', out_indices=(7,), init_cfg=dict(type='Pretrained', checkpoint=str(done.path)))
+        dict(type='mmnas_ext.DNA_a', out_indices=(7,), init_cfg=dict(type='Pretrained', checkpoint=str(done.path)))
     )
     net.init_weights()
     figures = golden('dna.json')['DNA_a']
@@ -143,7 +143,7 @@ def test_backbone_alone_loads_as_pretrained_and_as_a_seed(tmp_path: Path) -> Non
         (output,) = net.eval()(fill_image(figures['input']))
     assert_described(output.mean((2, 3)), figures['features'])
     # a detector's backbone has no head, and finds all else that it needs
-    headless = MODELS.build(dict(type='DNA_a', init_cfg=dict(type='Pretrained', checkpoint=str(done.path))))
+    headless = MODELS.build(dict(type='mmnas_ext.DNA_a', init_cfg=dict(type='Pretrained', checkpoint=str(done.path))))
     headless.init_weights()
     expected = load_seed(released(tmp_path)).state_dict
     assert all(torch.equal(tensor, expected[key]) for key, tensor in headless.state_dict().items())

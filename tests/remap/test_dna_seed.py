@@ -40,7 +40,7 @@ def built(checkpoint: Path, **cfg: object) -> torch.nn.Module:
 
 def test_onto_itself_it_is_the_identity_to_the_bit(checkpoint: Path) -> None:
     seed = load_seed(checkpoint)
-    net = built(checkpoint, type='DNA_a', out_indices=(7,)).eval()
+    net = built(checkpoint, type='mmnas_ext.DNA_a', out_indices=(7,)).eval()
     image = fill_image((1, 3, 64, 64))
     with torch.no_grad():
         assert torch.equal(net(image)[0], features_of(seed.arch, seed.state_dict, image, 7)[0])
@@ -48,10 +48,10 @@ def test_onto_itself_it_is_the_identity_to_the_bit(checkpoint: Path) -> None:
 
 
 def test_the_seeds_path_of_the_super_network_computes_what_the_seed_does(checkpoint: Path) -> None:
-    supernet = built(checkpoint, type='SuperNet', space='dna_a_det', affine=True, input_size=(96, 64))
+    supernet = built(checkpoint, type='mmnas_ext.SuperNet', space='dna_a_det', affine=True, input_size=(96, 64))
     assert isinstance(supernet, SuperNet)
     supernet.set_path(SPACE.path(zoo.arch('dna_a').replace(head_channels=None)))
-    for output, expected in zip(outputs(supernet), outputs(built(checkpoint, type='DNA_a')), strict=True):
+    for output, expected in zip(outputs(supernet), outputs(built(checkpoint, type='mmnas_ext.DNA_a')), strict=True):
         assert torch.equal(output, expected)
 
 

@@ -46,6 +46,7 @@ def test_a_file_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / 'ratings.json').write_text(value.format())
     assert Ratings.parse(tmp_path / 'ratings.json') == value
     assert Ratings.parse(json.loads(value.format())) == value
+    assert Ratings.parse(value.format()) == value
 
 
 def test_entries_are_counted_cell_by_cell_path_by_path_width_by_width() -> None:
@@ -107,6 +108,11 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='cut.json is no file of ratings'):
         Ratings.parse(tmp_path / 'cut.json')
     content = json.loads(ratings().format())
+    with pytest.raises(ValueError, match="the content is no file of ratings: KeyError 'blocks'"):
+        Ratings.parse({key: each for key, each in content.items() if key != 'blocks'})
+    (tmp_path / 'list.json').write_text('[1]')
+    with pytest.raises(ValueError, match='list.json is no file of ratings: ValueError expected a mapping'):
+        Ratings.parse(str(tmp_path / 'list.json'))
     content['blocks'][0]['cells'][0]['ratings'].pop()
     with pytest.raises(ValueError, match='has 2 paths and not as many ratings'):
         Ratings.parse(content)

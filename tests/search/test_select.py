@@ -1,6 +1,7 @@
 """From ratings to the network within limits: by hand, and against all networks of a small space."""
 
 import json
+import random
 from itertools import product
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 
 from mmnas_ext.archs import price
 from mmnas_ext.archs.cell_prices import cell_prices
-from mmnas_ext.search.ratings import Ratings
-from mmnas_ext.search.select import reachable, select
+from mmnas_ext.search import ChainChoice
+from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings
+from mmnas_ext.search.select import Selection, reachable, select
 from tests.search.test_ratings import SIZE, SPACE, ratings
 
 
@@ -92,9 +94,38 @@ def test_what_is_written_down(tmp_path: Path) -> None:
     ('limits', 'message'),
     [
         ({'latency': 3.0}, r"among the metrics that were counted, \('macs', 'params'\), got 'latency'"),
-        ({'macs': 10}, 'macs must be at least'),
+        # the stem alone, 27 * 8 * 256 multiply-adds, is more
+        ({'macs': 10}, r'macs must be at least (\d+), got 10: chains whose widths fit cost from \1 to \d+'),
+        ({'params': 10, 'macs': 10**9}, 'params must be at least .*, got 10'),
     ],
 )
 def test_limits_that_cannot_be_met(limits: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         select(ratings(), limits)
+
+
+def test_limits_that_cannot_be_met_together() -> None:
+    # by hand: the cheap entry of one metric is the dear one of the other
+    cells = (
+        CellRatings((0,), (8,), 12, (((0,),), ((1,),)), (0.1, 0.2), {'macs': ((10,), (20,)), 'params': ((6,), (3,))}),
+    )
+    value = Ratings(SPACE, SIZE, ('macs', 'params'), (BlockRatings((0,), cells),))
+    assert select(value, {'macs': 10}).chosen == ChainChoice((10, 6), 0.1, (0,))
+    assert select(value, {'params': 3}).chosen == ChainChoice((20, 3), 0.2, (1,))
+    assert select(value, {'params': 6, 'macs': 20}).chosen.choice == (0,)
+    with pytest.raises(ValueError, match='not together.*macs <= 10 and params <= 3|not together.*macs.*params'):
+        select(value, {'macs': 10, 'params': 3})
+
+
+def test_the_range_of_many_networks_is_found_without_listing_them() -> None:
+    rng = random.Random(0)
+    blocks, ends = [], [0, 0]
+    for stage in range(4):
+        figures = [(rng.randrange(10**7),) for _ in range(1296)]
+        ends = [ends[0] + min(figures)[0], ends[1] + max(figures)[0]]
+        paths = tuple(((number,),) for number in range(1296))
+        # one rating for all of them: the front is a single network, but the sums are 1296**4
+        cell = CellRatings((0,), (12,), 12, paths, (1.0,) * 1296, {'macs': tuple(figures)})
+        blocks.append(BlockRatings((stage,), (cell,)))
+    selection = Selection(Ratings(SPACE, SIZE, ('macs',), tuple(blocks)), 'macs', None, {}, None)
+    assert selection.ranges == {'macs': tuple(ends)}
