@@ -172,7 +172,7 @@ def priced_paths(
         for stage, index in zip(stages, cell, strict=True):
             rows.append(prices.stages[stage][width, index])
             width = prices.widths[stage][index]
-        stem = prices.stem if stages[0] == 0 else 0.0
+        stem = prices.stem if stages[0] == 0 else 0
         found[metric] = [
             prices.total(
                 [stem]

@@ -120,7 +120,7 @@ def reachable(space: CellSpace, priced: CellPrices) -> tuple[float, float]:
     """
     blocks = []
     for number, stage in enumerate(space.stages):
-        stem = 0.0 if number else priced.stem
+        stem = 0 if number else priced.stem
         rows = []
         for (enters, cell), layers in priced.stages[number].items():
             for pick in (min, max):

@@ -68,6 +68,7 @@ def test_a_networks_cost_is_the_sum_of_its_entries(metric: str) -> None:
             cost = cells[0].costs[metric][pick.path][0]
             cost += cells[1].costs[metric][after.path][cells[1].enters.index(leaves)]
             assert cost == price(value.arch((first, second)), SIZE, metric=metric)
+            assert isinstance(cost, int)  # both are counted
 
 
 def test_a_choice_is_a_network() -> None:
