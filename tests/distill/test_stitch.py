@@ -14,12 +14,14 @@ CHOSEN = [(1, (0, 2, 1)), (0, (1,))]
 
 
 def disturbed(model: BlockDistiller) -> BlockDistiller:
-    """Random statistics in all batch norms, in eval mode."""
+    """Random statistics in all batch norms and random shifts in all adapters, in eval mode."""
     torch.manual_seed(8)
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.running_mean.uniform_(-0.5, 0.5)
             module.running_var.uniform_(0.5, 2)
+        elif isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.uniform_(module.bias, -0.5, 0.5)
     return model.eval()
 
 
@@ -123,6 +125,7 @@ def test_adapters_that_cannot_be_folded_are_refused(stride: int, tokens: list[st
 
 def test_statistics_are_averages_over_the_batches() -> None:
     net = MBNet(small.ARCH, out_indices=(2,))
+    net.train()(5 + small.pictures(4))  # what was seen before does not count
     batches = [small.pictures(4, 1), 3 * small.pictures(4, 2)]
     recalibrate(net, batches)
     assert not any(module.training for module in net.modules())

@@ -23,7 +23,7 @@ SIZE = (32, 32)
 
 
 def ratings() -> Ratings:
-    """Costs by the price model, ratings made up: 0.1 for each step of a path's number."""
+    """Costs by the price model, ratings made up: an eighth less for each path, so that sums are exact."""
     priced = {metric: cell_prices(SPACE, SIZE, metric=metric) for metric in ('macs', 'params')}
     blocks = []
     for stage, enters in ((0, (8,)), (1, (12, 16))):
@@ -35,7 +35,7 @@ def ratings() -> Ratings:
             )
             by_width = [priced_paths(priced, (stage,), (index,), width, paths) for width in enters]
             costs = {m: tuple(zip(*(each[m] for each in by_width), strict=True)) for m in ('macs', 'params')}
-            figures = tuple(1.0 - 0.1 * number for number in range(len(paths)))
+            figures = tuple(1.0 - number / 8 for number in range(len(paths)))
             cells.append(CellRatings((index,), enters, cell.channels, paths, figures, costs))
         blocks.append(BlockRatings((stage,), tuple(cells)))
     return Ratings(SPACE, SIZE, ('macs', 'params'), tuple(blocks))
@@ -69,6 +69,16 @@ def test_a_networks_cost_is_the_sum_of_its_entries(metric: str) -> None:
             cost += cells[1].costs[metric][after.path][cells[1].enters.index(leaves)]
             assert cost == price(value.arch((first, second)), SIZE, metric=metric)
             assert isinstance(cost, int)  # both are counted
+
+
+@pytest.mark.parametrize('metric', ['macs', 'params'])
+def test_a_block_of_several_stages_costs_what_its_layers_do(metric: str) -> None:
+    priced = {metric: cell_prices(SPACE, SIZE, metric=metric)}
+    for cells in ((0, 0), (1, 0), (1, 1)):
+        deep = (1,) * (cells[1] + 1)
+        paths = (((0,), (0,) * len(deep)), ((1,), deep))
+        found = priced_paths(priced, (0, 1), cells, 8, paths)
+        assert found == {metric: [price(SPACE.arch(cells, path), SIZE, metric=metric) for path in paths]}
 
 
 def test_a_choice_is_a_network() -> None:
