@@ -51,7 +51,10 @@ def cell_prices(
         ValueError: As in `prices`.
         FileNotFoundError: The table is a path that does not exist.
     """
-    stem = 0.0
+    plain = prices(space.space(), size, output_stride, metric, table)
+    # what every network pays, without its layers of a single candidate
+    single = [row[0] for rows in plain.layers for row in rows if len(row) == 1]
+    stem = total([plain.fixed, *(-each for each in single)], metric)
     stages = []
     entering = {space.stem_channels: 0}
     for number, stage in enumerate(space.stages):
@@ -62,11 +65,7 @@ def cell_prices(
                 cells[number] = index
                 if number:
                     cells[number - 1] = before
-                priced = prices(space.space(cells), size, output_stride, metric, table)
-                found[width, index] = priced.layers[number]
-                single = [row[0] for rows in priced.layers for row in rows if len(row) == 1]
-                steps = priced.steps(priced.fixed) - sum(priced.steps(each) for each in single)
-                stem = steps if priced.unit.steps == 1 else steps / priced.unit.steps
+                found[width, index] = prices(space.space(cells), size, output_stride, metric, table).layers[number]
         stages.append(found)
         entering = {cell.channels: index for index, cell in reversed(list(enumerate(stage.cells)))}
     widths = tuple(tuple(cell.channels for cell in stage.cells) for stage in space.stages)

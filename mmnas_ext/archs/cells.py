@@ -11,12 +11,19 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from mmnas_ext.archs.literal import Reader, listed, placed, shown
-from mmnas_ext.archs.notation import check_keys, check_token, from_text
+from mmnas_ext.archs.literal import listed, placed, shown
+from mmnas_ext.archs.notation import (
+    SPACE_FORMS,
+    build,
+    check_keys,
+    check_token,
+    from_text,
+    read_layers,
+    read_mapping,
+)
 from mmnas_ext.archs.space import Path, SearchSpace, SpaceStage
 from mmnas_ext.archs.spec import MAX_LAYERS, ArchSpec, check_network
 
-_FORMS = 'JSON text, a .json path or a zoo name'
 _KEYS = ('stem_channels', 'stages', 'head_channels', 'act', 'bn_eps', 'source')
 _CELL_KEYS = ('channels', 'layers')
 _SHORT_KEYS = ('channels', 'depths', 'candidates')
@@ -122,7 +129,7 @@ class CellSpace:
             return _from_mapping(source)
         from mmnas_ext.archs import zoo
 
-        return from_text(source, 'space of cells', _FORMS, _read, zoo.cells)
+        return from_text(source, 'space of cells', SPACE_FORMS, _read, zoo.cells)
 
     def format(self) -> str:
         """The space as JSON text; `parse` reads it back."""
@@ -169,21 +176,13 @@ def _of_space(space: SearchSpace) -> CellSpace:
 
 
 def _read(text: str) -> CellSpace:
-    reader = Reader(text)
-    if reader.peek() != '{':
-        reader.fail(f"expected '{{' ({_FORMS} is read), got {reader.shown()}")
-    fields = reader.value()
-    reader.end()
-    return _from_mapping(fields)
+    return _from_mapping(read_mapping(text))
 
 
 def _from_mapping(fields: Mapping[Any, Any]) -> CellSpace:
     check_keys(fields, '', ('stem_channels', 'stages'), _KEYS)
     stages = [_stage(stage, f'stages[{i}]') for i, stage in enumerate(listed(fields['stages'], 'stages', 'stages'))]
-    if not isinstance(fields.get('source', ''), str):
-        raise ValueError(f'source must be a string, got {shown(fields["source"])}')
-    rest = {key: fields[key] for key in ('head_channels', 'act', 'bn_eps') if key in fields}
-    return CellSpace(fields['stem_channels'], tuple(stages), **rest)
+    return build(CellSpace, stages, fields, stem_channels=fields['stem_channels'])
 
 
 def _stage(stage: Any, where: str) -> CellStage:
@@ -214,9 +213,4 @@ def _cell(cell: Any, where: str) -> Cell:
     if not isinstance(cell, Mapping):
         raise ValueError(f'{where} must be a mapping, got {shown(cell)}')
     check_keys(cell, where, _CELL_KEYS, _CELL_KEYS)
-    layers = []
-    for j, candidates in enumerate(listed(cell['layers'], f'{where}.layers', 'lists of candidates')):
-        layers.append(tuple(listed(candidates, f'{where}.layers[{j}]', 'candidates')))
-        for k, token in enumerate(layers[-1]):
-            check_token(token, f'{where}.layers[{j}][{k}]')
-    return Cell(cell['channels'], tuple(layers))
+    return Cell(cell['channels'], read_layers(cell['layers'], f'{where}.layers'))

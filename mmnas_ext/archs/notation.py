@@ -18,14 +18,13 @@ from mmnas_ext.archs.timm_blocks import format_timm, parse_timm
 
 NOTATIONS = ('json', 'fna', 'timm')
 _FORMS = 'FNA text, timm block strings, JSON text, a .json path or a zoo name'
-_SPACE_FORMS = 'JSON text, a .json path or a zoo name'
+SPACE_FORMS = 'JSON text, a .json path or a zoo name'
 _KEYS = ('stages', 'head_channels', 'act', 'bn_eps', 'source')
 _STAGE_KEYS = ('in_channels', 'channels', 'layers', 'stride')
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_.\-]*')
 _ATTRIBUTE = re.compile(r'(\w+)[ \t]*=[ \t]*([^|\s]*)')
 _ATTRIBUTES = {'head': 'head_channels', 'act': 'act', 'bn_eps': 'bn_eps'}
 
-_Spec = TypeVar('_Spec', ArchSpec, SearchSpace)
 _Read = TypeVar('_Read')
 
 
@@ -74,7 +73,7 @@ def parse_space(source: Any) -> SearchSpace:
         return source
     if isinstance(source, Mapping):
         return _space_from_mapping(source)
-    return from_text(source, 'search space', _SPACE_FORMS, _space_from_text, zoo.space)
+    return from_text(source, 'search space', SPACE_FORMS, _space_from_text, zoo.space)
 
 
 def format_arch(arch: ArchSpec, notation: str = 'fna') -> str:
@@ -137,21 +136,30 @@ def _from_file(path: Path, kind: str, read: Callable[[str], _Read]) -> _Read:
 
 def _arch_from_mapping(fields: Mapping[Any, Any]) -> ArchSpec:
     stages = _stage_mappings(fields)
-    return _build(ArchSpec, [_arch_stage(stage, f'stages[{i}]') for i, stage in enumerate(stages)], fields)
+    return build(ArchSpec, [_arch_stage(stage, f'stages[{i}]') for i, stage in enumerate(stages)], fields)
 
 
 def _space_from_text(text: str) -> SearchSpace:
+    return _space_from_mapping(read_mapping(text))
+
+
+def read_mapping(text: str) -> Mapping[Any, Any]:
+    """Reads JSON text of a mapping.
+
+    Raises:
+        ValueError: It is none; the message says at which character.
+    """
     reader = Reader(text)
     if reader.peek() != '{':
-        reader.fail(f"expected '{{' ({_SPACE_FORMS} is read), got {reader.shown()}")
-    fields = reader.value()
+        reader.fail(f"expected '{{' ({SPACE_FORMS} is read), got {reader.shown()}")
+    fields: Mapping[Any, Any] = reader.value()
     reader.end()
-    return _space_from_mapping(fields)
+    return fields
 
 
 def _space_from_mapping(fields: Mapping[Any, Any]) -> SearchSpace:
     stages = _stage_mappings(fields)
-    return _build(SearchSpace, [_space_stage(stage, f'stages[{i}]') for i, stage in enumerate(stages)], fields)
+    return build(SearchSpace, [_space_stage(stage, f'stages[{i}]') for i, stage in enumerate(stages)], fields)
 
 
 def _stage_mappings(fields: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
@@ -183,20 +191,31 @@ def _arch_stage(stage: Mapping[Any, Any], where: str) -> StageSpec:
 
 
 def _space_stage(stage: Mapping[Any, Any], where: str) -> SpaceStage:
-    layers = []
-    for j, candidates in enumerate(listed(stage['layers'], f'{where}.layers', 'lists of candidates')):
-        layers.append(tuple(listed(candidates, f'{where}.layers[{j}]', 'candidates')))
-        for k, token in enumerate(layers[-1]):
-            check_token(token, f'{where}.layers[{j}][{k}]')
-    return placed(where, SpaceStage, stage['in_channels'], stage['channels'], tuple(layers), stage['stride'])
+    layers = read_layers(stage['layers'], f'{where}.layers')
+    return placed(where, SpaceStage, stage['in_channels'], stage['channels'], layers, stage['stride'])
 
 
-def _build(cls: type[_Spec], stages: list[Any], fields: Mapping[Any, Any]) -> _Spec:
+def read_layers(layers: Any, where: str) -> tuple[tuple[str, ...], ...]:
+    """Per layer the tokens of its candidates.
+
+    Raises:
+        ValueError: They are no lists of tokens; the message says where.
+    """
+    found = []
+    for j, candidates in enumerate(listed(layers, where, 'lists of candidates')):
+        found.append(tuple(listed(candidates, f'{where}[{j}]', 'candidates')))
+        for k, token in enumerate(found[-1]):
+            check_token(token, f'{where}[{j}][{k}]')
+    return tuple(found)
+
+
+def build(cls: Callable[..., _Read], stages: list[Any], fields: Mapping[Any, Any], **more: Any) -> _Read:
+    """Makes an architecture or a space of its stages, `more` and the fields that all have."""
     source = fields.get('source', '')
     if not isinstance(source, str):
         raise ValueError(f'source must be a string, got {shown(source)}')
     rest = {key: fields[key] for key in ('head_channels', 'act', 'bn_eps') if key in fields}
-    return cls(stages=tuple(stages), **rest)
+    return cls(stages=tuple(stages), **more, **rest)
 
 
 def _stage_fields(stage: StageSpec | SpaceStage) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Chain(BaseModule):
         channels_last: bool,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None,
     ) -> None:
-        super().__init__(init_cfg or _default_init())
+        super().__init__(init_cfg or default_init())
         self.out_indices = tuple([out_indices] if isinstance(out_indices, int | str) else out_indices)
         check_out_indices(self.out_indices, spec)
         if not -1 <= frozen_stages <= len(spec.stages):
@@ -221,7 +221,8 @@ def _outputs(
     return tuple(channels), tuple(strides)
 
 
-def _default_init() -> list[dict[str, Any]]:
+def default_init() -> list[dict[str, Any]]:
+    """What networks are initialised by where a config says nothing."""
     return [
         dict(type='Kaiming', layer='Conv2d', mode='fan_out'),
         dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),

@@ -16,7 +16,7 @@ from mmnas_ext.archs import SKIP, Cell, CellSpace
 from mmnas_ext.archs import Block as BlockSpec
 from mmnas_ext.archs.cell_prices import Rows, cell_prices
 from mmnas_ext.archs.cost import STEM_STRIDE, effective_strides, shrink
-from mmnas_ext.backbones.chain import norm_with_eps
+from mmnas_ext.backbones.chain import default_init, norm_with_eps
 from mmnas_ext.distill.align import align
 from mmnas_ext.distill.cell import Block, FlatPath
 from mmnas_ext.distill.teacher import Teacher
@@ -82,7 +82,7 @@ class BlockDistiller(BaseModel):
         data_preprocessor: dict[str, Any] | nn.Module | None = None,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
-        super().__init__(data_preprocessor, init_cfg or _default_init())
+        super().__init__(data_preprocessor, init_cfg or default_init())
         if sampling not in SAMPLING:
             raise ValueError(f'sampling must be one of {SAMPLING}, got {sampling!r}')
         if standardize not in STANDARDIZE:
@@ -315,10 +315,3 @@ def _cell_work(cell: Cell, enters: int, rows: Rows, area: int, after: int) -> fl
         total += fmean(prices) + _PER_VALUE * fmean(values)
         channels, area = cell.channels, after
     return total
-
-
-def _default_init() -> list[dict[str, Any]]:
-    return [
-        dict(type='Kaiming', layer='Conv2d', mode='fan_out'),
-        dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
-    ]

@@ -34,14 +34,6 @@ class Unit(NamedTuple):
 
 
 @dataclass
-class _Error:
-    """Sum of absolute errors of a path, and number of values."""
-
-    total: float = 0.0
-    count: int = 0
-
-
-@dataclass
 class _Spread:
     """Moments of the feature to imitate."""
 
@@ -70,7 +62,7 @@ def units(cell: BlockCell) -> list[Unit]:
         prefixes: list[FlatPath] = [()]
     else:
         first = next(i for i, count in enumerate(counts) if count > 1)
-        prefixes = [path[: first + 1] for path in dict.fromkeys(path[: first + 1] for path in cell.paths)]
+        prefixes = list(dict.fromkeys(path[: first + 1] for path in cell.paths))
     found = []
     for prefix in prefixes:
         paths = tuple(path for path in cell.paths if path[: len(prefix)] == prefix)
@@ -104,27 +96,21 @@ def rate(cell: BlockCell, prefix: FlatPath, calibration: Batches, pictures: Batc
 def _rate(owner: nn.Module, steps: Sequence[Alternatives], calibration: Batches, pictures: Batches) -> list[float]:
     """Ratings of all paths through `steps`, which are parts of `owner`."""
     spread = _Spread()
-    errors: dict[Node, _Error] = {}
+    errors: dict[Node, float] = {}
     with _statistics(owner) as statistics:
-        for x, _ in calibration():
-            statistics.start_measuring()
-            for _ in _walk(steps, x, statistics.measure):
-                pass
-        if not statistics.batches:
-            raise ValueError('a path is calibrated on at least one batch of pictures, got none')
+        statistics.calibrate(steps, calibration)
         for x, target in pictures():
             spread.add(target)
             wanted = target.float()
             for leaf, output in _walk(steps, x, statistics.apply):
-                error = errors.setdefault(leaf, _Error())
                 # in the feature's own precision, summed in double
-                error.total += float((output.float() - wanted).abs().sum(dtype=torch.float64))
-                error.count += wanted.numel()
+                error = float((output.float() - wanted).abs().sum(dtype=torch.float64))
+                errors[leaf] = errors.get(leaf, 0.0) + error
     if not errors:
         raise ValueError('paths are rated on at least one batch of held-out pictures, got none')
     if not spread.deviation > 0:
         raise ValueError('the teacher gives the same value everywhere in a feature: nothing can be rated by it')
-    return [error.total / error.count / spread.deviation for _, error in sorted(errors.items())]
+    return [error / spread.count / spread.deviation for _, error in sorted(errors.items())]
 
 
 def rate_path(cell: BlockCell, path: FlatPath, calibration: Batches, pictures: Batches) -> float:
@@ -155,10 +141,7 @@ def imitate(cell: BlockCell, path: FlatPath, calibration: Batches, x: Tensor) ->
     """What one path makes of `x` ``(N, C, H, W)``, by the path's own batch-norm statistics."""
     steps = _fixed(cell.steps(), path)
     with _statistics(cell) as statistics:
-        for batch, _ in calibration():
-            statistics.start_measuring()
-            for _ in _walk(steps, batch, statistics.measure):
-                pass
+        statistics.calibrate(steps, calibration)
         ((_, output),) = _walk(steps, x, statistics.apply)
     return output
 
@@ -214,8 +197,14 @@ class _Statistics:
         self.batches = 0
         self._sums: dict[Node, list[tuple[Tensor, Tensor]]] = {}
 
-    def start_measuring(self) -> None:
-        self.batches += 1
+    def calibrate(self, steps: Sequence[Alternatives], calibration: Batches) -> None:
+        """Measures the whole tree on each of the batches."""
+        for x, _ in calibration():
+            self.batches += 1
+            for _ in _walk(steps, x, self.measure):
+                pass
+        if not self.batches:
+            raise ValueError('a path is calibrated on at least one batch of pictures, got none')
 
     def measure(self, module: nn.Module, node: Node, x: Tensor) -> Tensor:
         """Runs a module by its batch's statistics and adds them up."""
@@ -258,12 +247,12 @@ def _values(tensor: Tensor | None) -> Tensor:
 def _statistics(owner: nn.Module) -> Iterator[_Statistics]:
     """Statistics to be measured; what the norms held before is put back at the end."""
     norms = _norms(owner)
-    kept = [(norm.training, norm.momentum, {k: v.clone() for k, v in norm.named_buffers()}) for norm in norms]
+    kept = [(norm.momentum, {k: v.clone() for k, v in norm.named_buffers()}) for norm in norms]
     modes = [(module, module.training) for module in owner.modules()]
     try:
         yield _Statistics()
     finally:
-        for norm, (_, momentum, buffers) in zip(norms, kept, strict=True):
+        for norm, (momentum, buffers) in zip(norms, kept, strict=True):
             norm.momentum = momentum
             for name, buffer in norm.named_buffers():
                 buffer.copy_(buffers[name])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,22 +42,22 @@ def stitch(distiller: BlockDistiller, chosen: Sequence[tuple[int, FlatPath]]) ->
                 f'block {number} was trained with {after.enters} channels entering it, and the chosen network has '
                 f'{before.leaves} there: its distilled weights do not fit'
             )
-    state: dict[str, Tensor] = {}
-    before_cell: BlockCell | None = None
-    for block, cell, (_, path) in zip(blocks, cells, chosen, strict=True):
-        if before_cell is None:
-            assert cell.enter is not None, 'the first block has the stem'
-            state |= {f'stem.{name}': tensor.clone() for name, tensor in cell.enter.state_dict().items()}
+    assert cells[0].enter is not None, 'the first block has the stem'
+    state = _copied('stem', cells[0].enter)
+    for block, behind, cell, (_, path) in zip(blocks, [None, *cells[:-1]], cells, chosen, strict=True):
+        layers: Any = iter(cell.layers)
         for stage, choices in zip(block.plan.stages, cell.by_stage(path), strict=True):
-            start = sum(cell.depths[: block.plan.stages.index(stage)])
+            candidates = [next(layers).candidate(choice) for choice in choices]
             # skips are identities, and no layers of the network
-            layers = [cell.layers[start + j].candidate(choice) for j, choice in enumerate(choices)]  # type: ignore[operator]
-            for j, layer in enumerate(layer for layer in layers if layer is not None):
-                state |= {f'stages.{stage}.{j}.{name}': tensor.clone() for name, tensor in layer.state_dict().items()}
-        if before_cell is not None:
-            _fold(state, f'stages.{block.plan.stages[0]}.0', before_cell.leave, cell, path)
-        before_cell = cell
+            for j, layer in enumerate(layer for layer in candidates if layer is not None):
+                state |= _copied(f'stages.{stage}.{j}', layer)
+        if behind is not None:
+            _fold(state, f'stages.{block.plan.stages[0]}.0', behind.leave, cell, path)
     return state
+
+
+def _copied(key: str, module: nn.Module) -> dict[str, Tensor]:
+    return {f'{key}.{name}': tensor.clone() for name, tensor in module.state_dict().items()}
 
 
 def recalibrate(net: MBNet, pictures: Iterable[Tensor]) -> None:

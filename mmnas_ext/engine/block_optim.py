@@ -101,8 +101,8 @@ class BlockOptimWrapperConstructor:
             raise ValueError(
                 f'optim_wrapper of a distillation takes {_KEYS} and needs optimizer; unknown {unknown}, got {list(cfg)}'
             )
-        self.amp = bool(cfg.pop('amp', False)) or str(cfg.pop('type', '')).endswith(_AMP_TYPE)
-        cfg.pop('type', None)
+        kind = str(cfg.pop('type', ''))
+        self.amp = bool(cfg.pop('amp', False)) or kind.endswith(_AMP_TYPE)
         cfg.pop('loss_scale', None)
         dtype = cfg.pop('dtype', 'float16')
         if dtype not in ('float16', 'bfloat16'):

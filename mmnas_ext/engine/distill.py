@@ -1,6 +1,7 @@
 """The loop of a distillation, and how its blocks are shared out among processes."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.data import Sampler
 from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.batches import Batches, reproducible
 from mmnas_ext.engine.block_optim import find_distiller
-from mmnas_ext.engine.loops import ResumableIterLoop
+from mmnas_ext.engine.loops import ResumableIterLoop, check_positive
 from mmnas_ext.engine.plan import describe_distillation
 from mmnas_ext.engine.seeding import reseed
 from mmnas_ext.registry import LOOPS, MODEL_WRAPPERS
@@ -51,8 +52,7 @@ class DistillLoop(ResumableIterLoop):
         log_interval: int = 10,
         **kwargs: Any,
     ) -> None:
-        if isinstance(calibration_batches, bool) or not isinstance(calibration_batches, int) or calibration_batches < 1:
-            raise ValueError(f'calibration_batches must be a positive integer, got {calibration_batches!r}')
+        check_positive('calibration_batches', calibration_batches)
         self.distiller = find_distiller(runner.model)
         self.shared = self.distiller.block_parallel
         if self.shared and isinstance(dataloader, dict):
@@ -72,9 +72,8 @@ class DistillLoop(ResumableIterLoop):
         logger.info(describe_distillation(self.distiller, self._max_iters, batch, self.staged))
         if not self.distiller.calibrated:
             logger.info(f'features are standardised by {self.calibration_batches} batches')
-            batches = Batches(self.dataloader, self.runner.seed, 'calibration', same_for_all=self.shared)
-            self.distiller.calibrate(preprocessed(self.distiller, batches, self.calibration_batches))
-            batches.close()
+            with closing(Batches(self.dataloader, self.runner.seed, 'calibration', self.shared)) as batches:
+                self.distiller.calibrate(preprocessed(self.distiller, batches, self.calibration_batches))
         return super().run()
 
     def run_iter(self, data_batch: Any) -> None:

@@ -1,6 +1,7 @@
 """Training loops: those of a search, which alternate weight and arch steps, each on its half; and one that resumes."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 from mmengine.model import is_model_wrapper
@@ -25,8 +26,7 @@ class Alternation:
     """
 
     def __init__(self, runner: Any, batches: Batches, arch_start: int, arch_interval: int) -> None:
-        if isinstance(arch_interval, bool) or not isinstance(arch_interval, int) or arch_interval < 1:
-            raise ValueError(f'arch_interval must be a positive integer, got {arch_interval!r}')
+        check_positive('arch_interval', arch_interval)
         self.runner = runner
         self.batches = batches
         self.arch_start = arch_start
@@ -68,6 +68,12 @@ class Alternation:
             raise NonFiniteLossError(f'{error}; losses: {_totals(losses)}') from None
         finally:
             handle.remove()
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises ValueError unless an argument is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f'{name} must be a positive integer, got {value!r}')
 
 
 def _totals(losses: Mapping[str, Any]) -> dict[str, float]:
@@ -124,11 +130,8 @@ class SearchEpochLoop(EpochBasedTrainLoop):
 
     def run(self) -> Any:
         """Trains to the end; no worker outlives it."""
-        try:
+        with closing(self.weight_batches), closing(self.alternation):
             return super().run()
-        finally:
-            self.weight_batches.close()
-            self.alternation.close()
 
     def run_epoch(self) -> None:
         """One pass over the half that trains weights."""
@@ -190,11 +193,8 @@ class SearchIterLoop(IterBasedTrainLoop):
 
     def run(self) -> Any:
         """Trains to the end; no worker outlives it."""
-        try:
+        with closing(self.dataloader_iterator), closing(self.alternation):
             return super().run()
-        finally:
-            self.dataloader_iterator.close()
-            self.alternation.close()
 
     def run_iter(self, data_batch: Any) -> None:
         """One weight step, and the arch step before it if it is due."""
@@ -226,10 +226,8 @@ class ResumableIterLoop(IterBasedTrainLoop):
 
     def run(self) -> Any:
         """Trains to the end; no worker outlives it."""
-        try:
+        with closing(self.dataloader_iterator):
             return super().run()
-        finally:
-            self.dataloader_iterator.close()
 
     def run_iter(self, data_batch: Any) -> None:
         """One ordinary training step."""

@@ -3,9 +3,10 @@
 import hashlib
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,21 @@ from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, 
 from mmengine.runner import BaseLoop
 from mmengine.utils import ProgressBar
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from mmnas_ext.archs import METRICS
+from mmnas_ext.archs import METRICS, ArchSpec
 from mmnas_ext.archs.cell_prices import cell_prices
 from mmnas_ext.backbones import MBNet
 from mmnas_ext.distill import BlockDistiller, recalibrate, stitch
-from mmnas_ext.distill.cell import BlockCell
+from mmnas_ext.distill.cell import BlockCell, FlatPath
 from mmnas_ext.distill.rating import Batch, Batches, Unit, imitate, rate, units, walk_memory
 from mmnas_ext.engine.batches import Batches as Stream
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.derive import DERIVED_DIR, WEIGHTS_NAME, write_text
 from mmnas_ext.engine.distill import preprocessed, same_for_all
+from mmnas_ext.engine.loops import check_positive
 from mmnas_ext.registry import LOOPS
+from mmnas_ext.remap.convert import save
 from mmnas_ext.search.ratings import RATINGS_NAME, BlockRatings, CellRatings, Ratings, priced_paths
 from mmnas_ext.search.select import Selection, select
 
@@ -77,8 +81,7 @@ class RatingLoop(BaseLoop):
     ) -> None:
         del evaluator
         self.distiller = find_distiller(runner.model)
-        if isinstance(calibration_batches, bool) or not isinstance(calibration_batches, int) or calibration_batches < 1:
-            raise ValueError(f'calibration_batches must be a positive integer, got {calibration_batches!r}')
+        check_positive('calibration_batches', calibration_batches)
         if not max_memory > 0:
             raise ValueError(f'max_memory must be a positive number of GiB, got {max_memory!r}')
         unknown = [metric for metric in (*metrics, *(limits or {})) if metric not in METRICS]
@@ -94,7 +97,6 @@ class RatingLoop(BaseLoop):
         self.max_memory = max_memory
         self.metrics = tuple(metrics)
         self.limits = dict(limits or {})
-        self.table = table
         # before hours of training end in an error
         self.priced = {
             metric: cell_prices(
@@ -123,8 +125,9 @@ class RatingLoop(BaseLoop):
             selection = select(ratings, self.limits)
             selection.write(work_dir)
             self.runner.logger.info(f'{work_dir / RATINGS_NAME}: {selection.describe()}')
-            self._write_features(work_dir, ratings, selection)
-            self._write_found(work_dir, ratings, selection)
+            chosen = self._chosen(ratings, selection)
+            self._write_features(work_dir, chosen)
+            self._write_found(work_dir, selection.arch, chosen)
         barrier()
         self.runner.call_hook('after_val')
         return ratings
@@ -170,13 +173,14 @@ class RatingLoop(BaseLoop):
 
     def _calibration(self) -> Iterator[Tensor]:
         """Always the same pictures, on all processes."""
-        loader = self.calibration or self.runner.cfg.train_dataloader
-        built = self.runner.build_dataloader(same_for_all(dict(loader), shuffle=True), seed=self.runner.seed)
-        stream = Stream(built, self.runner.seed, 'rating', same_for_all=True)
-        try:
+        with closing(Stream(self._calibration_loader, self.runner.seed, 'rating', same_for_all=True)) as stream:
             yield from preprocessed(self.distiller, stream, self.calibration_batches)
-        finally:
-            stream.close()
+
+    @cached_property
+    def _calibration_loader(self) -> DataLoader:
+        # once: listing the pictures of a large data set takes a while
+        loader = self.calibration or self.runner.cfg.train_dataloader
+        return self.runner.build_dataloader(same_for_all(dict(loader), shuffle=True), seed=self.runner.seed)
 
     def _kept(self, block: int, pictures: Any) -> Batches:
         def produce() -> Iterator[Batch]:
@@ -242,47 +246,41 @@ class RatingLoop(BaseLoop):
             blocks.append(BlockRatings(stages, tuple(cells)))
         return Ratings(space, self.distiller.input_size, self.metrics, tuple(blocks))
 
-    def _write_features(self, work_dir: Path, ratings: Ratings, selection: Selection) -> None:
+    def _chosen(self, ratings: Ratings, selection: Selection) -> list[tuple[int, FlatPath]]:
+        """Per block the chosen cell and its path."""
+        picks = [block.picks()[index] for block, index in zip(ratings.blocks, selection.chosen.choice, strict=True)]
+        blocks = self.distiller.all_blocks()
+        return [
+            (pick.cell, block.all_cells()[pick.cell].paths[pick.path])
+            for block, pick in zip(blocks, picks, strict=True)
+        ]
+
+    def _write_features(self, work_dir: Path, chosen: Sequence[tuple[int, FlatPath]]) -> None:
         """Keeps the feature maps of a few held-out pictures: the teacher's, and the chosen paths'."""
         inputs = next(preprocessed(self.distiller, self.dataloader))[:_SHOWN]
         features = self.distiller.features(inputs)
         arrays: dict[str, Any] = {'picture': _shown(self.distiller, inputs)}
-        for index, block in enumerate(self.distiller.all_blocks()):
-            pick = ratings.blocks[index].picks()[selection.chosen.choice[index]]
-            cell = block.all_cells()[pick.cell]
-            calibration, _ = self._sources(index)
-            output = imitate(cell, cell.paths[pick.path], calibration, self.distiller.entering(index, inputs, features))
+        for index, (block, (cell, path)) in enumerate(zip(self.distiller.all_blocks(), chosen, strict=True)):
+            entering = self.distiller.entering(index, inputs, features)
+            output = imitate(block.all_cells()[cell], path, self._kept(index, self._calibration), entering)
             arrays[f'teacher_{index}'] = features[block.plan.target].float().cpu().numpy()
             arrays[f'student_{index}'] = output.float().cpu().numpy()
         np.savez_compressed(work_dir / FEATURES_NAME, **arrays)
 
-    def _write_found(self, work_dir: Path, ratings: Ratings, selection: Selection) -> None:
+    def _write_found(self, work_dir: Path, arch: ArchSpec, chosen: Sequence[tuple[int, FlatPath]]) -> None:
         """Writes the chosen network, and its distilled weights where the blocks' widths fit one another."""
         folder = work_dir / DERIVED_DIR
-        write_text(folder / 'arch.json', selection.arch.format('json'))
-        picks = [block.picks()[index] for block, index in zip(ratings.blocks, selection.chosen.choice, strict=True)]
-        blocks = self.distiller.all_blocks()
-        chosen = [
-            (pick.cell, block.all_cells()[pick.cell].paths[pick.path])
-            for block, pick in zip(blocks, picks, strict=True)
-        ]
+        write_text(folder / 'arch.json', arch.format('json'))
         try:
             state = stitch(self.distiller, chosen)
         except ValueError as error:
             self.runner.logger.warning(f'no distilled weights of the chosen network: {error}')
             return
-        net = MBNet(selection.arch.replace(head_channels=None), out_indices=(len(ratings.space.stages) - 1,))
+        net = MBNet(arch.replace(head_channels=None), out_indices=(len(arch.stages) - 1,))
         net.load_state_dict(state)
         net.to(next(self.distiller.parameters()).device)
         recalibrate(net, self._calibration())
-        save_whole(net.cpu().state_dict(), folder / WEIGHTS_NAME)
-
-
-def save_whole(state: Any, file: Path) -> None:
-    """Saves tensors in one step: a run killed midway leaves no half of a file."""
-    temporary = file.with_name(f'.{file.name}.part')
-    torch.save(state, temporary)
-    os.replace(temporary, file)
+        save(net.cpu().state_dict(), folder / WEIGHTS_NAME)
 
 
 class _Store:

@@ -21,7 +21,7 @@ from mmnas_ext.reports.distill_log import DistillLog, has_losses, read_losses
 from mmnas_ext.reports.distillation import draw_ratings, losses_figure, stage_names
 from mmnas_ext.reports.imitation import draw_features
 from mmnas_ext.reports.network import draw_network
-from mmnas_ext.reports.page import DEFAULT_SIZE, STYLE, image_html, network_html, table_html
+from mmnas_ext.reports.page import DEFAULT_SIZE, image_html, network_html, table_html, write_html
 from mmnas_ext.reports.ranking import draw_front, draw_rank
 from mmnas_ext.reports.table import format_size
 
@@ -105,16 +105,7 @@ def write_distill_report(
         arch = ArchSpec.parse(derived.read_text(encoding='utf-8'))
         written.append(draw_network(arch, target / 'network.png', seed=seed, input_size=size, output_stride=stride))
         parts.append(network_html(arch, True, seed, size, stride))
-    return (*written, _write(target / PAGE_NAME, f'Distillation in {folder.resolve().name}', parts))
-
-
-def _write(path: Path, title: str, parts: Sequence[str]) -> Path:
-    path.write_text(
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        f'<style>{STYLE}</style>\n</head>\n<body>\n{"".join(parts)}</body>\n</html>\n',
-        encoding='utf-8',
-    )
-    return path
+    return (*written, write_html(target / PAGE_NAME, f'Distillation in {folder.resolve().name}', parts))
 
 
 def _heading(folder: Path, log: DistillLog | None) -> str:

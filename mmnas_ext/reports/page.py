@@ -23,7 +23,7 @@ DEFAULT_SIZE = (800, 1088)
 PREDICTIONS_NAME = 'predictions.png'
 """File in a work dir that the page shows if it is there."""
 
-STYLE = """
+_STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1F2430; background: #FFFFFF; max-width: 1160px;
   margin: 2.5rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .25rem; }
@@ -81,14 +81,17 @@ def write_page(
         _moved(log, space),
         _snapshots(folder, arch, size, output_stride),
     ]
-    title = escape(f'Search in {folder.resolve().name}')
-    page = (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f'<style>{STYLE}</style>\n</head>\n<body>\n{"".join(parts)}</body>\n</html>\n'
+    return write_html(folder / out, f'Search in {folder.resolve().name}', parts)
+
+
+def write_html(path: Path, title: str, parts: Sequence[str]) -> Path:
+    """Writes a page of parts, one below the other; returns its file."""
+    path.write_text(
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f'<style>{_STYLE}</style>\n</head>\n<body>\n{"".join(parts)}</body>\n</html>\n',
+        encoding='utf-8',
     )
-    target = folder / out
-    target.write_text(page, encoding='utf-8')
-    return target
+    return path
 
 
 def write_report(

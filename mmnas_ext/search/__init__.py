@@ -1,6 +1,6 @@
 """How one network of a space is chosen."""
 
-from mmnas_ext.search.chain import ChainChoice, Link, Links, best_within, chain_front
+from mmnas_ext.search.chain import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
 from mmnas_ext.search.front import Choice, Front, front
 from mmnas_ext.search.sampling import sample_within
 
@@ -12,6 +12,7 @@ __all__ = [
     'Links',
     'best_within',
     'chain_front',
+    'cost_ranges',
     'front',
     'sample_within',
 ]

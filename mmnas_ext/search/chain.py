@@ -143,6 +143,19 @@ def chain_front(blocks: Iterable[ChainBlock], metric: int = 0) -> Front:
     return read_only(Front(fronts.costs[last], fronts.ratings[last], follow(trail, last)))
 
 
+def cost_ranges(blocks: Iterable[ChainBlock]) -> tuple[tuple[float, float], ...]:
+    """Cost of the cheapest and of the dearest fitting chain, per metric.
+
+    Args:
+        blocks: As for `chain_front`; ratings do not matter.
+
+    Raises:
+        ValueError: What `chain_front` refuses in blocks.
+    """
+    parts = _parsed(blocks)
+    return tuple(_range(parts, metric) for metric in range(len(parts[0].costs)))
+
+
 def best_within(
     blocks: Iterable[ChainBlock], limits: Sequence[float | None], names: Sequence[str] | None = None
 ) -> ChainChoice:

@@ -2,15 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as File
-from typing import Any
 
 from mmnas_ext.archs import ArchSpec, CellSpace
 from mmnas_ext.archs.cell_prices import CellPrices
 from mmnas_ext.archs.prices import show
-from mmnas_ext.search.chain import ChainChoice, Link, Links, best_within, chain_front
+from mmnas_ext.search.chain import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
 from mmnas_ext.search.front import Front
 from mmnas_ext.search.ratings import BlockRatings, Ratings
 
@@ -49,10 +48,7 @@ class Selection:
     def ranges(self) -> dict[str, tuple[float, float]]:
         """By metric, the cost of the cheapest and of the dearest network."""
         blocks = [links(block, self.ratings.metrics) for block in self.ratings.blocks]
-        return {
-            metric: _ends([zip(each.costs[index], each.enters, each.leaves, strict=True) for each in blocks])
-            for index, metric in enumerate(self.ratings.metrics)
-        }
+        return dict(zip(self.ratings.metrics, cost_ranges(blocks), strict=True))
 
     def describe(self) -> str:
         """The choice in words."""
@@ -124,24 +120,11 @@ def reachable(space: CellSpace, priced: CellPrices) -> tuple[float, float]:
         rows = []
         for (enters, cell), layers in priced.stages[number].items():
             for pick in (min, max):
-                rows.append((priced.total([stem, *map(pick, layers)]), enters, stage.cells[cell].channels))
+                figure = priced.total([stem, *map(pick, layers)])
+                rows.append(Link((figure,), 0, enters, stage.cells[cell].channels))
         blocks.append(rows)
-    return _ends(blocks)
-
-
-def _ends(blocks: Iterable[Iterable[tuple[Any, Any, Any]]]) -> tuple[float, float]:
-    """Cost of the cheapest and of the dearest chain; an entry is its cost, the width that enters and that leaves."""
-    found = []
-    for block in blocks:
-        ends: dict[tuple[Any, Any], tuple[float, float]] = {}
-        for cost, *ways in block:
-            low, high = ends.get((ways[0], ways[1]), (cost, cost))
-            ends[ways[0], ways[1]] = (min(low, cost), max(high, cost))
-        # rated by their own cost, the dearest first, neither end is dominated; all between them would not be either,
-        # and there are millions of sums
-        found.append([Link((cost,), -cost, *ways) for ways, pair in ends.items() for cost in pair])
-    costs = chain_front(found).costs
-    return costs[0].item(), costs[-1].item()
+    (ends,) = cost_ranges(blocks)
+    return ends
 
 
 def links(block: BlockRatings, metrics: tuple[str, ...]) -> Links:
