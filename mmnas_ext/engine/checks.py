@@ -53,8 +53,9 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
         halves = [first] if search_only else [adapt] if arch is not None else [first, adapt]
     for half in halves:
         backbone = half.model.get('backbone') or {}
-        if half is cfg or not is_distillation(cfg):
-            _check_seed(backbone)  # distilled weights are yet to come
+        distilled = is_distillation(cfg) and half is not cfg and cfg.derived.get('weights') == 'distilled'
+        if not distilled:  # distilled weights are yet to come
+            _check_seed(backbone)
         _check_neck(backbone, half.model.get('neck') or {})
         check_data(half)
 

@@ -283,3 +283,14 @@ def test_a_config_is_checked_before_it_runs(
     ordinary(tmp_path)
     with pytest.raises(error, match=message):
         check_config(tiny_distill.config(tmp_path, **changes))
+
+
+def test_a_seed_that_is_to_be_remapped_after_the_search_is_checked_before_it(tmp_path: Path) -> None:
+    cfg = ordinary(tmp_path)
+    seed = dict(arch=tiny_distill.TEACHER, checkpoint=str(tmp_path / 'missing.pth'))
+    cfg.model.backbone.init_cfg = dict(type='mmnas_ext.Remapped', seed=seed)
+    (tmp_path / 'ordinary.py').write_text(cfg.pretty_text)
+    derived = dict(config='ordinary.py', weights='remapped')
+    with pytest.raises(FileNotFoundError, match='missing.pth'):
+        check_config(tiny_distill.config(tmp_path, derived=derived))
+    check_config(tiny_distill.config(tmp_path, derived=derived), search_only=True)

@@ -258,7 +258,8 @@ def search_cfg(work_dir: Any, loop: str = 'epoch', workers: int = 0, **changes: 
                 'default_hooks': {'checkpoint': {'interval': 1, 'by_epoch': True}},
                 'custom_hooks': [{'type': 'mmnas_ext.ReseedHook'}, {'type': 'KillHook', 'half': 'adapt'}],
             },
-        }
+        },
+        format_python_code=False,  # MMEngine formats it for every checkpoint, longer than training takes here
     )  # fmt: skip
     cfg.merge_from_dict(changes)
     return cfg

@@ -106,7 +106,8 @@ def training_cfg(work_dir: Any, workers: int = 0, **changes: Any) -> Config:
             'randomness': {'seed': 4},
             'log_level': 'WARNING',
             'work_dir': str(work_dir),
-        }
+        },
+        format_python_code=False,  # MMEngine formats it for every checkpoint, longer than training takes here
     )
     cfg.merge_from_dict(copy.deepcopy(changes))  # merging takes `_delete_` out of what it is given
     return cfg
