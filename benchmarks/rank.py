@@ -4,21 +4,26 @@
 
 Takes a finished run of ``configs/dna_lite0_128.py`` for the block-wise ratings. Its task is that of everything here:
 give the teacher's last feature, of the same pictures. *Trained alone*: a network of the space, from random weights, end
-to end; its error on the held-out pictures is the truth. *One-shot*: the whole super-network end to end, one uniformly
-drawn path a step, as many steps and pictures as the distillation had; a network's score is its path's error, batch
-norms calibrated for it. Networks are drawn evenly over the range of multiply-adds. Each part goes on where it stopped.
-Prints Kendall's tau with its 95 % bootstrap interval, and writes ``rank.json``, which ``tools/report.py`` draws.
+to end; its error on the held-out pictures is the truth. All see the same pictures in the same order. *One-shot*: the
+whole super-network end to end, one uniformly drawn path a step, as many steps and pictures as the distillation had; a
+network's score is its path's error, batch norms calibrated for it. Networks are drawn evenly over the multiply-adds
+that the space spans. Each part goes on where it stopped. Prints Kendall's tau with its 95 % bootstrap interval, and
+the partial tau (Kendall, Biometrika 1942) that says what is left of it among networks of one cost; writes
+``rank.json``, which ``tools/report.py`` draws.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from camvid_rank import interval, kendall
@@ -41,6 +46,7 @@ from mmnas_ext.search.ratings import Ratings
 
 CONFIG = 'configs/dna_lite0_128.py'
 Network = tuple[tuple[int, FlatPath], ...]  # per block the cell and the path
+Batch = tuple[Tensor, Tensor]  # pictures and the teacher's last feature
 
 
 class Task:
@@ -65,11 +71,13 @@ class Task:
         torch.manual_seed(0)
         self.distiller.init_weights()
 
-    def batches(self, name: str) -> Iterator[Tensor]:
-        """Training pictures without end, the same for the same name."""
-        loader = reproducible(dict(self.cfg.train_dataloader, num_workers=0))
+    def pictures(self, name: str, first: int = 0) -> Iterator[Tensor]:
+        """Training pictures without end from step `first` on, the same for the same name."""
+        loader = reproducible(dict(self.cfg.train_dataloader, num_workers=0, drop_last=True))
         loader['dataset'] = DATASETS.build(loader['dataset'])
-        return preprocessed(self.distiller, Batches(Runner.build_dataloader(loader, seed=0), 0, name))
+        batches = Batches(Runner.build_dataloader(loader, seed=0), 0, name)
+        batches.seek(first)
+        return preprocessed(self.distiller, batches)
 
     def held_out(self) -> list[Tensor]:
         """The held-out pictures."""
@@ -81,10 +89,27 @@ class Task:
         """The teacher's last feature, standardised."""
         return self.distiller.features(pictures)[-1]
 
+    def batches(self, name: str, first: int = 0) -> Iterator[Batch]:
+        """The same with their targets."""
+        return ((x, self.target(x)) for x in self.pictures(name, first))
+
     def train(
-        self, forward: Callable[[int, Tensor], Tensor], parameters: Any, name: str, file: Path | None = None
+        self,
+        forward: Callable[[int, Tensor], Tensor],
+        parameters: Any,
+        batches: Callable[[int], Iterator[Batch]],
+        name: str,
+        file: Path | None = None,
     ) -> None:
-        """Trains `parameters` so that `forward(step, pictures)` gives the target; goes on from `file`."""
+        """Trains `parameters` so that `forward(step, pictures)` gives the target; goes on from `file`.
+
+        Args:
+            forward: The network.
+            parameters: Its parameters.
+            batches: From a step on, pictures and targets.
+            name: For the log.
+            file: Where the state is kept.
+        """
         optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=self.steps, pct_start=0.05)
         first = 0
@@ -94,12 +119,8 @@ class Task:
             first = kept['step']
             for part, state in zip(parts, kept['parts'], strict=True):
                 part.load_state_dict(state)
-        stream = self.batches(name)
-        for _ in range(first):
-            next(stream)
-        for step in range(first, self.steps):
-            pictures = next(stream)
-            loss = F.mse_loss(forward(step, pictures), self.target(pictures))
+        for step, (pictures, target) in zip(range(first, self.steps), batches(first), strict=False):
+            loss = F.mse_loss(forward(step, pictures), target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -114,7 +135,7 @@ class Task:
     def error(self, network: Network) -> float:
         """Relative error on the held-out pictures, batch norms calibrated for this network."""
         chain = Chained(self.distiller, network)
-        stream = self.batches('calibration')
+        stream = self.pictures('calibration')
         calibration = [next(stream) for _ in range(8)]
         return rating_of(chain, calibration, [(x, self.target(x)) for x in self.held_out()])
 
@@ -137,6 +158,34 @@ class Chained(nn.Module):
         return x
 
 
+class Pool:
+    """Training batches with their targets on disk, made once: networks trained alone all read them in one order."""
+
+    def __init__(self, folder: Path, task: Task) -> None:
+        self.task = task
+        self.files = [folder / f'{name}_{task.steps}.npy' for name in ('pictures', 'targets')]
+
+    def write(self) -> None:
+        """Writes what is not there."""
+        if all(file.exists() for file in self.files):
+            return
+        parts = [file.with_suffix('.part') for file in self.files]
+        arrays: list[Any] = []
+        for step, batch in enumerate(islice(self.task.batches('alone'), self.task.steps)):
+            for i, values in enumerate(batch):
+                if not step:
+                    shape = (self.task.steps, *values.shape)
+                    arrays.append(np.lib.format.open_memmap(parts[i], 'w+', np.float32, shape))
+                arrays[i][step] = values.numpy()
+        for part, file in zip(parts, self.files, strict=True):
+            os.replace(part, file)
+
+    def batches(self, first: int = 0) -> Iterator[Batch]:
+        """Pictures ``(N, 3, H, W)`` and targets of each step from `first` on."""
+        for pictures, target in zip(*(np.load(file, mmap_mode='r')[first:] for file in self.files), strict=True):
+            yield torch.from_numpy(pictures.copy()), torch.from_numpy(target.copy())
+
+
 def draw(distiller: BlockDistiller, rng: random.Random) -> Network:
     """A network of uniformly drawn cells and candidates."""
     network = []
@@ -157,11 +206,24 @@ def macs(distiller: BlockDistiller, network: Network) -> int:
     return int(price(distiller.space.arch(cells, tuple(path)), distiller.input_size))
 
 
-def spread(distiller: BlockDistiller, count: int) -> list[Network]:
-    """Networks evenly over the range of multiply-adds that uniform draws reach."""
+def spread(distiller: BlockDistiller, ratings: Ratings, count: int) -> list[Network]:
+    """Networks evenly over the multiply-adds that the space spans.
+
+    Uniform draws would all cost about the same, so each of many draws leans towards dear or cheap paths.
+    """
     rng = random.Random(0)
-    drawn = sorted((macs(distiller, network), network) for network in (draw(distiller, rng) for _ in range(2000)))
-    low, high = drawn[20][0], drawn[-21][0]
+    choices, costs = [], []
+    for rated, block in zip(ratings.blocks, distiller.all_blocks(), strict=True):
+        paths = [(pick.cell, block.all_cells()[pick.cell].paths[pick.path]) for pick in rated.picks()]
+        each = np.array([rated.cells[pick.cell].costs['macs'][pick.path][0] for pick in rated.picks()])
+        choices.append(paths)
+        costs.append((each - each.mean()) / each.std())
+    drawn = []
+    for _ in range(2000):
+        lean = rng.uniform(-3, 3)
+        network = tuple(rng.choices(paths, np.exp(lean * cost))[0] for paths, cost in zip(choices, costs, strict=True))
+        drawn.append((macs(distiller, network), network))
+    low, high = min(drawn)[0], max(drawn)[0]
     targets = [low + (high - low) * i / (count - 1) for i in range(count)]
     return [min(drawn, key=lambda each, t=target: abs(each[0] - t))[1] for target in targets]  # type: ignore[misc]
 
@@ -183,7 +245,8 @@ def train_alone(distilled: Path, steps: int, number: int, network: Network, file
     torch.manual_seed(1000 + number)
     task.distiller.init_weights()
     chain = Chained(task.distiller, network).train()
-    task.train(lambda _step, x: chain(x), chain.parameters(), f'network {number:02d}')
+    batches = Pool(file.parent, task).batches
+    task.train(lambda _step, x: chain(x), chain.parameters(), batches, f'network {number:02d}')
     file.write_text(json.dumps({'error': task.error(network)}))
 
 
@@ -199,7 +262,10 @@ def one_shot(distilled: Path, steps: int, networks: Sequence[Network], file: Pat
         output: Tensor = Chained(task.distiller, draw(task.distiller, random.Random(f'one-shot/{step}'))).train()(x)
         return output
 
-    task.train(forward, task.distiller.parameters(), 'one-shot', file.with_suffix('.pth'))
+    def batches(first: int) -> Iterator[Batch]:
+        return task.batches('one-shot', first)
+
+    task.train(forward, task.distiller.parameters(), batches, 'one-shot', file.with_suffix('.pth'))
     file.write_text(json.dumps([task.error(network) for network in networks]))
 
 
@@ -226,9 +292,16 @@ def table(folder: Path, distilled: Path, task: Task, networks: Sequence[Network]
     for row in sorted(rows, key=lambda row: row['truth']):
         a, b = row['scores'].values()
         lines.append(f'| {row["title"]} | {row["macs"] / 1e6:.1f} M | {row["truth"]:.4f} | {a:.4f} | {b:.4f} |')
+    dear = [-row['macs'] for row in rows]
+    alone = kendall(dear, truths)
     for name, (value, low, high) in tau.items():
-        lines.append(f"\n{name}: Kendall's tau {value:.2f}, 95 % interval {low:.2f} to {high:.2f}")
-    alone = kendall([-row['macs'] for row in rows], truths)
+        shared = kendall([row['scores'][name] for row in rows], dear)
+        apart = (1 - shared**2) * (1 - alone**2)
+        partial = (value - shared * alone) / math.sqrt(apart) if apart else math.nan
+        lines.append(
+            f"\n{name}: Kendall's tau {value:.2f}, 95 % interval {low:.2f} to {high:.2f}; "
+            f'{partial:.2f} with multiply-adds held fixed'
+        )
     lines.append(f'\nof multiply-adds alone, the dearest first: tau {alone:.2f}')
     return '\n'.join(lines)
 
@@ -239,14 +312,16 @@ def main() -> None:
     parser.add_argument('--distilled', type=Path, default=Path('work_dirs/dna_lite0_128'))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/rank'))
     parser.add_argument('--networks', type=int, default=14)
-    parser.add_argument('--steps', type=int, default=400, help='of each network alone')
+    parser.add_argument('--steps', type=int, default=1000, help='of each network alone')
     parser.add_argument('--one-shot-steps', type=int, default=4000, help='as many as the distillation had')
     parser.add_argument('--only', choices=['one-shot', 'alone'], help='run only this part')
     parser.add_argument('--jobs', type=int, default=2, help='trainings at a time, a thread each')
     args = parser.parse_args()
     args.work_dir.mkdir(parents=True, exist_ok=True)
     task = Task(args.distilled, args.steps)
-    networks = spread(task.distiller, args.networks)
+    networks = spread(task.distiller, Ratings.parse(args.distilled / 'ratings.json'), args.networks)
+    if args.only != 'one-shot':
+        Pool(args.work_dir, task).write()
     with ProcessPoolExecutor(args.jobs) as pool:
         runs = []
         if args.only != 'alone':

@@ -168,7 +168,7 @@ def _price(spot: Bbox, point: tuple[float, float], frame: Bbox, covered: np.ndar
     """How bad a place of a label is: outside of the frame, on another label, on points, far from its own point."""
     outside = not (frame.x0 <= spot.x0 and spot.x1 <= frame.x1 and frame.y0 <= spot.y0 and spot.y1 <= frame.y1)
     crossed = sum(spot.padded(2).overlaps(box) for box in boxes)
-    low, high = spot.padded(4).min, spot.padded(4).max
+    low, high = spot.padded(6).min, spot.padded(6).max
     hidden = int(np.all((low < covered) & (covered < high), axis=1).sum())
     far = hypot((spot.x0 + spot.x1) / 2 - point[0], (spot.y0 + spot.y1) / 2 - point[1])
     return 1e6 * outside + 1e4 * crossed + 100 * hidden + far

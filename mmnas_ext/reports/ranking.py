@@ -33,6 +33,7 @@ _BUSY = 400
 _SCATTER = 400
 _COLUMNS = 3
 _BETWEEN = 76
+_TICKS = 14  # what figures of four decimals need beside a label
 _BAR = 96
 
 
@@ -124,13 +125,13 @@ def rank_figure(rank: Rank) -> Figure:
         f"{len(rank.networks)} networks, each trained alone; Kendall's τ and its 95 % interval",
         height,
     )
-    free = WIDTH - LEFT - RIGHT - _BAR - _BETWEEN * (columns - 1)
+    free = WIDTH - LEFT - _TICKS - RIGHT - _BAR - _BETWEEN * (columns - 1)
     macs = [network.macs for network in rank.networks]
     unit = cost_scale('macs', max(macs))
     colours = LinearSegmentedColormap.from_list('macs', [tint(kernel_colour(3), 0.22), kernel_colour(3), INK])
     norm = Normalize(min(macs) / unit.size, max(macs) / unit.size)
     for index, name in enumerate(names):
-        left = LEFT + (index % columns) * (free / columns + _BETWEEN)
+        left = LEFT + _TICKS + (index % columns) * (free / columns + _BETWEEN)
         bottom = height - TITLE - (index // columns + 1) * cell + 60
         axes = add_axes(figure, f'rank.{name}', left, bottom, free / columns, _SCATTER)
         networks = [network for network in rank.networks if name in network.scores]
@@ -140,6 +141,7 @@ def rank_figure(rank: Rank) -> Figure:
         points.set(edgecolor=INK, linewidth=0.6)
         axes.margins(0.12)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
         axes.set_xlabel(f'{name} (lower is better)', size=11, color=FAINT, parse_math=False)
         if index % columns == 0:
             better = 'higher' if rank.higher_is_better else 'lower'

@@ -81,6 +81,15 @@ def test_ranks_are_drawn_a_panel_a_score(tmp_path):
     assert 'mIoU (lower is better)' in words(lower)
 
 
+def test_figures_of_many_decimals_leave_room_for_what_they_are(tmp_path):
+    networks = [{**network, 'truth': 0.59 + 0.0004 * i} for i, network in enumerate(RANK['networks'])]
+    figure = rank_figure(read_rank(write(tmp_path, 'rank.json', changed(RANK, 'networks', to=networks))))
+    figure.draw_without_rendering()
+    (axes,) = (axes for axes in figure.axes if axes.get_label() == 'rank.rated')
+    assert any(len(label.get_text()) == 6 for label in axes.get_yticklabels())
+    assert axes.yaxis.label.get_window_extent().x0 >= 0
+
+
 @pytest.mark.parametrize(
     ('value', 'message'),
     [
