@@ -4,10 +4,9 @@ Run: python benchmarks/distill.py [--steps 8] [--rounds 3]
 
 One pass trains every block in each step, over one teacher forward. Staged training, as the authors do it, trains one
 block after the other; of a teacher whose stages are known by name it computes what lies before the block's end, and no
-more, of another the whole. Both make as many
-updates of each block, of the same paths. Pictures are random and in memory: reading them again for every block, as
-staged training must, is not counted. The second table runs ``block_parallel`` in two processes with one thread each
-beside one process with one thread. Prints two tables.
+more, of another the whole. Both make as many updates of each block, of the same paths. Pictures are random and in
+memory: reading them again for every block, as staged training must, is not counted. The second table runs
+``block_parallel`` in two processes with one thread each beside one process with one thread. Prints two tables.
 """
 
 import argparse
