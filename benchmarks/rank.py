@@ -19,6 +19,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -262,9 +263,7 @@ def one_shot(distilled: Path, steps: int, networks: Sequence[Network], file: Pat
         output: Tensor = Chained(task.distiller, draw(task.distiller, random.Random(f'one-shot/{step}'))).train()(x)
         return output
 
-    def batches(first: int) -> Iterator[Batch]:
-        return task.batches('one-shot', first)
-
+    batches = partial(task.batches, 'one-shot')
     task.train(forward, task.distiller.parameters(), batches, 'one-shot', file.with_suffix('.pth'))
     file.write_text(json.dumps([task.error(network) for network in networks]))
 

@@ -51,10 +51,11 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
         # the second half as well: it may begin days after the first
         adapt = derived_config(cfg, next(space.sample(0, 1)) if arch is None else ArchSpec.parse(arch))
         halves = [first] if search_only else [adapt] if arch is not None else [first, adapt]
+    # distilled weights are yet to come; a distiller itself has no backbone
+    seeded = not (is_distillation(cfg) and (cfg.get('derived') or {}).get('weights') == 'distilled')
     for half in halves:
         backbone = half.model.get('backbone') or {}
-        distilled = is_distillation(cfg) and half is not cfg and cfg.derived.get('weights') == 'distilled'
-        if not distilled:  # distilled weights are yet to come
+        if seeded:
             _check_seed(backbone)
         _check_neck(backbone, half.model.get('neck') or {})
         check_data(half)
