@@ -21,15 +21,15 @@ help:
 	@echo 'make clean-venv  remove that environment'
 
 demo: $(READY)
-	@echo '== demo: a search in RetinaNet on generated pictures; results go to work_dirs/demo/'
+	@echo '== demo: a search in RetinaNet on generated images; results go to work_dirs/demo/'
 	$(RUN) tools/demo.py $(ARGS)
 
 demo-seg: $(READY)
-	@echo '== demo: a search in DeepLabv3 on generated pictures; results go to work_dirs/demo_seg/'
+	@echo '== demo: a search in DeepLabv3 on generated images; results go to work_dirs/demo_seg/'
 	$(RUN) tools/demo.py --task seg $(ARGS)
 
 demo-dna: $(READY)
-	@echo '== demo: blocks distilled from a teacher on generated pictures; results go to work_dirs/demo_dna/'
+	@echo '== demo: blocks distilled from a teacher on generated images; results go to work_dirs/demo_dna/'
 	$(RUN) tools/demo.py --task dna $(ARGS)
 
 test: $(READY)

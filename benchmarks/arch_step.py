@@ -76,12 +76,12 @@ TABLES = {
 
 
 class Job:
-    """What a worker steps: the network of its mode, its pictures, and its loss.
+    """What a worker steps: the network of its mode, its images, and its loss.
 
     Args:
         mode: One of the modes in `TABLES`.
-        batch: Pictures per step.
-        size: Height and width of a picture.
+        batch: Images per step.
+        size: Height and width of an image.
     """
 
     def __init__(self, mode: str, batch: int, size: int) -> None:
@@ -101,7 +101,7 @@ class Job:
             self.model.requires_grad_(False)
         for alpha in self.alphas():
             alpha.requires_grad_(self.kind != 'weight')
-        self.images, self.samples = self._pictures(size)
+        self.images, self.samples = self._images(size)
 
     def alphas(self) -> list['nn.Parameter']:
         """The alphas, in order."""
@@ -115,9 +115,9 @@ class Job:
             self.optimizer.step()
 
     def gradients(self, dtype: 'torch.dtype') -> list[float]:
-        """Alpha's gradients on pictures of `CHECK_SIZE`, computed in `dtype`; the network is left as it was."""
+        """Alpha's gradients on images of `CHECK_SIZE`, computed in `dtype`; the network is left as it was."""
         state = {name: value.clone() for name, value in self.model.state_dict().items()}
-        images, samples = self._pictures(CHECK_SIZE)
+        images, samples = self._images(CHECK_SIZE)
         self.model.to(dtype).zero_grad()
         self._loss(images.to(dtype), samples).backward()
         values = [value for alpha in self.alphas() for value in alpha.grad.tolist()]
@@ -135,7 +135,7 @@ class Job:
             loss = loss + LAMBDA * torch.log10(self.net.expected_cost() / 1e9)
         return loss
 
-    def _pictures(self, size: int) -> tuple['Tensor', list[Any]]:
+    def _images(self, size: int) -> tuple['Tensor', list[Any]]:
         import torch
 
         generator = torch.Generator().manual_seed(1)
@@ -215,7 +215,7 @@ def _retinanet(variant: str) -> 'nn.Module':
 
 
 def _annotated(size: int, generator: 'torch.Generator') -> Any:
-    """A picture's annotation: eight random boxes of an eighth to half the picture."""
+    """An image's annotation: eight random boxes of an eighth to half the image."""
     import torch
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
@@ -397,8 +397,8 @@ def main() -> None:
         description=__doc__.split('\n\n')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument('--rounds', type=int, default=7, help='turns of every side')
-    parser.add_argument('--batch', type=int, default=2, help='pictures per step')
-    parser.add_argument('--size', type=int, default=320, help='height and width of a picture')
+    parser.add_argument('--batch', type=int, default=2, help='images per step')
+    parser.add_argument('--size', type=int, default=320, help='height and width of an image')
     parser.add_argument('--threads', type=int, default=2, help='threads of each side')
     parser.add_argument('--tables', nargs='+', choices=TABLES, default=list(TABLES), help='what to measure')
     parser.add_argument('--worker', help=argparse.SUPPRESS)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmnas_ext.archs import ArchSpec, cost
-from mmnas_ext.engine.results import last_metrics
+from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.reports import format_count
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,7 +4,7 @@
 
 Takes what ``benchmarks/camvid.py`` has left: the super-network of the row ``fna`` at the end of its search, and the
 networks that the row ``random`` drew from the same space, no dearer than the seed, and some more, each trained alone,
-briefly, and validated on pictures that it was not trained on. A network's rating is the super-network's cross entropy
+briefly, and validated on images that it was not trained on. A network's rating is the super-network's cross entropy
 along its path, over crops of the half that trained alpha, which trained none of its weights. Every batch norm uses the
 batch's statistics there: the running ones of stem and head are those of many paths.
 """
@@ -26,9 +26,9 @@ from torch import nn
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.batches import build_halves
-from mmnas_ext.engine.checkpoints import find_checkpoint
+from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.engine.optim import find_supernet, statistics_kept
-from mmnas_ext.engine.run import prepare
+from mmnas_ext.runs.run import prepare
 from mmnas_ext.reports import format_count
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,7 +4,7 @@ Run: python benchmarks/distill.py [--steps 8] [--rounds 3]
 
 One pass trains every block in each step, over one teacher forward. Staged training, as the authors do it, trains one
 block after the other; of a teacher whose stages are known by name it computes what lies before the block's end, and no
-more, of another the whole. Both make as many updates of each block, of the same paths. Pictures are random and in
+more, of another the whole. Both make as many updates of each block, of the same paths. Images are random and in
 memory: reading them again for every block, as staged training must, is not counted. The second table runs
 ``block_parallel`` in two processes with one thread each beside one process with one thread. Prints two tables.
 """
@@ -48,16 +48,16 @@ def _build(case: str, **kwargs: Any) -> tuple[BlockDistiller, BlockOptimWrapper,
     distiller = BlockDistiller(**CASES[case], input_size=SIZE, channels_last=True, **kwargs)
     distiller.init_weights()
     distiller.train()
-    pictures = torch.randn(BATCH, 3, *SIZE)
-    distiller.calibrate([pictures])
+    images = torch.randn(BATCH, 3, *SIZE)
+    distiller.calibrate([images])
     wrapper = BlockOptimWrapperConstructor(dict(optimizer=dict(type='AdamW', lr=1e-3)))(distiller)
-    return distiller, wrapper, pictures
+    return distiller, wrapper, images
 
 
 def _step(built: tuple[BlockDistiller, BlockOptimWrapper, Tensor], number: int, active: Sequence[int] | None) -> None:
-    distiller, wrapper, pictures = built
+    distiller, wrapper, images = built
     distiller.start(number, 0, active)
-    losses = distiller(pictures, mode='loss')
+    losses = distiller(images, mode='loss')
     wrapper.update_params(torch.stack(list(losses.values())).sum())
 
 
@@ -118,8 +118,8 @@ def main() -> None:
         _worker(args.worker, args.steps)
         return
     torch.set_num_threads(args.threads)
-    pictures = f'{BATCH} pictures of {SIZE[0]}x{SIZE[1]}'
-    print(f'{platform.machine()}, {args.threads} threads, {pictures}, PyTorch {torch.__version__}\n')
+    images = f'{BATCH} images of {SIZE[0]}x{SIZE[1]}'
+    print(f'{platform.machine()}, {args.threads} threads, {images}, PyTorch {torch.__version__}\n')
     print(f'| teacher, space | {args.steps} updates of every block, staged | one pass | ratio |')
     print('| --- | ---: | ---: | ---: |')
     for case in CASES:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmnas_ext.archs import SKIP, Block, SearchSpace
+from mmnas_ext.archs import SKIP, LayerSpec, SearchSpace
 
 _ACTS = {'relu6': nn.ReLU6, 'relu': nn.ReLU, 'swish': nn.SiLU}
 
@@ -56,7 +56,7 @@ class PlainBlock(nn.Module):
         self, in_channels: int, channels: int, token: str, stride: int, act: str, searched: bool, eps: float
     ) -> None:
         super().__init__()
-        block = Block.parse(token)
+        block = LayerSpec.parse(token)
         if block.se:
             raise ValueError(f'token must be of a block without squeeze-excite, got {token!r}')
         hidden = block.hidden(in_channels)

@@ -3,9 +3,9 @@
     python benchmarks/rank.py --distilled work_dirs/dna_lite0_128 --work-dir work_dirs/rank
 
 Takes a finished run of ``configs/dna_lite0_128.py`` for the block-wise ratings. Its task is that of everything here:
-give the teacher's last feature, of the same pictures. *Trained alone*: a network of the space, from random weights, end
-to end; its error on the held-out pictures is the truth. All see the same pictures in the same order. *One-shot*: the
-whole super-network end to end, one uniformly drawn path a step, as many steps and pictures as the distillation had; a
+give the teacher's last feature, of the same images. *Trained alone*: a network of the space, from random weights, end
+to end; its error on the held-out images is the truth. All see the same images in the same order. *One-shot*: the
+whole super-network end to end, one uniformly drawn path a step, as many steps and images as the distillation had; a
 network's score is its path's error, batch norms calibrated for it. Networks are drawn evenly over the multiply-adds
 that the space spans. Each part goes on where it stopped. Prints Kendall's tau with its 95 % bootstrap interval, and
 the partial tau (Kendall, Biometrika 1942) that says what is left of it among networks of one cost; writes
@@ -38,7 +38,7 @@ from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.distill.cell import FlatPath
 from mmnas_ext.distill.rating import rating_of
 from mmnas_ext.engine.batches import Batches, reproducible
-from mmnas_ext.engine.checkpoints import find_checkpoint
+from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.engine.distill import preprocessed
 from mmnas_ext.registry import MODELS
 from mmnas_ext.remap.checkpoints import read_state
@@ -47,11 +47,11 @@ from mmnas_ext.search.ratings import Ratings
 
 CONFIG = 'configs/dna_lite0_128.py'
 Network = tuple[tuple[int, FlatPath], ...]  # per block the cell and the path
-Batch = tuple[Tensor, Tensor]  # pictures and the teacher's last feature
+Batch = tuple[Tensor, Tensor]  # images and the teacher's last feature
 
 
 class Task:
-    """Pictures, teacher and blocks of the distillation.
+    """Images, teacher and blocks of the distillation.
 
     Args:
         distilled: Work dir of the distillation.
@@ -72,8 +72,8 @@ class Task:
         torch.manual_seed(0)
         self.distiller.init_weights()
 
-    def pictures(self, name: str, first: int = 0) -> Iterator[Tensor]:
-        """Training pictures without end from step `first` on, the same for the same name."""
+    def images(self, name: str, first: int = 0) -> Iterator[Tensor]:
+        """Training images without end from step `first` on, the same for the same name."""
         loader = reproducible(dict(self.cfg.train_dataloader, num_workers=0, drop_last=True))
         loader['dataset'] = DATASETS.build(loader['dataset'])
         batches = Batches(Runner.build_dataloader(loader, seed=0), 0, name)
@@ -81,18 +81,18 @@ class Task:
         return preprocessed(self.distiller, batches)
 
     def held_out(self) -> list[Tensor]:
-        """The held-out pictures."""
+        """The held-out images."""
         loader = dict(self.cfg.val_dataloader)
         loader['dataset'] = DATASETS.build(loader['dataset'])
         return list(preprocessed(self.distiller, Runner.build_dataloader(loader, seed=0)))
 
-    def target(self, pictures: Tensor) -> Tensor:
+    def target(self, images: Tensor) -> Tensor:
         """The teacher's last feature, standardised."""
-        return self.distiller.features(pictures)[-1]
+        return self.distiller.features(images)[-1]
 
     def batches(self, name: str, first: int = 0) -> Iterator[Batch]:
         """The same with their targets."""
-        return ((x, self.target(x)) for x in self.pictures(name, first))
+        return ((x, self.target(x)) for x in self.images(name, first))
 
     def train(
         self,
@@ -102,12 +102,12 @@ class Task:
         name: str,
         file: Path | None = None,
     ) -> None:
-        """Trains `parameters` so that `forward(step, pictures)` gives the target; goes on from `file`.
+        """Trains `parameters` so that `forward(step, images)` gives the target; goes on from `file`.
 
         Args:
             forward: The network.
             parameters: Its parameters.
-            batches: From a step on, pictures and targets.
+            batches: From a step on, images and targets.
             name: For the log.
             file: Where the state is kept.
         """
@@ -120,8 +120,8 @@ class Task:
             first = kept['step']
             for part, state in zip(parts, kept['parts'], strict=True):
                 part.load_state_dict(state)
-        for step, (pictures, target) in zip(range(first, self.steps), batches(first), strict=False):
-            loss = F.mse_loss(forward(step, pictures), target)
+        for step, (images, target) in zip(range(first, self.steps), batches(first), strict=False):
+            loss = F.mse_loss(forward(step, images), target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -134,9 +134,9 @@ class Task:
                     os.replace(part, file)
 
     def error(self, network: Network) -> float:
-        """Relative error on the held-out pictures, batch norms calibrated for this network."""
+        """Relative error on the held-out images, batch norms calibrated for this network."""
         chain = Chained(self.distiller, network)
-        stream = self.pictures('calibration')
+        stream = self.images('calibration')
         calibration = [next(stream) for _ in range(8)]
         return rating_of(chain, calibration, [(x, self.target(x)) for x in self.held_out()])
 
@@ -152,7 +152,7 @@ class Chained(nn.Module):
         self.paths = [path for _, path in network]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps pictures ``(N, 3, H, W)`` to the imitation of the teacher's last feature."""
+        """Maps images ``(N, 3, H, W)`` to the imitation of the teacher's last feature."""
         x = x.contiguous(memory_format=torch.channels_last)
         for cell, path in zip(self.cells, self.paths, strict=True):
             x = cell(x, path)
@@ -164,7 +164,7 @@ class Pool:
 
     def __init__(self, folder: Path, task: Task) -> None:
         self.task = task
-        self.files = [folder / f'{name}_{task.steps}.npy' for name in ('pictures', 'targets')]
+        self.files = [folder / f'{name}_{task.steps}.npy' for name in ('images', 'targets')]
 
     def write(self) -> None:
         """Writes what is not there."""
@@ -182,9 +182,9 @@ class Pool:
             os.replace(part, file)
 
     def batches(self, first: int = 0) -> Iterator[Batch]:
-        """Pictures ``(N, 3, H, W)`` and targets of each step from `first` on."""
-        for pictures, target in zip(*(np.load(file, mmap_mode='r')[first:] for file in self.files), strict=True):
-            yield torch.from_numpy(pictures.copy()), torch.from_numpy(target.copy())
+        """Images ``(N, 3, H, W)`` and targets of each step from `first` on."""
+        for images, target in zip(*(np.load(file, mmap_mode='r')[first:] for file in self.files), strict=True):
+            yield torch.from_numpy(images.copy()), torch.from_numpy(target.copy())
 
 
 def draw(distiller: BlockDistiller, rng: random.Random) -> Network:
@@ -333,7 +333,7 @@ def main() -> None:
             done.result()
     if args.only is None:
         print(table(args.work_dir, args.distilled, task, networks))
-        print(f'\npicture: {draw_rank(args.work_dir / "rank.json", args.work_dir / "rank.png")}')
+        print(f'\nimage: {draw_rank(args.work_dir / "rank.json", args.work_dir / "rank.png")}')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
-# The embedded default for DNA: EfficientNet-Lite0 teaches on small generated pictures; every path is rated, the best
+# The embedded default for DNA: EfficientNet-Lite0 teaches on small generated images; every path is rated, the best
 # network under a limit found, and trained inside DeepLabv3 as the FNA demo does.
-# Method: Li et al., CVPR 2020. `make demo-dna` makes the pictures, runs this, trains the teacher's own network beside
-# it and compares; with the pictures there (python tools/make_shapes.py --task seg --root data/shapes_seg):
+# Method: Li et al., CVPR 2020. `make demo-dna` makes the images, runs this, trains the teacher's own network beside
+# it and compares; with the images there (python tools/make_shapes.py --task seg --root data/shapes_seg):
 #
 #   python tools/train.py configs/demo_dna.py
 #
@@ -25,9 +25,9 @@ space = dict(
     bn_eps=1e-3,
 )
 model = dict(space=space)
-pictures = dict(data_root='data/shapes_seg/')
-train_dataloader = dict(num_workers=0, dataset=dict(sources='leftImg8bit/train', **pictures))
-val_dataloader = dict(batch_size=32, dataset=dict(sources='leftImg8bit/val', **pictures))
+images = dict(data_root='data/shapes_seg/')
+train_dataloader = dict(num_workers=0, dataset=dict(sources='leftImg8bit/train', **images))
+val_dataloader = dict(batch_size=32, dataset=dict(sources='leftImg8bit/val', **images))
 train_cfg = dict(max_iters=300)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=20),

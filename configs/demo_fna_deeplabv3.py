@@ -1,6 +1,6 @@
-# The embedded default for segmentation: FNA inside DeepLabv3 on small generated pictures, seed EfficientNet-Lite0.
-# Method: Fang et al., ICLR 2020. `make demo-seg` makes the pictures, runs this, trains the seed beside it and compares;
-# with the pictures there (python tools/make_shapes.py --task seg --root data/shapes_seg):
+# The embedded default for segmentation: FNA inside DeepLabv3 on small generated images, seed EfficientNet-Lite0.
+# Method: Fang et al., ICLR 2020. `make demo-seg` makes the images, runs this, trains the seed beside it and compares;
+# with the images there (python tools/make_shapes.py --task seg --root data/shapes_seg):
 #
 #   python tools/train.py configs/demo_fna_deeplabv3.py
 #

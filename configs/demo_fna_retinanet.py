@@ -1,6 +1,6 @@
-# The embedded default: FNA inside RetinaNet on small generated pictures, seed EfficientNet-Lite0 from a package.
-# Method: Fang et al., ICLR 2020. `make demo` makes the pictures, runs this, trains the seed beside it and compares;
-# with the pictures there (python tools/make_shapes.py --task det --root data/shapes_det):
+# The embedded default: FNA inside RetinaNet on small generated images, seed EfficientNet-Lite0 from a package.
+# Method: Fang et al., ICLR 2020. `make demo` makes the images, runs this, trains the seed beside it and compares;
+# with the images there (python tools/make_shapes.py --task det --root data/shapes_det):
 #
 #   python tools/train.py configs/demo_fna_retinanet.py
 #

@@ -3,11 +3,11 @@
 #   python tools/convert_checkpoint.py DNA_a.pth.tar checkpoints/dna_a.pth          (the authors' released file)
 #   python tools/train.py configs/dna_a_cifar10.py
 #
-# Cost: 50 epochs of 50,000 pictures at 224 px on one GPU. The recipe is ours: none was released for CIFAR.
+# Cost: 50 epochs of 50,000 images at 224 px on one GPU. The recipe is ours: none was released for CIFAR.
 # Expected, published: no figure that we could check. Measured here: not yet.
 _base_ = './_base_/dna_imagenet_retrain.py'
 
-# ImageNet's mean and deviation, as the weights know them; the data set's pictures are RGB already
+# ImageNet's mean and deviation, as the weights know them; the data set's images are RGB already
 data_preprocessor = dict(num_classes=10, to_rgb=False)
 model = dict(
     data_preprocessor=data_preprocessor,

@@ -12,11 +12,11 @@ _base_ = './_base_/dna.py'
 
 # --- 1. teacher and student: blocks end where the teacher's stages do, adapters stand where its widths differ
 model = dict(teacher=dict(timm='tf_efficientnet_b7', pretrained=True), space='dna', input_size=(224, 224))
-data = dict(data_root='data/imagenet/', sources='train', held_out=0.004)  # 5 K of its pictures rate
+data = dict(data_root='data/imagenet/', sources='train', held_out=0.004)  # 5 K of its images rate
 train_dataloader = dict(batch_size=128, dataset=dict(part='train', **data))
 val_dataloader = dict(dataset=dict(part='held_out', **data))
 
-# --- 2. distil: all blocks in each iteration, one drawn path each; 20 epochs of 8 x 128 pictures
+# --- 2. distil: all blocks in each iteration, one drawn path each; 20 epochs of 8 x 128 images
 epoch = 1246
 train_cfg = dict(type='mmnas_ext.DistillLoop', max_iters=20 * epoch)
 optim_wrapper = dict(

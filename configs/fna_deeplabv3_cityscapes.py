@@ -28,7 +28,7 @@ model = dict(
     )
 )
 
-# --- 2. search: half of the pictures trains the weights of a drawn path, the other half alpha
+# --- 2. search: half of the images trains the weights of a drawn path, the other half alpha
 train_cfg = dict(
     _delete_=True,
     type='mmnas_ext.SearchIterLoop',

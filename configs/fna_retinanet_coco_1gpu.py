@@ -4,7 +4,7 @@
 #   python tools/train.py configs/fna_retinanet_coco_1gpu.py
 #
 # Cost, published for all: 9.2 GPU-days. Expected as fna_retinanet_coco.py, batch-norm statistics excepted: they are
-# those of one GPU's pictures. Measured here on COCO train2017: not yet.
+# those of one GPU's images. Measured here on COCO train2017: not yet.
 _base_ = './fna_retinanet_coco.py'
 
 accumulate = 8

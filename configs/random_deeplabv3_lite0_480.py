@@ -4,7 +4,7 @@
 #   python tools/train.py configs/random_deeplabv3_lite0_480.py
 #
 # Cost and measured metric: docs/benchmarks.md. There is no published figure for this seed and data.
-# Trials train on every other training picture and are ranked on a quarter of those in between: the validation pictures
+# Trials train on every other training image and are ranked on a quarter of those in between: the validation images
 # choose nothing, as they choose nothing in the gradient search.
 _base_ = './fna_deeplabv3_lite0_480.py'
 

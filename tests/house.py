@@ -14,20 +14,26 @@ from pathlib import Path
 PACKAGE = 'mmnas_ext'
 SOURCE = ('mmnas_ext', 'tools', 'benchmarks')
 CHECK = 'install_check'
+WORK_DIR = 'workdir'
 # what a room may import of the project; every room may import itself
 ROOMS: dict[str, frozenset[str]] = {
     CHECK: frozenset(),
+    WORK_DIR: frozenset(),
     'archs': frozenset(),
     'registry': frozenset({CHECK}),
     'ops': frozenset({'archs'}),
     'datasets': frozenset({'registry'}),
     'remap': frozenset({'ops', 'archs', 'registry'}),
-    'backbones': frozenset({'ops', 'remap', 'archs', 'registry'}),
-    'search': frozenset({'archs'}),
+    'backbones': frozenset({'ops', 'remap', 'archs', 'registry', WORK_DIR}),
+    'search': frozenset({'archs', WORK_DIR}),
     'distill': frozenset({'backbones', 'remap', 'ops', 'archs', 'registry'}),
-    'engine': frozenset({'distill', 'search', 'backbones', 'remap', 'datasets', 'ops', 'archs', 'registry', CHECK}),
-    'reports': frozenset({'archs'}),
+    'engine': frozenset({'distill', 'search', 'backbones', 'remap', 'datasets', 'ops', 'archs', 'registry', CHECK, WORK_DIR}),
+    'reports': frozenset({'search', 'archs', WORK_DIR}),
     'hosts': frozenset({'backbones', 'registry', CHECK}),
+    'runs': frozenset(
+        {'engine', 'distill', 'search', 'backbones', 'remap', 'datasets', 'ops', 'archs', 'registry', CHECK, WORK_DIR}
+    ),
+    'cli': frozenset({'runs', 'engine', 'search', 'archs', CHECK}),
 }
 HOSTS = frozenset({'mmdet', 'mmseg', 'mmpretrain'})
 MM = HOSTS | {'mmengine', 'mmcv'}
@@ -122,7 +128,7 @@ def foreign_imports(root: Path) -> list[str]:
             library = target.split('.')[0]
             if library in sys.stdlib_module_names or library in ('', PACKAGE):
                 continue
-            if room in ('', CHECK, 'archs'):
+            if room in ('', CHECK, WORK_DIR, 'archs'):
                 found.append(f'{name}:{line}: standard library only, not {library}')
             elif room == 'registry' and library != 'mmengine':
                 found.append(f'{name}:{line}: mmengine only, not {library}')

@@ -15,7 +15,7 @@ def read(name: str) -> Config:
 
 
 def small(cfg: Config) -> Config:
-    """The override: no download, no process group, small pictures. All else is the config's."""
+    """The override: no download, no process group, small images. All else is the config's."""
     cfg.model.backbone.init_cfg = None
     _without_groups(cfg.model)
     if cfg.model.data_preprocessor.get('size'):

@@ -19,7 +19,7 @@ from mmnas_ext.archs import SearchSpace
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.derive import derived_config
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
-from mmnas_ext.engine.trials import Plan
+from mmnas_ext.runs.trials import Plan
 from tests.small import CONFIGS, CROP, read, small
 
 # what a model of each host consists of
@@ -40,7 +40,7 @@ def detections(cfg: Config) -> dict[str, Any]:
 
 
 def segmentations(cfg: Config) -> dict[str, Any]:
-    """Two pictures, one smaller than the crop; a third of each has no label."""
+    """Two images, one smaller than the crop; a third of each has no label."""
     inputs, samples = [], []
     for height, width in (CROP, (CROP[0] - 7, CROP[1] - 20)):
         labels = torch.randint(cfg.model.decode_head.num_classes, (1, height, width))
@@ -56,17 +56,17 @@ def classifications(cfg: Config) -> dict[str, Any]:
     return {'inputs': inputs, 'data_samples': [DataSample().set_gt_label(label) for label in labels]}
 
 
-PICTURES = {'mmdet': detections, 'mmseg': segmentations, 'mmpretrain': classifications}
+IMAGES = {'mmdet': detections, 'mmseg': segmentations, 'mmpretrain': classifications}
 
 
 @contextmanager
 def built(cfg: Config) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
-    """A small model in training mode, in its host's scope, and pictures for it."""
+    """A small model in training mode, in its host's scope, and images for it."""
     host = cfg.default_scope
     with DefaultScope.overwrite_default_scope(host):
         model = MODELS.build(small(cfg).model)
         assert {name.partition('.')[0] for name, _ in model.named_parameters()} == PARTS[host]
-        yield model.train(), PICTURES[host](cfg)
+        yield model.train(), IMAGES[host](cfg)
 
 
 def values(model: nn.Module) -> dict[str, Tensor]:
@@ -88,9 +88,9 @@ def assert_losses(losses: dict[str, Tensor]) -> None:
 
 def one_step(cfg: Config) -> None:
     """Trains an ordinary config for one step; every part of the model moves."""
-    with built(cfg) as (model, pictures):
+    with built(cfg) as (model, images):
         before = values(model)
-        assert_losses(model.train_step(pictures, build_optim_wrapper(model, cfg.optim_wrapper)))
+        assert_losses(model.train_step(images, build_optim_wrapper(model, cfg.optim_wrapper)))
         assert parts(moved(model, before)) == PARTS[cfg.default_scope]
 
 
@@ -114,7 +114,7 @@ def test_search_config_takes_a_step_of_each_phase(name: str) -> None:
     # accumulation would only put the update off
     for phase in ('weights', 'arch'):
         cfg.optim_wrapper[phase].pop('accumulative_counts', None)
-    with built(cfg) as (model, pictures):
+    with built(cfg) as (model, images):
         supernet = model.backbone
         assert isinstance(supernet, SuperNet)
         build = {key: value for key, value in cfg.optim_wrapper.items() if key != 'constructor'}
@@ -123,7 +123,7 @@ def test_search_config_takes_a_step_of_each_phase(name: str) -> None:
         for phase in ('weights', 'arch'):
             before = values(model)
             wrapper.start(phase, iteration=0)
-            assert_losses(model.train_step(pictures, wrapper))
+            assert_losses(model.train_step(images, wrapper))
             if phase == 'arch':
                 assert moved(model, before) == alphas
             else:

@@ -43,11 +43,11 @@ def test_a_distillation_takes_a_step(name: str) -> None:
     model.train()
     build = {key: value for key, value in cfg.optim_wrapper.items() if key != 'constructor'}
     wrapper = BlockOptimWrapperConstructor(build)(model)
-    pictures = {'inputs': [torch.randint(256, (3, *CROP), dtype=torch.uint8) for _ in range(2)]}
-    model.calibrate([model.data_preprocessor(pictures, False)['inputs']])
+    images = {'inputs': [torch.randint(256, (3, *CROP), dtype=torch.uint8) for _ in range(2)]}
+    model.calibrate([model.data_preprocessor(images, False)['inputs']])
     before, taught = values(model), [p.clone() for p in model.teacher.parameters()]
     model.start(0, 0)
-    losses = model.train_step(pictures, optim_wrapper=wrapper)
+    losses = model.train_step(images, optim_wrapper=wrapper)
     assert set(losses) == {'loss', *(f'loss_block{k}' for k in range(len(model.blocks)))}
     assert all(torch.isfinite(value) and value > 0 for value in losses.values())
     moved = {name.split('.')[1] for name, p in model.named_parameters() if not torch.equal(p, before[name])}

@@ -26,7 +26,7 @@ class Case:
     checkpoint: str
     loss: str
     seed_row: str
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
 
 
 CASES = {
@@ -46,7 +46,7 @@ CASES = {
         checkpoint='epoch_1.pth',
         loss='loss_bbox',
         seed_row=r'207\.0 M \| *2\.959 M',
-        pictures=('network.png', 'alphas.png'),
+        images=('network.png', 'alphas.png'),
     ),
     'seg': Case(
         options=(
@@ -68,7 +68,7 @@ CASES = {
         loss='decode.loss_ce',
         # multiply-adds of the network's convolutions as they run at output stride 16
         seed_row=r'667\.4 M \| *2\.959 M',
-        pictures=('network.png', 'alphas.png', 'predictions.png'),
+        images=('network.png', 'alphas.png', 'predictions.png'),
     ),
 }
 
@@ -92,9 +92,9 @@ def test_the_demo_searches_adapts_compares_and_draws(tmp_path, task):
     assert snapshots == list(case.snapshots)
     lines = [json.loads(line) for line in (tmp_path / 'search_log.jsonl').read_text().splitlines()]
     assert [line['iter'] for line in lines] == list(case.logged)
-    for picture in case.pictures:
-        assert (tmp_path / picture).read_bytes().startswith(b'\x89PNG')
-        assert str(tmp_path / picture) in done.stdout
+    for image in case.images:
+        assert (tmp_path / image).read_bytes().startswith(b'\x89PNG')
+        assert str(tmp_path / image) in done.stdout
     assert (tmp_path / 'report.html').stat().st_size > 50_000
     assert (tmp_path / 'adapt' / case.checkpoint).is_file()
     searched, adapted = (list(folder.glob('2*/vis_data/scalars.json')) for folder in (tmp_path, tmp_path / 'adapt'))

@@ -21,7 +21,7 @@ OPTIONS = (
     'derived.val_dataloader.dataset.indices=4',
     'derived.default_hooks.checkpoint.interval=2',
 )
-PICTURES = ('losses.png', 'ratings.png', 'front.png', 'features.png', 'network.png')
+IMAGES = ('losses.png', 'ratings.png', 'front.png', 'features.png', 'network.png')
 
 
 def test_the_demo_distils_rates_chooses_trains_and_draws(tmp_path: Path) -> None:
@@ -45,9 +45,9 @@ def test_the_demo_distils_rates_chooses_trains_and_draws(tmp_path: Path) -> None
     written = Config.fromfile(tmp_path / 'derived' / 'config.py')
     assert written.model.backbone.type == 'mmnas_ext.MBNet'
     assert written.model.backbone.init_cfg.seed.checkpoint.startswith('package://')
-    for picture in PICTURES:
-        assert (tmp_path / 'report' / picture).read_bytes().startswith(b'\x89PNG')
-        assert str(tmp_path / 'report' / picture) in done.stdout
+    for image in IMAGES:
+        assert (tmp_path / 'report' / image).read_bytes().startswith(b'\x89PNG')
+        assert str(tmp_path / 'report' / image) in done.stdout
     assert (tmp_path / 'report' / 'distillation.html').stat().st_size > 50_000
     assert (tmp_path / 'adapt' / 'iter_2.pth').is_file()
     assert (tmp_path / 'seed' / 'adapt' / 'iter_2.pth').is_file()

@@ -17,7 +17,7 @@ from tests import house
 
 ROOT = Path(__file__).resolve().parents[1]
 MIM = Path(mmdet.__file__).parent / '.mim'
-# 4 small pictures in batches of 2, no validation, a line of log per iteration; nothing of it is about the model
+# 4 small images in batches of 2, no validation, a line of log per iteration; nothing of it is about the model
 OPTIONS = {
     'train_dataloader.num_workers': '0',
     'train_dataloader.persistent_workers': 'False',
@@ -62,7 +62,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that knows nothing of the project, but has pictures."""
+    """A folder that knows nothing of the project, but has images."""
     folder = tmp_path_factory.mktemp('elsewhere')
     make_detection(folder / 'shapes', train=4, val=1, size=(96, 128))
     return folder

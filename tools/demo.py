@@ -1,4 +1,4 @@
-"""A whole search on small generated pictures: search, derive, train, and the seed beside what was found.
+"""A whole search on small generated images: search, derive, train, and the seed beside what was found.
 
 Example: ``python tools/demo.py`` (``make demo``), files in ``work_dirs/demo``; ``python tools/demo.py --task seg``
 (``make demo-seg``), files in ``work_dirs/demo_seg``; ``--task dna`` (``make demo-dna``), in ``work_dirs/demo_dna``.
@@ -15,10 +15,10 @@ from mmengine.config import DictAction
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.datasets import make_detection, make_segmentation
-from mmnas_ext.engine.checks import check_config
-from mmnas_ext.engine.predict import predict_labels
-from mmnas_ext.engine.results import result_row, write_results
-from mmnas_ext.engine.run import ADAPT_DIR, prepare, run
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.predict import predict_labels
+from mmnas_ext.runs.results import result_row, write_results
+from mmnas_ext.runs.run import ADAPT_DIR, prepare, run
 from mmnas_ext.reports import (
     comparison_table,
     draw_predictions,
@@ -37,7 +37,7 @@ class Task:
 
     Args:
         config: The search.
-        make: Makes the pictures in a folder, and says whether it had to.
+        make: Makes the images in a folder, and says whether it had to.
         data: That folder, as the config has it.
         metrics: Columns of the table, as MMEngine names them.
         work_dir: Where everything goes unless the command line says otherwise.
@@ -100,7 +100,7 @@ def main() -> None:
     task = TASKS[args.task]
     work_dir = Path(args.work_dir or task.work_dir)
     options = {'log_level': 'WARNING', **(args.cfg_options or {})}  # the whole of MMEngine's log would bury the table
-    print(f'1. pictures: {"made" if task.make(task.data) else "there already"}, in {task.data}', flush=True)
+    print(f'1. images: {"made" if task.make(task.data) else "there already"}, in {task.data}', flush=True)
     try:
         cfg = prepare(task.config, str(work_dir), options=options)
         check_config(cfg)
@@ -117,13 +117,13 @@ def main() -> None:
     write_results(work_dir, rows, size)
     if task.draws_labels:
         maps = predict_labels({title: run / ADAPT_DIR for title, run in runs.items()}, work_dir / 'predictions')
-        files = (maps.pictures, maps.truths, maps.predictions)
+        files = (maps.images, maps.truths, maps.predictions)
         drawn = draw_predictions(*files, maps.classes, maps.palette, work_dir / PREDICTIONS_NAME)
     write = write_distill_report if is_distillation(work_dir) else write_report
-    *pictures, page = write(work_dir, seed=ArchSpec.parse(SEED), input_size=size, output_stride=stride)
+    *images, page = write(work_dir, seed=ArchSpec.parse(SEED), input_size=size, output_stride=stride)
     print(f'\n{comparison_table(rows)}\n')
-    for picture in pictures:
-        print(f'{picture.stem + ":":<18} {picture}')
+    for image in images:
+        print(f'{image.stem + ":":<18} {image}')
     if task.draws_labels:
         print(f'predictions:       {drawn}')
     print(f'all of it:         {page}\n{(time.monotonic() - begun) / 60:.1f} minutes')

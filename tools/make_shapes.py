@@ -13,10 +13,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description='Make a small detection (COCO) or segmentation (Cityscapes) data set.')
     parser.add_argument('--task', choices=sorted(_MAKERS), required=True, help='det: COCO, seg: Cityscapes')
     parser.add_argument('--root', required=True, help='folder to make; left alone if it holds this very set already')
-    parser.add_argument('--train', type=int, help='training pictures')
-    parser.add_argument('--val', type=int, help='validation pictures')
-    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='height and width of a picture in pixels')
-    parser.add_argument('--seed', type=int, help='any other gives other pictures')
+    parser.add_argument('--train', type=int, help='training images')
+    parser.add_argument('--val', type=int, help='validation images')
+    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='height and width of an image in pixels')
+    parser.add_argument('--seed', type=int, help='any other gives other images')
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     task, root = given.pop('task'), given.pop('root')
     try:

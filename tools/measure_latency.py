@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from mmnas_ext.archs import SearchSpace
-from mmnas_ext.engine.latency import Subject, measure_to_file
+from mmnas_ext.runs.measure_latency import Subject, measure_to_file
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,8 +6,8 @@ Example: ``python tools/rate.py configs/dna_coco.py work_dirs/dna_coco/iter_1000
 import argparse
 import sys
 
-from mmnas_ext.engine.command import make_parser, parse
-from mmnas_ext.engine.run import prepare, rate_checkpoint
+from mmnas_ext.cli import make_parser, parse
+from mmnas_ext.runs.run import prepare, rate_checkpoint
 from mmnas_ext.install_check import require_mm
 
 

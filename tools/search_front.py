@@ -33,10 +33,10 @@ def main() -> None:
     out = Path(args.out) if args.out else file.parent / 'front'
     written = selection.write(out)
     (out / 'arch.json').write_text(selection.arch.format('json'))
-    picture = draw_front(written, out / 'front.png')
+    image = draw_front(written, out / 'front.png')
     reach = ', '.join(show(metric, *ends) for metric, ends in selection.ranges.items())
     print(f'networks of this space: {reach}\n\n{table(selection, args.rows)}\n\n{selection.describe()}\n')
-    print(f'the front: {written}\nits picture: {picture}\nthe network: {out / "arch.json"}')
+    print(f'the front: {written}\nits image: {image}\nthe network: {out / "arch.json"}')
 
 
 def table(selection: Selection, rows: int) -> str:

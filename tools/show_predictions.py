@@ -1,4 +1,4 @@
-"""Draws what trained segmentors predict, beside the pictures and their ground truth.
+"""Draws what trained segmentors predict, beside the images and their ground truth.
 
 Example: ``python tools/show_predictions.py --run found=work_dirs/demo_seg/adapt`` (and a second ``--run`` for the seed)
 """
@@ -8,18 +8,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmnas_ext.engine.predict import predict_labels
+from mmnas_ext.runs.predict import predict_labels
 from mmnas_ext.reports import draw_predictions
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the command line, predicts, and draws; label maps go beside the picture, into ``<its name>_labels``."""
+    """Reads the command line, predicts, and draws; label maps go beside the image, into ``<its name>_labels``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--run', action='append', required=True, metavar='TITLE=FOLDER', help='work dir of a training; may be repeated'
     )
-    parser.add_argument('--count', type=int, default=4, help='validation pictures, evenly spaced (default: 4)')
-    parser.add_argument('--pictures', nargs='+', metavar='NAME', default=(), help='these, by how their names begin')
+    parser.add_argument('--count', type=int, default=4, help='validation images, evenly spaced (default: 4)')
+    parser.add_argument('--images', nargs='+', metavar='NAME', default=(), help='these, by how their names begin')
     parser.add_argument('--mask-ignored', action='store_true', help='blank predictions where no label counts')
     parser.add_argument('--out', type=Path, default=Path('predictions.png'), help='(default: predictions.png)')
     args = parser.parse_args(argv)
@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(runs) < len(args.run) or not all([*runs, *runs.values()]):
         parser.error(f'--run must be TITLE=FOLDER, each title once, got {args.run}')
     try:
-        maps = predict_labels(runs, args.out.with_name(f'{args.out.stem}_labels'), args.count, args.pictures)
-        files = (maps.pictures, maps.truths, maps.predictions)
+        maps = predict_labels(runs, args.out.with_name(f'{args.out.stem}_labels'), args.count, args.images)
+        files = (maps.images, maps.truths, maps.predictions)
         print(draw_predictions(*files, maps.classes, maps.palette, args.out, mask_ignored=args.mask_ignored))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f'error: {error}')

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mmengine.runner import Runner
 
-from mmnas_ext.engine.checks import check_data
-from mmnas_ext.engine.command import make_parser, parse
-from mmnas_ext.engine.run import prepare
+from mmnas_ext.runs.checks import check_data
+from mmnas_ext.cli import make_parser, parse
+from mmnas_ext.runs.run import prepare
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,10 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmnas_ext.engine.checks import check_config
-from mmnas_ext.engine.command import make_parser, parse
-from mmnas_ext.engine.run import prepare, run
-from mmnas_ext.engine.tensorboard import log_pictures
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.cli import make_parser, parse
+from mmnas_ext.runs.run import prepare, run
+from mmnas_ext.runs.tensorboard import log_images
 from mmnas_ext.install_check import require_mm
 from mmnas_ext.reports import write_distill_report
 
@@ -32,8 +32,8 @@ def parse_args() -> argparse.Namespace:
 def show_distillation(work_dir: Path) -> None:
     """Draws what a distillation has come to, also for TensorBoard."""
     files = write_distill_report(work_dir)
-    log_pictures(files, work_dir / 'report')
-    print(f'pictures and page of the distillation: {files[-1]}', flush=True)
+    log_images(files, work_dir / 'report')
+    print(f'images and page of the distillation: {files[-1]}', flush=True)
 
 
 def main() -> None:

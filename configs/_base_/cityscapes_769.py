@@ -1,10 +1,10 @@
 # Cityscapes in MMSegmentation, and its runtime: crops of 769 pixels at scales 0.75 to 2 (FNA, ICLR 2020), and whole
-# pictures to test on. Written out, not inherited: `mmseg::_base_/…` is found in the frozen upstream alone, as MMEngine
+# images to test on. Written out, not inherited: `mmseg::_base_/…` is found in the frozen upstream alone, as MMEngine
 # looks for a distribution named mmsegmentation, and the maintained line's is named otherwise.
 default_scope = 'mmseg'
 
 crop_size = (769, 769)
-# the same pictures and labels for both halves of a search and for the adaptation
+# the same images and labels for both halves of a search and for the adaptation
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),

@@ -26,26 +26,26 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmpretrain.RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='mmnas_ext.PackPictures'),
+    dict(type='mmnas_ext.PackImages'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmpretrain.ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
-    dict(type='mmnas_ext.PackPictures'),
+    dict(type='mmnas_ext.PackImages'),
 ]
 train_dataloader = dict(
     batch_size=128,
     num_workers=8,
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='mmnas_ext.UnlabelledPictures', pipeline=train_pipeline),
+    dataset=dict(type='mmnas_ext.UnlabelledImages', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=128,
     num_workers=8,
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='mmnas_ext.UnlabelledPictures', pipeline=test_pipeline),
+    dataset=dict(type='mmnas_ext.UnlabelledImages', pipeline=test_pipeline),
 )
 val_evaluator = dict()  # MMEngine wants one; a rating is no metric of predictions

@@ -42,7 +42,7 @@ train_dataloader = dict(
 val_dataloader = dict(batch_size=256, dataset=dict(data_prefix=dict(img_path='val'), pipeline=test_pipeline), **workers)
 test_dataloader = val_dataloader
 
-# 8 GPUs x 128 with lr 0.064. The authors really used 4096 in all with lr 0.256, which is the same per picture: on 32
+# 8 GPUs x 128 with lr 0.064. The authors really used 4096 in all with lr 0.256, which is the same per image: on 32
 # GPUs the learning rate becomes that by itself.
 auto_scale_lr = dict(enable=True, base_batch_size=1024)
 optim_wrapper = dict(

@@ -6,7 +6,7 @@ _base_ = './cityscapes_769.py'
 seed = dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2')
 output_stride = 16
 
-# how a picture is tested, at single scale: whole, or as the training crop slid over it with a third of overlap
+# how an image is tested, at single scale: whole, or as the training crop slid over it with a third of overlap
 whole = dict(mode='whole')
 slide = dict(mode='slide', crop_size=_base_.crop_size, stride=(513, 513))
 

@@ -12,7 +12,7 @@ seed = dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2')
 
 model = dict(neck=dict(in_channels=[24, 32, 96, 320], start_level=1, add_extra_convs='on_input'))
 
-# FNA's adaptation: 12 epochs on 8 GPUs with 4 pictures each
+# FNA's adaptation: 12 epochs on 8 GPUs with 4 images each
 recipe = dict(
     train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1),
     train_dataloader=dict(batch_size=4, num_workers=4),

@@ -3,24 +3,24 @@
 from mmnas_ext.archs import zoo
 from mmnas_ext.archs.cells import Cell, CellSpace, CellStage
 from mmnas_ext.archs.cost import Cost, candidate_costs, cost, fixed_cost
-from mmnas_ext.archs.latency import Geometry, LatencyTable
+from mmnas_ext.archs.latency_table import Geometry, LatencyTable
 from mmnas_ext.archs.prices import METRICS, Prices, entries, price, prices
-from mmnas_ext.archs.space import Path, SearchSpace, SpaceStage
-from mmnas_ext.archs.spec import ACTIVATIONS, SKIP, ArchSpec, Block, StageSpec
+from mmnas_ext.archs.space import Choices, SearchSpace, SpaceStage
+from mmnas_ext.archs.spec import ACTIVATIONS, SKIP, ArchSpec, LayerSpec, StageSpec
 
 __all__ = [
     'ACTIVATIONS',
     'METRICS',
     'SKIP',
     'ArchSpec',
-    'Block',
+    'LayerSpec',
     'Cell',
     'CellSpace',
     'CellStage',
     'Cost',
     'Geometry',
     'LatencyTable',
-    'Path',
+    'Choices',
     'Prices',
     'SearchSpace',
     'SpaceStage',

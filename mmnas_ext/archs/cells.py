@@ -11,7 +11,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from mmnas_ext.archs.literal import listed, placed, shown
+from mmnas_ext.archs.literal import abbreviate, call_at, check_list
 from mmnas_ext.archs.notation import (
     SPACE_FORMS,
     build,
@@ -21,7 +21,7 @@ from mmnas_ext.archs.notation import (
     read_layers,
     read_mapping,
 )
-from mmnas_ext.archs.space import Path, SearchSpace, SpaceStage
+from mmnas_ext.archs.space import Choices, SearchSpace, SpaceStage
 from mmnas_ext.archs.spec import MAX_LAYERS, ArchSpec, check_network
 
 _KEYS = ('stem_channels', 'stages', 'head_channels', 'act', 'bn_eps', 'source')
@@ -161,7 +161,7 @@ class CellSpace:
             entering = cell.channels
         return SearchSpace(tuple(stages), self.head_channels, self.act, self.bn_eps)
 
-    def arch(self, cells: Sequence[int], path: Path) -> ArchSpec:
+    def arch(self, cells: Sequence[int], path: Choices) -> ArchSpec:
         """The network of one cell per stage and one candidate per layer.
 
         Raises:
@@ -181,36 +181,36 @@ def _read(text: str) -> CellSpace:
 
 def _from_mapping(fields: Mapping[Any, Any]) -> CellSpace:
     check_keys(fields, '', ('stem_channels', 'stages'), _KEYS)
-    stages = [_stage(stage, f'stages[{i}]') for i, stage in enumerate(listed(fields['stages'], 'stages', 'stages'))]
+    stages = [_stage(stage, f'stages[{i}]') for i, stage in enumerate(check_list(fields['stages'], 'stages', 'stages'))]
     return build(CellSpace, stages, fields, stem_channels=fields['stem_channels'])
 
 
 def _stage(stage: Any, where: str) -> CellStage:
     if not isinstance(stage, Mapping):
-        raise ValueError(f'{where} must be a mapping, got {shown(stage)}')
+        raise ValueError(f'{where} must be a mapping, got {abbreviate(stage)}')
     if 'cells' in stage:
         check_keys(stage, where, ('stride', 'cells'), ('stride', 'cells'))
         cells = [
             _cell(cell, f'{where}.cells[{i}]')
-            for i, cell in enumerate(listed(stage['cells'], f'{where}.cells', 'cells'))
+            for i, cell in enumerate(check_list(stage['cells'], f'{where}.cells', 'cells'))
         ]
     else:
         check_keys(stage, where, ('stride', *_SHORT_KEYS), ('stride', *_SHORT_KEYS))
-        widths, depths, candidates = (tuple(listed(stage[key], f'{where}.{key}', key)) for key in _SHORT_KEYS)
+        widths, depths, candidates = (tuple(check_list(stage[key], f'{where}.{key}', key)) for key in _SHORT_KEYS)
         for depth in depths:
             # before cells are made of them: an absurd depth must not fill the memory
             if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= MAX_LAYERS:
-                raise ValueError(f'{where}.depths must be integers in 1..{MAX_LAYERS}, got {shown(depth)}')
+                raise ValueError(f'{where}.depths must be integers in 1..{MAX_LAYERS}, got {abbreviate(depth)}')
         if len(widths) * len(depths) > _MAX_CELLS:
             raise ValueError(f'{where}: a stage needs 1..{_MAX_CELLS} cells, got {len(widths) * len(depths)}')
         for k, token in enumerate(candidates):
             check_token(token, f'{where}.candidates[{k}]')
         cells = [Cell(width, (candidates,) * depth) for width, depth in product(widths, depths)]
-    return placed(where, CellStage, stage['stride'], tuple(cells))
+    return call_at(where, CellStage, stage['stride'], tuple(cells))
 
 
 def _cell(cell: Any, where: str) -> Cell:
     if not isinstance(cell, Mapping):
-        raise ValueError(f'{where} must be a mapping, got {shown(cell)}')
+        raise ValueError(f'{where} must be a mapping, got {abbreviate(cell)}')
     check_keys(cell, where, _CELL_KEYS, _CELL_KEYS)
     return Cell(cell['channels'], read_layers(cell['layers'], f'{where}.layers'))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from mmnas_ext.archs.space import SearchSpace
-from mmnas_ext.archs.spec import SKIP, ArchSpec, Block
+from mmnas_ext.archs.spec import SKIP, ArchSpec, LayerSpec
 
 OUTPUT_STRIDES = (8, 16, 32)
 STEM_STRIDE = 2
@@ -51,7 +51,7 @@ def cost(arch: ArchSpec, size: Size, output_stride: int = 32, head: bool = False
     parts = [_stem_cost(arch.stem_channels, (height, width))]
     for stage, stride in zip(arch.stages, effective_strides(arch.stages, output_stride), strict=True):
         channels = stage.in_channels
-        for block in stage.blocks:
+        for block in stage.specs:
             parts.append(_block_cost(block, channels, stage.channels, (height, width), stride))
             height, width = shrink((height, width), stride)
             channels, stride = stage.channels, 1
@@ -129,10 +129,10 @@ def _stem_cost(channels: int, size: Size) -> Cost:
 def _token_cost(token: str, in_channels: int, channels: int, size: Size, stride: int) -> Cost:
     if token == SKIP:
         return Cost(0, 0)
-    return _block_cost(Block.parse(token), in_channels, channels, size, stride)
+    return _block_cost(LayerSpec.parse(token), in_channels, channels, size, stride)
 
 
-def _block_cost(block: Block, in_channels: int, channels: int, size: Size, stride: int) -> Cost:
+def _block_cost(block: LayerSpec, in_channels: int, channels: int, size: Size, stride: int) -> Cost:
     """An MBConv whose input has the given size."""
     hidden = block.hidden(in_channels)
     squeezed = block.squeezed(in_channels)

@@ -73,7 +73,7 @@ class Reader:
         if self.peek():
             self.fail(f'expected {allowed}, got {self.shown()}')
 
-    def shown(self) -> str:
+    def abbreviate(self) -> str:
         """What stands at the position, for messages."""
         return repr(self.text[self.position : self.position + 20]) if self.peek() else 'the end of the text'
 
@@ -155,14 +155,14 @@ class Reader:
             self.fail('a string with an escape that JSON does not have', start)
 
 
-def listed(value: Any, where: str, what: str) -> Sequence[Any]:
+def check_list(value: Any, where: str, what: str) -> Sequence[Any]:
     """Returns `value` if it is a list or tuple of at most `MAX_ITEMS`.
 
     Raises:
         ValueError: It is not; the message names `where` and says that a list of `what` is wanted.
     """
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f'{where} must be a list of {what}, got {shown(value)}')
+        raise ValueError(f'{where} must be a list of {what}, got {abbreviate(value)}')
     if len(value) > MAX_ITEMS:
         raise ValueError(f'{where} has {len(value)} entries, at most {MAX_ITEMS} are read')
     return value
@@ -178,10 +178,10 @@ def number(text: str, decimal: bool) -> int | float:
         return float(text)
     if not decimal and _INTEGER.fullmatch(text):
         return int(text)
-    raise ValueError(f'must be {"a number" if decimal else "a whole number"}, got {shown(text)}')
+    raise ValueError(f'must be {"a number" if decimal else "a whole number"}, got {abbreviate(text)}')
 
 
-def placed(where: str, make: Callable[..., _Made], *args: Any) -> _Made:
+def call_at(where: str, make: Callable[..., _Made], *args: Any) -> _Made:
     """Calls ``make(*args)`` and puts `where` in front of a ValueError's message."""
     try:
         return make(*args)
@@ -189,6 +189,6 @@ def placed(where: str, make: Callable[..., _Made], *args: Any) -> _Made:
         raise ValueError(f'{where}: {error}') from None
 
 
-def shown(value: object) -> str:
-    """A short picture of anything, for messages; large values are not walked through."""
+def abbreviate(value: object) -> str:
+    """A short image of anything, for messages; large values are not walked through."""
     return reprlib.repr(value)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmnas_ext.archs.literal import MAX_TEXT, Reader, listed, number, placed, shown
+from mmnas_ext.archs.literal import MAX_TEXT, Reader, abbreviate, call_at, check_list, number
 from mmnas_ext.archs.space import SearchSpace, SpaceStage
-from mmnas_ext.archs.spec import SKIP, ArchSpec, Block, StageSpec
+from mmnas_ext.archs.spec import SKIP, ArchSpec, LayerSpec, StageSpec
 from mmnas_ext.archs.timm_blocks import format_timm, parse_timm
 
 NOTATIONS = ('json', 'fna', 'timm')
@@ -164,10 +164,10 @@ def _space_from_mapping(fields: Mapping[Any, Any]) -> SearchSpace:
 
 def _stage_mappings(fields: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
     check_keys(fields, '', ('stages',), _KEYS)
-    stages = listed(fields['stages'], 'stages', 'stages')
+    stages = check_list(fields['stages'], 'stages', 'stages')
     for i, stage in enumerate(stages):
         if not isinstance(stage, Mapping):
-            raise ValueError(f'stages[{i}] must be a mapping, got {shown(stage)}')
+            raise ValueError(f'stages[{i}] must be a mapping, got {abbreviate(stage)}')
         check_keys(stage, f'stages[{i}]', _STAGE_KEYS, _STAGE_KEYS)
     return list(stages)
 
@@ -177,22 +177,22 @@ def check_keys(fields: Mapping[Any, Any], where: str, wanted: tuple[str, ...], a
     prefix = f'{where}: ' if where else ''
     unknown = [key for key in fields if key not in allowed]
     if unknown:
-        raise ValueError(f'{prefix}unknown key {shown(unknown[0])}, allowed are {", ".join(allowed)}')
+        raise ValueError(f'{prefix}unknown key {abbreviate(unknown[0])}, allowed are {", ".join(allowed)}')
     missing = [key for key in wanted if key not in fields]
     if missing:
         raise ValueError(f'{prefix}key {missing[0]!r} is missing')
 
 
 def _arch_stage(stage: Mapping[Any, Any], where: str) -> StageSpec:
-    layers = listed(stage['layers'], f'{where}.layers', 'block tokens')
+    layers = check_list(stage['layers'], f'{where}.layers', 'layer tokens')
     for j, token in enumerate(layers):
         check_token(token, f'{where}.layers[{j}]')
-    return placed(where, StageSpec, stage['in_channels'], stage['channels'], tuple(layers), stage['stride'])
+    return call_at(where, StageSpec, stage['in_channels'], stage['channels'], tuple(layers), stage['stride'])
 
 
 def _space_stage(stage: Mapping[Any, Any], where: str) -> SpaceStage:
     layers = read_layers(stage['layers'], f'{where}.layers')
-    return placed(where, SpaceStage, stage['in_channels'], stage['channels'], layers, stage['stride'])
+    return call_at(where, SpaceStage, stage['in_channels'], stage['channels'], layers, stage['stride'])
 
 
 def read_layers(layers: Any, where: str) -> tuple[tuple[str, ...], ...]:
@@ -202,8 +202,8 @@ def read_layers(layers: Any, where: str) -> tuple[tuple[str, ...], ...]:
         ValueError: They are no lists of tokens; the message says where.
     """
     found = []
-    for j, candidates in enumerate(listed(layers, where, 'lists of candidates')):
-        found.append(tuple(listed(candidates, f'{where}[{j}]', 'candidates')))
+    for j, candidates in enumerate(check_list(layers, where, 'lists of candidates')):
+        found.append(tuple(check_list(candidates, f'{where}[{j}]', 'candidates')))
         for k, token in enumerate(found[-1]):
             check_token(token, f'{where}[{j}][{k}]')
     return tuple(found)
@@ -213,7 +213,7 @@ def build(cls: Callable[..., _Read], stages: list[Any], fields: Mapping[Any, Any
     """Makes an architecture or a space of its stages, `more` and the fields that all have."""
     source = fields.get('source', '')
     if not isinstance(source, str):
-        raise ValueError(f'source must be a string, got {shown(source)}')
+        raise ValueError(f'source must be a string, got {abbreviate(source)}')
     rest = {key: fields[key] for key in ('head_channels', 'act', 'bn_eps') if key in fields}
     return cls(stages=tuple(stages), **more, **rest)
 
@@ -280,13 +280,13 @@ def _fna_stage(stage: Any, index: int, start: int) -> StageSpec:
     where = f'stages[{index}]'
     at = f'{where} (character {start})'
     if not isinstance(stage, list) or len(stage) != 3:
-        raise ValueError(f'{at} must be [[in, out], [layers], stride], got {shown(stage)}')
+        raise ValueError(f'{at} must be [[in, out], [layers], stride], got {abbreviate(stage)}')
     channels, layers, stride = stage
     if not isinstance(channels, list) or len(channels) != 2:
-        raise ValueError(f'{at} must start with a pair of channels, got {shown(channels)}')
-    for j, token in enumerate(listed(layers, f'{where}.layers', 'block tokens')):
+        raise ValueError(f'{at} must start with a pair of channels, got {abbreviate(channels)}')
+    for j, token in enumerate(check_list(layers, f'{where}.layers', 'layer tokens')):
         check_token(token, f'{where}.layers[{j}]')
-    return placed(at, StageSpec, channels[0], channels[1], tuple(layers), stride)
+    return call_at(at, StageSpec, channels[0], channels[1], tuple(layers), stride)
 
 
 def _fna_text(arch: ArchSpec) -> str:
@@ -301,6 +301,6 @@ def _fna_text(arch: ArchSpec) -> str:
 
 
 def check_token(token: Any, where: str) -> None:
-    """Raises ValueError, with the place, for what is no block token."""
+    """Raises ValueError, with the place, for what is no layer token."""
     if token != SKIP:
-        placed(where, Block.parse, token)
+        call_at(where, LayerSpec.parse, token)

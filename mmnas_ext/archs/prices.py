@@ -22,8 +22,8 @@ from mmnas_ext.archs.cost import (
     fixed_cost,
     shrink,
 )
-from mmnas_ext.archs.latency import STEM, Geometry, LatencyTable
-from mmnas_ext.archs.space import Path, SearchSpace, SpaceStage
+from mmnas_ext.archs.latency_table import STEM, Geometry, LatencyTable
+from mmnas_ext.archs.space import Choices, SearchSpace, SpaceStage
 from mmnas_ext.archs.spec import SKIP, ArchSpec, StageSpec
 
 METRICS = ('macs', 'params', 'latency')
@@ -90,7 +90,7 @@ class Prices:
             total([self.fixed, *map(max, searched)], self.metric),
         )
 
-    def path(self, path: Path) -> float:
+    def path(self, path: Choices) -> float:
         """Price of a path's network, stem and fixed layers included.
 
         Raises:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from mmnas_ext.archs.spec import SKIP, ArchSpec, Block, StageSpec, check_chain, check_network, check_widths
+from mmnas_ext.archs.spec import SKIP, ArchSpec, LayerSpec, StageSpec, check_chain, check_network, check_widths
 
-Path = tuple[tuple[int, ...], ...]
+Choices = tuple[tuple[int, ...], ...]
 _MAX_CANDIDATES = 4000
 
 
@@ -37,7 +37,7 @@ class SpaceStage:
                 f'the first layer of a stage cannot offer {SKIP!r}: '
                 f'it changes channels {self.in_channels} -> {self.channels} or the stride'
             )
-        kept = tuple(tuple(t if t == SKIP else Block.parse(t).format() for t in layer) for layer in self.layers)
+        kept = tuple(tuple(t if t == SKIP else LayerSpec.parse(t).format() for t in layer) for layer in self.layers)
         for index, layer in enumerate(kept):
             if len(set(layer)) < len(layer):
                 raise ValueError(f'layer {index} names a candidate twice: {layer}')
@@ -92,7 +92,7 @@ class SearchSpace:
 
         return format_space(self)
 
-    def arch(self, path: Path) -> ArchSpec:
+    def arch(self, path: Choices) -> ArchSpec:
         """The network of a path; skips fall away.
 
         Raises:
@@ -110,7 +110,7 @@ class SearchSpace:
         )
         return ArchSpec(stages, self.head_channels, self.act, self.bn_eps)
 
-    def check_path(self, path: Path) -> None:
+    def check_path(self, path: Choices) -> None:
         """Raises ValueError unless `path` has an index in range for every layer."""
         wanted = tuple(len(stage.layers) for stage in self.stages)
         got = tuple(len(choices) for choices in path)
@@ -121,7 +121,7 @@ class SearchSpace:
                 if not 0 <= choice < len(layer):
                     raise ValueError(f'path[{i}][{j}] must lie in 0..{len(layer) - 1}, got {choice}')
 
-    def sample_path(self, rng: random.Random) -> Path:
+    def sample_path(self, rng: random.Random) -> Choices:
         """Draws a path, every candidate of a layer equally likely."""
         return tuple(tuple(rng.randrange(len(layer)) for layer in stage.layers) for stage in self.stages)
 
@@ -131,7 +131,7 @@ class SearchSpace:
         for _ in range(count):
             yield self.arch(self.sample_path(rng))
 
-    def path(self, arch: ArchSpec) -> Path:
+    def path(self, arch: ArchSpec) -> Choices:
         """A path that gives `arch`; where several do, the one whose layers stand first and whose skips stand last.
 
         Raises:

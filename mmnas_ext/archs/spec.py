@@ -20,7 +20,7 @@ _TOKEN = re.compile(r'k([0-9]{1,2})_e([0-9]{1,2})(?:_se(0?\.[0-9]{1,6}|1(?:\.0)?
 
 
 @dataclass(frozen=True)
-class Block:
+class LayerSpec:
     """One MBConv layer's free choices: ``k5_e3_se0.25`` is kernel 5, expansion 3, squeeze-excite ratio 0.25.
 
     Args:
@@ -35,25 +35,25 @@ class Block:
 
     def __post_init__(self) -> None:
         if not _is_whole(self.kernel, _MAX_FACTOR) or self.kernel % 2 == 0:
-            raise ValueError(f'block kernel must be odd and in 1..{_MAX_FACTOR}, got {self.kernel!r}')
+            raise ValueError(f'layer kernel must be odd and in 1..{_MAX_FACTOR}, got {self.kernel!r}')
         if not _is_whole(self.expansion, _MAX_FACTOR):
-            raise ValueError(f'block expansion must be an integer in 1..{_MAX_FACTOR}, got {self.expansion!r}')
+            raise ValueError(f'layer expansion must be an integer in 1..{_MAX_FACTOR}, got {self.expansion!r}')
         if isinstance(self.se, bool) or not isinstance(self.se, (int, float)) or not 0 <= self.se <= 1:
-            raise ValueError(f'block se ratio must be a number in [0, 1], got {self.se!r}')
+            raise ValueError(f'layer se ratio must be a number in [0, 1], got {self.se!r}')
         if round(self.se, _SE_DIGITS) != self.se:
-            raise ValueError(f'block se ratio must have at most {_SE_DIGITS} decimals, got {self.se!r}')
+            raise ValueError(f'layer se ratio must have at most {_SE_DIGITS} decimals, got {self.se!r}')
 
     @classmethod
-    def parse(cls, token: str) -> 'Block':
+    def parse(cls, token: str) -> 'LayerSpec':
         """Reads ``k{kernel}_e{expansion}[_se{ratio}]``.
 
         Raises:
-            ValueError: The token is not of that form (``skip`` is no block).
+            ValueError: The token is not of that form (``skip`` is no layer).
         """
         match = _TOKEN.fullmatch(token) if isinstance(token, str) else None
         if match is None:
             shown = repr(token)[:60]
-            raise ValueError(f'unknown block token {shown}: expected k<kernel>_e<expansion>[_se<ratio>] or {SKIP!r}')
+            raise ValueError(f'unknown layer token {shown}: expected k<kernel>_e<expansion>[_se<ratio>] or {SKIP!r}')
         return cls(int(match[1]), int(match[2]), float(match[3] or 0))
 
     def format(self) -> str:
@@ -80,7 +80,7 @@ class StageSpec:
     Args:
         in_channels: Channels that enter the stage.
         channels: Channels that leave it.
-        layers: Block tokens, first layer first.
+        layers: LayerSpec tokens, first layer first.
         stride: Stride of the first layer, 1 or 2.
     """
 
@@ -98,13 +98,13 @@ class StageSpec:
                 f'the first layer of a stage cannot be {SKIP!r}: '
                 f'it changes channels {self.in_channels} -> {self.channels} or the stride'
             )
-        kept = tuple(Block.parse(token).format() for token in self.layers if token != SKIP)
+        kept = tuple(LayerSpec.parse(token).format() for token in self.layers if token != SKIP)
         object.__setattr__(self, 'layers', kept)
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
+    def specs(self) -> tuple[LayerSpec, ...]:
         """The layers' tokens, read."""
-        return tuple(Block.parse(token) for token in self.layers)
+        return tuple(LayerSpec.parse(token) for token in self.layers)
 
 
 @dataclass(frozen=True)

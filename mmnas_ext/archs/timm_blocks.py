@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from mmnas_ext.archs.literal import listed, number, placed, shown
-from mmnas_ext.archs.spec import MAX_LAYERS, ArchSpec, Block, StageSpec
+from mmnas_ext.archs.literal import abbreviate, call_at, check_list, number
+from mmnas_ext.archs.spec import MAX_LAYERS, ArchSpec, LayerSpec, StageSpec
 
 _DEFAULT_STEM = 32
 _ACTS = {'re': 'relu', 'r6': 'relu6', 'sw': 'swish'}
@@ -53,8 +53,8 @@ def parse_timm(stages: Any) -> ArchSpec:
         ValueError: Names the string's place and what is wrong with it.
     """
     rows = []
-    for i, stage in enumerate(listed(stages, 'stages', 'lists of block strings')):
-        strings = [stage] if isinstance(stage, str) else listed(stage, f'stages[{i}]', 'block strings')
+    for i, stage in enumerate(check_list(stages, 'stages', 'lists of block strings')):
+        strings = [stage] if isinstance(stage, str) else check_list(stage, f'stages[{i}]', 'block strings')
         if not strings:
             raise ValueError(f'stages[{i}] must hold at least one block string, got none')
         rows.append([_read(text, f'stages[{i}][{j}]') for j, text in enumerate(strings)])
@@ -81,7 +81,7 @@ def format_timm(arch: ArchSpec) -> str:
         row: list[str] = []
         for token, group in groupby(stage.layers):
             repeats = len(list(group))
-            block = Block.parse(token)
+            block = LayerSpec.parse(token)
             kind = 'ds' if block.expansion == 1 else 'ir'
             se = token.partition('_se')[2]
             row.append(
@@ -97,26 +97,26 @@ def format_timm(arch: ArchSpec) -> str:
 
 def _read(text: Any, where: str) -> _BlockString:
     if not isinstance(text, str):
-        raise ValueError(f'{where} must be a block string, got {shown(text)}')
+        raise ValueError(f'{where} must be a block string, got {abbreviate(text)}')
     if len(text) > 200:
         raise ValueError(f'{where} must be a block string, got {len(text)} characters')
     kind, *parts = text.split('_')
     if kind not in _FIELDS_OF:
-        raise ValueError(f'{where}: unknown block type {shown(kind)} in {shown(text)}, known: {", ".join(_FIELDS_OF)}')
+        raise ValueError(f'{where}: unknown block type {abbreviate(kind)} in {abbreviate(text)}, known: {", ".join(_FIELDS_OF)}')
     found: dict[str, str] = {}
     for part in parts:
         match = _FIELD.fullmatch(part)
         name = (match[1] or match[2]) if match else ''
         if match is None or name not in _FIELDS_OF[kind]:
-            raise ValueError(f'{where}: field {shown(part)} of {shown(text)} is not one that {kind!r} has')
+            raise ValueError(f'{where}: field {abbreviate(part)} of {abbreviate(text)} is not one that {kind!r} has')
         if name in found:
-            raise ValueError(f'{where}: field {name!r} stands twice in {shown(text)}')
+            raise ValueError(f'{where}: field {name!r} stands twice in {abbreviate(text)}')
         found[name] = match[3] or ''
     for name in _NEEDED_BY[kind]:
         if name not in found:
-            raise ValueError(f'{where}: field {name!r} is missing in {shown(text)}')
+            raise ValueError(f'{where}: field {name!r} is missing in {abbreviate(text)}')
     if found.get('n', 'r6') not in _ACTS:
-        raise ValueError(f'{where}: field n must be one of {", ".join(_ACTS)}, got {shown(found["n"])}')
+        raise ValueError(f'{where}: field n must be one of {", ".join(_ACTS)}, got {abbreviate(found["n"])}')
     block = _BlockString(
         where=where,
         kind=kind,
@@ -125,17 +125,17 @@ def _read(text: Any, where: str) -> _BlockString:
         stride=_whole(found, 's', where, 1),
         expansion=_whole(found, 'e', where, 1),
         channels=_whole(found, 'c', where, 1),
-        se=float(placed(f'{where}: field se', number, found.get('se', '0'), True)),
+        se=float(call_at(f'{where}: field se', number, found.get('se', '0'), True)),
         act=_ACTS[found.get('n', 'r6')],
         noskip='noskip' in found,
-        eps=float(placed(f'{where}: field eps', number, found['eps'], True)) if 'eps' in found else None,
+        eps=float(call_at(f'{where}: field eps', number, found['eps'], True)) if 'eps' in found else None,
     )
     _check_kind(block)
     return block
 
 
 def _whole(found: dict[str, str], name: str, where: str, default: int) -> int:
-    return int(placed(f'{where}: field {name}', number, found[name], False)) if name in found else default
+    return int(call_at(f'{where}: field {name}', number, found[name], False)) if name in found else default
 
 
 def _check_kind(block: _BlockString) -> None:
@@ -182,7 +182,7 @@ def _stage(row: Sequence[_BlockString], in_channels: int) -> StageSpec:
             raise ValueError(f'{block.where}: noskip on a layer that has a shortcut here, which cannot be left out')
         if len(tokens) + block.repeats > MAX_LAYERS:
             raise ValueError(f'{block.where}: more than {MAX_LAYERS} layers')
-        token = placed(block.where, Block, block.kernel, block.expansion, block.se).format()
+        token = call_at(block.where, LayerSpec, block.kernel, block.expansion, block.se).format()
         tokens += [token] * block.repeats
         channels = block.channels
-    return placed(head.where, StageSpec, in_channels, head.channels, tuple(tokens), head.stride)
+    return call_at(head.where, StageSpec, in_channels, head.channels, tuple(tokens), head.stride)

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from mmnas_ext.archs.cells import CellSpace
-from mmnas_ext.archs.literal import shown
+from mmnas_ext.archs.literal import abbreviate
 from mmnas_ext.archs.space import SearchSpace
 from mmnas_ext.archs.spec import ArchSpec
 
@@ -36,7 +36,7 @@ def arch(name: str) -> ArchSpec:
     """
     if name not in names():
         hint = '; that is a search space, see zoo.space' if name in spaces() else ''
-        raise ValueError(f'unknown architecture {shown(name)}: the zoo has {", ".join(names())}{hint}')
+        raise ValueError(f'unknown architecture {abbreviate(name)}: the zoo has {", ".join(names())}{hint}')
     return _read_arch(name)
 
 
@@ -48,7 +48,7 @@ def space(name: str) -> SearchSpace:
     """
     if name not in spaces():
         hint = '; that is an architecture, see zoo.arch' if name in names() else ''
-        raise ValueError(f'unknown search space {shown(name)}: the zoo has {", ".join(spaces())}{hint}')
+        raise ValueError(f'unknown search space {abbreviate(name)}: the zoo has {", ".join(spaces())}{hint}')
     return _read_space(name)
 
 
@@ -63,7 +63,7 @@ def cells(name: str) -> CellSpace:
             return CellSpace.parse(_read_space(name))
         hint = '; that is an architecture, see zoo.arch' if name in names() else ''
         listed = ', '.join(sorted({*cell_spaces(), *spaces()}))
-        raise ValueError(f'unknown space of cells {shown(name)}: the zoo has {listed}{hint}')
+        raise ValueError(f'unknown space of cells {abbreviate(name)}: the zoo has {listed}{hint}')
     return _read_cells(name)
 
 

@@ -191,7 +191,7 @@ def check_out_indices(out_indices: tuple[int | str, ...], spec: ArchSpec | Searc
 def _expansion(spec: ArchSpec | SearchSpace, stage: int) -> int:
     """Expansion of a stage's first layer; 0 where a search has not settled it."""
     if isinstance(spec, ArchSpec):
-        return spec.stages[stage].blocks[0].expansion
+        return spec.stages[stage].specs[0].expansion
     return 0
 
 

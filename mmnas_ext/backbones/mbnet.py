@@ -58,7 +58,7 @@ class MBNet(Chain):
         stages = []
         for stage, (stride, dilation) in zip(spec.stages, strides_and_dilations(spec, output_stride), strict=True):
             layers = nn.ModuleList()
-            for j, block in enumerate(stage.blocks):
+            for j, block in enumerate(stage.specs):
                 layers.append(
                     MBConv(
                         stage.in_channels if j == 0 else stage.channels,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from mmnas_ext.archs import ArchSpec, Block, Cost, Path, Prices, SearchSpace, candidate_costs, fixed_cost
+from mmnas_ext.archs import ArchSpec, LayerSpec, Cost, Choices, Prices, SearchSpace, candidate_costs, fixed_cost
 from mmnas_ext.backbones.chain import Chain, norm_with_eps, strides_and_dilations
 from mmnas_ext.ops import MBConv, MixedLayer, act_layer_cfg
 from mmnas_ext.registry import MODELS
@@ -72,7 +72,7 @@ class SuperNet(Chain):
                     stride=stride if j == 0 else 1, dilation=dilation, norm_cfg=norm_cfg, act_cfg=act_cfg
                 )
                 if len(tokens) == 1:
-                    layers.append(MBConv(in_channels, stage.channels, Block.parse(tokens[0]), **shape))
+                    layers.append(MBConv(in_channels, stage.channels, LayerSpec.parse(tokens[0]), **shape))
                     continue
                 macs = [cost.macs for cost in costs[i][j]]
                 mixed = MixedLayer(in_channels, stage.channels, tokens, macs, with_cp=with_cp, affine=affine, **shape)
@@ -99,7 +99,7 @@ class SuperNet(Chain):
         """The alphas, one vector ``(candidates,)`` per searched layer."""
         return [layer.alpha for layer in self.mixed_layers().values()]
 
-    def sample_path(self, policy: str, generator: Generator) -> Path:
+    def sample_path(self, policy: str, generator: Generator) -> Choices:
         """Draws one candidate per layer.
 
         Args:

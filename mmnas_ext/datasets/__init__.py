@@ -1,7 +1,7 @@
-"""The split of one dataset in two, pictures without labels, and the small generated data sets."""
+"""The split of one dataset in two, images without labels, and the small generated data sets."""
 
 from mmnas_ext.datasets.halves import DatasetView, split_halves
-from mmnas_ext.datasets.pictures import PackPictures, UnlabelledPictures
+from mmnas_ext.datasets.images import PackImages, UnlabelledImages
 from mmnas_ext.datasets.shapes import (
     DETECTION_CLASSES,
     DETECTION_METAINFO,
@@ -17,8 +17,8 @@ __all__ = [
     'SEGMENTATION_CLASSES',
     'SEGMENTATION_METAINFO',
     'DatasetView',
-    'PackPictures',
-    'UnlabelledPictures',
+    'PackImages',
+    'UnlabelledImages',
     'make_detection',
     'make_segmentation',
     'split_halves',

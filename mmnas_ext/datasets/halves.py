@@ -1,7 +1,7 @@
 """One dataset seen as two: a search trains its weights on one half and its architecture parameters on the other.
 
 The halves are views that share the dataset object, so its annotations are read and held once. Nothing here looks at
-ranks: the split depends on the seed and on the number of pictures alone, so every process finds the same one.
+ranks: the split depends on the seed and on the number of images alone, so every process finds the same one.
 """
 
 import copy
@@ -21,8 +21,8 @@ class DatasetView(Dataset):
 
     It has what samplers, batch samplers, worker initialisation and ``Runner.build_dataloader`` ask of a dataset.
 
-    A pipeline gives ``None`` for a picture that it cannot use (no box left after a crop, a file that cannot be read).
-    ``BaseDataset.__getitem__`` then takes a random other picture *of the whole dataset*, which would let pictures of
+    A pipeline gives ``None`` for an image that it cannot use (no box left after a crop, a file that cannot be read).
+    ``BaseDataset.__getitem__`` then takes a random other image *of the whole dataset*, which would let images of
     one half into the other. So a view never calls it: it asks the dataset for the prepared item and draws any
     replacement from its own items. The draw depends on the view's seed and the item asked for, not on a global random
     state, so it is the same in a resumed run and with any number of workers. A dataset class that overrides
@@ -37,7 +37,7 @@ class DatasetView(Dataset):
         seed: Seeds the draw of replacements.
 
     Raises:
-        TypeError: `dataset` is of another kind; its items cannot be followed to pictures.
+        TypeError: `dataset` is of another kind; its items cannot be followed to images.
         ValueError: `indices` is empty or out of range, or `seed` is.
     """
 
@@ -53,7 +53,7 @@ class DatasetView(Dataset):
         for leaf in self._leaves:
             if not _plain(leaf):
                 warnings.warn(
-                    f'{type(leaf).__name__} has a __getitem__ of its own: where it replaces a picture that the '
+                    f'{type(leaf).__name__} has a __getitem__ of its own: where it replaces an image that the '
                     'pipeline rejects, the replacement may come from outside this view',
                     stacklevel=2,
                 )
@@ -104,7 +104,7 @@ class DatasetView(Dataset):
                 return data
         raise RuntimeError(
             f'the pipeline gave None for item {idx} and for {leaf.max_refetch} others of the {len(self)} in this view: '
-            'check the paths of the pictures and the pipeline'
+            'check the paths of the images and the pipeline'
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'DatasetView':
@@ -118,41 +118,41 @@ class DatasetView(Dataset):
 
 
 def split_halves(dataset: Any, seed: int, fraction: float = 0.5) -> tuple[DatasetView, DatasetView]:
-    """Splits a dataset's pictures at random in two views, disjoint and covering.
+    """Splits a dataset's images at random in two views, disjoint and covering.
 
-    It is the pictures that are split: the copies that a RepeatDataset or ClassBalancedDataset makes of one, or a
+    It is the images that are split: the copies that a RepeatDataset or ClassBalancedDataset makes of one, or a
     ConcatDataset that holds a dataset twice, all go to the same view. (Two dataset objects that list the same file
-    count as different pictures.) Within a view the items keep the dataset's order. No global random state is used.
+    count as different images.) Within a view the items keep the dataset's order. No global random state is used.
 
     Args:
         dataset: As `DatasetView` takes it; fully initialised here if it is not yet.
-        seed: Equal seeds and equal numbers of pictures give equal splits.
-        fraction: Share of the pictures in the first view, rounded, and at least one picture on either side. At 0.5
-            the views differ by at most one picture.
+        seed: Equal seeds and equal numbers of images give equal splits.
+        fraction: Share of the images in the first view, rounded, and at least one image on either side. At 0.5
+            the views differ by at most one image.
 
     Returns:
         Two views that share `dataset`.
 
     Raises:
         TypeError: `dataset` is of a kind that cannot be split.
-        ValueError: `fraction` is not in (0, 1), `seed` is out of range, or there are less than two pictures.
+        ValueError: `fraction` is not in (0, 1), `seed` is out of range, or there are less than two images.
     """
     _check_seed(seed)
     if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
         raise ValueError(f'fraction must lie between 0 and 1, both excluded, got {fraction!r}')
-    _, picture = np.unique(_origins(dataset, []), axis=0, return_inverse=True)
-    picture = picture.reshape(-1)
-    count = int(picture.max()) + 1 if len(picture) else 0
+    _, image = np.unique(_origins(dataset, []), axis=0, return_inverse=True)
+    image = image.reshape(-1)
+    count = int(image.max()) + 1 if len(image) else 0
     if count < 2:
-        raise ValueError(f'dataset must have at least 2 pictures to be split, got {count}')
+        raise ValueError(f'dataset must have at least 2 images to be split, got {count}')
     # RandomState, not default_rng: numpy promises that its stream never changes, so a run resumed under another numpy
     # finds the same halves
     order = np.random.RandomState(seed).permutation(count)
     first = np.zeros(count, dtype=bool)
     first[order[: min(max(round(fraction * count), 1), count - 1)]] = True
     return (
-        DatasetView(dataset, np.flatnonzero(first[picture]), seed),
-        DatasetView(dataset, np.flatnonzero(~first[picture]), seed),
+        DatasetView(dataset, np.flatnonzero(first[image]), seed),
+        DatasetView(dataset, np.flatnonzero(~first[image]), seed),
     )
 
 
@@ -165,8 +165,8 @@ def _origins(dataset: Any, leaves: list[BaseDataset]) -> np.ndarray:
     if not isinstance(dataset, (BaseDataset, ConcatDataset, RepeatDataset, ClassBalancedDataset)):
         raise TypeError(
             f'dataset must be an mmengine BaseDataset, or RepeatDataset, ConcatDataset or ClassBalancedDataset around '
-            f'some, got {type(dataset).__name__}: its items cannot be followed to pictures (one that mixes several '
-            'pictures into an item would carry them from one half into the other)'
+            f'some, got {type(dataset).__name__}: its items cannot be followed to images (one that mixes several '
+            'images into an item would carry them from one half into the other)'
         )
     dataset.full_init()
     if isinstance(dataset, ConcatDataset):

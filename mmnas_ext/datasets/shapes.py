@@ -78,9 +78,9 @@ RECEPTIVE_FIELD = PERIOD | {
 around the hole, both caps. In larger shapes it is more, but for the periods, which never change."""
 
 IGNORED = 255
-_MIN_SIZE = 96  # pixels; a smaller picture has no room for the shapes
+_MIN_SIZE = 96  # pixels; a smaller image has no room for the shapes
 _MAX_SIZE = 4096
-_VERSION = 1  # of the pictures; raise it whenever a change here changes them
+_VERSION = 1  # of the images; raise it whenever a change here changes them
 _MANIFEST = 'shapes.json'
 
 
@@ -132,10 +132,10 @@ def make_detection(
 
     Args:
         root: Folder of the set; appears only when complete.
-        train: Pictures to train on. The validation pictures do not depend on it.
-        val: Pictures to validate on.
-        size: (height, width) of every picture, pixels.
-        seed: Any other gives other pictures.
+        train: Images to train on. The validation images do not depend on it.
+        val: Images to validate on.
+        size: (height, width) of every image, pixels.
+        seed: Any other gives other images.
 
     Returns:
         Whether anything was written.
@@ -252,15 +252,15 @@ def _ground(size: tuple[int, int], rng: np.random.RandomState) -> np.ndarray:
 
 
 def _scene(size: tuple[int, int], key: list[int], first: int) -> tuple[np.ndarray, list[tuple[int, int, Shape]]]:
-    """A picture and its shapes as (left, top, shape), whose boxes neither overlap nor leave the picture.
+    """An image and its shapes as (left, top, shape), whose boxes neither overlap nor leave the image.
 
     Args:
         size: (height, width), pixels.
-        key: Integers that seed the picture.
-        first: Index of the class that the picture has at least once, so that no class is left out of a small set.
+        key: Integers that seed the image.
+        first: Index of the class that the image has at least once, so that no class is left out of a small set.
     """
     rng = np.random.RandomState(key)
-    picture = _ground(size, rng)
+    image = _ground(size, rng)
     height, width = size
     low = max(MIN_SIDE, round(0.22 * min(size)))
     high = max(low, round(0.36 * min(size)))
@@ -274,10 +274,10 @@ def _scene(size: tuple[int, int], key: list[int], first: int) -> tuple[np.ndarra
             top, left = rng.randint(2, height - tall - 1), rng.randint(2, width - wide - 1)
             if not taken[max(top - 4, 0) : top + tall + 4, max(left - 4, 0) : left + wide + 4].any():
                 taken[top : top + tall, left : left + wide] = True
-                picture[top : top + tall, left : left + wide][shape.covered] = shape.pixels[shape.covered]
+                image[top : top + tall, left : left + wide][shape.covered] = shape.pixels[shape.covered]
                 placed.append((left, top, shape))
                 break
-    return picture, placed
+    return image, placed
 
 
 def _labels(size: tuple[int, int], placed: list[tuple[int, int, Shape]]) -> np.ndarray:
@@ -299,9 +299,9 @@ def _write_detection(root: Path, settings: _Settings) -> None:
         images: list[dict[str, Any]] = []
         boxes: list[dict[str, Any]] = []
         for number in range(count):
-            picture, placed = _scene(settings.size, [settings.seed, split, number], number % len(DETECTION_CLASSES))
+            image, placed = _scene(settings.size, [settings.seed, split, number], number % len(DETECTION_CLASSES))
             file_name = f'{number:012d}.jpg'
-            _write_picture(root / f'{name}2017' / file_name, picture)
+            _write_image(root / f'{name}2017' / file_name, image)
             height, width = settings.size
             images.append({'id': number, 'file_name': file_name, 'height': height, 'width': width})
             for left, top, shape in placed:
@@ -324,17 +324,17 @@ def _write_detection(root: Path, settings: _Settings) -> None:
 def _write_segmentation(root: Path, settings: _Settings) -> None:
     for split, (name, count) in enumerate((('train', settings.train), ('val', settings.val))):
         for number in range(count):
-            picture, placed = _scene(settings.size, [settings.seed, split, number], number % len(DETECTION_CLASSES))
+            image, placed = _scene(settings.size, [settings.seed, split, number], number % len(DETECTION_CLASSES))
             stem = f'shapes_{number:06d}'
-            _write_picture(root / 'leftImg8bit' / name / 'shapes' / f'{stem}_leftImg8bit.png', picture)
+            _write_image(root / 'leftImg8bit' / name / 'shapes' / f'{stem}_leftImg8bit.png', image)
             labels = _labels(settings.size, placed)
-            _write_picture(root / 'gtFine' / name / 'shapes' / f'{stem}_gtFine_labelTrainIds.png', labels)
+            _write_image(root / 'gtFine' / name / 'shapes' / f'{stem}_gtFine_labelTrainIds.png', labels)
 
 
-def _write_picture(path: Path, picture: np.ndarray) -> None:
+def _write_image(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # encoded here and written by Python: cv2.imwrite reports a full disk or a missing right by False alone
-    _, coded = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    _, coded = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92])
     path.write_bytes(coded.tobytes())
 
 

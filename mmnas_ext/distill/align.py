@@ -13,7 +13,7 @@ class Tap:
 
     Args:
         channels: Its channels.
-        stride: Pixels of the picture per position.
+        stride: Pixels of the image per position.
     """
 
     channels: int
@@ -26,7 +26,7 @@ class BlockPlan:
 
     Args:
         stages: Its stages, one after the other.
-        source: Which of the teacher's features enters it; ``None`` for the picture.
+        source: Which of the teacher's features enters it; ``None`` for the image.
         target: Which one it imitates.
     """
 
@@ -43,7 +43,7 @@ def align(space: CellSpace, taps: Sequence[Tap]) -> tuple[BlockPlan, ...]:
 
     Args:
         space: The space.
-        taps: The teacher's features, from the picture on.
+        taps: The teacher's features, from the image on.
 
     Raises:
         ValueError: The teacher has no feature of the space's last stride, or its strides do not ascend.

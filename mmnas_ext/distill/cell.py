@@ -27,7 +27,7 @@ class BlockCell(BaseModule):
         cells: Index of the cell per stage of the block.
         stages: The block's stages.
         enters: Channels of the first layer's input.
-        source: Channels of what is fed in; ``None`` for the picture, which a stem takes.
+        source: Channels of what is fed in; ``None`` for the image, which a stem takes.
         target: Channels of the feature to imitate.
         norm_cfg: Norm.
         act_cfg: Activation.

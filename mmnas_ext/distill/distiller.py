@@ -12,8 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 
-from mmnas_ext.archs import SKIP, Cell, CellSpace
-from mmnas_ext.archs import Block as BlockSpec
+from mmnas_ext.archs import SKIP, Cell, CellSpace, LayerSpec
 from mmnas_ext.archs.cell_prices import Rows, cell_prices
 from mmnas_ext.archs.cost import STEM_STRIDE, effective_strides, shrink
 from mmnas_ext.backbones.chain import default_init, norm_with_eps
@@ -47,9 +46,9 @@ class BlockDistiller(BaseModel):
         blocks: Indices of the blocks that are trained; ``None`` trains all. Several machines can each take some.
         sampling: ``'uniform'`` draws, or ``'fair'``: within as many steps as a layer has candidates each is drawn once
             (arXiv 1907.01845).
-        standardize: ``'channel'`` by each channel's mean and deviation over the calibration pictures, ``'feature'``
+        standardize: ``'channel'`` by each channel's mean and deviation over the calibration images, ``'feature'``
             by one of each for the whole feature, ``None`` not at all.
-        block_parallel: Share the blocks out among the processes: each trains its own on the same pictures, without
+        block_parallel: Share the blocks out among the processes: each trains its own on the same images, without
             any traffic between them. Needs ``torchrun``; `mmnas_ext.BlockParallel` wraps the model.
         input_size: Height and width at which costs are counted.
         norm_cfg: Norm of the student.
@@ -176,7 +175,7 @@ class BlockDistiller(BaseModel):
         """Distillation losses of one drawn path per active block, or the teacher's standardised features.
 
         Args:
-            inputs: Pictures ``(N, 3, H, W)``, preprocessed.
+            inputs: Images ``(N, 3, H, W)``, preprocessed.
             data_samples: Not looked at: no labels are needed.
             mode: ``'loss'`` gives ``loss_block<k>`` per active block, ``'tensor'`` the features ``(N, C, …)``.
 
@@ -199,7 +198,7 @@ class BlockDistiller(BaseModel):
             if output.shape != target.shape:
                 raise ValueError(
                     f'block {index} gives {tuple(output.shape)} where the teacher gives {tuple(target.shape)}: '
-                    'pictures must have sides that the last stride divides'
+                    'images must have sides that the last stride divides'
                 )
             losses[f'loss_block{index}'] = F.mse_loss(output.float(), target.float())
             if self.training:
@@ -215,27 +214,27 @@ class BlockDistiller(BaseModel):
         return tuple(found)
 
     def entering(self, index: int, inputs: Tensor, features: Sequence[Tensor]) -> Tensor:
-        """What enters a block: the pictures or the teacher's feature before it."""
+        """What enters a block: the images or the teacher's feature before it."""
         source = self.all_blocks()[index].plan.source
         x = inputs if source is None else features[source]
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
     @torch.no_grad()
-    def calibrate(self, pictures: Iterable[Tensor]) -> None:
+    def calibrate(self, images: Iterable[Tensor]) -> None:
         """Measures the means and deviations that features are standardised by.
 
         Args:
-            pictures: Batches ``(N, 3, H, W)``, preprocessed; of every process its own.
+            images: Batches ``(N, 3, H, W)``, preprocessed; of every process its own.
 
         Raises:
-            ValueError: There are no pictures.
+            ValueError: There are no images.
         """
         sums: list[Tensor] = []
-        for batch in pictures:
+        for batch in images:
             moments = [_moments(feature) for feature in self.teacher(batch)]
             sums = moments if not sums else [a + b for a, b in zip(sums, moments, strict=True)]
         if not sums:
-            raise ValueError('features are standardised by at least one batch of pictures, got none')
+            raise ValueError('features are standardised by at least one batch of images, got none')
         for index, total in enumerate(sums):
             all_reduce(total)
             if self.standardize == 'feature':
@@ -308,7 +307,7 @@ def _cell_work(cell: Cell, enters: int, rows: Rows, area: int, after: int) -> fl
     for tokens, prices in zip(cell.layers, rows, strict=True):
         values = []
         for token in tokens:
-            block = None if token == SKIP else BlockSpec.parse(token)
+            block = None if token == SKIP else LayerSpec.parse(token)
             hidden = 0 if block is None else block.hidden(channels)
             expanded = hidden * area if block is not None and block.expansion > 1 else 0
             values.append(expanded + hidden * after + (cell.channels * after if hidden else 0))

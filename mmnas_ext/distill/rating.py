@@ -1,8 +1,8 @@
-"""Rates every path of a cell by how well it imitates the teacher on held-out pictures (arXiv 1911.13053, section 3.4).
+"""Rates every path of a cell by how well it imitates the teacher on held-out images (arXiv 1911.13053, section 3.4).
 
 Paths that share their first layers share the computation of them: a tree is walked depth first, so 6**4 paths take 1554
 layer evaluations instead of 5184, and memory holds one feature per layer. Batch-norm statistics are those of the path:
-the shared ones, which all paths before have moved, are wrong for it. They are measured on calibration pictures first,
+the shared ones, which all paths before have moved, are wrong for it. They are measured on calibration images first,
 in batches as in training, and averaged.
 """
 
@@ -72,34 +72,34 @@ def units(cell: BlockCell) -> list[Unit]:
 
 
 @torch.no_grad()
-def rate(cell: BlockCell, prefix: FlatPath, calibration: Batches, pictures: Batches) -> list[float]:
+def rate(cell: BlockCell, prefix: FlatPath, calibration: Batches, images: Batches) -> list[float]:
     """Rates all paths of a cell that begin with `prefix`.
 
     The rating of a path is mean|imitation - feature| over the standard deviation of the feature, both over all
-    pictures: lower is better, and of blocks of any scale they add up fairly.
+    images: lower is better, and of blocks of any scale they add up fairly.
 
     Args:
         cell: The cell; its batch norms' running statistics are as before when this ends.
         prefix: First choices; empty for all paths.
         calibration: Gives the batches that statistics are measured on, the same ones at each call.
-        pictures: Gives held-out batches, the same ones at each call; how they are cut makes no difference.
+        images: Gives held-out batches, the same ones at each call; how they are cut makes no difference.
 
     Returns:
         The ratings in the order of `BlockCell.paths`.
 
     Raises:
-        ValueError: There are no pictures, or the feature never varies.
+        ValueError: There are no images, or the feature never varies.
     """
-    return _rate(cell, _fixed(cell.steps(), prefix), calibration, pictures)
+    return _rate(cell, _fixed(cell.steps(), prefix), calibration, images)
 
 
-def _rate(owner: nn.Module, steps: Sequence[Alternatives], calibration: Batches, pictures: Batches) -> list[float]:
+def _rate(owner: nn.Module, steps: Sequence[Alternatives], calibration: Batches, images: Batches) -> list[float]:
     """Ratings of all paths through `steps`, which are parts of `owner`."""
     spread = _Spread()
     errors: dict[Node, float] = {}
     with _statistics(owner) as statistics:
         statistics.calibrate(steps, calibration)
-        for x, target in pictures():
+        for x, target in images():
             spread.add(target)
             wanted = target.float()
             for leaf, output in _walk(steps, x, statistics.apply):
@@ -107,32 +107,32 @@ def _rate(owner: nn.Module, steps: Sequence[Alternatives], calibration: Batches,
                 error = float((output.float() - wanted).abs().sum(dtype=torch.float64))
                 errors[leaf] = errors.get(leaf, 0.0) + error
     if not errors:
-        raise ValueError('paths are rated on at least one batch of held-out pictures, got none')
+        raise ValueError('paths are rated on at least one batch of held-out images, got none')
     if not spread.deviation > 0:
         raise ValueError('the teacher gives the same value everywhere in a feature: nothing can be rated by it')
     return [error / spread.count / spread.deviation for _, error in sorted(errors.items())]
 
 
-def rate_path(cell: BlockCell, path: FlatPath, calibration: Batches, pictures: Batches) -> float:
+def rate_path(cell: BlockCell, path: FlatPath, calibration: Batches, images: Batches) -> float:
     """Rates one path, as `rate` does: what sharing first layers must not change."""
-    (rating,) = rate(cell, path, calibration, pictures)
+    (rating,) = rate(cell, path, calibration, images)
     return rating
 
 
 @torch.no_grad()
-def rating_of(net: nn.Module, calibration: Sequence[Tensor], pictures: Sequence[Batch]) -> float:
+def rating_of(net: nn.Module, calibration: Sequence[Tensor], images: Sequence[Batch]) -> float:
     """Rates a network that runs one way only, as `rate` rates a path.
 
     Args:
         net: Maps what enters to the imitation; its batch norms' running statistics are as before when this ends.
         calibration: Batches ``(N, C, H, W)`` that statistics are measured on.
-        pictures: Held-out batches, and the features to imitate.
+        images: Held-out batches, and the features to imitate.
 
     Raises:
         ValueError: There are no batches, or the feature never varies.
     """
     batches = [(x, x) for x in calibration]
-    (rating,) = _rate(net, [(net,)], lambda: batches, lambda: pictures)
+    (rating,) = _rate(net, [(net,)], lambda: batches, lambda: images)
     return rating
 
 
@@ -165,7 +165,7 @@ def walk_memory(cell: BlockCell, x: Tensor) -> int:
 
 
 def _hidden(module: nn.Module | None, x: Tensor) -> int:
-    """Floats inside a layer for one picture."""
+    """Floats inside a layer for one image."""
     convs = [m for m in (module.modules() if module is not None else ()) if isinstance(m, nn.Conv2d)]
     return max((conv.out_channels for conv in convs), default=0) * x.shape[2] * x.shape[3]
 
@@ -204,7 +204,7 @@ class _Statistics:
             for _ in _walk(steps, x, self.measure):
                 pass
         if not self.batches:
-            raise ValueError('a path is calibrated on at least one batch of pictures, got none')
+            raise ValueError('a path is calibrated on at least one batch of images, got none')
 
     def measure(self, module: nn.Module, node: Node, x: Tensor) -> Tensor:
         """Runs a module by its batch's statistics and adds them up."""

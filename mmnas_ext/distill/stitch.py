@@ -60,15 +60,15 @@ def _copied(key: str, module: nn.Module) -> dict[str, Tensor]:
     return {f'{key}.{name}': tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-def recalibrate(net: MBNet, pictures: Iterable[Tensor]) -> None:
-    """Gives a network's batch norms the statistics of some pictures: averages over the batches.
+def recalibrate(net: MBNet, images: Iterable[Tensor]) -> None:
+    """Gives a network's batch norms the statistics of some images: averages over the batches.
 
     Args:
         net: The network; in eval mode afterwards.
-        pictures: Batches ``(N, 3, H, W)``, preprocessed.
+        images: Batches ``(N, 3, H, W)``, preprocessed.
 
     Raises:
-        ValueError: There are no pictures.
+        ValueError: There are no images.
     """
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -80,14 +80,14 @@ def recalibrate(net: MBNet, pictures: Iterable[Tensor]) -> None:
         norm.train()  # frozen ones too
     count = 0
     with torch.no_grad():
-        for batch in pictures:
+        for batch in images:
             net(batch)
             count += 1
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     net.eval()
     if not count:
-        raise ValueError('a network is recalibrated on at least one batch of pictures, got none')
+        raise ValueError('a network is recalibrated on at least one batch of images, got none')
 
 
 def _fold(state: dict[str, Tensor], key: str, leave: nn.Module | None, cell: BlockCell, path: FlatPath) -> None:

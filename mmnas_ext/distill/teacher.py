@@ -14,7 +14,7 @@ from mmnas_ext.remap.checkpoints import load_seed, read_state
 from mmnas_ext.remap.initializer import RemappedInit
 
 _KEYS = ('backbone', 'timm', 'checkpoint', 'taps', 'pretrained', 'channels_last')
-_PROBE = 64  # pixels of the picture by which strides are found
+_PROBE = 64  # pixels of the image by which strides are found
 _PREFIXES = ('', 'backbone.', 'module.', 'module.backbone.', 'model.')
 
 
@@ -23,7 +23,7 @@ class _EnoughError(Exception):
 
 
 class Teacher(nn.Module):
-    """A frozen network in eval mode; its features' channels and strides are read off a picture.
+    """A frozen network in eval mode; its features' channels and strides are read off an image.
 
     Give either a registered backbone or the name of a timm network. Features are the outputs of the modules named by
     `taps`; by default the last layer of each stage of an `MBNet` and of timm's EfficientNets and MobileNets, and the
@@ -90,10 +90,10 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, last: int | None = None) -> tuple[Tensor, ...]:
-        """Maps pictures ``(N, 3, H, W)`` to features ``(N, taps[k].channels, …)``.
+        """Maps images ``(N, 3, H, W)`` to features ``(N, taps[k].channels, …)``.
 
         Args:
-            x: Pictures, preprocessed.
+            x: Images, preprocessed.
             last: Index of the last feature that is needed; by default all are given.
         """
         if self.channels_last:

@@ -7,7 +7,7 @@ from mmnas_ext.engine.loops import ResumableIterLoop, SearchEpochLoop, SearchIte
 from mmnas_ext.engine.monitor import SearchMonitorHook
 from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper, SearchOptimWrapperConstructor
 from mmnas_ext.engine.progress import ProgressHook
-from mmnas_ext.engine.rating import RatingLoop
+from mmnas_ext.engine.rating_loop import RatingLoop
 from mmnas_ext.engine.seeding import ReseedHook
 
 __all__ = [

@@ -17,7 +17,7 @@ class Batches:
         loader: A loader; its sampler has epochs (``set_epoch`` and ``epoch``), or its stream begins anew with it.
         seed: The run's seed.
         name: Tells streams of one run apart.
-        same_for_all: Whether pictures are augmented alike in all processes.
+        same_for_all: Whether images are augmented alike in all processes.
     """
 
     def __init__(self, loader: DataLoader, seed: int, name: str, same_for_all: bool = False) -> None:
@@ -105,7 +105,7 @@ def build_halves(runner: Any, dataloader: dict[str, Any], fraction: float, split
     Args:
         runner: The runner, for its seed and `build_dataloader`.
         dataloader: Config of both loaders; its dataset is built once.
-        fraction: Share of the pictures that train weights.
+        fraction: Share of the images that train weights.
         split_seed: Seed of the split.
 
     Returns:

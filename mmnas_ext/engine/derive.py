@@ -1,7 +1,6 @@
 """From a finished search to an ordinary config: nothing of the search is left in it."""
 
 import copy
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.engine.limits import derive
 from mmnas_ext.engine.optim import find_supernet
 from mmnas_ext.registry import HOOKS, MODELS
+from mmnas_ext.workdir import write_text
 
 DERIVED_DIR = 'derived'
 WEIGHTS_NAME = 'distilled.pth'
@@ -144,14 +144,6 @@ def write_derived(folder: Path, cfg: Config, arch: ArchSpec) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / 'arch.json', arch.format('json'))
     write_text(folder / 'config.py', derived_config(cfg, arch).pretty_text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file in one step: a reader, or a run killed midway, never finds half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.part')
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 @HOOKS.register_module()

@@ -15,7 +15,7 @@ from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.batches import Batches, reproducible
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.loops import ResumableIterLoop, check_positive
-from mmnas_ext.engine.plan import describe_distillation
+from mmnas_ext.engine.describe import describe_distillation
 from mmnas_ext.engine.seeding import reseed
 from mmnas_ext.registry import LOOPS, MODEL_WRAPPERS
 from mmnas_ext.remap.checkpoints import read_state
@@ -148,7 +148,7 @@ def join_blocks(distiller: BlockDistiller, checkpoints: Sequence[str | Path]) ->
             raise ValueError(f'{file} is no checkpoint of this distillation: its tensors are others')
         moments = [name for name in own if name.startswith(('mean_', 'std_'))]
         if not all(torch.equal(state[name], states[0][name]) for name in moments):
-            raise ValueError(f'{file} standardises features otherwise than {checkpoints[0]}: other pictures or seed')
+            raise ValueError(f'{file} standardises features otherwise than {checkpoints[0]}: other images or seed')
     joined = dict(states[0])
     for index in range(len(distiller.blocks)):
         longest = max(states, key=lambda state: int(state['steps'][index]))
@@ -182,7 +182,7 @@ class BlockParallel(nn.Module):
 
 
 class SameForAll(Sampler[int]):
-    """A sampler that gives every process the same pictures.
+    """A sampler that gives every process the same images.
 
     Args:
         dataset: The dataset.
@@ -215,7 +215,7 @@ def same_for_all(dataloader: dict[str, Any], shuffle: bool) -> dict[str, Any]:
 
 
 def preprocessed(distiller: BlockDistiller, batches: Any, count: int | None = None) -> Iterator[Tensor]:
-    """Pictures ``(N, 3, H, W)`` of up to `count` batches as the networks take them."""
+    """Images ``(N, 3, H, W)`` of up to `count` batches as the networks take them."""
     for number, batch in enumerate(batches):
         if number == count:
             return

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mmnas_ext.archs import ArchSpec, LatencyTable, Path, Prices, SearchSpace, cost, price, prices
+from mmnas_ext.archs import ArchSpec, LatencyTable, Choices, Prices, SearchSpace, cost, price, prices
 from mmnas_ext.archs.prices import read_table, show
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.search import front
@@ -97,7 +97,7 @@ def check_target(priced: Prices, target: float | None, size: tuple[int, int]) ->
         )
 
 
-def derive_path(supernet: SuperNet, target: float | None = None, priced: Prices | None = None) -> Path:
+def derive_path(supernet: SuperNet, target: float | None = None, priced: Prices | None = None) -> Choices:
     """The most probable path under softmax(alpha), of those that cost at most `target`.
 
     Without a target that is each layer's argmax (the first of equals). With one, the product of probabilities is

@@ -102,7 +102,7 @@ class SearchEpochLoop(EpochBasedTrainLoop):
         max_epochs: Epochs.
         arch_start: First epoch, from 0, with arch steps.
         arch_interval: Weight steps per arch step: 1 alternates 1 : 1, 5 makes it 1 : 5.
-        weight_fraction: Share of the pictures that train weights; the others train alpha.
+        weight_fraction: Share of the images that train weights; the others train alpha.
         split_seed: Seed of the split.
         kwargs: MMEngine's ``val_begin``, ``val_interval``, ``dynamic_intervals``. Without a ``val_begin`` a search is
             not validated: all candidates mixed are no network.
@@ -164,7 +164,7 @@ class SearchIterLoop(IterBasedTrainLoop):
         max_iters: Iterations, that is weight steps.
         arch_start: First iteration with an arch step.
         arch_interval: Weight steps per arch step.
-        weight_fraction: Share of the pictures that train weights; the others train alpha.
+        weight_fraction: Share of the images that train weights; the others train alpha.
         split_seed: Seed of the split.
         kwargs: MMEngine's ``val_begin``, ``val_interval``, ``dynamic_intervals``. Without a ``val_begin`` a search is
             not validated: all candidates mixed are no network.

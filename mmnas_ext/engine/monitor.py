@@ -12,11 +12,11 @@ from mmengine.hooks import Hook
 from mmnas_ext.archs import SKIP, Prices, prices
 from mmnas_ext.archs.prices import UNITS
 from mmnas_ext.backbones import SuperNet
-from mmnas_ext.engine.derive import write_text
 from mmnas_ext.engine.limits import derive_path
 from mmnas_ext.engine.optim import find_supernet
-from mmnas_ext.engine.plan import describe_search
+from mmnas_ext.engine.describe import describe_search
 from mmnas_ext.registry import HOOKS
+from mmnas_ext.workdir import append_line, write_text
 
 LOG_NAME = 'search_log.jsonl'
 SPACE_NAME = 'search_space.json'
@@ -139,16 +139,6 @@ def measure(supernet: SuperNet, priced: Prices | None = None) -> dict[str, Any]:
         **costs,
         'skips': sum(token == SKIP for token in chosen.values()),
     }
-
-
-def append_line(path: Path, line: str) -> None:
-    """Adds a line to a file; where a run killed midway left half a line, on a line of its own."""
-    with path.open('a+b') as file:
-        size = file.seek(0, 2)
-        if size:
-            file.seek(size - 1)
-        broken = bool(size) and file.read(1) != b'\n'
-        file.write(('\n' * broken + line + '\n').encode())
 
 
 def _scalars(record: dict[str, Any]) -> dict[str, float]:

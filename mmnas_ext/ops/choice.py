@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmnas_ext.archs import SKIP, Block
+from mmnas_ext.archs import SKIP, LayerSpec
 from mmnas_ext.ops.mbconv import MBConv
 
 
@@ -43,7 +43,7 @@ class ChoiceLayer(BaseModule):
         self.candidates = nn.ModuleDict(
             {
                 candidate_key(token): MBConv(
-                    in_channels, channels, Block.parse(token), stride, dilation, norm_cfg, act_cfg
+                    in_channels, channels, LayerSpec.parse(token), stride, dilation, norm_cfg, act_cfg
                 )
                 for token in tokens
                 if token != SKIP

@@ -11,7 +11,7 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution of stride 1, dilation d and 'same' padding; parameters and outputs are ``nn.Conv2d``'s.
 
     A CPU's backward pass is several times slower with dilation than without: oneDNN has no kernels for it. So where
-    gradients are wanted on a CPU, the picture is read as d x d pictures of every d-th row and column, which a
+    gradients are wanted on a CPU, the image is read as d x d images of every d-th row and column, which a
     dilated convolution never mixes, and they go through an ordinary convolution as a larger batch. The forward pass is
     slower by the copying and is left as it is elsewhere.
 

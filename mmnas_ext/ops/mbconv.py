@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmnas_ext.archs import Block
+from mmnas_ext.archs import LayerSpec
 from mmnas_ext.ops.dilated import DilatedDepthwiseConv2d
 
 _ACT_LAYERS = {'relu6': 'ReLU6', 'swish': 'SiLU', 'relu': 'ReLU'}
@@ -51,7 +51,7 @@ class MBConv(BaseModule):
     Args:
         in_channels: Channels of the input.
         channels: Channels of the output.
-        block: Kernel, expansion and squeeze-excite ratio.
+        spec: Kernel, expansion and squeeze-excite ratio.
         stride: Stride of the depthwise convolution.
         dilation: Dilation of the depthwise convolution.
         norm_cfg: Norm of every convolution.
@@ -64,7 +64,7 @@ class MBConv(BaseModule):
         self,
         in_channels: int,
         channels: int,
-        block: Block,
+        spec: LayerSpec,
         stride: int = 1,
         dilation: int = 1,
         norm_cfg: dict[str, Any] | None = None,
@@ -75,28 +75,28 @@ class MBConv(BaseModule):
         super().__init__()
         norm_cfg = norm_cfg or dict(type='BN')
         act_cfg = act_cfg or dict(type='ReLU6')
-        hidden = block.hidden(in_channels)
+        hidden = spec.hidden(in_channels)
         self.with_cp = with_cp
         self.residual = stride == 1 and in_channels == channels
         self.expand = (
-            ConvModule(in_channels, hidden, 1, norm_cfg=norm_cfg, act_cfg=act_cfg) if block.expansion > 1 else None
+            ConvModule(in_channels, hidden, 1, norm_cfg=norm_cfg, act_cfg=act_cfg) if spec.expansion > 1 else None
         )
         self.depthwise = ConvModule(
             hidden,
             hidden,
-            block.kernel,
+            spec.kernel,
             stride=stride,
-            padding=block.kernel // 2 * dilation,
+            padding=spec.kernel // 2 * dilation,
             dilation=dilation,
             groups=hidden,
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
         )
         if dilation > 1 and stride == 1:
-            conv = DilatedDepthwiseConv2d(hidden, block.kernel, dilation)
+            conv = DilatedDepthwiseConv2d(hidden, spec.kernel, dilation)
             conv.load_state_dict(self.depthwise.conv.state_dict())  # as ConvModule has initialised it
             self.depthwise.conv = conv
-        self.se = SqueezeExcite(hidden, block.squeezed(in_channels), act_cfg) if block.se else None
+        self.se = SqueezeExcite(hidden, spec.squeezed(in_channels), act_cfg) if spec.se else None
         self.project = ConvModule(hidden, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
         self.drop_path = DropPath(drop_path) if drop_path and self.residual else None
 

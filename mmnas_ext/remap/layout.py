@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmnas_ext.archs import SKIP, ArchSpec, Block, SearchSpace, SpaceStage, StageSpec
+from mmnas_ext.archs import SKIP, ArchSpec, LayerSpec, SearchSpace, SpaceStage, StageSpec
 
 Shapes = dict[str, tuple[int, ...]]
 COUNTER = 'num_batches_tracked'
@@ -30,7 +30,7 @@ class Layer:
     index: int
     in_channels: int
     channels: int
-    block: Block
+    block: LayerSpec
     norms: tuple[str, ...] = NORM_FIELDS
 
     @property
@@ -74,14 +74,14 @@ def layers(spec: ArchSpec | SearchSpace, affine: bool = False) -> Iterator[Layer
             in_channels = stage.in_channels if j == 0 else stage.channels
             prefix = f'stages.{i}.{j}.'
             if len(tokens) == 1:
-                yield Layer(prefix, i, j, in_channels, stage.channels, Block.parse(tokens[0]))
+                yield Layer(prefix, i, j, in_channels, stage.channels, LayerSpec.parse(tokens[0]))
                 continue
             for token in tokens:
                 if token != SKIP:
                     # module names cannot hold a dot
                     name = f'{prefix}candidates.{token.replace(".", "_")}.'
                     norms = AFFINE_FIELDS if affine else ()
-                    yield Layer(name, i, j, in_channels, stage.channels, Block.parse(token), norms)
+                    yield Layer(name, i, j, in_channels, stage.channels, LayerSpec.parse(token), norms)
 
 
 def stem_shapes(spec: ArchSpec | SearchSpace) -> Shapes:

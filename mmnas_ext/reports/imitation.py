@@ -1,4 +1,4 @@
-"""Picture of a teacher's features beside the student's imitations of them."""
+"""Image of a teacher's features beside the student's imitations of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +42,13 @@ class Component:
 
 
 def draw_features(npz: str | Path, out: str | Path, count: int = 3) -> Path:
-    """Draws pictures with, per block, the teacher's feature above the student's imitation, in the same colours.
+    """Draws images with, per block, the teacher's feature above the student's imitation, in the same colours.
 
     Args:
-        npz: File with ``picture`` (N, H, W, 3) uint8, and per block k ``teacher_k`` and ``student_k`` (N, C, Hk, Wk);
-            ``error_k``, if it is there, is the relative error that the picture quotes (a mean of more than one).
+        npz: File with ``image`` (N, H, W, 3) uint8, and per block k ``teacher_k`` and ``student_k`` (N, C, Hk, Wk);
+            ``error_k``, if it is there, is the relative error that the image quotes (a mean of more than one).
         out: File to write; its folder must exist.
-        count: How many of the pictures to show at most.
+        count: How many of the images to show at most.
 
     Returns:
         The file written.
@@ -58,13 +58,13 @@ def draw_features(npz: str | Path, out: str | Path, count: int = 3) -> Path:
         ValueError: It is not of that form.
     """
     target = Path(out)
-    pictures, components = read_features(npz)
-    features_figure(pictures[:count], components).savefig(target)
+    images, components = read_features(npz)
+    features_figure(images[:count], components).savefig(target)
     return target
 
 
 def read_features(npz: str | Path) -> tuple[np.ndarray, dict[int, Component]]:
-    """The pictures, and by block its features along their first component.
+    """The images, and by block its features along their first component.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -78,24 +78,24 @@ def read_features(npz: str | Path) -> tuple[np.ndarray, dict[int, Component]]:
             arrays = dict(file)
     except (BadZipFile, ValueError, EOFError, TypeError) as error:
         raise ValueError(f'{path} is no .npz file of arrays: {error}') from error
-    picture = arrays.get('picture')
-    if picture is None or picture.dtype != np.uint8 or picture.ndim != 4 or picture.shape[3] != 3 or not len(picture):
-        got = 'none' if picture is None else f'{picture.shape} {picture.dtype}'
-        raise ValueError(f'{path}: picture must be (N, H, W, 3) uint8 of at least one picture, got {got}')
+    image = arrays.get('image')
+    if image is None or image.dtype != np.uint8 or image.ndim != 4 or image.shape[3] != 3 or not len(image):
+        got = 'none' if image is None else f'{image.shape} {image.dtype}'
+        raise ValueError(f'{path}: image must be (N, H, W, 3) uint8 of at least one image, got {got}')
     blocks = sorted(int(name[8:]) for name in arrays if name.startswith('teacher_') and name[8:].isdigit())
     if not blocks:
         raise ValueError(f'{path}: there must be a teacher_<block>, got {", ".join(sorted(arrays))}')
     components = {}
     for block in blocks:
         teacher, student = arrays[f'teacher_{block}'], arrays.get(f'student_{block}')
-        if student is None or student.shape != teacher.shape or teacher.ndim != 4 or len(teacher) != len(picture):
+        if student is None or student.shape != teacher.shape or teacher.ndim != 4 or len(teacher) != len(image):
             got = 'none' if student is None else str(student.shape)
             raise ValueError(
-                f'{path}: teacher_{block} and student_{block} must both be (N, C, H, W) of {len(picture)} pictures, '
+                f'{path}: teacher_{block} and student_{block} must both be (N, C, H, W) of {len(image)} images, '
                 f'got {teacher.shape} and {got}'
             )
         components[block] = first_component(teacher, student, arrays.get(f'error_{block}'))
-    return picture, components
+    return image, components
 
 
 def first_component(teacher: np.ndarray, student: np.ndarray, error: np.ndarray | None = None) -> Component:
@@ -125,25 +125,25 @@ def first_component(teacher: np.ndarray, student: np.ndarray, error: np.ndarray 
     return Component(along(teacher), along(student), float(spreads[-1]) / total, float(np.mean(error)))
 
 
-def features_figure(pictures: np.ndarray, components: dict[int, Component]) -> Figure:
+def features_figure(images: np.ndarray, components: dict[int, Component]) -> Figure:
     """The figure of `draw_features`, not yet saved.
 
-    Axes are labelled ``picture.<n>``, ``teacher.<n>.<block>`` and ``student.<n>.<block>``.
+    Axes are labelled ``image.<n>``, ``teacher.<n>.<block>`` and ``student.<n>.<block>``.
     """
     columns = 1 + len(components)
-    aspect = pictures.shape[1] / pictures.shape[2]
+    aspect = images.shape[1] / images.shape[2]
     width = min((WIDTH - LEFT - RIGHT - _GAP * (columns - 1)) / columns, _HIGH / aspect)
     high = width * aspect
     row = 2 * high + 5 + _BETWEEN
-    height = TITLE + _HEADING + row * len(pictures) + _BAR
+    height = TITLE + _HEADING + row * len(images) + _BAR
     note = "the teacher's first principal component over channels; the student's feature along the same one"
     figure = canvas('Features of teacher and student', note, height)
     lefts = [LEFT + column * (max(width, _PITCH) + _GAP) for column in range(columns)]
     _draw_headings(figure, components, lefts, height)
-    for n, picture in enumerate(pictures):
+    for n, image in enumerate(images):
         top = height - TITLE - _HEADING - n * row
-        # twice as high as a feature: the picture stands in the middle of the pair
-        _show(add_axes(figure, f'picture.{n}', lefts[0], top - high * 1.5 - 2.5, width, high), picture, None)
+        # twice as high as a feature: the image stands in the middle of the pair
+        _show(add_axes(figure, f'image.{n}', lefts[0], top - high * 1.5 - 2.5, width, high), image, None)
         for left, (block, component) in zip(lefts[1:], components.items(), strict=True):
             reach = max(float(np.percentile(np.abs(component.teacher), _SHOWN)), 1e-12)
             for line, (name, values) in enumerate((('teacher', component.teacher), ('student', component.student))):
@@ -160,7 +160,7 @@ def features_figure(pictures: np.ndarray, components: dict[int, Component]) -> F
 
 def _draw_headings(figure: Figure, components: dict[int, Component], lefts: list[float], height: float) -> None:
     y = 1 - (TITLE + 8) / height
-    figure.text(lefts[0] / WIDTH, y, 'picture', size=12, weight='bold', color=INK, va='center')
+    figure.text(lefts[0] / WIDTH, y, 'image', size=12, weight='bold', color=INK, va='center')
     for left, (block, component) in zip(lefts[1:], components.items(), strict=True):
         figure.text(left / WIDTH, y, f'block {block}', size=12, weight='bold', color=INK, va='center')
         words = f'error {component.error:.2f}\n{100 * component.share:.0f} % shown'
@@ -169,7 +169,7 @@ def _draw_headings(figure: Figure, components: dict[int, Component], lefts: list
 
 
 def _show(axes: Axes, values: np.ndarray, reach: float | None) -> None:
-    """A picture, or a feature whose colours end at plus and minus `reach`."""
+    """An image, or a feature whose colours end at plus and minus `reach`."""
     axes.grid(False)
     if reach is None:
         axes.imshow(values, interpolation='antialiased', aspect='auto')

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmnas_ext.archs import Path as CandidatePath
-from mmnas_ext.archs import SearchSpace
+from mmnas_ext.archs import Choices, SearchSpace
 
 LOG_NAME = 'search_log.jsonl'
 
@@ -143,7 +142,7 @@ def check_records(records: tuple[Record, ...], space: SearchSpace) -> None:
                 )
 
 
-def argmax_path(record: Record, space: SearchSpace) -> CandidatePath:
+def argmax_path(record: Record, space: SearchSpace) -> Choices:
     """The path of the most probable candidates; the first one where two are equal."""
     check_records((record,), space)
     return tuple(

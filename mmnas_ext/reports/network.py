@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from mmnas_ext.archs import ArchSpec, Block, SearchSpace, SpaceStage, candidate_costs, cost
+from mmnas_ext.archs import ArchSpec, LayerSpec, SearchSpace, SpaceStage, candidate_costs, cost
 from mmnas_ext.archs.cost import effective_strides
 from mmnas_ext.reports.palette import FAINT, FOUND, INK, PANEL, PAPER, RULE, SEED, kernel_colour, tint
 from mmnas_ext.reports.table import format_count, format_size
@@ -167,7 +167,7 @@ def _layout(rows: list[_Row]) -> tuple[float, list[_Column]]:
         found = [float(_MIN_COLUMN)] * count
         for row in rows:
             for index, stage in enumerate(row.arch.stages):
-                boxes = sum(scale * _box_width(block.kernel) for block in stage.blocks)
+                boxes = sum(scale * _box_width(block.kernel) for block in stage.specs)
                 found[index] = max(found[index], boxes + _BOX_GAP * (len(stage.layers) - 1) + 2 * _PAD)
         return found
 
@@ -192,7 +192,7 @@ def _draw_title(axes: Axes, title: str, size: tuple[int, int], height: float) ->
 
 def _draw_legend(axes: Axes, rows: list[_Row], y: float) -> None:
     """Colour and width of the kernels, height of the expansions that occur."""
-    blocks = [block for row in rows for stage in row.arch.stages for block in stage.blocks]
+    blocks = [block for row in rows for stage in row.arch.stages for block in stage.specs]
     x = float(_MARGIN)
     for kernel in sorted({block.kernel for block in blocks}):
         _draw_box(axes, x, y, 0.42 * _box_width(kernel), 17, kernel, gid=f'legend.kernel.{kernel}')
@@ -256,7 +256,7 @@ def _draw_row(
 
 def _draw_stage(axes: Axes, row: _Row, index: int, column: _Column, scale: float, middle: float) -> None:
     _draw_panel(axes, column, middle)
-    blocks = row.arch.stages[index].blocks
+    blocks = row.arch.stages[index].specs
     widths = [scale * _box_width(block.kernel) for block in blocks]
     x = column.middle - (sum(widths) + _BOX_GAP * (len(widths) - 1)) / 2
     for layer, (block, width) in enumerate(zip(blocks, widths, strict=True)):
@@ -304,7 +304,7 @@ def _draw_end(axes: Axes, column: _Column, middle: float, name: str, text: str, 
     _draw_size(axes, column, middle, row, part)
 
 
-def _draw_block(axes: Axes, x: float, middle: float, width: float, block: Block, gid: str) -> None:
+def _draw_block(axes: Axes, x: float, middle: float, width: float, block: LayerSpec, gid: str) -> None:
     _draw_box(axes, x, middle, width, _box_height(block.expansion), block.kernel, gid)
     lines = [f'k{block.kernel}', f'e{block.expansion}', *(['se'] if block.se else [])]
     # Two characters take about 1.4 em; below 6 points a label is noise, and the legend tells colour and height anyway.

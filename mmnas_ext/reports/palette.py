@@ -4,7 +4,7 @@ Okabe and Ito, "Color Universal Design", 2008. A kernel has the same colour in a
 shown by colour alone (box height there, line style here), so that a print in grey still reads.
 """
 
-from mmnas_ext.archs import SKIP, Block
+from mmnas_ext.archs import SKIP, LayerSpec
 
 _KERNELS = {3: '#0072B2', 5: '#E69F00', 7: '#009E73', 9: '#CC79A7', 1: '#56B4E9'}
 _OTHER_KERNEL = '#D55E00'
@@ -43,7 +43,7 @@ def candidate_styles(tokens: tuple[str, ...]) -> dict[str, tuple[str, LineStyle]
     Args:
         tokens: Distinct candidates, ``skip`` among them or not.
     """
-    blocks = {token: Block.parse(token) for token in tokens if token != SKIP}
+    blocks = {token: LayerSpec.parse(token) for token in tokens if token != SKIP}
     kinds = sorted({(block.expansion, block.se) for block in blocks.values()}, reverse=True)
     styles: dict[str, tuple[str, LineStyle]] = {}
     for token in tokens:

@@ -1,4 +1,4 @@
-"""Picture of what segmentors predict, beside the pictures and their ground truth."""
+"""Image of what segmentors predict, beside the images and their ground truth."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,23 +32,23 @@ _LETTER = 0.58
 
 @dataclass(frozen=True)
 class Row:
-    """One picture and what is said about it.
+    """One image and what is said about it.
 
     Args:
-        name: Written beneath the picture.
-        picture: (H, W, 3) uint8, RGB.
+        name: Written beneath the image.
+        image: (H, W, 3) uint8, RGB.
         truth: (H, W) integers, indices of classes or `IGNORED`.
         predictions: Per network, by its title, (H, W) integers, indices of classes.
     """
 
     name: str
-    picture: np.ndarray
+    image: np.ndarray
     truth: np.ndarray
     predictions: Mapping[str, np.ndarray]
 
 
 def draw_predictions(
-    pictures: Sequence[str | Path],
+    images: Sequence[str | Path],
     truths: Sequence[str | Path],
     predictions: Mapping[str, Sequence[str | Path]],
     classes: Sequence[str],
@@ -57,10 +57,10 @@ def draw_predictions(
     *,
     mask_ignored: bool = False,
 ) -> Path:
-    """Draws a row per picture: the picture, its ground truth, and what each network predicts, with its mIoU.
+    """Draws a row per image: the image, its ground truth, and what each network predicts, with its mIoU.
 
     Args:
-        pictures: Files of the pictures.
+        images: Files of the images.
         truths: Grey 8-bit PNG files of the same sizes, whose pixels are indices of classes or `IGNORED`.
         predictions: Such files per network, by its title; every pixel is an index of a class.
         classes: Names of the classes, in the order of their indices.
@@ -77,16 +77,16 @@ def draw_predictions(
     """
     counts = {'truths': len(truths), **{f'predictions {title!r}': len(files) for title, files in predictions.items()}}
     for what, count in counts.items():
-        if count != len(pictures):
-            raise ValueError(f'{what} must be one file per picture, {len(pictures)}, got {count}')
+        if count != len(images):
+            raise ValueError(f'{what} must be one file per image, {len(images)}, got {count}')
     rows = [
         Row(
-            Path(picture).stem,
-            _read_picture(Path(picture)),
+            Path(image).stem,
+            _read_image(Path(image)),
             _read_labels(Path(truth)),
             {title: _read_labels(Path(files[index])) for title, files in predictions.items()},
         )
-        for index, (picture, truth) in enumerate(zip(pictures, truths, strict=True))
+        for index, (image, truth) in enumerate(zip(images, truths, strict=True))
     ]
     target = Path(path)
     predictions_figure(rows, classes, palette, mask_ignored=mask_ignored).savefig(target)
@@ -98,7 +98,7 @@ def predictions_figure(
 ) -> Figure:
     """The figure of `draw_predictions`, not yet saved.
 
-    Axes are labelled ``picture.<row>``, ``truth.<row>`` and ``prediction.<row>.<title>``; what stands beneath a panel
+    Axes are labelled ``image.<row>``, ``truth.<row>`` and ``prediction.<row>.<title>``; what stands beneath a panel
     is its axes' x label. The legend names the classes that occur.
 
     Raises:
@@ -120,7 +120,7 @@ def predictions_figure(
     top = float(height - _TITLE - _HEADING)
     for index, (row, high) in enumerate(zip(rows, heights, strict=True)):
         mask = row.truth == IGNORED
-        panels = [(f'picture.{index}', row.picture, row.name), (f'truth.{index}', colours[row.truth], '')]
+        panels = [(f'image.{index}', row.image, row.name), (f'truth.{index}', colours[row.truth], '')]
         for title, labels in row.predictions.items():
             shown = np.where(mask, IGNORED, labels) if mask_ignored else labels
             panels.append((f'prediction.{index}.{title}', colours[shown], _score(row.truth, labels, len(classes))))
@@ -146,10 +146,10 @@ def predictions_figure(
 
 
 def mean_iou(truth: np.ndarray, prediction: np.ndarray, classes: int) -> float:
-    """Mean intersection over union of one picture, over the classes that occur in it.
+    """Mean intersection over union of one image, over the classes that occur in it.
 
     A class occurs if the truth or the prediction has it on a pixel that is not ignored, so a class that is predicted
-    and not there counts 0. This is what MMSegmentation's ``IoUMetric`` gives for a data set of this one picture.
+    and not there counts 0. This is what MMSegmentation's ``IoUMetric`` gives for a data set of this one image.
 
     Args:
         truth: (H, W) integers, indices of classes or `IGNORED`.
@@ -168,7 +168,7 @@ def mean_iou(truth: np.ndarray, prediction: np.ndarray, classes: int) -> float:
     return float((shared[occurs] / union[occurs]).mean()) if occurs.any() else float('nan')
 
 
-def _read_picture(path: Path) -> np.ndarray:
+def _read_image(path: Path) -> np.ndarray:
     """(H, W, 3) uint8, RGB, of any file that matplotlib reads; grey is repeated, transparency dropped."""
     pixels = _read(path)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
@@ -177,7 +177,7 @@ def _read_picture(path: Path) -> np.ndarray:
 def _read_labels(path: Path) -> np.ndarray:
     pixels = _read(path)
     if pixels.ndim != 2:
-        raise ValueError(f'{path} must be a grey picture whose pixels are labels, got {pixels.shape[2]} channels')
+        raise ValueError(f'{path} must be a grey image whose pixels are labels, got {pixels.shape[2]} channels')
     return pixels
 
 
@@ -191,7 +191,7 @@ def _read(path: Path) -> np.ndarray:
 
 def _check(rows: Sequence[Row], classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:
     if not rows:
-        raise ValueError('rows must hold at least one picture, got none')
+        raise ValueError('rows must hold at least one image, got none')
     if len(palette) != len(classes) or not 1 <= len(classes) <= IGNORED:
         raise ValueError(
             f'classes must be 1..{IGNORED} names and palette a colour for each, got {len(classes)} and {len(palette)}'
@@ -202,9 +202,9 @@ def _check(rows: Sequence[Row], classes: Sequence[str], palette: Sequence[Sequen
                 f'{row.name}: predictions must be those of {list(rows[0].predictions)}, got {list(row.predictions)}'
             )
         for what, labels in {'truth': row.truth, **row.predictions}.items():
-            if labels.shape != row.picture.shape[:2]:
+            if labels.shape != row.image.shape[:2]:
                 raise ValueError(
-                    f'{row.name}: {what} must be as large as the picture, {row.picture.shape[:2]}, got {labels.shape}'
+                    f'{row.name}: {what} must be as large as the image, {row.image.shape[:2]}, got {labels.shape}'
                 )
             counted = labels[labels != IGNORED] if what == 'truth' else labels
             if counted.size and counted.max() >= len(classes):
@@ -246,9 +246,9 @@ def _draw_title(figure: Figure, titles: Sequence[str], width: int, height: int) 
     left = _MARGIN / width
     heading = 'Predictions beside the ground truth'
     figure.text(left, 1 - 28 / height, heading, size=17, weight='bold', color=INK, va='center')
-    note = "mIoU: that picture's, in percent, over the classes that occur in it"
+    note = "mIoU: that image's, in percent, over the classes that occur in it"
     figure.text(left, 1 - 56 / height, note, size=11, color=FAINT, va='center', gid='note')
-    for column, title in enumerate(('picture', 'ground truth', *titles)):
+    for column, title in enumerate(('image', 'ground truth', *titles)):
         x = (_MARGIN + column * (_PANEL + _GAP)) / width
         y = 1 - (_TITLE + _HEADING / 2) / height
         figure.text(

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmnas_ext.archs import METRICS, ArchSpec, CellSpace, Path
+from mmnas_ext.archs import METRICS, ArchSpec, CellSpace, Choices
 from mmnas_ext.archs.cell_prices import CellPrices
 
 VERSION = 1
@@ -43,7 +43,7 @@ class CellRatings:
     cell: tuple[int, ...]
     enters: tuple[int, ...]
     leaves: int
-    paths: tuple[Path, ...]
+    paths: tuple[Choices, ...]
     ratings: tuple[float, ...]
     costs: dict[str, tuple[tuple[float, ...], ...]]
 
@@ -125,20 +125,20 @@ class Ratings:
         )
 
     @classmethod
-    def parse(cls, source: 'str | File | Mapping[str, Any]') -> 'Ratings':
+    def parse(cls, source: 'str | Path | Mapping[str, Any]') -> 'Ratings':
         """Reads a ``ratings.json``, or its content as a mapping or text.
 
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: It is no such file, or of another version.
         """
-        name: str | File = 'the content'
+        name: str | Path = 'the content'
         try:
             if isinstance(source, Mapping):
                 return _from_mapping(source)
             if isinstance(source, str) and source.lstrip().startswith('{'):
                 return _from_mapping(json.loads(source))
-            name = file = File(source)
+            name = file = Path(source)
             if not file.is_file():
                 raise FileNotFoundError(f'ratings file does not exist: {file}')
             content = json.loads(file.read_text(encoding='utf-8'))
@@ -154,7 +154,7 @@ def priced_paths(
     stages: tuple[int, ...],
     cell: tuple[int, ...],
     enters: int,
-    paths: tuple[Path, ...],
+    paths: tuple[Choices, ...],
 ) -> dict[str, list[float]]:
     """Cost of paths of a block's cell, by metric.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnas_ext.archs import SKIP, ArchSpec, Path, Prices, SearchSpace, StageSpec
+from mmnas_ext.archs import SKIP, ArchSpec, Choices, Prices, SearchSpace, StageSpec
 
 # costs are counted in that many bins: 40 ms and some 10 MB for FNA's spaces, and of networks that are drawn within
 # limits a thousandth of the whole range apart more than half lie within them
@@ -54,7 +54,7 @@ def sample_within(
     seed: int,
     max_cost: float | None = None,
     min_cost: float | None = None,
-) -> list[Path]:
+) -> list[Choices]:
     """Draws distinct networks, each one whose cost lies within the limits equally likely.
 
     Networks are distinct as `ArchSpec`: paths that differ only in where a skip stands are one network, and one of
@@ -78,7 +78,7 @@ def sample_within(
     lowest, highest = _limits(prices, min_cost, max_cost)
     states = _states(space, prices)
     counter = _Counter(states, lowest, highest, sum(len(stage.layers) for stage in space.stages))
-    found: list[Path] = []
+    found: list[Choices] = []
     tries = 0
     for number in _numbers(counter.total, random.Random(seed)):
         walk = counter.network(number)
@@ -268,7 +268,7 @@ def _numbers(total: int, rng: random.Random) -> Iterator[int]:
             yield number
 
 
-def _path(space: SearchSpace, walk: list[tuple[_State, _Step]]) -> Path:
+def _path(space: SearchSpace, walk: list[tuple[_State, _Step]]) -> Choices:
     """A path of a network."""
     blocks: list[list[str]] = [[] for _ in space.stages]
     for state, step in walk:

@@ -1,17 +1,17 @@
 """From ratings to a network: the exact front, the best network within limits, and the file that tells of both."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path as File
+from pathlib import Path
 
 from mmnas_ext.archs import ArchSpec, CellSpace
 from mmnas_ext.archs.cell_prices import CellPrices
 from mmnas_ext.archs.prices import show
-from mmnas_ext.search.chain import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
+from mmnas_ext.search.linked_front import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
 from mmnas_ext.search.front import Front
 from mmnas_ext.search.ratings import BlockRatings, Ratings
+from mmnas_ext.workdir import write_text
 
 FRONT_NAME = 'front.json'
 
@@ -76,13 +76,10 @@ class Selection:
             }
         )
 
-    def write(self, folder: File) -> File:
+    def write(self, folder: Path) -> Path:
         """Writes ``front.json`` into a folder, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
         file = folder / FRONT_NAME
-        temporary = file.with_name(f'.{file.name}.part')
-        temporary.write_text(self.format())
-        os.replace(temporary, file)
+        write_text(file, self.format())
         return file
 
 

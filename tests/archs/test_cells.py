@@ -237,7 +237,7 @@ def with_cells(*cells: Any) -> dict[str, Any]:
         (with_stage(depths=[2, 0]), r'stages\[1\]\.depths must be integers in 1..1024, got 0'),
         (with_stage(depths=[True]), r'stages\[1\]\.depths must be integers in 1..1024, got True'),
         (with_stage(depths=[10**8]), r'stages\[1\]\.depths must be integers in 1..1024, got 100000000'),
-        (with_stage(candidates=[A, 'k3x']), r"stages\[1\]\.candidates\[1\]: unknown block token 'k3x'"),
+        (with_stage(candidates=[A, 'k3x']), r"stages\[1\]\.candidates\[1\]: unknown layer token 'k3x'"),
         (with_stage(candidates=[A, 'skip']), r"stages\[1\]: the first layer of a stage cannot offer 'skip'"),
         (with_stage(channels=list(range(1, 34))), r'stages\[1\]: a stage needs 1..64 cells, got 66'),
         (with_stage(channels=list(range(1, 4000))), r'stages\[1\]: a stage needs 1..64 cells, got 7998'),
@@ -250,7 +250,7 @@ def with_cells(*cells: Any) -> dict[str, Any]:
         ),
         (
             with_cells({'channels': 8, 'layers': [[A, 'k3_e']]}),
-            r"stages\[1\]\.cells\[0\]\.layers\[0\]\[1\]: unknown block token 'k3_e'",
+            r"stages\[1\]\.cells\[0\]\.layers\[0\]\[1\]: unknown layer token 'k3_e'",
         ),
         (with_cells({'channels': 8, 'layers': [[A, A]]}), r'stages\[1\]: layer 0 names a candidate twice'),
         (

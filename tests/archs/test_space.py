@@ -152,7 +152,7 @@ def test_wrong_path_is_refused(path: tuple[tuple[int, ...], ...], message: str) 
         ((('k3_e6', 'skip'),), "first layer of a stage cannot offer 'skip'"),
         ((('k3_e6', 'k3_e6'),), 'layer 0 names a candidate twice'),
         ((('k3_e6_se0.50', 'k3_e6_se0.5'),), 'layer 0 names a candidate twice'),
-        ((('k3_e6',), ('k3x',)), "unknown block token 'k3x'"),
+        ((('k3_e6',), ('k3x',)), "unknown layer token 'k3x'"),
     ],
 )
 def test_wrong_stage_is_refused(layers: tuple[tuple[str, ...], ...], message: str) -> None:

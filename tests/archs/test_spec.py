@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import mmnas_ext.archs
-from mmnas_ext.archs import ArchSpec, Block, StageSpec
+from mmnas_ext.archs import ArchSpec, LayerSpec, StageSpec
 
 FIRST = StageSpec(32, 16, ('k3_e1',), 1)
 
@@ -26,7 +26,7 @@ FIRST = StageSpec(32, 16, ('k3_e1',), 1)
     ],
 )
 def test_block_token_is_read_and_written(token: str, kernel: int, expansion: int, se: float, canonical: str) -> None:
-    block = Block.parse(token)
+    block = LayerSpec.parse(token)
     assert (block.kernel, block.expansion, block.se) == (kernel, expansion, se)
     assert block.format() == canonical
 
@@ -40,8 +40,8 @@ def test_block_token_is_read_and_written(token: str, kernel: int, expansion: int
     ],
 )
 def test_wrong_token_is_refused(token: object) -> None:
-    with pytest.raises(ValueError, match='unknown block token'):
-        Block.parse(token)
+    with pytest.raises(ValueError, match='unknown layer token'):
+        LayerSpec.parse(token)
 
 
 @pytest.mark.parametrize(
@@ -65,22 +65,22 @@ def test_wrong_token_is_refused(token: object) -> None:
 )
 def test_block_out_of_range_is_refused(kernel: int, expansion: int, se: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Block(kernel, expansion, se)
+        LayerSpec(kernel, expansion, se)
 
 
 @pytest.mark.parametrize(('in_channels', 'squeezed'), [(16, 4), (40, 10), (80, 20), (2, 1), (1, 1), (18, 4), (22, 6)])
 def test_squeeze_counts_the_layers_input(in_channels: int, squeezed: int) -> None:
     # a quarter of the input, rounded as Python rounds (4.5 -> 4, 5.5 -> 6), never none
-    assert Block(5, 6, 0.25).squeezed(in_channels) == squeezed
-    assert Block(5, 6).squeezed(in_channels) == 0
-    assert Block(5, 6).hidden(in_channels) == 6 * in_channels
+    assert LayerSpec(5, 6, 0.25).squeezed(in_channels) == squeezed
+    assert LayerSpec(5, 6).squeezed(in_channels) == 0
+    assert LayerSpec(5, 6).hidden(in_channels) == 6 * in_channels
 
 
 def test_skips_fall_away() -> None:
     with_skips = StageSpec(16, 24, ('k3_e6', 'skip', 'k5_e3', 'skip'), 2)
     assert with_skips == StageSpec(16, 24, ('k3_e6', 'k5_e3'), 2)
     assert with_skips.layers == ('k3_e6', 'k5_e3')
-    assert with_skips.blocks == (Block(3, 6), Block(5, 3))
+    assert with_skips.specs == (LayerSpec(3, 6), LayerSpec(5, 3))
 
 
 def test_lists_become_tuples_and_values_hash() -> None:
@@ -104,7 +104,7 @@ def test_lists_become_tuples_and_values_hash() -> None:
         ((32, 16, (), 1), 'at least one layer, got none'),
         ((32, 16, ('skip', 'k3_e1'), 1), "first layer of a stage cannot be 'skip': it changes channels 32 -> 16"),
         ((32, 16, ('k3_e1', 'k4_e1'), 1), 'kernel must be odd'),
-        ((32, 16, 'k3_e1', 1), "unknown block token 'k'"),
+        ((32, 16, 'k3_e1', 1), "unknown layer token 'k'"),
     ],
 )
 def test_wrong_stage_is_refused(fields: tuple[int, int, tuple[str, ...], int], message: str) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmnas_ext.archs import SKIP, Block, SearchSpace
+from mmnas_ext.archs import SKIP, LayerSpec, SearchSpace
 from tests.filling import fill_value
 
 _GOLDEN = Path(__file__).parent.parent / 'golden'
@@ -86,12 +86,12 @@ def plain_supernet(space: SearchSpace, state: dict[str, Tensor], x: Tensor, eps:
         for j, tokens in enumerate(stage.layers):
             key, stride = f'stages.{i}.{j}', stage.stride if j == 0 else 1
             if len(tokens) == 1:
-                x = layer(x, key, Block.parse(tokens[0]).expansion, stride)
+                x = layer(x, key, LayerSpec.parse(tokens[0]).expansion, stride)
                 continue
             exponentials = state[f'{key}.alpha'].exp()
             shares = exponentials / exponentials.sum()
             results = [
-                x if token == SKIP else layer(x, f'{key}.candidates.{token}', Block.parse(token).expansion, stride)
+                x if token == SKIP else layer(x, f'{key}.candidates.{token}', LayerSpec.parse(token).expansion, stride)
                 for token in tokens
             ]
             x = sum(share * result for share, result in zip(shares, results, strict=True))

@@ -63,7 +63,7 @@ def filled_net(subject: str, **options: Any) -> MBNet:
 
 def every_output(arch: ArchSpec) -> tuple[int | str, ...]:
     """Indices of all outputs that a network has."""
-    expansions = [f'{i}.expand' for i, stage in enumerate(arch.stages) if stage.blocks[0].expansion > 1]
+    expansions = [f'{i}.expand' for i, stage in enumerate(arch.stages) if stage.specs[0].expansion > 1]
     return (*range(len(arch.stages) + bool(arch.head_channels)), *expansions)
 
 

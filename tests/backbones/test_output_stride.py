@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmnas_ext.archs import SKIP, Path, SearchSpace, SpaceStage, zoo
+from mmnas_ext.archs import SKIP, Choices, SearchSpace, SpaceStage, zoo
 from mmnas_ext.backbones import MBNet, SuperNet
 from mmnas_ext.ops import MBConv, MixedLayer
 from tests.filling import fill_state
@@ -30,13 +30,13 @@ SPACE = SearchSpace(
         SpaceStage(10, 12, (FIRST,), 1),
     )
 )
-PATHS: list[Path] = [
+PATHS: list[Choices] = [
     ((0,), (0, 1), (1, 0), (0, 2, 1), (1, 1), (1, 0, 0), (0,)),
     ((0,), (1, 2), (0, 2), (1, 1, 0), (0, 2), (0, 0, 1), (1,)),
 ]
 
 
-def path_state(net: SuperNet, path: Path) -> dict[str, Tensor]:
+def path_state(net: SuperNet, path: Choices) -> dict[str, Tensor]:
     """Tensors of a path's layers, under the keys of its network: there, no layer is left between two."""
     state = {f'stem.{key}': tensor for key, tensor in net.stem.state_dict().items()}
     for i, (stage, choices) in enumerate(zip(net.layers(), path, strict=True)):
@@ -64,7 +64,7 @@ def shapes(stage: list[Any]) -> list[tuple[Any, Any]]:
 
 @pytest.mark.parametrize('path', PATHS)
 @pytest.mark.parametrize('output_stride', SHAPES)
-def test_a_path_computes_what_its_network_does(output_stride: int, path: Path) -> None:
+def test_a_path_computes_what_its_network_does(output_stride: int, path: Choices) -> None:
     outputs = tuple(range(7))
     net = SuperNet(SPACE, out_indices=outputs, output_stride=output_stride, input_size=(64, 64))
     net.load_state_dict(fill_state(net.state_dict()))

@@ -31,9 +31,9 @@ def test_same_settings_give_the_same_bytes_and_another_seed_others(make, tmp_pat
     one, two, other = (digests(tmp_path / name) for name in ('one', 'deeper/two', 'other'))
     assert one == two
     assert one.keys() == other.keys()
-    pictures = [name for name in one if name.endswith(('.jpg', '_leftImg8bit.png'))]
-    assert len(pictures) == 5
-    assert all(one[name] != other[name] for name in pictures)
+    images = [name for name in one if name.endswith(('.jpg', '_leftImg8bit.png'))]
+    assert len(images) == 5
+    assert all(one[name] != other[name] for name in images)
 
 
 def test_validation_does_not_depend_on_the_training_count(tmp_path):
@@ -122,13 +122,13 @@ def test_a_file_as_root_is_refused(tmp_path):
 def test_a_failure_leaves_no_half_set(tmp_path, monkeypatch):
     written = []
 
-    def full_disk(path, picture):
+    def full_disk(path, image):
         if len(written) == 3:
             raise OSError('No space left on device')
         written.append(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shapes, '_write_picture', full_disk)
+        patch.setattr(shapes, '_write_image', full_disk)
         with pytest.raises(OSError, match='No space left'):
             make_detection(tmp_path / 'set', **SMALL)
     assert len(written) == 3
@@ -166,7 +166,7 @@ def test_bad_settings_are_refused(make, changed, message, tmp_path):
 
 
 @pytest.mark.parametrize('size', [(96, 96), (96, 400), (320, 320)])
-def test_every_size_has_shapes_in_every_picture(size, tmp_path):
+def test_every_size_has_shapes_in_every_image(size, tmp_path):
     make_detection(tmp_path / 'set', train=16, val=1, size=size)
     held = json.loads((tmp_path / 'set' / 'annotations' / 'instances_train2017.json').read_text())
     assert {box['image_id'] for box in held['annotations']} == set(range(16))

@@ -38,13 +38,13 @@ def labels_of(root: Path) -> list[np.ndarray]:
     return [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(root.rglob('*_labelTrainIds.png'))]
 
 
-def test_pictures_differ_from_each_other(detection):
-    pictures = [path.read_bytes() for path in detection.rglob('*.jpg')]
-    assert len(pictures) == len(set(pictures)) == 56
+def test_images_differ_from_each_other(detection):
+    images = [path.read_bytes() for path in detection.rglob('*.jpg')]
+    assert len(images) == len(set(images)) == 56
 
 
-def test_pictures_are_those_of_version_1():
-    # measured when version 1 was settled: if it fails, the pictures changed, and so must the version in the manifest
+def test_images_are_those_of_version_1():
+    # measured when version 1 was settled: if it fails, the images changed, and so must the version in the manifest
     _, placed = shapes._scene((192, 256), [0, 1, 0], 0)
     assert shapes._VERSION == 1
     assert [(left, top, shape.kind, shape.covered.shape) for left, top, shape in placed] == GOLDEN_SCENE
@@ -63,8 +63,8 @@ def test_coco_layout(detection):
         ]
         assert [(c['id'], c['name']) for c in held['categories']] == list(enumerate(DETECTION_CLASSES, start=1))
         assert [box['id'] for box in held['annotations']] == list(range(1, len(held['annotations']) + 1))
-        picture = cv2.imread(str(detection / f'{split}2017' / f'{count - 1:012d}.jpg'), cv2.IMREAD_UNCHANGED)
-        assert picture.shape == (192, 256, 3)
+        image = cv2.imread(str(detection / f'{split}2017' / f'{count - 1:012d}.jpg'), cv2.IMREAD_UNCHANGED)
+        assert image.shape == (192, 256, 3)
 
 
 def test_boxes_lie_inside_apart_and_are_large(detection):
@@ -89,7 +89,7 @@ def test_every_class_occurs_often_enough(detection, split):
     held = annotations(detection, split)
     counts = np.bincount([box['category_id'] for box in held['annotations']], minlength=9)
     assert counts[0] == 0
-    # picture n is given class n mod 8 first, so 40 and 16 pictures hold 5 and 2 of each at least
+    # image n is given class n mod 8 first, so 40 and 16 images hold 5 and 2 of each at least
     assert counts[1:].min() >= len(held['images']) // 8
 
 
@@ -100,8 +100,8 @@ def test_pixels_in_a_box_are_those_of_the_shape(detection):
     assert len(boxes) > 8
     for box in boxes:
         left, top, wide, tall = box['bbox']
-        picture = cv2.imread(str(detection / 'val2017' / f'{box["image_id"]:012d}.jpg'))
-        brightest = picture[top : top + tall, left : left + wide].max(axis=2)
+        image = cv2.imread(str(detection / 'val2017' / f'{box["image_id"]:012d}.jpg'))
+        brightest = image[top : top + tall, left : left + wide].max(axis=2)
         assert brightest.min() < 80
         assert brightest.max() > 225
 
@@ -132,10 +132,10 @@ def test_mmdet_reads_it(detection):
 
 def test_cityscapes_layout(segmentation):
     for split, count in (('train', 24), ('val', 8)):
-        pictures = sorted(path.name for path in (segmentation / 'leftImg8bit' / split / 'shapes').iterdir())
+        images = sorted(path.name for path in (segmentation / 'leftImg8bit' / split / 'shapes').iterdir())
         labels = sorted(path.name for path in (segmentation / 'gtFine' / split / 'shapes').iterdir())
-        assert len(pictures) == count
-        assert [name.replace('_leftImg8bit.png', '_gtFine_labelTrainIds.png') for name in pictures] == labels
+        assert len(images) == count
+        assert [name.replace('_leftImg8bit.png', '_gtFine_labelTrainIds.png') for name in images] == labels
 
 
 def test_labels_are_train_ids_with_a_thin_ignored_border(segmentation):
@@ -161,15 +161,15 @@ def test_enclosed_looks_like_the_ground_and_lies_inside_an_outline(segmentation)
     enclosed, outline = SEGMENTATION_CLASSES.index('enclosed'), SEGMENTATION_CLASSES.index('outline')
     seen = 0
     for path in sorted(segmentation.rglob('*_leftImg8bit.png')):
-        picture = cv2.imread(str(path)).astype(float)
+        image = cv2.imread(str(path)).astype(float)
         stem = path.name.replace('_leftImg8bit.png', '_gtFine_labelTrainIds.png')
         labels = cv2.imread(str(segmentation / 'gtFine' / path.parts[-3] / 'shapes' / stem), cv2.IMREAD_UNCHANGED)
         if not (labels == enclosed).any():
             continue
         seen += 1
         # clouds swing by 40 at most; a line stands out by more
-        ground = picture[labels == 0].mean(axis=0)
-        assert abs(picture[labels == enclosed].mean(axis=0) - ground).max() < 40
+        ground = image[labels == 0].mean(axis=0)
+        assert abs(image[labels == enclosed].mean(axis=0) - ground).max() < 40
         # from the outermost enclosed pixels, one comes over the border onto an outline, never onto anything else
         grown = cv2.dilate((labels == enclosed).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
         assert set(np.unique(labels[grown])) == {enclosed, outline, 255}

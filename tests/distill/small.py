@@ -42,7 +42,7 @@ def teacher(**kwargs: Any) -> Teacher:
 
 
 def distiller(cells: CellSpace | None = None, **kwargs: Any) -> BlockDistiller:
-    """A distiller in training mode, calibrated on random pictures."""
+    """A distiller in training mode, calibrated on random images."""
     built = MODELS.build(
         dict(type='mmnas_ext.BlockDistiller', teacher=teacher(), space=cells or space(), input_size=(32, 32), **kwargs)
     )
@@ -53,12 +53,12 @@ def distiller(cells: CellSpace | None = None, **kwargs: Any) -> BlockDistiller:
             module.weight.data.uniform_(0.5, 1.5)
             module.bias.data.uniform_(-0.5, 0.5)
     if built.standardize:
-        built.calibrate([pictures(16)])
+        built.calibrate([images(16)])
     return built.train()
 
 
-def pictures(count: int, seed: int = 0) -> Tensor:
-    """Random pictures with some structure, ``(count, 3, 32, 32)``."""
+def images(count: int, seed: int = 0) -> Tensor:
+    """Random images with some structure, ``(count, 3, 32, 32)``."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, 8, 8, generator=generator)
     fine = torch.randn(count, 3, 32, 32, generator=generator)
@@ -69,7 +69,7 @@ def batches(model: BlockDistiller, block: int, sizes: tuple[int, ...], seed: int
     """What enters a block and what it should give, in batches of these sizes."""
     found = []
     for number, size in enumerate(sizes):
-        x = pictures(size, seed + number)
+        x = images(size, seed + number)
         features = model.features(x)
         found.append((model.entering(block, x, features), features[model.all_blocks()[block].plan.target]))
     return found

@@ -17,7 +17,7 @@ from tests.distill import small
 
 def losses_at(model: BlockDistiller, iteration: int = 0, x: Tensor | None = None) -> dict[str, Tensor]:
     model.start(iteration, 0)
-    return model(small.pictures(4, 50) if x is None else x, mode='loss')
+    return model(small.images(4, 50) if x is None else x, mode='loss')
 
 
 def test_the_teacher_is_no_part_of_the_model() -> None:
@@ -30,12 +30,12 @@ def test_the_teacher_is_no_part_of_the_model() -> None:
     }  # fmt: skip
     model.double()
     assert {p.dtype for p in model.teacher.parameters()} == {torch.float64}
-    assert all(loss.dtype == torch.float32 for loss in losses_at(model, x=small.pictures(2).double()).values())
+    assert all(loss.dtype == torch.float32 for loss in losses_at(model, x=small.images(2).double()).values())
 
 
 def test_a_loss_is_the_mean_square_of_what_the_path_misses() -> None:
     model = small.distiller()
-    x = small.pictures(4, 50)
+    x = small.images(4, 50)
     losses = losses_at(model, 3, x)
     raw = model.teacher(x)
     features = [(f - getattr(model, f'mean_{k}')) / getattr(model, f'std_{k}') for k, f in enumerate(raw)]
@@ -76,7 +76,7 @@ def test_only_what_is_needed_of_the_teacher_is_computed() -> None:
     model.teacher.register_forward_pre_hook(lambda _m, args: asked.append(args[1]))
     losses_at(model)
     assert asked == [1]
-    assert len(forward(small.pictures(1))) == 3
+    assert len(forward(small.images(1))) == 3
 
 
 def test_draws_follow_from_seed_and_iteration() -> None:
@@ -134,7 +134,7 @@ def test_fair_draws_take_each_cell_and_its_candidates_once_a_round() -> None:
 @pytest.mark.parametrize('standardize', ['channel', 'feature'])
 def test_features_are_standardised(standardize: str) -> None:
     model = small.distiller(standardize=standardize)
-    for feature in model.features(small.pictures(16)):
+    for feature in model.features(small.images(16)):
         values = feature.double().transpose(0, 1).flatten(1)
         if standardize == 'feature':
             values = values.flatten()[None]
@@ -144,7 +144,7 @@ def test_features_are_standardised(standardize: str) -> None:
 
 def test_without_standardisation_features_are_the_teachers() -> None:
     model = small.distiller(standardize=None)
-    x = small.pictures(2)
+    x = small.images(2)
     assert model.calibrated
     assert all(torch.equal(a, b) for a, b in zip(model.features(x), model.teacher(x), strict=True))
 
@@ -177,7 +177,7 @@ def test_a_teacher_of_another_scale_gives_the_same_losses() -> None:
         model = BlockDistiller(teacher, small.space(), input_size=(32, 32))
         torch.manual_seed(2)
         model.init_weights()
-        model.calibrate([small.pictures(16)])
+        model.calibrate([small.images(16)])
         found.append({name: float(loss.detach()) for name, loss in losses_at(model.train()).items()})
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
@@ -188,19 +188,19 @@ def test_a_channel_that_never_varies_does_no_harm(weight: float, value: float) -
     model = small.distiller()
     last = model.teacher.net.stages[2][0].project.bn
     last.weight[3], last.bias[3] = weight, value
-    model.calibrate([small.pictures(8)])
+    model.calibrate([small.images(8)])
     assert model.std_2.flatten()[3] == 1
-    feature = model.features(small.pictures(4))[2]
+    feature = model.features(small.images(4))[2]
     # of the mean, in single precision
     assert feature[:, 3] == pytest.approx(torch.zeros_like(feature[:, 3]), abs=1e-6 * max(value, 1))
 
 
 @pytest.mark.parametrize('standardize', ['channel', 'feature'])
-def test_all_pictures_count_alike_however_they_are_cut(standardize: str) -> None:
+def test_all_images_count_alike_however_they_are_cut(standardize: str) -> None:
     model = small.distiller(standardize=standardize)
     found = []
     for sizes in ([9], [1, 6, 2]):
-        model.calibrate(iter(small.pictures(9, 3).split(sizes)))
+        model.calibrate(iter(small.images(9, 3).split(sizes)))
         found.append({name: b.clone() for name, b in model.named_buffers() if name[:4] in ('mean', 'std_')})
     assert len(found[0]) == 6
     torch.testing.assert_close(*found)
@@ -238,7 +238,7 @@ def test_a_teacher_that_is_the_identity_gives_zero_loss(standardize: str | None)
     model = BlockDistiller(teacher, space, standardize=standardize)
     model.init_weights()  # residual branches begin at zero: the second block is the identity
     if standardize:
-        model.calibrate([small.pictures(8)])
+        model.calibrate([small.images(8)])
     losses = losses_at(model.train())
     assert losses['loss_block1'].item() == 0
     assert losses['loss_block0'].item() > 0
@@ -308,10 +308,10 @@ def test_what_a_user_gets_wrong(changes: dict[str, Any], message: str) -> None:
 def test_calls_that_cannot_be_answered() -> None:
     model = small.distiller()
     with pytest.raises(ValueError, match="mode must be 'loss' or 'tensor', got 'predict'"):
-        model(small.pictures(1), mode='predict')
-    with pytest.raises(ValueError, match='at least one batch of pictures, got none'):
+        model(small.images(1), mode='predict')
+    with pytest.raises(ValueError, match='at least one batch of images, got none'):
         model.calibrate([])
-    tensors = model(small.pictures(1))
+    tensors = model(small.images(1))
     assert [f.shape[1] for f in tensors] == [8, 12, 16]
 
 
@@ -353,8 +353,8 @@ def test_a_feature_of_another_size_is_refused() -> None:
     model = small.distiller()
     # a teacher that rounds down where the student rounds up
     model.teacher.register_forward_hook(lambda _m, _a, features: (*features[:2], features[2][..., :4, :4]))
-    odd = small.pictures(1)[..., :31]
-    losses_at(model, x=small.pictures(1)[..., :16, :16])
+    odd = small.images(1)[..., :31]
+    losses_at(model, x=small.images(1)[..., :16, :16])
     message = r'block 1 gives \(1, 16, 4, 4\) where the teacher gives \(1, 16, 4, 3\): .* sides that the last stride'
     model.teacher.register_forward_hook(lambda _m, _a, features: (*features[:2], features[2][..., :3]))
     with pytest.raises(ValueError, match=message):

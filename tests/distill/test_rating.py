@@ -29,7 +29,7 @@ SKIPPING = CellSpace.parse(
 )
 
 
-def plain(cell: BlockCell, path: tuple[int, ...], calibration: list, pictures: list) -> float:
+def plain(cell: BlockCell, path: tuple[int, ...], calibration: list, images: list) -> float:
     """A path's rating by itself: a copy of its layers, calibrated and run by PyTorch's own means."""
     layers = [copy.deepcopy(layer.candidate(choice)) for layer, choice in zip(cell.layers, path, strict=True)]
     parts = [copy.deepcopy(cell.enter), *layers, copy.deepcopy(cell.leave)]
@@ -43,8 +43,8 @@ def plain(cell: BlockCell, path: tuple[int, ...], calibration: list, pictures: l
         for x, _ in calibration:
             net(x)
         net.eval()
-        outputs = torch.cat([net(x) for x, _ in pictures])
-    targets = torch.cat([target for _, target in pictures])
+        outputs = torch.cat([net(x) for x, _ in images])
+    targets = torch.cat([target for _, target in images])
     return float((outputs - targets).abs().double().mean() / targets.double().std(unbiased=False))
 
 
@@ -57,12 +57,12 @@ def test_every_path_is_rated_as_by_itself(space: CellSpace) -> None:
     model = small.distiller(space)
     for index, cell in cells_of(model):
         calibration = small.batches(model, index, (4, 4, 4), seed=100)
-        pictures = small.batches(model, index, (5, 3), seed=200)
-        ratings = rate(cell, (), lambda c=calibration: c, lambda p=pictures: p)
+        images = small.batches(model, index, (5, 3), seed=200)
+        ratings = rate(cell, (), lambda c=calibration: c, lambda p=images: p)
         assert cell.paths == tuple(product(*(range(count) for count in cell.choices)))
-        wanted = [plain(cell, path, calibration, pictures) for path in cell.paths]
+        wanted = [plain(cell, path, calibration, images) for path in cell.paths]
         assert ratings == pytest.approx(wanted, rel=1e-5)
-        alone = [rate_path(cell, path, lambda c=calibration: c, lambda p=pictures: p) for path in cell.paths]
+        alone = [rate_path(cell, path, lambda c=calibration: c, lambda p=images: p) for path in cell.paths]
         assert alone == pytest.approx(ratings, rel=1e-6)
         assert len({round(rating, 6) for rating in ratings}) == len(ratings)
 
@@ -77,7 +77,7 @@ def test_a_skip_is_an_identity() -> None:
         assert not torch.equal(cell(x, (1, 1)), cell(x, (1, 0)))
 
 
-def test_how_pictures_are_cut_makes_no_difference() -> None:
+def test_how_images_are_cut_makes_no_difference() -> None:
     model = small.distiller()
     cell = model.all_blocks()[0].all_cells()[1]
     calibration = small.batches(model, 0, (4, 4), seed=1)
@@ -166,14 +166,14 @@ def test_what_the_chosen_path_gives() -> None:
     model = small.distiller()
     cell = model.all_blocks()[1].all_cells()[0]
     calibration = small.batches(model, 1, (4, 4), seed=1)
-    pictures = small.batches(model, 1, (6,), seed=2)
-    ((x, target),) = pictures
+    images = small.batches(model, 1, (6,), seed=2)
+    ((x, target),) = images
     output = imitate(cell, (1,), lambda: calibration, x)
     error = float((output - target).abs().double().mean() / target.double().std(unbiased=False))
-    assert error == pytest.approx(rate_path(cell, (1,), lambda: calibration, lambda: pictures), rel=1e-5)
+    assert error == pytest.approx(rate_path(cell, (1,), lambda: calibration, lambda: images), rel=1e-5)
 
 
-def test_memory_grows_with_the_pictures() -> None:
+def test_memory_grows_with_the_images() -> None:
     model = small.distiller()
     cell = model.all_blocks()[1].all_cells()[0]
     x = torch.randn(8, 12, 8, 8)
@@ -187,9 +187,9 @@ def test_what_cannot_be_rated() -> None:
     model = small.distiller()
     cell = model.all_blocks()[1].all_cells()[0]
     data = small.batches(model, 1, (4,), seed=1)
-    with pytest.raises(ValueError, match='calibrated on at least one batch of pictures, got none'):
+    with pytest.raises(ValueError, match='calibrated on at least one batch of images, got none'):
         rate(cell, (), lambda: [], lambda: data)
-    with pytest.raises(ValueError, match='at least one batch of held-out pictures, got none'):
+    with pytest.raises(ValueError, match='at least one batch of held-out images, got none'):
         rate(cell, (), lambda: data, lambda: [])
     # around 1234.567 neighbouring floats are 1.2e-4 apart: there the feature varies by what rounding leaves
     for value, noise in ((0.0, 0.0), (0.3, 0.0), (1234.567, 5e-5)):
@@ -215,8 +215,8 @@ def test_the_teachers_own_block_is_found_among_the_candidates() -> None:
     known = (0, 0, 1)  # k3_e1, then the teacher's k3_e3 and k5_e3
     for layer, choice, own in zip(cell.layers, known, [teacher.net.stages[0][0], *teacher.net.stages[1]], strict=True):
         layer.candidate(choice).load_state_dict(own.state_dict())
-    # the teacher works by its running statistics: let them be those of the pictures
-    x = small.pictures(16, 30)
+    # the teacher works by its running statistics: let them be those of the images
+    x = small.images(16, 30)
     for norm in (m for m in teacher.modules() if isinstance(m, _BatchNorm)):
         norm.momentum = 1.0
         norm.train()

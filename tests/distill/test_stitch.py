@@ -50,7 +50,7 @@ def network(model: BlockDistiller, chosen: list = CHOSEN) -> MBNet:
 def test_the_network_computes_what_its_blocks_compute(space: CellSpace) -> None:
     model = disturbed(small.distiller(space))
     net = network(model)
-    x = small.pictures(3, 7)
+    x = small.images(3, 7)
     (output,) = net(x)
     assert output == pytest.approx(in_a_row(model, x), abs=1e-4)
     assert [stage.layers for stage in net.arch.stages] == [('k3_e1',), ('k3_e6', 'k5_e6'), ('k5_e6',)]
@@ -59,10 +59,10 @@ def test_the_network_computes_what_its_blocks_compute(space: CellSpace) -> None:
 @torch.no_grad()
 def test_the_last_adapter_is_left_out() -> None:
     model = disturbed(small.distiller(small.space(third=18)))
-    (output,) = network(model)(small.pictures(2))
+    (output,) = network(model)(small.images(2))
     assert output.shape[1] == 18
     adapter = model.all_blocks()[1].all_cells()[0].leave
-    assert adapter(output) == pytest.approx(in_a_row(model, small.pictures(2)), abs=1e-4)
+    assert adapter(output) == pytest.approx(in_a_row(model, small.images(2)), abs=1e-4)
 
 
 @torch.no_grad()
@@ -78,7 +78,7 @@ def test_skips_are_no_layers() -> None:
     chosen = [(0, (0, 1, 1, 0)), (0, (0,))]
     net = network(model, chosen)
     assert net.arch.depths == (1, 2, 1)
-    assert net(small.pictures(2))[0] == pytest.approx(in_a_row(model, small.pictures(2), chosen), abs=1e-4)
+    assert net(small.images(2))[0] == pytest.approx(in_a_row(model, small.images(2), chosen), abs=1e-4)
 
 
 def test_the_distiller_is_left_alone() -> None:
@@ -125,8 +125,8 @@ def test_adapters_that_cannot_be_folded_are_refused(stride: int, tokens: list[st
 
 def test_statistics_are_averages_over_the_batches() -> None:
     net = MBNet(small.ARCH, out_indices=(2,))
-    net.train()(5 + small.pictures(4))  # what was seen before does not count
-    batches = [small.pictures(4, 1), 3 * small.pictures(4, 2)]
+    net.train()(5 + small.images(4))  # what was seen before does not count
+    batches = [small.images(4, 1), 3 * small.images(4, 2)]
     recalibrate(net, batches)
     assert not any(module.training for module in net.modules())
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_adapters_fold_in_double_precision_as_well() -> None:
     assert {value.dtype for value in state.values()} == {torch.float64, torch.int64}
     net = network(model).double()
     net.load_state_dict(state)
-    x = small.pictures(2).double()
+    x = small.images(2).double()
     assert net(x)[0] == pytest.approx(in_a_row(model, x), abs=1e-10)
 
 
@@ -159,7 +159,7 @@ def test_a_stage_beyond_stride_32_is_dilated_as_in_the_network() -> None:
     chosen = [(0, (1, 0))] * 5
     net = MBNet(space.arch((0,) * 5, ((1, 0),) * 5), out_indices=(4,))
     net.load_state_dict(stitch(model, chosen))
-    x = nn.functional.interpolate(small.pictures(2), scale_factor=6)
+    x = nn.functional.interpolate(small.images(2), scale_factor=6)
     (output,) = net.eval()(x)
     assert output.shape == (2, 8, 6, 6)
     assert output == pytest.approx(in_a_row(model, x, chosen), abs=1e-4)
@@ -169,11 +169,11 @@ def test_frozen_norms_are_recalibrated_as_well() -> None:
     free, frozen = MBNet(small.ARCH, out_indices=(2,)), MBNet(small.ARCH, (2,), frozen_stages=2, norm_eval=True)
     frozen.load_state_dict(free.state_dict())
     for net in (free, frozen):
-        recalibrate(net, [small.pictures(4, 1), small.pictures(4, 2)])
+        recalibrate(net, [small.images(4, 1), small.images(4, 2)])
     torch.testing.assert_close(dict(frozen.state_dict()), dict(free.state_dict()))
     assert free.stem.bn.num_batches_tracked == 2
 
 
 def test_nothing_is_recalibrated_by_nothing() -> None:
-    with pytest.raises(ValueError, match='recalibrated on at least one batch of pictures, got none'):
+    with pytest.raises(ValueError, match='recalibrated on at least one batch of images, got none'):
         recalibrate(MBNet(small.ARCH, out_indices=(2,)), [])

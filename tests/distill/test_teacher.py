@@ -43,14 +43,14 @@ def test_it_is_frozen_and_stays_in_eval_mode() -> None:
     assert not any(module.training for module in teacher.modules())
     assert not any(p.requires_grad for p in teacher.parameters())
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    (feature, *_) = teacher(small.pictures(2).requires_grad_())
+    (feature, *_) = teacher(small.images(2).requires_grad_())
     assert not feature.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 
 
 def test_features_are_what_the_modules_give() -> None:
     teacher = small.teacher()
-    x = small.pictures(2)
+    x = small.images(2)
     net = teacher.net
     wanted, here = [], net.stem(x)
     for stage in net.stages:
@@ -66,9 +66,9 @@ def test_nothing_behind_the_last_feature_is_computed() -> None:
     ran = []
     for index, stage in enumerate(teacher.net.stages):
         stage[0].register_forward_hook(lambda *_, index=index: ran.append(index))
-    assert len(teacher(small.pictures(1), last=1)) == 2
+    assert len(teacher(small.images(1), last=1)) == 2
     assert ran == [0, 1]
-    assert len(teacher(small.pictures(1))) == 3
+    assert len(teacher(small.images(1))) == 3
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.backbone.'])
@@ -87,7 +87,7 @@ def test_an_mbnet_takes_a_checkpoint_of_any_known_layout(tmp_path: Path) -> None
     donor = small.teacher().net
     torch.save({'state_dict': {f'backbone.{k}': v for k, v in donor.state_dict().items()}}, tmp_path / 'net.pth')
     teacher = Teacher(backbone=MBNET, checkpoint=str(tmp_path / 'net.pth'))
-    x = small.pictures(2)
+    x = small.images(2)
     assert torch.equal(teacher(x)[-1], donor.eval()(x)[-1])
 
 
@@ -137,7 +137,7 @@ def test_a_teacher_is_its_own_parse_and_configs_stay_as_they_are() -> None:
 
 def test_the_memory_layout_changes_no_feature() -> None:
     teacher = small.teacher()
-    x = small.pictures(2)
+    x = small.images(2)
     plain = teacher(x)
     teacher.channels_last = True
     for got, wanted in zip(teacher(x), plain, strict=True):

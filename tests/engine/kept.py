@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from mmengine.runner import CheckpointLoader
 
-from mmnas_ext.engine.checkpoints import find_checkpoint
+from mmnas_ext.runs.checkpoints import find_checkpoint
 
 
 def loaded(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def start(function: Callable[..., None], *args: Any, log: Path, **environ: str) 
     """Calls `function` in a new process with these environment variables; its output goes to `log`."""
     # the server does not take over this process's sys.path
     os.environ['PYTHONPATH'] = str(ROOT)
-    _CONTEXT.set_forkserver_preload(['tests.engine.tiny', 'mmnas_ext.engine.run', 'mmnas_ext.remap', 'tensorboard'])
+    _CONTEXT.set_forkserver_preload(['tests.engine.tiny', 'mmnas_ext.runs.run', 'mmnas_ext.remap', 'tensorboard'])
     process = _CONTEXT.Process(target=_call, args=(function, args, str(log), environ))
     process.start()
     return process

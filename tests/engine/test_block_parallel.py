@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmnas_ext.engine.distill import SameForAll
-from mmnas_ext.engine.run import rate_checkpoint, run
+from mmnas_ext.runs.run import rate_checkpoint, run
 from mmnas_ext.registry import MODELS
 from mmnas_ext.search.ratings import Ratings
 from tests.engine import tiny_distill
@@ -27,7 +27,7 @@ def shared(folder: str, max_iters: int = 6, **changes: Any) -> None:
 @pytest.fixture(scope='module')
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('both')
-    tiny_distill.config(folder)  # makes the pictures once
+    tiny_distill.config(folder)  # makes the images once
     both_ranks(shared, str(folder), tmp_path=folder)
     return folder / 'work'
 
@@ -62,7 +62,7 @@ def test_a_checkpoint_on_the_way_goes_on_to_the_same_end(both: Path, tmp_path: P
 
 
 def averaged(folder: str) -> None:
-    """A run in which every process trains all blocks on its own share of the pictures, gradients averaged."""
+    """A run in which every process trains all blocks on its own share of the images, gradients averaged."""
     torch.set_num_threads(1)
     run(tiny_distill.config(Path(folder), 4, **DISTRIBUTED))
 
@@ -86,7 +86,7 @@ def test_more_processes_than_blocks_are_refused(tmp_path: Path, monkeypatch: Any
         MODELS.build({**tiny_distill.config(tmp_path).model, 'block_parallel': True})
 
 
-def test_the_sampler_gives_every_process_the_same_pictures(monkeypatch: Any) -> None:
+def test_the_sampler_gives_every_process_the_same_images(monkeypatch: Any) -> None:
     orders = []
     for rank in range(2):
         monkeypatch.setattr('mmengine.dist.get_rank', lambda rank=rank: rank)

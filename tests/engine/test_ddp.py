@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 from mmengine.model import MMDistributedDataParallel
 
-from mmnas_ext.engine.run import run
+from mmnas_ext.runs.run import run
 from tests.engine import processes, tiny
 
 SGD = {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}
-# normalises each picture alone, so that a batch split over two ranks is the batch
+# normalises each image alone, so that a batch split over two ranks is the batch
 NO_BATCH_NORM = {'norm_cfg': {'type': 'IN'}}
 DISTRIBUTED = {
     'launcher': 'pytorch',
@@ -112,7 +112,7 @@ def test_two_ranks_draw_the_same_paths_and_find_the_same_network(tmp_path, chang
     assert [record['drawn'] for record in traces[0]] == [record['drawn'] for record in traces[1]]
     assert [record['target'] for record in traces[0]] != [record['target'] for record in traces[1]]
     first, second = states(work_dir)
-    names = [name for name in first if 'running' not in name]  # statistics are those of a rank's own pictures
+    names = [name for name in first if 'running' not in name]  # statistics are those of a rank's own images
     assert sum(name.endswith('.alpha') for name in names) == 3
     assert all(torch.equal(first[name], second[name]) for name in names)
     assert not torch.equal(first['backbone.stem.bn.running_mean'], second['backbone.stem.bn.running_mean'])

@@ -15,8 +15,9 @@ from mmengine.runner import CheckpointLoader
 from mmnas_ext.archs import ArchSpec, LatencyTable, entries
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine import DeriveHook
-from mmnas_ext.engine.derive import derived_config, write_text
-from mmnas_ext.engine.run import run, train
+from mmnas_ext.engine.derive import derived_config
+from mmnas_ext.workdir import write_text
+from mmnas_ext.runs.run import run, train
 from tests.engine import processes, tiny
 
 ARCH = tiny.SPACE.arch(((0,), (1, 2), (0,)))

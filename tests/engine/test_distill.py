@@ -12,9 +12,9 @@ from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, price
 from mmnas_ext.engine import rating
-from mmnas_ext.engine.checks import check_config
-from mmnas_ext.engine.run import rate_checkpoint, run
-from mmnas_ext.engine.training import make_runner
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.run import rate_checkpoint, run
+from mmnas_ext.runs.training import make_runner
 from mmnas_ext.registry import MODELS
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import select
@@ -55,18 +55,18 @@ def test_a_run_leaves_ratings_front_network_weights_and_backbone(finished: Path)
         'dna_found.pth',
     }
     with np.load(finished / 'features.npz') as features:
-        assert features['picture'].shape == (2, *tiny_distill.SIZE, 3)
+        assert features['image'].shape == (2, *tiny_distill.SIZE, 3)
         assert features['teacher_0'].shape == features['student_0'].shape == (2, 12, 8, 8)
         assert features['teacher_1'].shape == features['student_1'].shape == (2, 16, 4, 4)
 
 
-def test_pictures_are_kept_as_they_look(finished: Path) -> None:
+def test_images_are_kept_as_they_look(finished: Path) -> None:
     cfg = tiny_distill.config(finished.parent)
     runner = make_runner(cfg, resume=False)
     first = runner.build_dataloader(dict(cfg.val_dataloader, dataset=dict(cfg.val_dataloader.dataset)), seed=0)
     wanted = next(iter(first))['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1]  # files are read as BGR
     with np.load(finished / 'features.npz') as features:
-        assert np.abs(features['picture'][0].astype(int) - wanted).max() <= 1
+        assert np.abs(features['image'][0].astype(int) - wanted).max() <= 1
 
 
 def test_losses_of_every_block_are_logged_and_fall(finished: Path) -> None:
@@ -77,12 +77,12 @@ def test_losses_of_every_block_are_logged_and_fall(finished: Path) -> None:
     assert logged[0]['loss'] == pytest.approx(logged[0]['loss_block0'] + logged[0]['loss_block1'], rel=1e-4)
 
 
-def test_features_are_standardised_by_the_training_pictures(finished: Path) -> None:
+def test_features_are_standardised_by_the_training_images(finished: Path) -> None:
     distiller = MODELS.build(tiny_distill.config(finished.parent).model)
     distiller.load_state_dict(last_checkpoint(finished)[1]['state_dict'])
     assert distiller.calibrated
     assert not any('teacher' in name for name in distiller.state_dict())
-    # three batches of four pictures are all twelve of them, in flips of which only the place depends
+    # three batches of four images are all twelve of them, in flips of which only the place depends
     deviations = distiller.std_2.flatten()
     assert deviations.shape == (16,)
     assert (deviations > 0).all()
@@ -207,7 +207,7 @@ def test_runs_that_trained_some_blocks_each_are_joined(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'val_cfg.max_memory': 1e-7}, 'a calibration batch of 4 pictures takes .* GiB: raise max_memory'),
+        ({'val_cfg.max_memory': 1e-7}, 'a calibration batch of 4 images takes .* GiB: raise max_memory'),
         ({'val_cfg.limits': {'latency': 3.0}}, 'metrics must be among .* and limits among metrics'),
         ({'val_cfg.calibration_batches': 0}, 'calibration_batches must be a positive integer, got 0'),
     ],

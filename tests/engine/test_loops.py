@@ -18,7 +18,7 @@ from mmnas_ext.datasets import split_halves
 from mmnas_ext.engine import NonFiniteLossError, seeding
 from mmnas_ext.engine.batches import Batches
 from mmnas_ext.engine.loops import Alternation, _totals
-from mmnas_ext.engine.run import train
+from mmnas_ext.runs.run import train
 from tests.engine import tiny
 
 
@@ -213,7 +213,7 @@ def test_ranks_draw_apart_and_a_key_draws_alike(monkeypatch):
 
 @pytest.mark.parametrize(('phase', 'iteration'), [('weights', 0), ('arch', 1)])
 def test_a_search_stops_where_a_loss_is_not_finite(tmp_path, phase, iteration):
-    halves = split_halves(tiny.TinyPictures(pipeline=[]), 0)
+    halves = split_halves(tiny.TinyImages(pipeline=[]), 0)
     bad = int(halves[phase == 'arch'].indices[2])
     cfg = tiny.search_cfg(tmp_path, **{'train_dataloader.batch_size': 6, 'train_dataloader.dataset.nan': bad})
     runner = Runner.from_cfg(cfg)

@@ -1,4 +1,4 @@
-"""The search of the embedded default, RetinaNet and all, on a handful of small generated pictures."""
+"""The search of the embedded default, RetinaNet and all, on a handful of small generated images."""
 
 import copy
 import json
@@ -11,8 +11,8 @@ from mmengine.runner import CheckpointLoader, Runner
 
 from mmnas_ext.archs import ArchSpec, zoo
 from mmnas_ext.datasets import make_detection
-from mmnas_ext.engine.checks import check_config
-from mmnas_ext.engine.run import run
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.run import run
 
 DEMO = Path(__file__).parents[2] / 'configs' / 'demo_fna_retinanet.py'
 SIZE = (64, 64)
@@ -63,7 +63,7 @@ def test_a_detector_is_searched_and_what_is_found_is_trained(shapes, tmp_path):
     assert found.bn_eps == 1e-3  # the seed's
     assert 'SuperNet' not in (tmp_path / 'derived' / 'config.py').read_text()
     state = CheckpointLoader.load_checkpoint(str(tmp_path / 'adapt' / 'epoch_1.pth'), map_location='cpu')['state_dict']
-    first = found.stages[1].blocks[0]
+    first = found.stages[1].specs[0]
     assert state['backbone.stages.1.0.depthwise.conv.weight'].shape[-1] == first.kernel
     scalars = [
         line for path in tmp_path.glob('adapt/*/vis_data/scalars.json') for line in path.read_text().splitlines()

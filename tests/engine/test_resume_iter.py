@@ -15,7 +15,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from mmnas_ext.engine.batches import Batches, reproducible
-from mmnas_ext.engine.run import train
+from mmnas_ext.runs.run import train
 from tests.engine import tiny, tiny_seg
 from tests.engine.kept import differences, last_checkpoint, loaded
 
@@ -182,5 +182,5 @@ def test_scenes_are_augmented() -> None:
     cfg = tiny_seg.training_cfg('nowhere')
     dataset = DATASETS.build({**cfg.train_dataloader.dataset, '_scope_': 'mmseg'})
     drawn = [dataset[0]['inputs'] for _ in range(4)]
-    assert all(picture.shape[1] <= tiny.SIZE[0] for picture in drawn)
-    assert not any(torch.equal(drawn[0], picture) for picture in drawn[1:])
+    assert all(image.shape[1] <= tiny.SIZE[0] for image in drawn)
+    assert not any(torch.equal(drawn[0], image) for image in drawn[1:])

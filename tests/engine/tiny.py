@@ -1,4 +1,4 @@
-"""A search small enough to run in a second: a space of twelve networks, a mean-square loss, twelve random pictures."""
+"""A search small enough to run in a second: a space of twelve networks, a mean-square loss, twelve random images."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def latency_table() -> LatencyTable:
 
 @MODELS.register_module()
 class TinyModel(BaseModel):
-    """A backbone, the mean of its feature, a linear layer, and the mean-square distance to a picture's target."""
+    """A backbone, the mean of its feature, a linear layer, and the mean-square distance to an image's target."""
 
     def __init__(self, backbone: dict[str, Any], dropout: float = 0.0, norm: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -85,8 +85,8 @@ class TinyModel(BaseModel):
 
 
 @DATASETS.register_module()
-class TinyPictures(BaseDataset):
-    """Random pictures, the same for the same number; one of them may have a target that is not a number."""
+class TinyImages(BaseDataset):
+    """Random images, the same for the same number; one of them may have a target that is not a number."""
 
     METAINFO = {'classes': ('a', 'b')}
 
@@ -98,21 +98,21 @@ class TinyPictures(BaseDataset):
         rng = np.random.RandomState(5)
         made = []
         for number in range(self.count):
-            picture = rng.randn(3, *SIZE).astype(np.float32)
+            image = rng.randn(3, *SIZE).astype(np.float32)
             target = rng.randn(2).astype(np.float32)
-            made.append({'picture': picture, 'target': target * (np.nan if number == self.nan else 1)})
+            made.append({'image': image, 'target': target * (np.nan if number == self.nan else 1)})
         return made
 
 
 @TRANSFORMS.register_module()
 class TinyFlip:
-    """Flips by NumPy's state and brightens by PyTorch's: a loader that draws otherwise gives other pictures."""
+    """Flips by NumPy's state and brightens by PyTorch's: a loader that draws otherwise gives other images."""
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        picture = torch.from_numpy(item['picture'].copy())
+        image = torch.from_numpy(item['image'].copy())
         if np.random.rand() < 0.5:
-            picture = picture.flip(2)
-        return {'inputs': picture + 0.1 * torch.rand(()), 'target': torch.from_numpy(item['target'])}
+            image = image.flip(2)
+        return {'inputs': image + 0.1 * torch.rand(()), 'target': torch.from_numpy(item['target'])}
 
 
 @TRANSFORMS.register_module()
@@ -120,7 +120,7 @@ class TinyPlain:
     """No augmentation."""
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        return {'inputs': torch.from_numpy(item['picture'].copy()), 'target': torch.from_numpy(item['target'])}
+        return {'inputs': torch.from_numpy(item['image'].copy()), 'target': torch.from_numpy(item['target'])}
 
 
 @HOOKS.register_module()
@@ -213,7 +213,7 @@ def loader_cfg(batch: int = 2, workers: int = 0, transform: str = 'TinyFlip', co
         'num_workers': workers,
         'sampler': {'type': 'DefaultSampler', 'shuffle': True},
         'collate_fn': {'type': 'default_collate'},
-        'dataset': {'type': 'TinyPictures', 'count': count, 'pipeline': [{'type': transform}]},
+        'dataset': {'type': 'TinyImages', 'count': count, 'pipeline': [{'type': transform}]},
     }
 
 

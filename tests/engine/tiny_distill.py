@@ -1,4 +1,4 @@
-"""A distillation of a second: a random teacher of three stages, a space of eight paths, sixteen small pictures."""
+"""A distillation of a second: a random teacher of three stages, a space of eight paths, sixteen small images."""
 
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ SPACE = dict(
 PATHS = (2 + 4, 2)  # of the two blocks: the first stage joins the second
 
 
-def make_pictures(root: Path) -> None:
-    """Sixteen pictures of smooth random colours, twelve to train on and four held out."""
+def make_images(root: Path) -> None:
+    """Sixteen images of smooth random colours, twelve to train on and four held out."""
     rng = np.random.RandomState(0)
     for number in range(16):
         folder = root / ('train' if number < 12 else 'val') / f'class_{number % 3}'
@@ -47,14 +47,14 @@ def teacher_file(folder: Path) -> str:
 
 
 def config(folder: Path, max_iters: int = 8, **changes: Any) -> Config:
-    """The distillation of a folder's ``pictures`` into its ``work``."""
-    pictures = folder / 'pictures'
-    if not pictures.exists():
-        make_pictures(pictures)
+    """The distillation of a folder's ``images`` into its ``work``."""
+    images = folder / 'images'
+    if not images.exists():
+        make_images(images)
     pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=SIZE)]
-    pack = dict(type='mmnas_ext.PackPictures')
+    pack = dict(type='mmnas_ext.PackImages')
     (folder / 'distill.py').touch()  # what `derived.config` is relative to
-    dataset = dict(type='mmnas_ext.UnlabelledPictures', data_root=str(pictures))
+    dataset = dict(type='mmnas_ext.UnlabelledImages', data_root=str(images))
     loader = dict(num_workers=0, persistent_workers=False)
     cfg = Config(
         dict(

@@ -1,4 +1,4 @@
-"""A random search small enough to run in seconds: the tiny search's space and pictures, and a metric."""
+"""A random search small enough to run in seconds: the tiny search's space and images, and a metric."""
 
 import os
 import signal

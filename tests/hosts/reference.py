@@ -55,12 +55,12 @@ def segmentor_state(name: str) -> dict[str, Tensor]:
 
 
 def traced_parts(net: nn.Module, parts: Iterable[str], size: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """Parameters and multiply-adds of one picture, without biases, by the prefix that a module's name begins with.
+    """Parameters and multiply-adds of one image, without biases, by the prefix that a module's name begins with.
 
     Args:
         net: A segmentor on the device ``meta``, in eval mode.
         parts: Prefixes.
-        size: Height and width of the picture.
+        size: Height and width of the image.
     """
     found = {part: [sum(p.numel() for n, p in net.named_parameters() if n.startswith(part)), 0] for part in parts}
 

@@ -15,8 +15,8 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mmnas_ext import install_check
-from mmnas_ext.engine.checks import check_config
-from mmnas_ext.engine.run import run
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.run import run
 from mmnas_ext.remap.convert import convert
 from tests.small import read, small
 
@@ -115,7 +115,7 @@ def test_the_recipe_is_the_papers() -> None:
 
 
 @pytest.mark.parametrize('name', ['dna_a_imagenet.py', 'dna_a_cifar10.py', 'dna_a_cifar100.py'])
-def test_pipelines_give_pictures_of_224_pixels(name: str, tmp_path: Path) -> None:
+def test_pipelines_give_images_of_224_pixels(name: str, tmp_path: Path) -> None:
     from mmcv.transforms import Compose
     from mmpretrain.registry import TRANSFORMS
 
@@ -130,8 +130,8 @@ def test_pipelines_give_pictures_of_224_pixels(name: str, tmp_path: Path) -> Non
         assert done['data_samples'].gt_label.item() == 1
 
 
-def pictures(root: Path) -> None:
-    """ImageNet's layout, two classes of three pictures."""
+def images(root: Path) -> None:
+    """ImageNet's layout, two classes of three images."""
     for split in ('train', 'val'):
         for label in ('n01', 'n02'):
             folder = root / split / label
@@ -143,7 +143,7 @@ def pictures(root: Path) -> None:
 
 def test_a_network_is_retrained_and_converted(tmp_path: Path) -> None:
     """The whole way through MMEngine's runner: average, validation, checkpoint, plain file."""
-    pictures(tmp_path / 'imagenet')
+    images(tmp_path / 'imagenet')
     cfg = read(RETRAIN)
     cfg.work_dir = str(tmp_path / 'run')
     cfg.model.head.num_classes = 2
@@ -161,7 +161,7 @@ def test_a_network_is_retrained_and_converted(tmp_path: Path) -> None:
     check_config(cfg)
     run(cfg)
     saved = torch.load(tmp_path / 'run' / 'epoch_2.pth', weights_only=False)
-    # what it says it trained with: 3 pictures instead of 1024
+    # what it says it trained with: 3 images instead of 1024
     assert saved['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(0.064 * 3 / 1024)
     average = convert(tmp_path / 'run' / 'epoch_2.pth', tmp_path / 'a.pth', 'dna_a', classifier=True)
     raw = convert(tmp_path / 'run' / 'epoch_2.pth', tmp_path / 'b.pth', 'dna_a', classifier=True, ema=False)

@@ -30,8 +30,8 @@ def mmseg_scope() -> Iterator[None]:
         yield
 
 
-def pictures(labelled: bool = True) -> dict[str, Any]:
-    """Two pictures, one of which the preprocessor pads; part of either has no label."""
+def images(labelled: bool = True) -> dict[str, Any]:
+    """Two images, one of which the preprocessor pads; part of either has no label."""
     draw = torch.Generator().manual_seed(5)
     inputs, samples = [], []
     for height, width in (tiny.SIZE, (tiny.SIZE[0] - 3, tiny.SIZE[1] - 5)):
@@ -59,7 +59,7 @@ def step(model: nn.Module, wrapper: SearchOptimWrapper, phase: str, **kind: Any)
     """One step; its losses, and by how much each parameter went down."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     wrapper.start(phase, iteration=3)
-    losses = model.train_step(pictures(**kind), wrapper)
+    losses = model.train_step(images(**kind), wrapper)
     return losses, {name: before[name] - p.detach() for name, p in model.named_parameters()}
 
 
@@ -68,7 +68,7 @@ def task_loss_by_hand(model: nn.Module) -> Tensor:
     height, width = tiny.SIZE
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     images, places = [], []
-    data = pictures()
+    data = images()
     for n, (image, sample) in enumerate(zip(data['inputs'], data['data_samples'], strict=True)):
         rgb = (image[[2, 1, 0]].float() - mean) / std
         images.append(F.pad(rgb, (0, width - image.shape[2], 0, height - image.shape[1])))
@@ -109,7 +109,7 @@ def test_losses_and_gradients_are_those_of_labelled_pixels_alone(phase: str) -> 
     assert not any(moved[name].any() for name in moved if name not in trained)
 
 
-def test_pictures_without_any_label_move_no_weight_and_alpha_by_its_cost_alone() -> None:
+def test_images_without_any_label_move_no_weight_and_alpha_by_its_cost_alone() -> None:
     model, wrapper = build()
     losses, moved = step(model, wrapper, 'weights', labelled=False)
     assert losses['loss'] == 0 and not any(change.any() for change in moved.values())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmnas_ext.archs import Block
+from mmnas_ext.archs import LayerSpec
 from mmnas_ext.ops import MBConv
 from mmnas_ext.ops.choice import ChoiceLayer, candidate_key
 
@@ -34,7 +34,7 @@ def test_a_skip_has_no_module_and_hands_its_input_on(layer: ChoiceLayer, x: Tens
 
 @pytest.mark.parametrize('index', [0, 2])
 def test_each_candidate_is_the_layer_of_its_token(layer: ChoiceLayer, x: Tensor, index: int) -> None:
-    alone = MBConv(4, 4, Block.parse(TOKENS[index]))
+    alone = MBConv(4, 4, LayerSpec.parse(TOKENS[index]))
     alone.load_state_dict(layer.candidate(index).state_dict())
     assert torch.equal(layer.run(index, x), alone(x))
 
@@ -70,5 +70,5 @@ def test_stride_dilation_norm_and_activation_reach_every_candidate() -> None:
 
 
 def test_a_wrong_token_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown block token 'k3'"):
+    with pytest.raises(ValueError, match="unknown layer token 'k3'"):
         ChoiceLayer(4, 4, ('k3_e2', 'k3'))

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmnas_ext.archs import Block
+from mmnas_ext.archs import LayerSpec
 from mmnas_ext.ops import DilatedDepthwiseConv2d, MBConv
 
 
@@ -36,7 +36,7 @@ def test_output_and_gradients_are_those_of_a_dilated_convolution(
     ('trained', 'grad', 'expected'),
     [(True, True, [(8, 4, 3, 3)]), (False, True, [(2, 4, 6, 6)]), (True, False, [(2, 4, 6, 6)])],
 )
-def test_only_for_a_backward_pass_is_the_picture_rearranged(
+def test_only_for_a_backward_pass_is_the_image_rearranged(
     trained: bool, grad: bool, expected: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -51,7 +51,7 @@ def test_only_for_a_backward_pass_is_the_picture_rearranged(
     conv.requires_grad_(trained)
     with torch.set_grad_enabled(grad):
         conv(torch.randn(2, 4, 6, 6))
-    # four pictures of every second row and column for each of the two
+    # four images of every second row and column for each of the two
     assert seen == expected
 
 
@@ -63,9 +63,9 @@ def test_meta_tensors_pass_as_in_any_convolution() -> None:
 
 def test_a_dilated_layer_uses_it_and_keeps_keys_and_initialisation() -> None:
     torch.manual_seed(0)
-    dilated = MBConv(4, 4, Block.parse('k5_e3'), dilation=2)
+    dilated = MBConv(4, 4, LayerSpec.parse('k5_e3'), dilation=2)
     torch.manual_seed(0)
-    plain = MBConv(4, 4, Block.parse('k5_e3'))
+    plain = MBConv(4, 4, LayerSpec.parse('k5_e3'))
     assert isinstance(dilated.depthwise.conv, DilatedDepthwiseConv2d)
     assert (dilated.depthwise.conv.dilation, dilated.depthwise.conv.padding) == ((2, 2), (4, 4))
     assert not isinstance(plain.depthwise.conv, DilatedDepthwiseConv2d)
@@ -73,4 +73,4 @@ def test_a_dilated_layer_uses_it_and_keeps_keys_and_initialisation() -> None:
     assert list(dilated.state_dict()) == list(theirs)
     assert torch.equal(dilated.depthwise.conv.weight, theirs['depthwise.conv.weight'])
     # of stride 2 there are no phases to speak of: it stays an ordinary convolution
-    assert not isinstance(MBConv(4, 8, Block.parse('k5_e3'), 2, 2).depthwise.conv, DilatedDepthwiseConv2d)
+    assert not isinstance(MBConv(4, 8, LayerSpec.parse('k5_e3'), 2, 2).depthwise.conv, DilatedDepthwiseConv2d)

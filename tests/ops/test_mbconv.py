@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmnas_ext.archs import ACTIVATIONS, Block
+from mmnas_ext.archs import ACTIVATIONS, LayerSpec
 from mmnas_ext.ops import MBConv, SqueezeExcite, act_layer_cfg
 from tests.filling import fill_state
 
@@ -14,7 +14,7 @@ ACTS = {'relu6': lambda x: x.clamp(0, 6), 'relu': lambda x: x.clamp_min(0), 'swi
 
 
 def layer(in_channels: int, channels: int, token: str, **options: object) -> MBConv:
-    module = MBConv(in_channels, channels, Block.parse(token), **options)
+    module = MBConv(in_channels, channels, LayerSpec.parse(token), **options)
     module.load_state_dict(fill_state(module.state_dict()))
     return module
 
@@ -86,11 +86,11 @@ def test_expansion_comes_along_with_the_output() -> None:
 
 
 def test_parts_and_parameters() -> None:
-    module = MBConv(8, 12, Block.parse('k5_e3_se0.25'))
+    module = MBConv(8, 12, LayerSpec.parse('k5_e3_se0.25'))
     # 1x1 to 24, 5x5 depthwise, squeeze to a quarter of the 8 input channels and back, 1x1 to 12; norms have 2 a channel
     expected = 8 * 24 + 48 + 24 * 25 + 48 + (24 * 2 + 2) + (2 * 24 + 24) + 24 * 12 + 24
     assert sum(p.numel() for p in module.parameters()) == expected
-    first = MBConv(8, 12, Block.parse('k3_e1'))
+    first = MBConv(8, 12, LayerSpec.parse('k3_e1'))
     assert first.expand is None
     assert first.se is None
     assert sum(p.numel() for p in first.parameters()) == 8 * 9 + 16 + 8 * 12 + 24
@@ -125,8 +125,8 @@ def test_drop_path_drops_whole_samples_and_scales_the_rest() -> None:
 
 @pytest.mark.parametrize(('channels', 'stride'), [(6, 1), (4, 2)])
 def test_drop_path_needs_a_residual(channels: int, stride: int) -> None:
-    assert MBConv(4, channels, Block.parse('k3_e2'), stride=stride, drop_path=0.5).drop_path is None
-    assert MBConv(4, 4, Block.parse('k3_e2'), drop_path=0.0).drop_path is None
+    assert MBConv(4, channels, LayerSpec.parse('k3_e2'), stride=stride, drop_path=0.5).drop_path is None
+    assert MBConv(4, 4, LayerSpec.parse('k3_e2'), drop_path=0.0).drop_path is None
 
 
 @pytest.mark.parametrize('token', ['k3_e2', 'k3_e1', 'k5_e3_se0.25'])
@@ -155,5 +155,5 @@ def test_recomputed_layer_leaves_its_norms_as_they_were() -> None:
 
 @pytest.mark.parametrize(('act', 'kind'), [('relu6', nn.ReLU6), ('swish', nn.SiLU), ('relu', nn.ReLU)])
 def test_activation_configs(act: str, kind: type[nn.Module]) -> None:
-    module = MBConv(4, 4, Block.parse('k3_e2_se0.5'), act_cfg=act_layer_cfg(act))
+    module = MBConv(4, 4, LayerSpec.parse('k3_e2_se0.5'), act_cfg=act_layer_cfg(act))
     assert {type(m) for m in (module.expand.activate, module.depthwise.activate, module.se.act)} == {kind}

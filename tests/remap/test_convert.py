@@ -86,7 +86,7 @@ def test_features_and_logits_are_the_authors(name: str, tmp_path: Path) -> None:
 
 
 def counted(net: nn.Module) -> tuple[int, int]:
-    """What a picture of 224x224 costs: multiply-adds of convolutions and linear layers; and all else that adds up.
+    """What an image of 224x224 costs: multiply-adds of convolutions and linear layers; and all else that adds up.
 
     The latter as the authors' counter has it: two operations per value that a batch norm puts out, one per value that a
     convolution adds its bias to, and one per value that the last pooling reads.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmnas_ext.archs import SKIP, Block, zoo
+from mmnas_ext.archs import SKIP, LayerSpec, zoo
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.registry import MODELS
 from mmnas_ext.remap import load_seed, remap
@@ -74,7 +74,7 @@ def test_space_is_the_detection_space_with_gates() -> None:
     assert (SPACE.act, SPACE.bn_eps, SPACE.head_channels) == ('swish', None, None)
     for stage, plain in zip(SPACE.stages[1:], zoo.space('fna_det').stages[1:], strict=True):
         for layer in stage.layers:
-            blocks = [Block.parse(token) for token in layer if token != SKIP]
+            blocks = [LayerSpec.parse(token) for token in layer if token != SKIP]
             assert {block.se for block in blocks} == {0.25}
-            assert [Block(block.kernel, block.expansion).format() for block in blocks] == list(plain.layers[0])
+            assert [LayerSpec(block.kernel, block.expansion).format() for block in blocks] == list(plain.layers[0])
         assert [SKIP in layer for layer in stage.layers] == [False] + [True] * (len(stage.layers) - 1)

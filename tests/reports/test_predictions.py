@@ -14,11 +14,11 @@ TRUTH = np.array([[0, 0, 1, 1], [0, 255, 1, 2]], dtype=np.uint8)
 # on the seven pixels that count: road 2 of 3, car 3 of 5, sky 0 of 1; the pole stands on the ignored one
 LABELS = np.array([[0, 1, 1, 1], [0, 3, 1, 1]], dtype=np.uint8)
 SCORE = (2 / 3 + 3 / 5 + 0) / 3
-PICTURE = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+IMAGE = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 
 
 def row(name='street', truth=TRUTH, **predictions):
-    return Row(name, PICTURE, truth, predictions or {'seed': LABELS, 'found': TRUTH % 255})
+    return Row(name, IMAGE, truth, predictions or {'seed': LABELS, 'found': TRUTH % 255})
 
 
 def panels(figure):
@@ -69,16 +69,16 @@ def test_nothing_labelled_has_no_score():
 # The figure
 
 
-def test_a_row_per_picture_and_a_panel_per_network():
+def test_a_row_per_image_and_a_panel_per_network():
     figure = predictions_figure([row('one'), row('two')], CLASSES, PALETTE)
     shown = panels(figure)
-    kinds = ('picture.{}', 'truth.{}', 'prediction.{}.seed', 'prediction.{}.found')
+    kinds = ('image.{}', 'truth.{}', 'prediction.{}.seed', 'prediction.{}.found')
     assert list(shown) == [kind.format(index) for index in (0, 1) for kind in kinds]
     lefts = [shown[kind.format(0)].get_position().x0 for kind in kinds]
     assert lefts == sorted(lefts)
-    assert shown['picture.0'].get_position().y0 > shown['picture.1'].get_position().y1
+    assert shown['image.0'].get_position().y0 > shown['image.1'].get_position().y1
     assert [text.get_text() for text in figure.findobj(lambda artist: artist.get_gid() == 'heading')] == [
-        'picture',
+        'image',
         'ground truth',
         'seed',
         'found',
@@ -87,10 +87,10 @@ def test_a_row_per_picture_and_a_panel_per_network():
 
 def test_panels_show_the_colours_of_the_labels():
     shown = panels(predictions_figure([row()], CLASSES, PALETTE))
-    assert pixels(shown['picture.0']) == PICTURE.tolist()
+    assert pixels(shown['image.0']) == IMAGE.tolist()
     assert pixels(shown['truth.0']) == coloured([[ROAD, ROAD, CAR, CAR], [ROAD, NEUTRAL, CAR, SKY]])
     assert pixels(shown['prediction.0.seed']) == coloured([[ROAD, CAR, CAR, CAR], [ROAD, PALETTE[3], CAR, CAR]])
-    assert {axes.images[0].get_interpolation() for name, axes in shown.items() if name != 'picture.0'} == {'nearest'}
+    assert {axes.images[0].get_interpolation() for name, axes in shown.items() if name != 'image.0'} == {'nearest'}
 
 
 def test_predictions_are_masked_where_the_truth_is_ignored_if_asked():
@@ -115,7 +115,7 @@ def test_the_legend_has_the_classes_that_occur_alone():
             ] == [ROAD, CAR]  # fmt: skip
 
 
-def test_a_panel_has_the_shape_of_its_picture():
+def test_a_panel_has_the_shape_of_its_image():
     figure = predictions_figure([row()], CLASSES, PALETTE)
     width, height = figure.get_size_inches() * figure.dpi
     for axes in figure.axes:
@@ -146,10 +146,10 @@ def test_texts_neither_overlap_nor_leave_the_figure(networks):
 @pytest.mark.parametrize(
     ('rows', 'palette', 'message'),
     [
-        ([], PALETTE, 'rows must hold at least one picture'),
+        ([], PALETTE, 'rows must hold at least one image'),
         ([row()], PALETTE[:3], r'palette a colour for each, got 4 and 3'),
         ([row(), row('b', other=LABELS)], PALETTE, r"b: predictions must be those of \['seed', 'found'\]"),
-        ([row(a=LABELS[:, :3])], PALETTE, r'street: a must be as large as the picture, \(2, 4\), got \(2, 3\)'),
+        ([row(a=LABELS[:, :3])], PALETTE, r'street: a must be as large as the image, \(2, 4\), got \(2, 3\)'),
         ([row(a=LABELS + 1)], PALETTE, r'street: a must have labels below 4, got 4'),
         ([row(a=TRUTH)], PALETTE, r'a must have labels below 4, got 255'),
         ([row(truth=np.where(TRUTH == 2, 9, TRUTH))], PALETTE, r'truth must have labels below 4, got 9'),
@@ -170,11 +170,11 @@ def put(path, image):
 
 @pytest.fixture
 def files(tmp_path):
-    """Picture, truth and labels in files; the picture's first pixel is red."""
-    picture = np.zeros((60, 80, 3), dtype=np.uint8)
-    picture[0, 0] = (0, 0, 255)
+    """Image, truth and labels in files; the image's first pixel is red."""
+    image = np.zeros((60, 80, 3), dtype=np.uint8)
+    image[0, 0] = (0, 0, 255)
     large = np.kron(TRUTH, np.ones((30, 20), dtype=np.uint8))
-    return put(tmp_path / 'a.png', picture), put(tmp_path / 'truth.png', large), put(tmp_path / 'b.png', large % 255)
+    return put(tmp_path / 'a.png', image), put(tmp_path / 'truth.png', large), put(tmp_path / 'b.png', large % 255)
 
 
 def drawn(monkeypatch, files, **settings):
@@ -184,9 +184,9 @@ def drawn(monkeypatch, files, **settings):
         'mmnas_ext.reports.predictions.predictions_figure',
         lambda rows, *rest, **more: kept.extend(rows) or predictions_figure(rows, *rest, **more),
     )
-    picture, truth, labels = files
+    image, truth, labels = files
     target = draw_predictions(
-        [picture], [truth], {'found': [labels]}, CLASSES, PALETTE, picture.with_name('out.png'), **settings
+        [image], [truth], {'found': [labels]}, CLASSES, PALETTE, image.with_name('out.png'), **settings
     )
     return target, kept[0]
 
@@ -194,8 +194,8 @@ def drawn(monkeypatch, files, **settings):
 def test_files_are_read_to_the_byte(monkeypatch, files):
     target, read = drawn(monkeypatch, files)
     assert read.name == 'a'
-    assert read.picture.dtype == read.truth.dtype == np.uint8
-    assert read.picture[0, :2].tolist() == [[255, 0, 0], [0, 0, 0]]
+    assert read.image.dtype == read.truth.dtype == np.uint8
+    assert read.image[0, :2].tolist() == [[255, 0, 0], [0, 0, 0]]
     assert read.truth[::30, ::20].tolist() == TRUTH.tolist()
     assert read.predictions['found'][::30, ::20].tolist() == (TRUTH % 255).tolist()
     # three panels of 250, two gaps of 10, two margins of 28
@@ -203,33 +203,33 @@ def test_files_are_read_to_the_byte(monkeypatch, files):
 
 
 @pytest.mark.parametrize('ending', ['.jpg', '.png'])
-def test_a_grey_picture_is_shown_in_grey(monkeypatch, files, tmp_path, ending):
+def test_a_grey_image_is_shown_in_grey(monkeypatch, files, tmp_path, ending):
     grey = put(tmp_path / f'grey{ending}', np.full((60, 80), 119, dtype=np.uint8))
     _, read = drawn(monkeypatch, (grey, *files[1:]))
-    assert read.picture.shape == (60, 80, 3)
-    assert np.unique(read.picture).tolist() == [119]
+    assert read.image.shape == (60, 80, 3)
+    assert np.unique(read.image).tolist() == [119]
 
 
-def test_four_rows_of_detailed_pictures_stay_small(tmp_path):
+def test_four_rows_of_detailed_images_stay_small(tmp_path):
     # smooth noise at the scale of a photograph's texture, of the shape of a street scene
     rng = np.random.RandomState(0)
     for index in range(4):
         noise = cv2.resize(rng.randint(0, 256, (64, 128, 3)).astype(np.uint8), (512, 256))
         put(tmp_path / f'{index}.png', noise)
         put(tmp_path / f'{index}_truth.png', cv2.resize(TRUTH % 255, (512, 256), interpolation=cv2.INTER_NEAREST))
-    pictures, truths = ([tmp_path / f'{i}{end}.png' for i in range(4)] for end in ('', '_truth'))
-    target = draw_predictions(pictures, truths, {'a': truths, 'b': truths}, CLASSES, PALETTE, tmp_path / 'out.png')
+    images, truths = ([tmp_path / f'{i}{end}.png' for i in range(4)] for end in ('', '_truth'))
+    target = draw_predictions(images, truths, {'a': truths, 'b': truths}, CLASSES, PALETTE, tmp_path / 'out.png')
     assert 20_000 < target.stat().st_size < 400_000
 
 
 def test_files_that_do_not_go_together_are_refused(files, tmp_path):
-    picture, truth, labels = files
-    with pytest.raises(ValueError, match=r"predictions 'found' must be one file per picture, 1, got 2"):
-        draw_predictions([picture], [truth], {'found': [labels] * 2}, CLASSES, PALETTE, tmp_path / 'out.png')
-    with pytest.raises(ValueError, match=r'truths must be one file per picture, 1, got 0'):
-        draw_predictions([picture], [], {'found': [labels]}, CLASSES, PALETTE, tmp_path / 'out.png')
-    with pytest.raises(ValueError, match=r'a\.png must be a grey picture whose pixels are labels, got 3 channels'):
-        draw_predictions([picture], [picture], {'found': [labels]}, CLASSES, PALETTE, tmp_path / 'out.png')
+    image, truth, labels = files
+    with pytest.raises(ValueError, match=r"predictions 'found' must be one file per image, 1, got 2"):
+        draw_predictions([image], [truth], {'found': [labels] * 2}, CLASSES, PALETTE, tmp_path / 'out.png')
+    with pytest.raises(ValueError, match=r'truths must be one file per image, 1, got 0'):
+        draw_predictions([image], [], {'found': [labels]}, CLASSES, PALETTE, tmp_path / 'out.png')
+    with pytest.raises(ValueError, match=r'a\.png must be a grey image whose pixels are labels, got 3 channels'):
+        draw_predictions([image], [image], {'found': [labels]}, CLASSES, PALETTE, tmp_path / 'out.png')
     with pytest.raises(FileNotFoundError, match=r'gone\.png does not exist'):
         draw_predictions([tmp_path / 'gone.png'], [truth], {'found': [labels]}, CLASSES, PALETTE, tmp_path / 'out.png')
     assert not (tmp_path / 'out.png').exists()

@@ -139,7 +139,7 @@ def test_narrow_limits_of_a_large_space_are_met(name, high, low):
 def test_a_large_space_is_drawn_from_uniformly():
     """Lengths of the third stage: 6 first blocks, then words of 0 to 3 over 6 blocks; no limit, so no other weights."""
     space, _, paths = coarse('fna_det', None, None, 6000)
-    lengths = Counter(len(space.arch(path).stages[2].blocks) for path in paths)
+    lengths = Counter(len(space.arch(path).stages[2].specs) for path in paths)
     total = sum(6**n for n in range(4))
     expected = {n + 1: 6000 * 6**n / total for n in range(4)}
     chi_square = sum((lengths[n] - wanted) ** 2 / wanted for n, wanted in expected.items())

@@ -1,4 +1,4 @@
-"""Pictures without labels from folders and lists as they lie about, and which of them are held out."""
+"""Images without labels from folders and lists as they lie about, and which of them are held out."""
 
 import json
 from pathlib import Path
@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from mmnas_ext.datasets.pictures import PackPictures, UnlabelledPictures
+from mmnas_ext.datasets.images import PackImages, UnlabelledImages
 from mmnas_ext.registry import DATASETS
 
 
 def write(root: Path, *names: str) -> None:
-    """Pictures of one colour, told apart by it: the n-th has blue n, green 2n, red 3n."""
+    """Images of one colour, told apart by it: the n-th has blue n, green 2n, red 3n."""
     for number, name in enumerate(names):
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        picture = np.full((4, 6, 3), (number, 2 * number, 3 * number), np.uint8)
-        assert cv2.imwrite(str(file), picture)
+        image = np.full((4, 6, 3), (number, 2 * number, 3 * number), np.uint8)
+        assert cv2.imwrite(str(file), image)
 
 
 def touch(root: Path, *names: str) -> None:
@@ -31,7 +31,7 @@ def touch(root: Path, *names: str) -> None:
 
 def paths(root: Path, sources: Any, **kwargs: Any) -> list[str]:
     """What a dataset holds, relative to its root."""
-    dataset = UnlabelledPictures(sources, data_root=str(root), **kwargs)
+    dataset = UnlabelledImages(sources, data_root=str(root), **kwargs)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     return [Path(info['img_path']).relative_to(root).as_posix() for info in infos]
 
@@ -49,11 +49,11 @@ def test_class_folders_in_order(tmp_path: Path) -> None:
 def test_a_flat_folder(tmp_path: Path) -> None:
     touch(tmp_path, '000002.jpg', '000001.jpg')
     assert paths(tmp_path, '.') == ['000001.jpg', '000002.jpg']
-    (info,) = UnlabelledPictures(str(tmp_path), indices=1, pipeline=[])
+    (info,) = UnlabelledImages(str(tmp_path), indices=1, pipeline=[])
     assert info['img_path'] == str(tmp_path / '000001.jpg')
 
 
-def test_what_is_no_picture_is_left_out(tmp_path: Path) -> None:
+def test_what_is_no_image_is_left_out(tmp_path: Path) -> None:
     touch(tmp_path, 'a.jpg', 'a.json', 'a.txt', 'readme', 'a.npy', 'jpg', 'b.tiff', 'c.gif')
     assert paths(tmp_path, '.') == ['a.jpg', 'b.tiff']
     assert paths(tmp_path, '.', suffixes=('.npy', '.gif')) == ['a.npy', 'c.gif']
@@ -81,7 +81,7 @@ def test_a_coco_file(tmp_path: Path) -> None:
     assert paths(tmp_path, 'instances.json', data_prefix='val2017') == ['val2017/7.jpg', 'val2017/3 of 4.jpg']
 
 
-def test_each_picture_of_several_sources_counts_once(tmp_path: Path) -> None:
+def test_each_image_of_several_sources_counts_once(tmp_path: Path) -> None:
     touch(tmp_path, 'one/a.jpg', 'one/b.jpg', 'two/a.jpg')
     (tmp_path / 'list.txt').write_text('one/b.jpg\ntwo/a.jpg\none/b.jpg\n')
     assert paths(tmp_path, ['list.txt', 'one', 'one']) == ['one/b.jpg', 'two/a.jpg', 'one/a.jpg']
@@ -110,7 +110,7 @@ def test_a_larger_share_keeps_what_a_smaller_one_held_out(many: Path) -> None:
     assert shares[0] < shares[1] < shares[2]
 
 
-def test_parts_stay_when_pictures_are_added_or_moved_elsewhere(many: Path) -> None:
+def test_parts_stay_when_images_are_added_or_moved_elsewhere(many: Path) -> None:
     before = paths(many, 'train', held_out=0.2, part='held_out')
     touch(many, *(f'train/m{i % 3}/{i}.jpg' for i in range(100)))
     after = paths(many, 'train', held_out=0.2, part='held_out')
@@ -135,29 +135,29 @@ def test_the_parts_are_those_of_the_names_checksums(tmp_path: Path) -> None:
     assert held(0.8) == ['123456789', 'hello', 'world']
 
 
-def test_a_pipeline_gives_pictures_as_they_are(tmp_path: Path) -> None:
+def test_a_pipeline_gives_images_as_they_are(tmp_path: Path) -> None:
     write(tmp_path, 'a/0.png', 'a/1.png', 'b/2.png')
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='mmnas_ext.PackPictures')]
-    cfg = dict(type='mmnas_ext.UnlabelledPictures', sources=['a', 'b'], data_root=str(tmp_path), pipeline=pipeline)
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='mmnas_ext.PackImages')]
+    cfg = dict(type='mmnas_ext.UnlabelledImages', sources=['a', 'b'], data_root=str(tmp_path), pipeline=pipeline)
     dataset = DATASETS.build(cfg)
-    pictures = [item['inputs'] for item in dataset]
+    images = [item['inputs'] for item in dataset]
     assert [item.keys() for item in dataset] == [{'inputs'}] * 3
-    assert [(p.shape, p.dtype, p.is_contiguous()) for p in pictures] == [((3, 4, 6), torch.uint8, True)] * 3
+    assert [(p.shape, p.dtype, p.is_contiguous()) for p in images] == [((3, 4, 6), torch.uint8, True)] * 3
     # blue first, as OpenCV reads
-    assert [p[:, 0, 0].tolist() for p in pictures] == [[0, 0, 0], [1, 2, 3], [2, 4, 6]]
+    assert [p[:, 0, 0].tolist() for p in images] == [[0, 0, 0], [1, 2, 3], [2, 4, 6]]
 
 
 def test_packing_turns_the_axes_alone() -> None:
-    picture = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
-    packed = PackPictures()({'img': picture, 'img_path': 'x'})['inputs']
+    image = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
+    packed = PackImages()({'img': image, 'img_path': 'x'})['inputs']
     assert packed.dtype == torch.float32
     assert packed[1].tolist() == [[1, 4, 7, 10], [13, 16, 19, 22]]
 
 
 @pytest.mark.parametrize('shape', [(4, 6), (4, 6, 4), (3, 4, 6)])
-def test_a_picture_without_three_channels_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r'a picture must be \(H, W, 3\), got \(.*\) from grey.png'):
-        PackPictures()({'img': np.zeros(shape, np.uint8), 'img_path': 'grey.png'})
+def test_a_image_without_three_channels_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r'an image must be \(H, W, 3\), got \(.*\) from grey.png'):
+        PackImages()({'img': np.zeros(shape, np.uint8), 'img_path': 'grey.png'})
 
 
 @pytest.mark.parametrize(
@@ -168,10 +168,10 @@ def test_a_picture_without_three_channels_is_refused(shape: tuple[int, ...]) -> 
         ({'held_out': -0.1}, r'held_out must lie in \[0, 1\), got -0.1'),
         ({'held_out': float('nan')}, r'held_out must lie in \[0, 1\), got nan'),
         ({'part': 'held_out'}, "part='held_out' needs held_out="),
-        ({'suffixes': ('.png',)}, r"\['.'\] in .* have 0 pictures.*'.png'"),
-        ({'held_out': 1e-9, 'part': 'held_out'}, "have 1 pictures, none of them in part 'held_out'"),
-        ({'sources': []}, r'sources \[\] in .* have 0 pictures'),
-        ({'sources': 'empty.txt'}, r"sources \['empty.txt'\] in .* have 0 pictures"),
+        ({'suffixes': ('.png',)}, r"\['.'\] in .* have 0 images.*'.png'"),
+        ({'held_out': 1e-9, 'part': 'held_out'}, "have 1 images, none of them in part 'held_out'"),
+        ({'sources': []}, r'sources \[\] in .* have 0 images'),
+        ({'sources': 'empty.txt'}, r"sources \['empty.txt'\] in .* have 0 images"),
         ({'sources': 'list.json'}, 'list.json is no COCO file: it has no list of images'),
         ({'sources': 'plain.json'}, 'plain.json is no COCO file: it has no list of images'),
         ({'sources': 'torn.json'}, 'torn.json is no COCO file: Expecting'),
@@ -181,11 +181,11 @@ def test_a_picture_without_three_channels_is_refused(shape: tuple[int, ...]) -> 
 def test_wrong_arguments_are_refused(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     touch(tmp_path, 'a.jpg', 'empty.txt')
     (tmp_path / 'list.json').write_text('[]')
-    (tmp_path / 'plain.json').write_text('{"pictures": []}')
+    (tmp_path / 'plain.json').write_text('{"images": []}')
     (tmp_path / 'torn.json').write_text('{"images": [')
     (tmp_path / 'nameless.json').write_text('{"images": [{"id": 3}]}')
     with pytest.raises(ValueError, match=message):
-        UnlabelledPictures(**{'sources': '.', 'data_root': str(tmp_path), **arguments})
+        UnlabelledImages(**{'sources': '.', 'data_root': str(tmp_path), **arguments})
 
 
 @pytest.mark.parametrize(
@@ -201,4 +201,4 @@ def test_missing_sources_are_named(tmp_path: Path, source: str, message: str) ->
     touch(tmp_path, 'a.jpg')
     (tmp_path / 'list.txt').write_text('n01/a.jpg 3\n')
     with pytest.raises(FileNotFoundError, match=message):
-        UnlabelledPictures(['.', source], data_root=str(tmp_path))
+        UnlabelledImages(['.', source], data_root=str(tmp_path))

@@ -100,7 +100,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrialPlan:
     """Everything that a random search of a config is about to do.
 
     Args:
@@ -120,7 +120,7 @@ class Plan:
     prices: Prices
 
     @classmethod
-    def of(cls, cfg: Config) -> 'Plan':
+    def of(cls, cfg: Config) -> 'TrialPlan':
         """Reads a config.
 
         Raises:
@@ -295,7 +295,7 @@ def ranked(trials: Sequence[Trial], rank_by: str, rule: str) -> list[Trial]:
     return sorted(trials, key=key)
 
 
-def trials_table(trials: Sequence[Trial], plan: Plan) -> str:
+def trials_table(trials: Sequence[Trial], plan: TrialPlan) -> str:
     """All trials as a Markdown table, best first, aligned so that it also reads as plain text."""
     wanted, metric = plan.settings.rank_by, plan.prices.metric
     rows = ranked(trials, wanted, plan.settings.rule)
@@ -322,7 +322,7 @@ def trials_table(trials: Sequence[Trial], plan: Plan) -> str:
     )
 
 
-def describe(arch: ArchSpec, plan: Plan, index: int, price: float) -> str:
+def describe(arch: ArchSpec, plan: TrialPlan, index: int, price: float) -> str:
     """One line about a network that is going to be tried."""
     macs, params = cost(arch, plan.size, plan.output_stride)
     shown = f'{macs / 1e9:.4g} G multiply-adds, {params / 1e6:.4g} M parameters'

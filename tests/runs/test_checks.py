@@ -11,8 +11,8 @@ from mmengine.config import Config
 
 from mmnas_ext.archs import SearchSpace, SpaceStage
 from mmnas_ext.backbones import MBNet
-from mmnas_ext.engine.checks import check_config
-from mmnas_ext.engine.run import prepare, run
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.run import prepare, run
 from tests.engine import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +106,7 @@ def test_annotations_of_a_metric_that_are_not_there(train_main, data):
     )
 
 
-def test_pictures_that_are_not_there(train_main, data):
+def test_images_that_are_not_there(train_main, data):
     root = Path(data[0].partition('=')[2])
     (root / 'val2017' / 'a').rename(root / 'val2017_a')
     (root / 'val2017').rmdir()
@@ -265,10 +265,10 @@ def test_the_data_of_the_second_half_is_looked_at_before_the_first_begins(tmp_pa
 @pytest.mark.parametrize('wrapper', ['RepeatDataset', 'ConcatDataset'])
 def test_data_inside_wrappers_is_looked_at(tmp_path, wrapper):
     cfg = tiny.search_cfg(tmp_path)
-    inner = {'type': 'TinyPictures', 'data_root': '/nowhere', 'data_prefix': {'img': 'pictures'}}
+    inner = {'type': 'TinyImages', 'data_root': '/nowhere', 'data_prefix': {'img': 'images'}}
     key, value = ('dataset', inner) if wrapper == 'RepeatDataset' else ('datasets', [inner])
     cfg.train_dataloader.dataset = {'type': wrapper, key: value}
-    with pytest.raises(FileNotFoundError, match='wants /nowhere/pictures, which does not exist'):
+    with pytest.raises(FileNotFoundError, match='wants /nowhere/images, which does not exist'):
         check_config(cfg)
 
 

@@ -1,4 +1,4 @@
-"""Pictures without labels, from folders and lists of any layout: what a distillation learns from."""
+"""Images without labels, from folders and lists of any layout: what a distillation learns from."""
 
 import json
 import os
@@ -19,26 +19,26 @@ _HASHES = 2**32
 
 
 @DATASETS.register_module()
-class UnlabelledPictures(BaseDataset):
-    """All pictures below some folders, or named by lists; annotations are not looked at.
+class UnlabelledImages(BaseDataset):
+    """All images below some folders, or named by lists; annotations are not looked at.
 
     ImageNet's class folders, ``leftImg8bit/train`` of Cityscapes, COCO's flat folders and any other tree are read
-    alike. A source that ends in ``.txt`` lists a picture per line (of ImageNet's lists the first word), one in
+    alike. A source that ends in ``.txt`` lists an image per line (of ImageNet's lists the first word), one in
     ``.json`` is a COCO file, whose ``images`` are taken from `data_prefix`; any other is a folder.
 
     Args:
         sources: Folders and lists, relative to `data_root`.
         data_root: Where the sources are.
-        data_prefix: Where the pictures of lists are, relative to `data_root`.
-        held_out: Share of the pictures that are kept from training; which they are follows from their names alone, so
-            that it stays the same when pictures are added.
+        data_prefix: Where the images of lists are, relative to `data_root`.
+        held_out: Share of the images that are kept from training; which they are follows from their names alone, so
+            that it stays the same when images are added.
         part: ``'train'``, ``'held_out'``, or ``'all'``.
-        suffixes: Endings of pictures in folders, lower case.
+        suffixes: Endings of images in folders, lower case.
         kwargs: MMEngine's ``pipeline``, ``indices``, ``serialize_data``, …
 
     Raises:
-        ValueError: An argument is out of range, or no picture is left.
-        FileNotFoundError: A source, or the first picture of a list, does not exist.
+        ValueError: An argument is out of range, or no image is left.
+        FileNotFoundError: A source, or the first image of a list, does not exist.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class UnlabelledPictures(BaseDataset):
         if not 0 <= held_out < 1:
             raise ValueError(f'held_out must lie in [0, 1), got {held_out!r}')
         if part == 'held_out' and not held_out:
-            raise ValueError("part='held_out' needs held_out=…, the share of the pictures that are kept, got 0")
+            raise ValueError("part='held_out' needs held_out=…, the share of the images that are kept, got 0")
         self.sources = [sources] if isinstance(sources, str) else list(sources)
         self.held_out, self.part = held_out, part
         self.suffixes = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
-        self.pictures_root = Path(data_root, data_prefix)
+        self.images_root = Path(data_root, data_prefix)
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """One ``dict(img_path=…)`` per picture, each picture once, sorted by path within a source."""
+        """One ``dict(img_path=…)`` per image, each image once, sorted by path within a source."""
         found: dict[str, str] = {}
         for source in self.sources:
             for path, name in self._read(Path(self.data_root or '', source)):
@@ -72,20 +72,20 @@ class UnlabelledPictures(BaseDataset):
         kept = [{'img_path': path} for path, name in found.items() if self._belongs(name)]
         if not kept:
             raise ValueError(
-                f'sources {self.sources} in {self.data_root or "."} have {len(found)} pictures, none of them in part '
+                f'sources {self.sources} in {self.data_root or "."} have {len(found)} images, none of them in part '
                 f'{self.part!r} (suffixes {self.suffixes})'
             )
         return kept
 
     def _read(self, source: Path) -> Iterator[tuple[str, str]]:
-        """Paths of a source's pictures, and the names by which they are told apart."""
+        """Paths of a source's images, and the names by which they are told apart."""
         if source.suffix in ('.txt', '.json') and source.is_file():
             names = _listed(source)
-            if names and not (self.pictures_root / names[0]).is_file():
+            if names and not (self.images_root / names[0]).is_file():
                 raise FileNotFoundError(
-                    f'{source} names {names[0]}, which is not in {self.pictures_root}: set data_prefix'
+                    f'{source} names {names[0]}, which is not in {self.images_root}: set data_prefix'
                 )
-            yield from ((str(self.pictures_root / name), name) for name in names)
+            yield from ((str(self.images_root / name), name) for name in names)
             return
         if not source.is_dir():
             raise FileNotFoundError(
@@ -121,16 +121,16 @@ def _listed(file: Path) -> list[str]:
 
 
 @TRANSFORMS.register_module()
-class PackPictures:
-    """The end of a pipeline: ``dict(inputs=…)``, a picture as a ``(3, H, W)`` tensor of its own type."""
+class PackImages:
+    """The end of a pipeline: ``dict(inputs=…)``, an image as a ``(3, H, W)`` tensor of its own type."""
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Takes ``results['img']`` ``(H, W, 3)``.
 
         Raises:
-            ValueError: The picture has no three channels.
+            ValueError: The image has no three channels.
         """
-        picture = results['img']
-        if picture.ndim != 3 or picture.shape[2] != 3:
-            raise ValueError(f'a picture must be (H, W, 3), got {picture.shape} from {results.get("img_path")}')
-        return {'inputs': torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))}
+        image = results['img']
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f'an image must be (H, W, 3), got {image.shape} from {results.get("img_path")}')
+        return {'inputs': torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))}

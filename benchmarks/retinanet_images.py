@@ -1,6 +1,6 @@
-"""FNA inside RetinaNet on few real pictures: the found network, the seed, and what remapping is worth in both halves.
+"""FNA inside RetinaNet on few real images: the found network, the seed, and what remapping is worth in both halves.
 
-    python benchmarks/retinanet_pictures.py --data-root data/coco/ --work-dir work_dirs/pictures
+    python benchmarks/retinanet_images.py --data-root data/coco/ --work-dir work_dirs/images
 
 Runs ``tools/train.py configs/fna_retinanet_lite0_320.py`` once per row, all under one adaptation recipe, and prints a
 Markdown table. Each row goes on where it stopped when the script is started again.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmnas_ext.archs import ArchSpec, cost
-from mmnas_ext.engine.results import last_metrics, logged_scalars
+from mmnas_ext.runs.results import last_metrics, logged_scalars
 from mmnas_ext.reports import format_count
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,8 +100,8 @@ def table(work_dir: Path) -> str:
 def main() -> None:
     """Runs the rows that are not there yet, then prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data-root', default='data/coco/', help='pictures and boxes in COCO layout')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/pictures'))
+    parser.add_argument('--data-root', default='data/coco/', help='images and boxes in COCO layout')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/images'))
     parser.add_argument('--only', nargs='+', help='names of rows to run; default all')
     parser.add_argument('--cfg-options', nargs='+', default=[], help='further overrides, for all rows')
     args = parser.parse_args()

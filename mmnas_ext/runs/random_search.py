@@ -19,10 +19,10 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from mmnas_ext.archs import ArchSpec, cost
-from mmnas_ext.engine.derive import write_text
+from mmnas_ext.workdir import write_text
 from mmnas_ext.engine.optim import NonFiniteLossError
-from mmnas_ext.engine.training import make_runner
-from mmnas_ext.engine.trials import Plan, Trial, describe, numbers, ranked, trials_table
+from mmnas_ext.runs.training import make_runner
+from mmnas_ext.runs.trials import TrialPlan, Trial, describe, numbers, ranked, trials_table
 
 TRIALS_DIR = 'trials'
 TABLE_NAME = 'trials.md'
@@ -47,7 +47,7 @@ def random_search(cfg: Config, resume: bool) -> ArchSpec:
             metric of the validation.
         RuntimeError: All trials failed.
     """
-    plan = Plan.of(cfg)
+    plan = TrialPlan.of(cfg)
     folder = Path(cfg.work_dir) / TRIALS_DIR
     if resume:
         check_resumable(plan, folder)
@@ -70,7 +70,7 @@ def random_search(cfg: Config, resume: bool) -> ArchSpec:
     return _best(trials, plan)
 
 
-def check_resumable(plan: Plan, folder: Path) -> None:
+def check_resumable(plan: TrialPlan, folder: Path) -> None:
     """Raises ValueError where the trials in a folder were made with other settings."""
     path = folder / _SETTINGS_NAME
     if not path.is_file():
@@ -101,7 +101,7 @@ def _finished(place: Path, arch: ArchSpec) -> Trial | None:
     return trial
 
 
-def _try(plan: Plan, index: int, arch: ArchSpec, price: float, place: Path, resume: bool) -> Trial:
+def _try(plan: TrialPlan, index: int, arch: ArchSpec, price: float, place: Path, resume: bool) -> Trial:
     """Adapts one network briefly and validates it."""
     cfg = plan.trial_config(arch)
     if is_main_process():
@@ -149,7 +149,7 @@ def _keep(trial: Trial, place: Path, keep_checkpoints: bool) -> None:
     barrier()
 
 
-def _check_metric(trials: list[Trial], plan: Plan) -> None:
+def _check_metric(trials: list[Trial], plan: TrialPlan) -> None:
     """Raises ValueError where validations give metrics, but never the one that ranks."""
     names = sorted({name for trial in trials for name in trial.metrics})
     if names and plan.settings.rank_by not in names:
@@ -159,7 +159,7 @@ def _check_metric(trials: list[Trial], plan: Plan) -> None:
         )
 
 
-def _best(trials: list[Trial], plan: Plan) -> ArchSpec:
+def _best(trials: list[Trial], plan: TrialPlan) -> ArchSpec:
     rank_by = plan.settings.rank_by
     best = ranked(trials, rank_by, plan.settings.rule)[0]
     _say(trials_table(trials, plan))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmnas_ext.engine.checkpoints import find_checkpoint
-from mmnas_ext.engine.run import run, train
+from mmnas_ext.runs.checkpoints import find_checkpoint
+from mmnas_ext.runs.run import run, train
 from mmnas_ext.reports.log import read_log
 from tests.engine import processes, tiny
 from tests.engine.kept import differences, last_checkpoint, loaded
@@ -142,7 +142,7 @@ def test_gradients_that_wait_are_in_the_checkpoint(references):
 
 
 def test_a_path_of_two_workers_augments_otherwise_than_one(references):
-    """What makes the comparison above worth something: pictures depend on random states."""
+    """What makes the comparison above worth something: images depend on random states."""
     records = [read_log(references(variant)).records for variant in ('epochs', 'epochs, two workers')]
     assert records[0] != records[1]
 

@@ -9,7 +9,7 @@ from mmnas_ext.archs import SearchSpace, SpaceStage
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import Alternation
-from mmnas_ext.engine.plan import arch_step_memory, describe_search
+from mmnas_ext.engine.describe import arch_step_memory, describe_search
 from tests.engine import tiny
 
 CANDIDATES = ('k3_e3', 'k3_e6', 'k5_e3', 'k5_e6', 'k7_e3', 'k7_e6')
@@ -36,7 +36,7 @@ def described(iteration=0, init_cfg=None, with_cp=False, size=(800, 1088), **cos
 
 
 def test_the_plan_states_what_follows_by_hand(monkeypatch):
-    monkeypatch.setattr('mmnas_ext.engine.plan.get_world_size', lambda: 3)
+    monkeypatch.setattr('mmnas_ext.engine.describe.get_world_size', lambda: 3)
     text = described()
     # 800x1088: stem at 400x544, then 200x272
     large, small = 400 * 544, 200 * 272
@@ -47,7 +47,7 @@ def test_the_plan_states_what_follows_by_hand(monkeypatch):
     assert f'12 networks, {low / 1e9:.4g} to {high / 1e9:.4g} G multiply-adds at 800x1088' in text
     assert 'seed          none named' in text
     assert 'limit         none' in text
-    assert 'weights only  300 iterations of 12 pictures' in text
+    assert 'weights only  300 iterations of 12 images' in text
     assert 'alternating   700 iterations with 140 arch steps' in text
     gib = arch_step_memory(tiny.SPACE, (800, 1088), 4) / 2**30
     assert f'memory        about {gib:.2g} GiB' in text
@@ -146,7 +146,7 @@ def test_checkpoints_keep_less():
     assert estimates[0] < 0.6 * estimates[1]
 
 
-def test_the_estimate_grows_with_pictures_and_resolution():
+def test_the_estimate_grows_with_images_and_resolution():
     one = arch_step_memory(WIDER, (96, 64), 1)
     assert arch_step_memory(WIDER, (96, 64), 6) == 6 * one
     assert arch_step_memory(WIDER, (192, 128), 1) == 4 * one

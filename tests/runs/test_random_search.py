@@ -10,9 +10,9 @@ import torch
 from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.engine.checks import check_config
-from mmnas_ext.engine.random_search import _Watch
-from mmnas_ext.engine.run import run
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.random_search import _Watch
+from mmnas_ext.runs.run import run
 from tests.engine import processes, tiny, tiny_trials
 from tests.engine.test_ddp import DISTRIBUTED, both_ranks
 from tests.engine.tiny_trials import random_cfg

@@ -13,9 +13,9 @@ from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.engine.derive import derived_config, is_distillation
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
-from mmnas_ext.engine.random_search import TRIALS_DIR, check_resumable
-from mmnas_ext.engine.run import check_mode
-from mmnas_ext.engine.trials import Plan, read_space
+from mmnas_ext.runs.random_search import TRIALS_DIR, check_resumable
+from mmnas_ext.runs.run import check_mode
+from mmnas_ext.runs.trials import TrialPlan, read_space
 from mmnas_ext.registry import LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmnas_ext.remap import load_seed, remap
 from mmnas_ext.search.select import reachable
@@ -62,7 +62,7 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
 
 
 def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
-    """Raises FileNotFoundError for annotations or pictures that are not where the config says."""
+    """Raises FileNotFoundError for annotations or images that are not where the config says."""
     for name, dataset in _datasets(cfg, loaders):
         _check_dataset(name, dataset)
     for name in (loader.replace('_dataloader', '_evaluator') for loader in loaders):
@@ -78,7 +78,7 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
 
 def _check_trials(cfg: Config, resume: bool) -> Config:
     """Checks a random search; returns the config of its first trial."""
-    plan = Plan.of(cfg)
+    plan = TrialPlan.of(cfg)
     if resume and cfg.get('work_dir'):
         check_resumable(plan, Path(cfg.work_dir) / TRIALS_DIR)
     plan.check()

@@ -1,4 +1,4 @@
-"""What trained segmentors say about some pictures, written as files beside the ground truth."""
+"""What trained segmentors say about some images, written as files beside the ground truth."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,23 +16,23 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
-from mmnas_ext.engine.checkpoints import find_checkpoint
-from mmnas_ext.engine.run import ADAPT_DIR
+from mmnas_ext.runs.checkpoints import find_checkpoint
+from mmnas_ext.runs.run import ADAPT_DIR
 
 
 @dataclass(frozen=True)
 class LabelMaps:
-    """Files of some pictures, their ground truth and predictions.
+    """Files of some images, their ground truth and predictions.
 
     Args:
-        pictures: As the data set has them.
+        images: As the data set has them.
         truths: Grey 8-bit PNG files in the data set's own numbering: a subset of classes is renumbered, others are 255.
         predictions: Per network, by its title, such files.
         classes: Names of the classes, by label.
         palette: Red, green and blue of each, 0..255.
     """
 
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     truths: tuple[Path, ...]
     predictions: dict[str, tuple[Path, ...]]
     classes: tuple[str, ...]
@@ -42,24 +42,24 @@ class LabelMaps:
 def predict_labels(
     runs: Mapping[str, str | Path], folder: str | Path, count: int = 4, names: Sequence[str] = ()
 ) -> LabelMaps:
-    """Predicts validation pictures with the newest checkpoint of each run, as its config tests them.
+    """Predicts validation images with the newest checkpoint of each run, as its config tests them.
 
     Args:
         runs: Work dirs of trainings by the networks' titles: each holds an MMEngine config and checkpoints.
         folder: Where the label maps go, ``truth/`` and a folder per run; made if missing.
-        count: Pictures, the first and the last of the validation set and others at even distances between them.
-        names: These pictures instead; each is the beginning of one picture's file name.
+        count: Images, the first and the last of the validation set and others at even distances between them.
+        names: These images instead; each is the beginning of one image's file name.
 
     Raises:
         FileNotFoundError: A run has no config or no whole checkpoint.
-        ValueError: A run is a search, or no segmentor with labelled pictures, or its checkpoint is of another network;
-            runs differ in pictures or classes; `count` or `names` do not go with the validation set.
+        ValueError: A run is a search, or no segmentor with labelled images, or its checkpoint is of another network;
+            runs differ in images or classes; `count` or `names` do not go with the validation set.
     """
     if not runs:
         raise ValueError('runs must name at least one training, got none')
     configs = {title: read_run(Path(run)) for title, run in runs.items()}  # all of them, before the first is run
     first = next(iter(runs))
-    pictures: list[Path] = []
+    images: list[Path] = []
     truths: tuple[Path, ...] = ()
     predictions: dict[str, tuple[Path, ...]] = {}
     seen: dict[str, Any] = {}
@@ -69,17 +69,17 @@ def predict_labels(
             dataset = DATASETS.build(cfg.val_dataloader.dataset)
             paths = [Path(dataset.get_data_info(index)['img_path']) for index in range(len(dataset))]
             chosen = choose([path.name for path in paths], count, names)
-            seen, pictures = seen or dict(dataset.metainfo), pictures or [paths[index] for index in chosen]
-            if list(dataset.metainfo['classes']) != list(seen['classes']) or [paths[i] for i in chosen] != pictures:
-                raise ValueError(f'runs must validate on the same pictures and classes, {first!r} and {title!r} do not')
+            seen, images = seen or dict(dataset.metainfo), images or [paths[index] for index in chosen]
+            if list(dataset.metainfo['classes']) != list(seen['classes']) or [paths[i] for i in chosen] != images:
+                raise ValueError(f'runs must validate on the same images and classes, {first!r} and {title!r} do not')
             found = list(_predict(cfg, checkpoint, dataset, chosen))
-        files = [f'{index}_{path.stem}.png' for index, path in zip(chosen, pictures, strict=True)]
+        files = [f'{index}_{path.stem}.png' for index, path in zip(chosen, images, strict=True)]
         if not predictions:
             truths = _write(Path(folder, 'truth'), files, [truth for truth, _ in found])
         place = Path(folder, f'{number}_{re.sub("[^0-9A-Za-z]+", "_", title).strip("_")}')
         predictions[title] = _write(place, files, [labels for _, labels in found])
     palette = tuple(tuple(int(part) for part in colour) for colour in seen['palette'])
-    return LabelMaps(tuple(pictures), truths, predictions, tuple(seen['classes']), palette)
+    return LabelMaps(tuple(images), truths, predictions, tuple(seen['classes']), palette)
 
 
 def read_run(folder: Path) -> tuple[Config, Path]:
@@ -105,10 +105,10 @@ def read_run(folder: Path) -> tuple[Config, Path]:
 
 
 def choose(files: Sequence[str], count: int, names: Sequence[str] = ()) -> list[int]:
-    """Positions of the pictures that are asked for.
+    """Positions of the images that are asked for.
 
     Args:
-        files: File names of all pictures.
+        files: File names of all images.
         count: How many, at even distances from the first to the last; not used where there are `names`.
         names: Beginnings of file names.
 
@@ -120,12 +120,12 @@ def choose(files: Sequence[str], count: int, names: Sequence[str] = ()) -> list[
         for name, found in matches.items():
             if len(found) != 1:
                 raise ValueError(
-                    f'pictures: {name!r} must begin one file name of the validation set, it begins {len(found)} of '
+                    f'images: {name!r} must begin one file name of the validation set, it begins {len(found)} of '
                     f'{len(files)}, the first of which is {files[0]}'
                 )
         return [found[0] for found in matches.values()]
     if not 1 <= count <= len(files):
-        raise ValueError(f'count must be in 1..{len(files)}, the validation pictures, got {count}')
+        raise ValueError(f'count must be in 1..{len(files)}, the validation images, got {count}')
     return [round(i * (len(files) - 1) / max(1, count - 1)) for i in range(count)]
 
 
@@ -133,7 +133,7 @@ def choose(files: Sequence[str], count: int, names: Sequence[str] = ()) -> list[
 def _predict(
     cfg: Config, checkpoint: Path, dataset: Any, chosen: Sequence[int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields truth and prediction, (H, W) both, of each chosen picture."""
+    """Yields truth and prediction, (H, W) both, of each chosen image."""
     # SyncBN works in a process group alone
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(get_device()).eval()
     try:
@@ -145,7 +145,7 @@ def _predict(
         missing = [field for field in ('gt_sem_seg', 'pred_sem_seg') if field not in sample]
         if missing:
             raise ValueError(
-                f'{checkpoint.parent}: its config must test a segmentor on labelled pictures, '
+                f'{checkpoint.parent}: its config must test a segmentor on labelled images, '
                 f'but its data samples lack {missing}'
             )
         truth, labels = (sample.get(field).data.squeeze(0).cpu().numpy() for field in ('gt_sem_seg', 'pred_sem_seg'))

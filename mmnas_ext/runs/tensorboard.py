@@ -1,4 +1,4 @@
-"""Pictures that are files already, shown in TensorBoard too."""
+"""Images that are files already, shown in TensorBoard too."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,8 +7,8 @@ import mmcv
 from torch.utils.tensorboard import SummaryWriter
 
 
-def log_pictures(files: Iterable[Path], folder: Path) -> None:
-    """Writes an event file that shows pictures under their names.
+def log_images(files: Iterable[Path], folder: Path) -> None:
+    """Writes an event file that shows images under their names.
 
     Args:
         files: Those that end in ``.png`` are shown.
@@ -17,5 +17,5 @@ def log_pictures(files: Iterable[Path], folder: Path) -> None:
     with SummaryWriter(str(folder)) as writer:
         for file in files:
             if file.suffix == '.png':
-                picture = mmcv.imread(str(file), channel_order='rgb')
-                writer.add_image(file.stem, picture, dataformats='HWC')
+                image = mmcv.imread(str(file), channel_order='rgb')
+                writer.add_image(file.stem, image, dataformats='HWC')

@@ -13,7 +13,7 @@ from mmengine.registry import MODELS
 from mmseg.evaluation import IoUMetric
 from torch import nn
 
-from mmnas_ext.engine.predict import choose, predict_labels, read_run
+from mmnas_ext.runs.predict import choose, predict_labels, read_run
 from mmnas_ext.reports.predictions import mean_iou
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ SIZE = (6, 9)
 
 @MODELS.register_module(name='PassOn')
 class PassOn(nn.Module):
-    """A backbone whose only feature is the picture."""
+    """A backbone whose only feature is the image."""
 
     def forward(self, x):
         return (x,)
@@ -36,7 +36,7 @@ class PassOn(nn.Module):
 
 @pytest.fixture(scope='module')
 def drawn(tmp_path_factory):
-    """Folder of five pictures in Cityscapes' layout, and the class of every pixel of them, (5, H, W)."""
+    """Folder of five images in Cityscapes' layout, and the class of every pixel of them, (5, H, W)."""
     root = tmp_path_factory.mktemp('cityscapes')
     labels = np.random.RandomState(0).randint(0, 3, (5, *SIZE))
     for index, seen in enumerate(labels):
@@ -98,8 +98,8 @@ def test_files_hold_truth_and_predictions_in_the_numbering_of_the_classes(drawn,
     runs = {'the seed (Lite0)': make_run('seed', SWAPPED), 'found': make_run('found', RIGHT)}
     maps = predict_labels(runs, tmp_path / 'out', count=3)
     root, labels = drawn
-    assert [path.name for path in maps.pictures] == [f'town_{i}0_leftImg8bit.png' for i in (0, 2, 4)]
-    assert all(path.is_relative_to(root) for path in maps.pictures)
+    assert [path.name for path in maps.images] == [f'town_{i}0_leftImg8bit.png' for i in (0, 2, 4)]
+    assert all(path.is_relative_to(root) for path in maps.images)
     assert list(maps.predictions) == ['the seed (Lite0)', 'found']
     for place, index in enumerate((0, 2, 4)):
         truth = labels[index].copy()
@@ -126,9 +126,9 @@ def test_the_newest_whole_checkpoint_and_the_newest_config_are_used(make_run, tm
     assert read_run(folder)[0].found == 1
 
 
-def test_pictures_are_found_by_how_their_names_begin(drawn, make_run, tmp_path):
+def test_images_are_found_by_how_their_names_begin(drawn, make_run, tmp_path):
     maps = predict_labels({'found': make_run('found', RIGHT)}, tmp_path / 'out', names=['town_30', 'town_10_left'])
-    assert [path.name for path in maps.pictures] == ['town_30_leftImg8bit.png', 'town_10_leftImg8bit.png']
+    assert [path.name for path in maps.images] == ['town_30_leftImg8bit.png', 'town_10_leftImg8bit.png']
     assert np.array_equal(read(maps.predictions['found'][0]), drawn[1][3])
 
 
@@ -136,21 +136,21 @@ def test_pictures_are_found_by_how_their_names_begin(drawn, make_run, tmp_path):
     ('total', 'count', 'wanted'),
     [(5, 5, [0, 1, 2, 3, 4]), (32, 4, [0, 10, 21, 31]), (5, 3, [0, 2, 4]), (9, 1, [0]), (1, 1, [0]), (7, 2, [0, 6])],
 )
-def test_pictures_are_spaced_evenly(total, count, wanted):
+def test_images_are_spaced_evenly(total, count, wanted):
     assert choose([f'{index}.png' for index in range(total)], count) == wanted
 
 
 @pytest.mark.parametrize(
     ('count', 'names', 'message'),
     [
-        (0, (), r'count must be in 1\.\.3, the validation pictures, got 0'),
-        (4, (), r'count must be in 1\.\.3, the validation pictures, got 4'),
+        (0, (), r'count must be in 1\.\.3, the validation images, got 0'),
+        (4, (), r'count must be in 1\.\.3, the validation images, got 4'),
         (1, ['c'], r"'c' must begin one file name of the validation set, it begins 0 of 3, the first of which is a1"),
         (1, ['1'], r"'1' must begin one file name of the validation set, it begins 0 of 3"),
         (1, ['a1', 'a'], r"'a' must begin one file name of the validation set, it begins 2 of 3"),
     ],
 )
-def test_pictures_that_are_not_there_are_refused(count, names, message):
+def test_images_that_are_not_there_are_refused(count, names, message):
     with pytest.raises(ValueError, match=message):
         choose(['a1', 'a2', 'b1'], count, names)
 
@@ -176,7 +176,7 @@ def test_runs_that_do_not_compare_are_refused(make_run, tmp_path):
     other = make_run('other', RIGHT, **{f'{dataset}.metainfo': dict(classes=['road', 'sky', 'car'])})
     fewer = make_run('fewer', RIGHT, **{f'{dataset}.indices': 3})
     for second in (other, fewer):
-        with pytest.raises(ValueError, match=r"must validate on the same pictures and classes, 'a' and 'b' do not"):
+        with pytest.raises(ValueError, match=r"must validate on the same images and classes, 'a' and 'b' do not"):
             predict_labels({'a': one, 'b': second}, tmp_path / 'out', count=2)
 
 
@@ -190,14 +190,14 @@ def test_a_checkpoint_of_another_network_is_refused(make_run, tmp_path):
     assert 'decode_head.conv_seg.bias' in str(caught.value)
 
 
-def test_pictures_without_labels_are_refused(make_run, tmp_path):
+def test_images_without_labels_are_refused(make_run, tmp_path):
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
     folder = make_run('run', RIGHT, **{'val_dataloader.dataset.pipeline': pipeline})
-    with pytest.raises(ValueError, match=r"must test a segmentor on labelled pictures, .* lack \['gt_sem_seg'\]"):
+    with pytest.raises(ValueError, match=r"must test a segmentor on labelled images, .* lack \['gt_sem_seg'\]"):
         predict_labels({'found': folder}, tmp_path / 'out', count=1)
 
 
-def test_the_score_of_a_picture_is_that_of_the_host():
+def test_the_score_of_a_image_is_that_of_the_host():
     rng = np.random.RandomState(3)
     truth, labels = rng.randint(0, 4, (2, 20, 30))
     truth[5:9] = 255

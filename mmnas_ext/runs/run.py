@@ -11,12 +11,12 @@ from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones.export import export_backbone
 from mmnas_ext.engine.block_optim import find_distiller
-from mmnas_ext.engine.checkpoints import find_checkpoint
+from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.engine.derive import DERIVED_DIR, WEIGHTS_NAME, is_distillation, write_derived
 from mmnas_ext.engine.distill import join_blocks
 from mmnas_ext.engine.monitor import LOG_NAME
-from mmnas_ext.engine.random_search import TABLE_NAME, TRIALS_DIR, random_search
-from mmnas_ext.engine.training import make_runner, train
+from mmnas_ext.runs.random_search import TABLE_NAME, TRIALS_DIR, random_search
+from mmnas_ext.runs.training import make_runner, train
 from mmnas_ext.search.ratings import RATINGS_NAME
 from mmnas_ext.search.select import FRONT_NAME
 
@@ -91,7 +91,7 @@ def run(
         search_only: Stop after the search.
         arch: Skip the search and train this network: anything that `ArchSpec.parse` reads.
         on_found: Called with the work dir by the main process once a distillation has found a network, before that is
-            trained: draws the pictures.
+            trained: draws the images.
 
     Raises:
         ValueError: The arguments contradict each other or the config.

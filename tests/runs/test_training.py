@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmnas_ext.engine.training import make_runner
+from mmnas_ext.runs.training import make_runner
 from tests.engine import tiny
 
 

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmnas_ext.archs.literal import listed, placed, shown
-from mmnas_ext.archs.spec import ACTIVATIONS, Block
+from mmnas_ext.archs.literal import abbreviate, call_at, check_list
+from mmnas_ext.archs.spec import ACTIVATIONS, LayerSpec
 
 STEM = 'stem'
 _FORMS = 'a LatencyTable, a dict, JSON text or a .json path'
@@ -73,14 +73,14 @@ class LatencyTable:
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str) or not self.device:
-            raise ValueError(f'device must be a name, got {shown(self.device)}')
+            raise ValueError(f'device must be a name, got {abbreviate(self.device)}')
         _check_whole('batch_size', self.batch_size)
         if self.threads is not None:
             _check_whole('threads', self.threads)
         if not isinstance(self.channels_last, bool):
-            raise ValueError(f'channels_last must be true or false, got {shown(self.channels_last)}')
+            raise ValueError(f'channels_last must be true or false, got {abbreviate(self.channels_last)}')
         if self.act not in ACTIVATIONS:
-            raise ValueError(f'act must be one of {ACTIVATIONS}, got {shown(self.act)}')
+            raise ValueError(f'act must be one of {ACTIVATIONS}, got {abbreviate(self.act)}')
         if not self.entries:
             raise ValueError('entries must hold at least one layer, got none')
         kept = tuple(_entry(number, *entry) for number, entry in enumerate(self.entries))
@@ -111,14 +111,14 @@ class LatencyTable:
         if isinstance(source, LatencyTable):
             return source
         if isinstance(source, Mapping):
-            return placed('latency table', _from_mapping, source)
+            return call_at('latency table', _from_mapping, source)
         if isinstance(source, Path) or (isinstance(source, str) and source.rstrip().endswith('.json')):
             path = Path(source.strip() if isinstance(source, str) else source)
             if not path.is_file():
                 raise FileNotFoundError(f'latency table does not exist: {path}; tools/measure_latency.py measures one')
-            return placed(f'latency table {path}', lambda: _from_text(path.read_text(encoding='utf-8')))
+            return call_at(f'latency table {path}', lambda: _from_text(path.read_text(encoding='utf-8')))
         if isinstance(source, str):
-            return placed('latency table', _from_text, source)
+            return call_at('latency table', _from_text, source)
         raise TypeError(f'a latency table must be given as {_FORMS}, got {type(source).__name__}')
 
     def format(self) -> str:
@@ -140,7 +140,7 @@ def _from_text(text: str) -> LatencyTable:
     except ValueError as error:
         raise ValueError(f'no JSON: {error}') from None
     if not isinstance(content, dict):
-        raise ValueError(f'must be a JSON object, got {shown(content)}')
+        raise ValueError(f'must be a JSON object, got {abbreviate(content)}')
     return _from_mapping(content)
 
 
@@ -149,9 +149,9 @@ def _from_mapping(content: Mapping[Any, Any]) -> LatencyTable:
     _check_keys(content, '', ('device', 'batch_size', 'entries'), names)
     wanted = (*Geometry._fields, 'ms')
     rows = []
-    for number, row in enumerate(listed(content['entries'], 'entries', 'layers')):
+    for number, row in enumerate(check_list(content['entries'], 'entries', 'layers')):
         if not isinstance(row, Mapping):
-            raise ValueError(f'entries[{number}] must be a mapping, got {shown(row)}')
+            raise ValueError(f'entries[{number}] must be a mapping, got {abbreviate(row)}')
         _check_keys(row, f'entries[{number}]: ', wanted, wanted)
         rows.append((Geometry(*(row[name] for name in Geometry._fields)), row['ms']))
     return LatencyTable(**{**{name: content[name] for name in names if name in content}, 'entries': tuple(rows)})
@@ -160,7 +160,7 @@ def _from_mapping(content: Mapping[Any, Any]) -> LatencyTable:
 def _check_keys(content: Mapping[Any, Any], where: str, wanted: Any, allowed: Any) -> None:
     unknown = [key for key in content if key not in allowed]
     if unknown:
-        raise ValueError(f'{where}unknown key {shown(unknown[0])}, allowed are {", ".join(allowed)}')
+        raise ValueError(f'{where}unknown key {abbreviate(unknown[0])}, allowed are {", ".join(allowed)}')
     missing = [key for key in wanted if key not in content]
     if missing:
         raise ValueError(f'{where}key {missing[0]!r} is missing')
@@ -170,15 +170,15 @@ def _entry(number: int, geometry: Geometry, ms: float) -> tuple[Geometry, float]
     where = f'entries[{number}]'
     token, *numbers = Geometry(*geometry)
     if token != STEM:
-        token = placed(where, Block.parse, token).format()
+        token = call_at(where, LayerSpec.parse, token).format()
     for name, value in zip(Geometry._fields[1:], numbers, strict=True):
         _check_whole(f'{where}.{name}', value)
     number_given = isinstance(ms, int | float) and not isinstance(ms, bool) and math.isfinite(ms)
     if not number_given or round(ms, _DECIMALS) <= 0:
-        raise ValueError(f'{where}.ms must be a number of milliseconds, at least a nanosecond, got {shown(ms)}')
+        raise ValueError(f'{where}.ms must be a number of milliseconds, at least a nanosecond, got {abbreviate(ms)}')
     return Geometry(token, *numbers), round(float(ms), _DECIMALS)
 
 
 def _check_whole(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f'{name} must be a positive integer, got {shown(value)}')
+        raise ValueError(f'{name} must be a positive integer, got {abbreviate(value)}')

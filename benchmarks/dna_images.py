@@ -1,7 +1,7 @@
-"""What DNA finds on few real pictures: networks at three limits, and one as a DeepLabv3 backbone on road scenes.
+"""What DNA finds on few real images: networks at three limits, and one as a DeepLabv3 backbone on road scenes.
 
     python tools/train.py configs/dna_lite0_128.py
-    python benchmarks/dna_pictures.py --distilled work_dirs/dna_lite0_128 --work-dir work_dirs/dna_pictures
+    python benchmarks/dna_images.py --distilled work_dirs/dna_lite0_128 --work-dir work_dirs/dna_images
 
 Takes the ratings of that run. The network at the teacher's own multiply-adds is trained inside DeepLabv3 by the recipe
 of ``configs/fna_deeplabv3_lite0_480.py``, once from the teacher's ImageNet weights, remapped, and once from its
@@ -20,7 +20,7 @@ from pathlib import Path
 from camvid import FNA, OUTPUT_STRIDE, SEED_ARCH, SIZE, cell, run, spent
 
 from mmnas_ext.archs import ArchSpec, CellSpace, cost, zoo
-from mmnas_ext.engine.results import last_metrics
+from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.reports import format_count
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import Selection, select
@@ -111,7 +111,7 @@ def main() -> None:
     """Prints the networks at three limits, trains what is not there yet, prints the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--distilled', type=Path, default=Path('work_dirs/dna_lite0_128'))
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/dna_pictures'))
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/dna_images'))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     parser.add_argument('--rows', nargs='+', choices=sorted(TITLES), default=list(TITLES))
     parser.add_argument('--jobs', type=int, default=2, help='runs at a time, a thread each')

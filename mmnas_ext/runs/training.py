@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmnas_ext.engine.checkpoints import find_checkpoint
+from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.engine.derive import is_distillation
 
 _NUMBERS = itertools.count()
@@ -17,7 +17,7 @@ def make_runner(cfg: Config, resume: bool) -> Runner:
     """The runner of a config, seeded; with `resume` it goes on from the newest whole checkpoint in its work dir."""
     cfg = cfg.copy()
     if (cfg.get('randomness') or {}).get('seed') is None:
-        # one that MMEngine draws is restored when the loaders are built: a resumed run would see other pictures
+        # one that MMEngine draws is restored when the loaders are built: a resumed run would see other images
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=0)
     if is_distillation(cfg):
         if cfg.model.get('block_parallel'):

@@ -5,7 +5,7 @@ from typing import Any
 from mmengine.dist import get_world_size
 from torch import nn
 
-from mmnas_ext.archs import SKIP, ArchSpec, Block, Prices, SearchSpace, prices
+from mmnas_ext.archs import SKIP, ArchSpec, LayerSpec, Prices, SearchSpace, prices
 from mmnas_ext.archs.cell_prices import cell_prices
 from mmnas_ext.archs.cost import effective_strides
 from mmnas_ext.archs.prices import show
@@ -36,7 +36,7 @@ def describe_search(runner: Any, supernet: SuperNet) -> str:
         f'  space         {space.size:.3g} networks, {_ranges(supernet, priced)} at {size[0]}x{size[1]}',
         f'  seed          {_seed_cost(supernet, term)}',
         f'  limit         {"none" if term.target is None else f"at most {priced.show(term.target)}"}',
-        f'  weights only  {weights} iterations of {batch * get_world_size()} pictures',
+        f'  weights only  {weights} iterations of {batch * get_world_size()} images',
         f'  alternating   {both} iterations with {alternation.arch_steps(loop.max_iters)} arch steps',
         f'  memory        about {memory / 2**30:.2g} GiB for the activations of an arch step in the backbone, '
         f'per process, at {size[0]}x{size[1]}',
@@ -52,7 +52,7 @@ def describe_distillation(distiller: BlockDistiller, iterations: int, batch: int
     Args:
         distiller: The distiller.
         iterations: Of the loop.
-        batch: Pictures of a step, per process.
+        batch: Images of a step, per process.
         staged: Whether blocks are trained one after the other.
     """
     space, size = distiller.space, distiller.input_size
@@ -60,7 +60,7 @@ def describe_distillation(distiller: BlockDistiller, iterations: int, batch: int
     lines = [
         'what this distillation will do:',
         f'  space         {space.size:.3g} networks, {ranges} at {size[0]}x{size[1]}',
-        f'  steps         {iterations} of {batch} pictures, '
+        f'  steps         {iterations} of {batch} images, '
         + ('blocks one after the other' if staged else 'all blocks in each'),
     ]
     for index, block in enumerate(distiller.all_blocks()):
@@ -84,8 +84,8 @@ def arch_step_memory(
 
     Args:
         space: The space.
-        size: Height and width of a training picture.
-        batch: Pictures per process.
+        size: Height and width of a training image.
+        batch: Images per process.
         output_stride: As in `cost`.
         with_cp: Whether layers are checkpointed.
     """
@@ -110,13 +110,13 @@ def arch_step_memory(
 def _layer_memory(
     tokens: tuple[str, ...], in_channels: int, channels: int, area: int, out_area: int, flows: bool
 ) -> int:
-    """Floats that a layer keeps of one picture; `flows` says whether its input has a gradient."""
+    """Floats that a layer keeps of one image; `flows` says whether its input has a gradient."""
     kept = in_channels * area
     for token in tokens:
         if token == SKIP:
             continue
         weighed = channels * out_area if len(tokens) > 1 else 0
-        block = Block.parse(token)
+        block = LayerSpec.parse(token)
         hidden = block.hidden(in_channels)
         expanded = hidden * area if block.expansion > 1 else 0
         norm_input = channels * out_area

@@ -26,7 +26,8 @@ from mmnas_ext.distill.cell import BlockCell, FlatPath
 from mmnas_ext.distill.rating import Batch, Batches, Unit, imitate, rate, units, walk_memory
 from mmnas_ext.engine.batches import Batches as Stream
 from mmnas_ext.engine.block_optim import find_distiller
-from mmnas_ext.engine.derive import DERIVED_DIR, WEIGHTS_NAME, write_text
+from mmnas_ext.engine.derive import DERIVED_DIR, WEIGHTS_NAME
+from mmnas_ext.workdir import write_text
 from mmnas_ext.engine.distill import preprocessed, same_for_all
 from mmnas_ext.engine.loops import check_positive
 from mmnas_ext.registry import LOOPS
@@ -36,7 +37,7 @@ from mmnas_ext.search.select import Selection, select
 
 PARTS_DIR = 'ratings'
 FEATURES_NAME = 'features.npz'
-_SHOWN = 4  # pictures whose feature maps are kept to be looked at
+_SHOWN = 4  # images whose feature maps are kept to be looked at
 _GIB = 2**30
 # paths are calibrated, so these say nothing; processes that average gradients differ in them
 _UNREAD = ('running_mean', 'running_var', 'num_batches_tracked', 'steps')
@@ -44,7 +45,7 @@ _UNREAD = ('running_mean', 'running_var', 'num_batches_tracked', 'steps')
 
 @LOOPS.register_module()
 class RatingLoop(BaseLoop):
-    """Rates every path of every cell of a `BlockDistiller` on held-out pictures, then finds the best network.
+    """Rates every path of every cell of a `BlockDistiller` on held-out images, then finds the best network.
 
     It stands where a validation loop does. Files in the work dir: ``ratings.json`` (each path's rating and costs),
     ``front.json`` (the exact front and the choice), ``features.npz`` (a few feature maps of teacher and student). What
@@ -52,10 +53,10 @@ class RatingLoop(BaseLoop):
 
     Args:
         runner: The runner.
-        dataloader: Config of the held-out pictures' loader; how it batches makes no difference to the ratings.
+        dataloader: Config of the held-out images' loader; how it batches makes no difference to the ratings.
         evaluator: MMEngine's; there is nothing to evaluate here.
-        calibration: Config of the loader of the pictures that batch-norm statistics are measured on; by default the
-            training pictures'. Its batch size matters: statistics are averages over batches.
+        calibration: Config of the loader of the images that batch-norm statistics are measured on; by default the
+            training images'. Its batch size matters: statistics are averages over batches.
         calibration_batches: Batches of it.
         max_memory: GiB that features may take in each process.
         metrics: What is counted beside the rating, among `METRICS`.
@@ -151,8 +152,8 @@ class RatingLoop(BaseLoop):
             sources = self._sources(block)
             for _, number, unit in group:
                 cell = self.distiller.all_blocks()[block].all_cells()[number]
-                pictures = self._cut(cell, sources)
-                store.add(_name(block, number, unit), rate(cell, unit.prefix, sources[0], pictures))
+                images = self._cut(cell, sources)
+                store.add(_name(block, number, unit), rate(cell, unit.prefix, sources[0], images))
                 if bar:
                     bar.update(unit.evaluations)
         if bar:
@@ -172,20 +173,20 @@ class RatingLoop(BaseLoop):
         )
 
     def _calibration(self) -> Iterator[Tensor]:
-        """Always the same pictures, on all processes."""
+        """Always the same images, on all processes."""
         with closing(Stream(self._calibration_loader, self.runner.seed, 'rating', same_for_all=True)) as stream:
             yield from preprocessed(self.distiller, stream, self.calibration_batches)
 
     @cached_property
     def _calibration_loader(self) -> DataLoader:
-        # once: listing the pictures of a large data set takes a while
+        # once: listing the images of a large data set takes a while
         loader = self.calibration or self.runner.cfg.train_dataloader
         return self.runner.build_dataloader(same_for_all(dict(loader), shuffle=True), seed=self.runner.seed)
 
-    def _kept(self, block: int, pictures: Any) -> Batches:
+    def _kept(self, block: int, images: Any) -> Batches:
         def produce() -> Iterator[Batch]:
             plan = self.distiller.all_blocks()[block].plan
-            for inputs in pictures():
+            for inputs in images():
                 with torch.no_grad():
                     features = self.distiller.features(inputs, plan.target)
                 yield self.distiller.entering(block, inputs, features), features[plan.target]
@@ -200,25 +201,25 @@ class RatingLoop(BaseLoop):
 
     def _cut(self, cell: BlockCell, sources: tuple[Batches, Batches]) -> Batches:
         """The held-out batches, cut so that walking the tree with one stays within the memory."""
-        calibration, pictures = sources
+        calibration, images = sources
         allowed = self.max_memory * _GIB / 2
         first = next(iter(calibration()))[0]
         needed = walk_memory(cell, first)
         if needed > allowed:
             raise ValueError(
-                f'a calibration batch of {len(first)} pictures takes {2 * needed / _GIB:.2g} GiB: raise max_memory '
+                f'a calibration batch of {len(first)} images takes {2 * needed / _GIB:.2g} GiB: raise max_memory '
                 f'(now {self.max_memory:g}), or calibrate with smaller batches'
             )
         size = max(1, int(len(first) * allowed // needed))
 
         def cut() -> Iterator[Batch]:
-            for x, target in pictures():
+            for x, target in images():
                 yield from zip(x.split(size), target.split(size), strict=True)
 
         return cut
 
     def _key(self) -> str:
-        """What the ratings follow from: weights, pictures and settings."""
+        """What the ratings follow from: weights, images and settings."""
         digest = hashlib.sha256()
         for name, tensor in self.distiller.state_dict().items():
             if name.endswith(_UNREAD):
@@ -256,10 +257,10 @@ class RatingLoop(BaseLoop):
         ]
 
     def _write_features(self, work_dir: Path, chosen: Sequence[tuple[int, FlatPath]]) -> None:
-        """Keeps the feature maps of a few held-out pictures: the teacher's, and the chosen paths'."""
+        """Keeps the feature maps of a few held-out images: the teacher's, and the chosen paths'."""
         inputs = next(preprocessed(self.distiller, self.dataloader))[:_SHOWN]
         features = self.distiller.features(inputs)
-        arrays: dict[str, Any] = {'picture': _shown(self.distiller, inputs)}
+        arrays: dict[str, Any] = {'image': _shown(self.distiller, inputs)}
         for index, (block, (cell, path)) in enumerate(zip(self.distiller.all_blocks(), chosen, strict=True)):
             entering = self.distiller.entering(index, inputs, features)
             output = imitate(block.all_cells()[cell], path, self._kept(index, self._calibration), entering)
@@ -311,7 +312,7 @@ def _name(block: int, cell: int, unit: Unit) -> str:
 
 
 def _shown(distiller: BlockDistiller, inputs: Tensor) -> np.ndarray:
-    """Pictures ``(N, H, W, 3)`` as they looked before preprocessing, RGB, bytes."""
+    """Images ``(N, H, W, 3)`` as they looked before preprocessing, RGB, bytes."""
     pre = distiller.data_preprocessor
     x = inputs.float().cpu()
     if getattr(pre, '_enable_normalize', False):

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.engine.checks import check_config
-from mmnas_ext.engine.run import prepare
-from mmnas_ext.engine.trials import Plan, Settings, Trial, numbers, ranked, trials_table
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.run import prepare
+from mmnas_ext.runs.trials import TrialPlan, Settings, Trial, numbers, ranked, trials_table
 from tests.engine import tiny
 from tests.engine.tiny_trials import MIDDLE, PATHS, macs, random_cfg
 
@@ -128,7 +128,7 @@ def test_a_trial_is_the_derived_config_changed(tmp_path):
     cfg = random_cfg(tmp_path, **{f'random_search.trial.{name}': value for name, value in trial.items()})
     before = cfg.pretty_text
     arch = tiny.SPACE.arch(PATHS[3])
-    made_cfg = Plan.of(cfg).trial_config(arch)
+    made_cfg = TrialPlan.of(cfg).trial_config(arch)
     assert cfg.pretty_text == before
     # replaced whole: no momentum of the adaptation's, no loop of its length
     assert made_cfg.optim_wrapper == wrapper
@@ -144,7 +144,7 @@ def test_a_trial_is_the_derived_config_changed(tmp_path):
 def test_what_stands_for_nothing_may_be_left_out(tmp_path):
     cfg = random_cfg(tmp_path)
     cfg.random_search = {'rank_by': 'closeness', 'limit': None, 'trial': None, 'count': 12}
-    plan = Plan.of(cfg)
+    plan = TrialPlan.of(cfg)
     assert plan.settings == Settings('closeness', 12, 0, 'greater', {}, {}, False)
     assert {arch for arch, _ in plan.drawn} == {tiny.SPACE.arch(path) for path in PATHS}
     assert plan.trial_config(plan.drawn[0][0]).train_cfg.max_epochs == 3
@@ -158,7 +158,7 @@ def test_networks_are_priced_where_and_as_the_config_says(tmp_path):
     # by hand, fixed 0.3: 1.4 or 0.7, 0.9 or 3.3 or nothing, 0.9 or 8.1
     wanted = {((0,), (0, 2), (0,)): 2.6, ((0,), (1, 2), (0,)): 1.9}
     cfg.random_search.count = 2
-    assert dict(Plan.of(cfg).drawn) == {tiny.SPACE.arch(path): cost for path, cost in wanted.items()}
+    assert dict(TrialPlan.of(cfg).drawn) == {tiny.SPACE.arch(path): cost for path, cost in wanted.items()}
     cfg.random_search.count = 3
     with pytest.raises(ValueError, match='count must be at most 2, got 3'):
         check_config(cfg)
@@ -195,7 +195,7 @@ def test_ranks():
 
 
 def plan_of(tmp_path, **changes):
-    return Plan.of(random_cfg(tmp_path, **{'random_search.rank_by': 'mIoU', **changes}))
+    return TrialPlan.of(random_cfg(tmp_path, **{'random_search.rank_by': 'mIoU', **changes}))
 
 
 def test_the_table(tmp_path):
@@ -218,7 +218,7 @@ def test_a_table_without_failures_shows_fractions_finely_and_the_limits_metric(t
     limit = {'metric': 'latency', 'max': 9.0, 'table': json.loads(tiny.latency_table().format())}
     cfg = random_cfg(tmp_path, **{'random_search.rank_by': 'mAP'})
     cfg.random_search.limit = limit
-    lines = trials_table([made(11, {'mAP': 0.33912}, cost=12.345)], Plan.of(cfg)).splitlines()
+    lines = trials_table([made(11, {'mAP': 0.33912}, cost=12.345)], TrialPlan.of(cfg)).splitlines()
     assert [cell.strip() for cell in lines[0].split('|')[1:-1]] == [
         'trial', 'latency', 'MAdds', 'parameters', 'mAP', 'iterations', 'minutes', 'CPU minutes',
     ]  # fmt: skip
@@ -254,6 +254,6 @@ def test_what_must_not_change(tmp_path):
 
 
 def test_drawn_networks_parse_as_they_are_written(tmp_path):
-    for arch, price in Plan.of(random_cfg(tmp_path)).drawn:
+    for arch, price in TrialPlan.of(random_cfg(tmp_path)).drawn:
         assert ArchSpec.parse(arch.format('fna')) == arch
         assert price <= MIDDLE

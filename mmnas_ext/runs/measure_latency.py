@@ -17,9 +17,9 @@ from mmengine.config import Config
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
-from mmnas_ext.archs import Block, Geometry, LatencyTable, SearchSpace, entries, prices
-from mmnas_ext.archs.latency import STEM
-from mmnas_ext.engine.derive import write_text
+from mmnas_ext.archs import LayerSpec, Geometry, LatencyTable, SearchSpace, entries, prices
+from mmnas_ext.archs.latency_table import STEM
+from mmnas_ext.workdir import write_text
 from mmnas_ext.ops import MBConv, act_layer_cfg
 
 _UPDATES = 100  # of the progress bar: a log file gets no more of them
@@ -149,7 +149,7 @@ def build_layer(geometry: Geometry, subject: Subject) -> nn.Module:
         )
     else:
         layer = MBConv(
-            geometry.in_channels, geometry.channels, Block.parse(geometry.token), geometry.stride, geometry.dilation,
+            geometry.in_channels, geometry.channels, LayerSpec.parse(geometry.token), geometry.stride, geometry.dilation,
             norm_cfg, act_cfg,
         )  # fmt: skip
     return layer.eval()

@@ -1,9 +1,9 @@
 """Times the tree-shaped rating of all paths of a cell beside rating each path by itself.
 
-Run: python benchmarks/rating.py [--pictures 16] [--threads 2]
+Run: python benchmarks/rating_speed.py [--images 16] [--threads 2]
 
-The cell is DNA's, 6 candidates in each of 4 layers (1296 paths), the 40-channel stage of pictures of 128 pixels. Both
-sides calibrate batch norms and rate on as many pictures; ratings are compared path by path. Prints a table.
+The cell is DNA's, 6 candidates in each of 4 layers (1296 paths), the 40-channel stage of images of 128 pixels. Both
+sides calibrate batch norms and rate on as many images; ratings are compared path by path. Prints a table.
 """
 
 import argparse
@@ -34,12 +34,12 @@ SPACE = dict(
 TAPS = ['stages.1.1', 'stages.2.1']
 
 
-def _batches(pictures: int) -> tuple[BlockDistiller, list[tuple[Tensor, Tensor]]]:
+def _batches(images: int) -> tuple[BlockDistiller, list[tuple[Tensor, Tensor]]]:
     """A distiller with one block to rate, and what enters and should leave it."""
     teacher = Teacher(backbone=dict(type='mmnas_ext.MBNet', arch='efficientnet_lite0', out_indices=(6,)), taps=TAPS)
     distiller = BlockDistiller(teacher, CellSpace.parse(SPACE), input_size=(128, 128), channels_last=True)
     distiller.init_weights()
-    x = torch.randn(pictures, 3, 128, 128)
+    x = torch.randn(images, 3, 128, 128)
     distiller.calibrate([x])
     features = distiller.features(x)
     block = len(distiller.blocks) - 1
@@ -50,12 +50,12 @@ def _batches(pictures: int) -> tuple[BlockDistiller, list[tuple[Tensor, Tensor]]
 def main() -> None:
     """Rates all paths both ways and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--pictures', type=int, default=16, help='pictures that calibrate, and as many that rate')
+    parser.add_argument('--images', type=int, default=16, help='images that calibrate, and as many that rate')
     parser.add_argument('--threads', type=int, default=2)
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    distiller, batches = _batches(args.pictures)
+    distiller, batches = _batches(args.images)
     cell = distiller.all_blocks()[-1].all_cells()[0]
     # first calls allocate
     rate(cell, cell.paths[0], lambda: batches, lambda: batches)
@@ -72,8 +72,8 @@ def main() -> None:
         plain_time += time.perf_counter() - middle
     off = max(abs(a - b) for a, b in zip(tree, plain, strict=True))
     evaluations = sum(unit.evaluations for unit in units(cell))
-    pictures = f'{args.pictures} + {args.pictures} pictures'
-    print(f'{platform.machine()}, {args.threads} threads, {pictures}, PyTorch {torch.__version__}\n')
+    images = f'{args.images} + {args.images} images'
+    print(f'{platform.machine()}, {args.threads} threads, {images}, PyTorch {torch.__version__}\n')
     print('| rating of 1296 paths | layer evaluations | time | ratio | largest difference of a rating |')
     print('| --- | ---: | ---: | ---: | ---: |')
     print(f'| each path by itself | {4 * len(plain)} | {plain_time:.1f} s | 1.00 | |')

@@ -1,0 +1,144 @@
+"""The files of a work dir: what they are called, and how one is written. Standard library only.
+
+Everything that reads or writes a file of a run asks this module for its place, so a name stands here alone, and every
+text goes through `write_text`, so none is ever found half written.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class WorkDir:
+    """The work dir of a run, as a value; nothing is created or read by it.
+
+    Args:
+        root: The folder.
+    """
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'root', Path(self.root))
+
+    @property
+    def manifest(self) -> Path:
+        """Which run this is and how far it is."""
+        return self.root / 'run.json'
+
+    @property
+    def search_log(self) -> Path:
+        """What a search by gradients says of alpha while it runs, a record a line."""
+        return self.root / 'search_log.jsonl'
+
+    @property
+    def search_space(self) -> Path:
+        """The space that is searched."""
+        return self.root / 'search_space.json'
+
+    @property
+    def trials(self) -> Path:
+        """A folder for each trial of a random search."""
+        return self.root / 'trials'
+
+    @property
+    def trials_table(self) -> Path:
+        """All trials in one table."""
+        return self.root / 'trials.md'
+
+    @property
+    def rating_parts(self) -> Path:
+        """Ratings, piece by piece as they are found."""
+        return self.root / 'ratings'
+
+    @property
+    def ratings(self) -> Path:
+        """Cost and rating of every path of a distillation."""
+        return self.root / 'ratings.json'
+
+    @property
+    def front(self) -> Path:
+        """The exact front of cost and rating, and the choice on it."""
+        return self.root / 'front.json'
+
+    @property
+    def features(self) -> Path:
+        """A few feature maps of teacher and student."""
+        return self.root / 'features.npz'
+
+    @property
+    def rank(self) -> Path:
+        """How well ratings rank networks that were trained alone."""
+        return self.root / 'rank.json'
+
+    @property
+    def derived(self) -> Path:
+        """What the search has found."""
+        return self.root / 'derived'
+
+    @property
+    def arch(self) -> Path:
+        """The network that was found."""
+        return self.derived / 'arch.json'
+
+    @property
+    def config(self) -> Path:
+        """The complete, ordinary config that trains it."""
+        return self.derived / 'config.py'
+
+    @property
+    def weights(self) -> Path:
+        """Its distilled weights, of a distillation."""
+        return self.derived / 'distilled.pth'
+
+    @property
+    def snapshots(self) -> Path:
+        """The network that an earlier epoch, or iteration, would have given."""
+        return self.derived / 'snapshots'
+
+    @property
+    def adapt(self) -> Path:
+        """The work dir of its training."""
+        return self.root / 'adapt'
+
+    @property
+    def results(self) -> Path:
+        """A comparison of finished runs."""
+        return self.root / 'results.json'
+
+    @property
+    def predictions(self) -> Path:
+        """A figure of what the networks of a comparison predict."""
+        return self.root / 'predictions.png'
+
+    @property
+    def report(self) -> Path:
+        """Figures and page of a distillation."""
+        return self.root / 'report'
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file in one step: a reader, or a run killed midway, never finds half of it.
+
+    Args:
+        path: The file; its folder is made if it is missing.
+        text: The whole content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.part')
+    with temporary.open('w', encoding='utf-8') as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a file; where a run killed midway left half a line, on a line of its own."""
+    with path.open('a+b') as file:
+        size = file.seek(0, 2)
+        if size:
+            file.seek(size - 1)
+        broken = bool(size) and file.read(1) != b'\n'
+        file.write(('\n' * broken + line + '\n').encode())
