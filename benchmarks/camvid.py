@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmnas_ext.archs import ArchSpec, cost
-from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.reports import format_count
+from mmnas_ext.runs.results import last_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 FNA = 'configs/fna_deeplabv3_lite0_480.py'

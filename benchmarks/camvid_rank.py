@@ -26,10 +26,10 @@ from torch import nn
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.batches import build_halves
-from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.engine.optim import find_supernet, statistics_kept
-from mmnas_ext.runs.run import prepare
 from mmnas_ext.reports import format_count
+from mmnas_ext.runs.checkpoints import find_checkpoint
+from mmnas_ext.runs.run import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/fna_deeplabv3_lite0_480.py'

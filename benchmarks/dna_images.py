@@ -20,8 +20,8 @@ from pathlib import Path
 from camvid import FNA, OUTPUT_STRIDE, SEED_ARCH, SIZE, cell, run, spent
 
 from mmnas_ext.archs import ArchSpec, CellSpace, cost, zoo
-from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.reports import format_count
+from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import Selection, select
 

@@ -38,11 +38,11 @@ from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.distill.cell import FlatPath
 from mmnas_ext.distill.rating import rating_of
 from mmnas_ext.engine.batches import Batches, reproducible
-from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.engine.distill import preprocessed
 from mmnas_ext.registry import MODELS
 from mmnas_ext.remap.checkpoints import read_state
 from mmnas_ext.reports import draw_rank
+from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.search.ratings import Ratings
 
 CONFIG = 'configs/dna_lite0_128.py'

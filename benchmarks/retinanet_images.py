@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmnas_ext.archs import ArchSpec, cost
-from mmnas_ext.runs.results import last_metrics, logged_scalars
 from mmnas_ext.reports import format_count
+from mmnas_ext.runs.results import last_metrics, logged_scalars
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/fna_retinanet_lite0_320.py'

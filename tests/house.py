@@ -27,7 +27,9 @@ ROOMS: dict[str, frozenset[str]] = {
     'backbones': frozenset({'ops', 'remap', 'archs', 'registry', WORK_DIR}),
     'search': frozenset({'archs', WORK_DIR}),
     'distill': frozenset({'backbones', 'remap', 'ops', 'archs', 'registry'}),
-    'engine': frozenset({'distill', 'search', 'backbones', 'remap', 'datasets', 'ops', 'archs', 'registry', CHECK, WORK_DIR}),
+    'engine': frozenset(
+        {'distill', 'search', 'backbones', 'remap', 'datasets', 'ops', 'archs', 'registry', CHECK, WORK_DIR}
+    ),
     'reports': frozenset({'search', 'archs', WORK_DIR}),
     'hosts': frozenset({'backbones', 'registry', CHECK}),
     'runs': frozenset(

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from mmnas_ext.archs import ArchSpec, LayerSpec, Cost, Choices, Prices, SearchSpace, candidate_costs, fixed_cost
+from mmnas_ext.archs import ArchSpec, Choices, Cost, LayerSpec, Prices, SearchSpace, candidate_costs, fixed_cost
 from mmnas_ext.backbones.chain import Chain, norm_with_eps, strides_and_dilations
 from mmnas_ext.ops import MBConv, MixedLayer, act_layer_cfg
 from mmnas_ext.registry import MODELS

@@ -14,8 +14,8 @@ from torch.utils.data import Sampler
 from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.batches import Batches, reproducible
 from mmnas_ext.engine.block_optim import find_distiller
-from mmnas_ext.engine.loops import ResumableIterLoop, check_positive
 from mmnas_ext.engine.describe import describe_distillation
+from mmnas_ext.engine.loops import ResumableIterLoop, check_positive
 from mmnas_ext.engine.seeding import reseed
 from mmnas_ext.registry import LOOPS, MODEL_WRAPPERS
 from mmnas_ext.remap.checkpoints import read_state

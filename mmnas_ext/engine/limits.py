@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mmnas_ext.archs import ArchSpec, LatencyTable, Choices, Prices, SearchSpace, cost, price, prices
+from mmnas_ext.archs import ArchSpec, Choices, LatencyTable, Prices, SearchSpace, cost, price, prices
 from mmnas_ext.archs.prices import read_table, show
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.search import front

@@ -12,9 +12,9 @@ from mmengine.hooks import Hook
 from mmnas_ext.archs import SKIP, Prices, prices
 from mmnas_ext.archs.prices import UNITS
 from mmnas_ext.backbones import SuperNet
+from mmnas_ext.engine.describe import describe_search
 from mmnas_ext.engine.limits import derive_path
 from mmnas_ext.engine.optim import find_supernet
-from mmnas_ext.engine.describe import describe_search
 from mmnas_ext.registry import HOOKS
 from mmnas_ext.workdir import append_line, write_text
 

@@ -27,13 +27,13 @@ from mmnas_ext.distill.rating import Batch, Batches, Unit, imitate, rate, units,
 from mmnas_ext.engine.batches import Batches as Stream
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.derive import DERIVED_DIR, WEIGHTS_NAME
-from mmnas_ext.workdir import write_text
 from mmnas_ext.engine.distill import preprocessed, same_for_all
 from mmnas_ext.engine.loops import check_positive
 from mmnas_ext.registry import LOOPS
 from mmnas_ext.remap.convert import save
 from mmnas_ext.search.ratings import RATINGS_NAME, BlockRatings, CellRatings, Ratings, priced_paths
 from mmnas_ext.search.select import Selection, select
+from mmnas_ext.workdir import write_text
 
 PARTS_DIR = 'ratings'
 FEATURES_NAME = 'features.npz'

@@ -13,11 +13,11 @@ from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.engine.derive import derived_config, is_distillation
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
+from mmnas_ext.registry import LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmnas_ext.remap import load_seed, remap
 from mmnas_ext.runs.random_search import TRIALS_DIR, check_resumable
 from mmnas_ext.runs.run import check_mode
 from mmnas_ext.runs.trials import TrialPlan, read_space
-from mmnas_ext.registry import LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
-from mmnas_ext.remap import load_seed, remap
 from mmnas_ext.search.select import reachable
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

@@ -17,10 +17,10 @@ from mmengine.config import Config
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
-from mmnas_ext.archs import LayerSpec, Geometry, LatencyTable, SearchSpace, entries, prices
+from mmnas_ext.archs import Geometry, LatencyTable, LayerSpec, SearchSpace, entries, prices
 from mmnas_ext.archs.latency_table import STEM
-from mmnas_ext.workdir import write_text
 from mmnas_ext.ops import MBConv, act_layer_cfg
+from mmnas_ext.workdir import write_text
 
 _UPDATES = 100  # of the progress bar: a log file gets no more of them
 # times one call of a layer: milliseconds
@@ -149,8 +149,8 @@ def build_layer(geometry: Geometry, subject: Subject) -> nn.Module:
         )
     else:
         layer = MBConv(
-            geometry.in_channels, geometry.channels, LayerSpec.parse(geometry.token), geometry.stride, geometry.dilation,
-            norm_cfg, act_cfg,
+            geometry.in_channels, geometry.channels, LayerSpec.parse(geometry.token),
+            geometry.stride, geometry.dilation, norm_cfg, act_cfg,
         )  # fmt: skip
     return layer.eval()
 

@@ -19,10 +19,10 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from mmnas_ext.archs import ArchSpec, cost
-from mmnas_ext.workdir import write_text
 from mmnas_ext.engine.optim import NonFiniteLossError
 from mmnas_ext.runs.training import make_runner
-from mmnas_ext.runs.trials import TrialPlan, Trial, describe, numbers, ranked, trials_table
+from mmnas_ext.runs.trials import Trial, TrialPlan, describe, numbers, ranked, trials_table
+from mmnas_ext.workdir import write_text
 
 TRIALS_DIR = 'trials'
 TABLE_NAME = 'trials.md'

@@ -7,8 +7,8 @@ from typing import Any
 
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.engine.derive import DERIVED_DIR
-from mmnas_ext.workdir import write_text
 from mmnas_ext.runs.run import ADAPT_DIR
+from mmnas_ext.workdir import write_text
 
 RESULTS_NAME = 'results.json'
 # MMEngine's LoggerHook writes one record per interval of training and one per validation; this tells them apart

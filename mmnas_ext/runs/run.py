@@ -11,10 +11,10 @@ from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones.export import export_backbone
 from mmnas_ext.engine.block_optim import find_distiller
-from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.engine.derive import DERIVED_DIR, WEIGHTS_NAME, is_distillation, write_derived
 from mmnas_ext.engine.distill import join_blocks
 from mmnas_ext.engine.monitor import LOG_NAME
+from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.random_search import TABLE_NAME, TRIALS_DIR, random_search
 from mmnas_ext.runs.training import make_runner, train
 from mmnas_ext.search.ratings import RATINGS_NAME

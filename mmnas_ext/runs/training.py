@@ -7,8 +7,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.engine.derive import is_distillation
+from mmnas_ext.runs.checkpoints import find_checkpoint
 
 _NUMBERS = itertools.count()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from mmnas_ext.archs import ArchSpec, CellSpace
 from mmnas_ext.archs.cell_prices import CellPrices
 from mmnas_ext.archs.prices import show
-from mmnas_ext.search.linked_front import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
 from mmnas_ext.search.front import Front
+from mmnas_ext.search.linked_front import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
 from mmnas_ext.search.ratings import BlockRatings, Ratings
 from mmnas_ext.workdir import write_text
 

@@ -11,11 +11,11 @@ import torch
 from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, price
-from mmnas_ext.engine import rating
+from mmnas_ext.engine import rating_loop
+from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.run import rate_checkpoint, run
 from mmnas_ext.runs.training import make_runner
-from mmnas_ext.registry import MODELS
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import select
 from tests.engine import tiny_distill, tiny_seg
@@ -125,7 +125,7 @@ def test_a_run_killed_while_it_rates_goes_on_with_the_next_piece(tmp_path: Path,
         rated.append(1)
         return original(*args)
 
-    monkeypatch.setattr(rating, 'rate', counted)
+    monkeypatch.setattr(rating_loop, 'rate', counted)
     cfg = tiny_distill.config(tmp_path, max_iters=2)
     with pytest.raises(tiny_seg.KilledError):
         run(cfg)

@@ -15,9 +15,9 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mmnas_ext import install_check
+from mmnas_ext.remap.convert import convert
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.run import run
-from mmnas_ext.remap.convert import convert
 from tests.small import read, small
 
 RETRAIN = 'dna_a_imagenet.py'

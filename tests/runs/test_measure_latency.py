@@ -11,9 +11,9 @@ from torch import nn
 
 from mmnas_ext.archs import Geometry, LatencyTable, SearchSpace, SpaceStage, entries, prices
 from mmnas_ext.backbones import SuperNet
-from mmnas_ext.engine import latency
-from mmnas_ext.runs.measure_latency import Subject, build_layer, measure_latency, measure_to_file, time_in_rounds
 from mmnas_ext.ops import MBConv
+from mmnas_ext.runs import measure_latency as latency
+from mmnas_ext.runs.measure_latency import Subject, build_layer, measure_latency, measure_to_file, time_in_rounds
 from tests.engine import tiny
 
 ROOT = Path(__file__).parents[2]

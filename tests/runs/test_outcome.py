@@ -6,10 +6,10 @@ import pytest
 from mmengine.config import Config
 
 from mmnas_ext.archs import zoo
-from mmnas_ext.runs.checks import check_config
 from mmnas_ext.engine.progress import ProgressHook
-from mmnas_ext.runs.results import last_metrics, result_row, write_results
 from mmnas_ext.reports import comparison_table
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.results import last_metrics, result_row, write_results
 
 
 def write_scalars(work_dir, started, records):

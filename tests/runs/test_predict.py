@@ -13,8 +13,8 @@ from mmengine.registry import MODELS
 from mmseg.evaluation import IoUMetric
 from torch import nn
 
-from mmnas_ext.runs.predict import choose, predict_labels, read_run
 from mmnas_ext.reports.predictions import mean_iou
+from mmnas_ext.runs.predict import choose, predict_labels, read_run
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ['sky', 'road', 'car']  # a subset of Cityscapes', in another order

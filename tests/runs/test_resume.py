@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmnas_ext.reports.log import read_log
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.run import run, train
-from mmnas_ext.reports.log import read_log
 from tests.engine import processes, tiny
 from tests.engine.kept import differences, last_checkpoint, loaded
 

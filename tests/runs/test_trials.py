@@ -7,7 +7,7 @@ import pytest
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.run import prepare
-from mmnas_ext.runs.trials import TrialPlan, Settings, Trial, numbers, ranked, trials_table
+from mmnas_ext.runs.trials import Settings, Trial, TrialPlan, numbers, ranked, trials_table
 from tests.engine import tiny
 from tests.engine.tiny_trials import MIDDLE, PATHS, macs, random_cfg
 
