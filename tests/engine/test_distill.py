@@ -117,7 +117,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path)
 
 def test_a_run_killed_while_it_rates_goes_on_with_the_next_piece(tmp_path: Path, monkeypatch: Any) -> None:
     rated: list[int] = []
-    original = rating.rate
+    original = rating_loop.rate
 
     def counted(*args: Any) -> list[float]:
         if len(rated) == 1 and not (tmp_path / 'again').exists():
