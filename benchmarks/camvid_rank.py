@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument('--batches', type=int, default=12, help='of 8 crops each')
     args = parser.parse_args()
     folder = args.work_dir.resolve() / f'seed{args.seed}'
-    checkpoint = find_checkpoint(folder / 'fna')
+    checkpoint = find_checkpoint(folder / 'fna').path
     if checkpoint is None:
         parser.error(f'--work-dir has no finished search in {folder / "fna"}: run benchmarks/camvid.py first')
     options = {'train_dataloader.batch_size': 8, 'randomness.seed': args.seed, 'train_cfg.split_seed': args.seed}

@@ -62,7 +62,7 @@ class Task:
         self.cfg = Config.fromfile(CONFIG)
         self.steps = steps
         self.distiller: BlockDistiller = MODELS.build(self.cfg.model)
-        checkpoint = find_checkpoint(distilled)
+        checkpoint = find_checkpoint(distilled).path
         if checkpoint is None:
             raise SystemExit(f'error: --distilled has no checkpoint in {distilled}: run tools/train.py {CONFIG} first')
         # only the moments that features are standardised by

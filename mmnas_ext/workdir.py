@@ -117,6 +117,15 @@ class WorkDir:
         """Figures and page of a distillation."""
         return self.root / 'report'
 
+    def of_a_run(self) -> list[Path]:
+        """All that one run may leave here but its checkpoints and logs, the manifest first."""
+        figures = [self.root / name for name in ('network.png', 'alphas.png', 'report.html')]
+        return [
+            self.manifest, self.derived, self.adapt, self.search_log, self.search_space, self.trials, self.trials_table,
+            self.rating_parts, self.ratings, self.front, self.features, self.rank, self.results, self.predictions,
+            self.report, *figures, self.root / 'last_checkpoint',
+        ]  # fmt: skip
+
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file in one step: a reader, or a run killed midway, never finds half of it.
@@ -125,10 +134,15 @@ def write_text(path: Path, text: str) -> None:
         path: The file; its folder is made if it is missing.
         text: The whole content.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file in one step, as `write_text` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.part')
-    with temporary.open('w', encoding='utf-8') as file:
-        file.write(text)
+    with temporary.open('wb') as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -33,7 +33,20 @@ ROOMS: dict[str, frozenset[str]] = {
     'reports': frozenset({'search', 'archs', WORK_DIR}),
     'hosts': frozenset({'backbones', 'registry', CHECK}),
     'runs': frozenset(
-        {'engine', 'distill', 'search', 'backbones', 'remap', 'datasets', 'ops', 'archs', 'registry', CHECK, WORK_DIR}
+        {
+            'engine',
+            'reports',
+            'distill',
+            'search',
+            'backbones',
+            'remap',
+            'datasets',
+            'ops',
+            'archs',
+            'registry',
+            CHECK,
+            WORK_DIR,
+        }
     ),
     'cli': frozenset({'runs', 'engine', 'search', 'archs', CHECK}),
 }

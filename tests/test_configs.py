@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from mmnas_ext.archs import SearchSpace
 from mmnas_ext.backbones import SuperNet
-from mmnas_ext.engine.derive import derived_config
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
+from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.trials import TrialPlan
 from tests.small import CONFIGS, CROP, read, small
 

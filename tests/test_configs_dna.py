@@ -10,8 +10,9 @@ from torch import Tensor
 from mmnas_ext.archs import CellSpace, cost, zoo
 from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.block_optim import BlockOptimWrapperConstructor
-from mmnas_ext.engine.derive import derived_config, is_distillation
 from mmnas_ext.registry import MODELS
+from mmnas_ext.runs.derived import distilled_config
+from mmnas_ext.runs.training import is_distillation
 from tests.small import CONFIGS, CROP, read
 from tests.test_configs import one_step
 
@@ -61,7 +62,7 @@ def test_what_a_distillation_derives_takes_a_step(name: str) -> None:
     space = CellSpace.parse(cfg.model.space)
     cells = [len(stage.cells) - 1 for stage in space.stages]
     path = tuple((0,) * len(stage.layers) for stage in space.space(cells).stages)
-    derived = derived_config(cfg, space.arch(cells, path))
+    derived = distilled_config(cfg, space.arch(cells, path))
     derived.optim_wrapper.pop('accumulative_counts', None)
     one_step(derived)
 

@@ -22,11 +22,11 @@ from mmnas_ext.reports import (
     write_distill_report,
     write_report,
 )
-from mmnas_ext.reports.page import PREDICTIONS_NAME
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.predict import predict_labels
 from mmnas_ext.runs.results import result_row, write_results
-from mmnas_ext.runs.run import ADAPT_DIR, prepare, run
+from mmnas_ext.runs.run import prepare, run
+from mmnas_ext.workdir import WorkDir
 
 SEED = 'efficientnet_lite0'
 
@@ -107,7 +107,7 @@ def main() -> None:
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f'error: {error}')
     print('2. search, derive, train', flush=True)
-    run(cfg, args.resume, on_found=write_distill_report)
+    run(cfg, args.resume)
     print('3. the seed, with the same recipe', flush=True)
     seed = prepare(task.seed_config, str(work_dir / 'seed'), options=options)
     run(seed, args.resume, arch=SEED)
@@ -116,9 +116,9 @@ def main() -> None:
     rows = [result_row(title, folder, size, task.metrics, stride) for title, folder in runs.items()]
     write_results(work_dir, rows, size)
     if task.draws_labels:
-        maps = predict_labels({title: run / ADAPT_DIR for title, run in runs.items()}, work_dir / 'predictions')
+        maps = predict_labels({title: WorkDir(run).adapt for title, run in runs.items()}, work_dir / 'predictions')
         files = (maps.images, maps.truths, maps.predictions)
-        drawn = draw_predictions(*files, maps.classes, maps.palette, work_dir / PREDICTIONS_NAME)
+        drawn = draw_predictions(*files, maps.classes, maps.palette, WorkDir(work_dir).predictions)
     write = write_distill_report if is_distillation(work_dir) else write_report
     *images, page = write(work_dir, seed=ArchSpec.parse(SEED), input_size=size, output_stride=stride)
     print(f'\n{comparison_table(rows)}\n')

@@ -8,7 +8,8 @@ import sys
 
 from mmnas_ext.cli import make_parser, parse
 from mmnas_ext.install_check import require_mm
-from mmnas_ext.runs.run import prepare, rate_checkpoint
+from mmnas_ext.runs.distillation import rate_checkpoint
+from mmnas_ext.runs.run import prepare
 
 
 def parse_args() -> argparse.Namespace:

@@ -8,14 +8,12 @@ Example: ``python tools/train.py configs/fna_retinanet_coco.py``
 
 import argparse
 import sys
-from pathlib import Path
 
 from mmnas_ext.cli import make_parser, parse
 from mmnas_ext.install_check import require_mm
-from mmnas_ext.reports import write_distill_report
 from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.manifest import ResumeError
 from mmnas_ext.runs.run import prepare, run
-from mmnas_ext.runs.tensorboard import log_images
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,13 +27,6 @@ def parse_args() -> argparse.Namespace:
     return parse(parser)
 
 
-def show_distillation(work_dir: Path) -> None:
-    """Draws what a distillation has come to, also for TensorBoard."""
-    files = write_distill_report(work_dir)
-    log_images(files, work_dir / 'report')
-    print(f'images and page of the distillation: {files[-1]}', flush=True)
-
-
 def main() -> None:
     """Checks the config, then runs it."""
     args = parse_args()
@@ -45,7 +36,10 @@ def main() -> None:
         check_config(cfg, args.arch, args.search_only, args.resume)
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f'error: {error}')
-    run(cfg, args.resume, args.search_only, args.arch, on_found=show_distillation)
+    try:
+        run(cfg, args.resume, args.search_only, args.arch, draw=True)
+    except ResumeError as error:
+        sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mmengine.utils import ProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmnas_ext.archs import METRICS, ArchSpec
+from mmnas_ext.archs import METRICS, SKIP, ArchSpec
 from mmnas_ext.archs.cell_prices import cell_prices
 from mmnas_ext.backbones import MBNet
 from mmnas_ext.distill import BlockDistiller, recalibrate, stitch
@@ -26,17 +27,14 @@ from mmnas_ext.distill.cell import BlockCell, FlatPath
 from mmnas_ext.distill.rating import Batch, Batches, Unit, imitate, rate, units, walk_memory
 from mmnas_ext.engine.batches import Batches as Stream
 from mmnas_ext.engine.block_optim import find_distiller
-from mmnas_ext.engine.derive import DERIVED_DIR, WEIGHTS_NAME
 from mmnas_ext.engine.distill import preprocessed, same_for_all
 from mmnas_ext.engine.loops import check_positive
 from mmnas_ext.registry import LOOPS
 from mmnas_ext.remap.convert import save
-from mmnas_ext.search.ratings import RATINGS_NAME, BlockRatings, CellRatings, Ratings, priced_paths
+from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, priced_paths
 from mmnas_ext.search.select import Selection, select
-from mmnas_ext.workdir import write_text
+from mmnas_ext.workdir import WorkDir, append_line, write_bytes, write_text
 
-PARTS_DIR = 'ratings'
-FEATURES_NAME = 'features.npz'
 _SHOWN = 4  # images whose feature maps are kept to be looked at
 _GIB = 2**30
 # paths are calibrated, so these say nothing; processes that average gradients differ in them
@@ -63,6 +61,9 @@ class RatingLoop(BaseLoop):
         table: Of the latency, as in `prices`.
         limits: Limits of the chosen network by metric, ``dict(macs=3.5e8, params=None)``; without any the network of
             the lowest rating is chosen.
+
+    Attributes:
+        rated: Iterations that the blocks had been trained for when they were rated; -1 before that.
 
     Raises:
         ValueError: The model is no `BlockDistiller`, or an argument is out of range.
@@ -93,6 +94,8 @@ class RatingLoop(BaseLoop):
             )
         loader = same_for_all(dataloader, shuffle=False) if isinstance(dataloader, dict) else dataloader
         super().__init__(runner, loader)
+        self.files = WorkDir(runner.work_dir)
+        self.rated = -1
         self.calibration = calibration
         self.calibration_batches = calibration_batches
         self.max_memory = max_memory
@@ -118,20 +121,77 @@ class RatingLoop(BaseLoop):
                 f'block {untrained[0]} has not been trained: give tools/rate.py the checkpoints of all runs that '
                 'trained some'
             )
-        found = self._rate_all()
-        ratings = self._ratings(found)
+        ratings = self._ratings(self._rate_all())
         if is_main_process():
-            work_dir = Path(self.runner.work_dir)
-            write_text(work_dir / RATINGS_NAME, ratings.format())
-            selection = select(ratings, self.limits)
-            selection.write(work_dir)
-            self.runner.logger.info(f'{work_dir / RATINGS_NAME}: {selection.describe()}')
-            chosen = self._chosen(ratings, selection)
-            self._write_features(work_dir, chosen)
-            self._write_found(work_dir, selection.arch, chosen)
+            write_text(self.files.ratings, ratings.format())
+        selection = self.choose(ratings)
+        if is_main_process():
+            self._write_features(self.find_cells(ratings, selection.arch))
         barrier()
+        self.rated = self.runner.iter
         self.runner.call_hook('after_val')
         return ratings
+
+    def choose(self, ratings: Ratings) -> Selection:
+        """Finds the front and the best network within the limits, and writes ``front.json``."""
+        selection = select(ratings, self.limits)
+        if is_main_process():
+            selection.write(self.files.root)
+            self.runner.logger.info(f'{self.files.front}: {selection.describe()}')
+        return selection
+
+    def find_cells(self, ratings: Ratings, arch: ArchSpec) -> list[tuple[int, FlatPath]]:
+        """The cell and the path in it that give a network, per block; of several that do, the best rated.
+
+        Raises:
+            ValueError: The network is not one of this space.
+        """
+        found = []
+        for number, (rated, block) in enumerate(zip(ratings.blocks, self.distiller.all_blocks(), strict=True)):
+            stages = [arch.stages[i] for i in rated.stages if i < len(arch.stages)]
+            wanted = [(stage.channels, stage.layers) for stage in stages]
+            places = [
+                (rating, c, p)
+                for c, cell in enumerate(rated.cells)
+                for p, (path, rating) in enumerate(zip(cell.paths, cell.ratings, strict=True))
+                if wanted == self._layers(rated.stages, cell.cell, path)
+            ]
+            if not places:
+                raise ValueError(f'no path of block {number}, stages {rated.stages}, gives {arch.format("fna")}')
+            _, c, p = min(places)
+            found.append((c, block.all_cells()[c].paths[p]))
+        return found
+
+    def write_weights(self, ratings: Ratings, arch: ArchSpec, file: Path) -> bool:
+        """Writes the distilled weights of a network, its batch-norm statistics measured anew.
+
+        Returns:
+            Whether there are such weights: the blocks' widths must fit one another, and each block have that path.
+        """
+        try:
+            state = stitch(self.distiller, self.find_cells(ratings, arch))
+        except ValueError as error:
+            self.runner.logger.warning(f'no distilled weights of {arch.format("fna")}: {error}')
+            return False
+        net = MBNet(arch.replace(head_channels=None), out_indices=(len(arch.stages) - 1,))
+        net.load_state_dict(state)
+        net.to(next(self.distiller.parameters()).device)
+        recalibrate(net, self._calibration())
+        save(net.cpu().state_dict(), file)
+        return True
+
+    def _layers(
+        self, stages: Sequence[int], cells: Sequence[int], path: Sequence[Sequence[int]]
+    ) -> list[tuple[int, tuple[str, ...]]]:
+        """Channels and layers of each stage of a block's path; skips fall away."""
+        parts = [self.distiller.space.stages[i].cells[cell] for i, cell in zip(stages, cells, strict=True)]
+        return [
+            (
+                part.channels,
+                tuple(t for t in (layer[c] for layer, c in zip(part.layers, row, strict=True)) if t != SKIP),
+            )
+            for part, row in zip(parts, path, strict=True)
+        ]
 
     def _rate_all(self) -> dict[tuple[int, int], list[float]]:
         """Ratings of each (block, cell), in the order of its paths."""
@@ -141,7 +201,7 @@ class RatingLoop(BaseLoop):
             for c, cell in enumerate(block.all_cells())
             for unit in units(cell)
         ]
-        store = _Store(Path(self.runner.work_dir) / PARTS_DIR, self._key())
+        store = _Store(self.files.rating_parts, self._key())
         mine = [job for job in jobs[get_rank() :: get_world_size()] if _name(*job) not in store.done]
         bar = None
         if is_main_process() and mine:
@@ -247,16 +307,7 @@ class RatingLoop(BaseLoop):
             blocks.append(BlockRatings(stages, tuple(cells)))
         return Ratings(space, self.distiller.input_size, self.metrics, tuple(blocks))
 
-    def _chosen(self, ratings: Ratings, selection: Selection) -> list[tuple[int, FlatPath]]:
-        """Per block the chosen cell and its path."""
-        picks = [block.picks()[index] for block, index in zip(ratings.blocks, selection.chosen.choice, strict=True)]
-        blocks = self.distiller.all_blocks()
-        return [
-            (pick.cell, block.all_cells()[pick.cell].paths[pick.path])
-            for block, pick in zip(blocks, picks, strict=True)
-        ]
-
-    def _write_features(self, work_dir: Path, chosen: Sequence[tuple[int, FlatPath]]) -> None:
+    def _write_features(self, chosen: Sequence[tuple[int, FlatPath]]) -> None:
         """Keeps the feature maps of a few held-out images: the teacher's, and the chosen paths'."""
         inputs = next(preprocessed(self.distiller, self.dataloader))[:_SHOWN]
         features = self.distiller.features(inputs)
@@ -266,22 +317,9 @@ class RatingLoop(BaseLoop):
             output = imitate(block.all_cells()[cell], path, self._kept(index, self._calibration), entering)
             arrays[f'teacher_{index}'] = features[block.plan.target].float().cpu().numpy()
             arrays[f'student_{index}'] = output.float().cpu().numpy()
-        np.savez_compressed(work_dir / FEATURES_NAME, **arrays)
-
-    def _write_found(self, work_dir: Path, arch: ArchSpec, chosen: Sequence[tuple[int, FlatPath]]) -> None:
-        """Writes the chosen network, and its distilled weights where the blocks' widths fit one another."""
-        folder = work_dir / DERIVED_DIR
-        write_text(folder / 'arch.json', arch.format('json'))
-        try:
-            state = stitch(self.distiller, chosen)
-        except ValueError as error:
-            self.runner.logger.warning(f'no distilled weights of the chosen network: {error}')
-            return
-        net = MBNet(arch.replace(head_channels=None), out_indices=(len(arch.stages) - 1,))
-        net.load_state_dict(state)
-        net.to(next(self.distiller.parameters()).device)
-        recalibrate(net, self._calibration())
-        save(net.cpu().state_dict(), folder / WEIGHTS_NAME)
+        stream = BytesIO()
+        np.savez_compressed(stream, **arrays)
+        write_bytes(self.files.features, stream.getvalue())
 
 
 class _Store:
@@ -302,9 +340,7 @@ class _Store:
 
     def add(self, name: str, ratings: list[float]) -> None:
         self.done[name] = ratings
-        cut = self.file.is_file() and not self.file.read_bytes().endswith(b'\n')
-        with self.file.open('a') as stream:
-            stream.write(('\n' if cut else '') + json.dumps({'piece': name, 'ratings': ratings}) + '\n')
+        append_line(self.file, json.dumps({'piece': name, 'ratings': ratings}))
 
 
 def _name(block: int, cell: int, unit: Unit) -> str:

@@ -1,25 +1,163 @@
-"""Which checkpoint to go on from: a run killed while it wrote one leaves half a file behind."""
+"""Which checkpoint a run goes on from: the newest that is whole and belongs to it.
 
+They are looked for where the part's `CheckpointHook` was told to write them. A run killed while it wrote one, a full
+disk or a bad sector leave a damaged file behind, which nothing but its checksums tells.
+"""
+
+import re
 import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from mmnas_ext.remap.checkpoints import read_training
+
+STAMP = 'mmnas_ext_part'  # in a checkpoint's ``meta``: id of the part that wrote it
+_BEST = re.compile(r'best_.+_(epoch|iter)_([0-9]+)\.pth')
 
 
-def find_checkpoint(work_dir: Path) -> Path | None:
-    """The newest whole ``epoch_<n>.pth`` or ``iter_<n>.pth`` in a work dir; ``None`` where there is none.
+@dataclass(frozen=True)
+class Places:
+    """Where a training's checkpoints are, as its `CheckpointHook` was told.
 
-    MMEngine's ``last_checkpoint`` file is not asked: it is rewritten in place, so it too may be half written.
+    Args:
+        folder: The folder.
+        template: Name of a file, ``{}`` for the number.
+        by_epoch: Whether the number counts epochs, or iterations.
     """
-    numbered = []
-    for path in work_dir.glob('*.pth'):
-        kind, _, number = path.stem.partition('_')
-        if kind in ('epoch', 'iter') and number.isdigit():
-            numbered.append((int(number), path))
-    for _, path in sorted(numbered, reverse=True):
-        if is_whole(path):
-            return path
-    return None
+
+    folder: str
+    template: str
+    by_epoch: bool
+
+    def numbered(self) -> Iterator[tuple[int, bool, Path]]:
+        """Yields number, whether it counts epochs, and path of the files that are there, the best ones among them."""
+        before, _, after = self.template.partition('{}')
+        own = re.compile(re.escape(before) + r'([0-9]+)' + re.escape(after))
+        for path in sorted(Path(self.folder).glob('*')):
+            match = own.fullmatch(path.name)
+            if match:
+                yield int(match[1]), self.by_epoch, path
+            elif best := _BEST.fullmatch(path.name):
+                yield int(best[2]), best[1] == 'epoch', path
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint file was written to its end: a zip archive has its directory last."""
-    return zipfile.is_zipfile(path)
+class Found(NamedTuple):
+    """The checkpoint to go on from, and newer ones that cannot be used, with the reason.
+
+    Args:
+        path: The file; ``None`` where there is none.
+        iteration: Iterations done in it.
+        refused: Files and reasons, newest first.
+    """
+
+    path: Path | None
+    iteration: int
+    refused: tuple[tuple[Path, str], ...]
+
+
+class StampHook(Hook):
+    """Writes into each checkpoint which part of a run it belongs to.
+
+    Args:
+        part: Its id.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, part: str) -> None:
+        self.part = part
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Adds the stamp."""
+        checkpoint['meta'][STAMP] = self.part
+
+
+def checkpoint_places(cfg: Config) -> list[Places]:
+    """Where the hooks of a config write checkpoints; what a part notes of it is a list of these as mappings.
+
+    Raises:
+        ValueError: A hook writes them where this cannot look.
+    """
+    hooks: list[Any] = [(cfg.get('default_hooks') or {}).get('checkpoint', {})]
+    hooks += [hook for hook in cfg.get('custom_hooks') or [] if str(hook.get('type')).endswith('CheckpointHook')]
+    found = []
+    for hook in hooks:
+        if hook is None:
+            continue
+        folder = Path(cfg.work_dir)
+        if hook.get('out_dir') is not None and str(hook['out_dir']) != str(cfg.work_dir):
+            if '://' in str(hook['out_dir']):
+                raise ValueError(
+                    f'CheckpointHook.out_dir must be a local folder, from which --resume can go on, got '
+                    f'{hook["out_dir"]!r}'
+                )
+            folder = Path(hook['out_dir'], folder.name)  # as MMEngine's hook does
+        by_epoch = hook.get('by_epoch', True)
+        template = hook.get('filename_tmpl') or ('epoch_{}.pth' if by_epoch else 'iter_{}.pth')
+        found.append(Places(str(folder), template, by_epoch))
+    return found
+
+
+def note_places(places: Sequence[Places]) -> list[dict[str, Any]]:
+    """Places as a manifest keeps them."""
+    return [asdict(place) for place in places]
+
+
+def find_checkpoint(places: str | Path | Sequence[Places], part: str | None = None) -> Found:
+    """Finds the newest whole checkpoint; MMEngine's ``last_checkpoint`` is not asked: it may be half written too.
+
+    Args:
+        places: Where to look, or a work dir whose files have MMEngine's own names.
+        part: Id of the part that must have written it; ``None`` takes any.
+    """
+    if isinstance(places, str | Path):
+        places = [Places(str(places), 'epoch_{}.pth', True), Places(str(places), 'iter_{}.pth', False)]
+    files = {path: (number, by_epoch) for place in places for number, by_epoch, path in place.numbered()}
+    # a kind's newest first; which kind is further is in the files
+    kinds = {
+        kind: sorted((path for path, (_, each) in files.items() if each is kind), key=lambda p: (-files[p][0], p.name))
+        for kind in (True, False)
+    }
+    refused: list[tuple[Path, str]] = []
+    whole: list[tuple[int, Path]] = []
+    for paths in kinds.values():
+        for path in paths:
+            iteration, reason = inspect(path, *files[path], part)
+            if not reason:
+                whole.append((iteration, path))
+                break
+            refused.append((path, reason))
+    if not whole:
+        return Found(None, 0, tuple(refused))
+    iteration, path = max(whole, key=lambda each: each[0])
+    return Found(path, iteration, tuple(refused))
+
+
+def inspect(path: Path, number: int, by_epoch: bool, part: str | None) -> tuple[int, str]:
+    """The iterations done in a checkpoint, and why a run cannot go on from it; empty if it can."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+        return 0, f'it is truncated or damaged ({error})'
+    if broken is not None:
+        return 0, f'it is damaged: the checksum of its entry {broken} does not hold'
+    try:
+        content = read_training(path)
+    except ValueError as error:
+        return 0, str(error)
+    meta = content.get('meta') if isinstance(content, Mapping) else None
+    if not isinstance(meta, Mapping) or not isinstance(meta.get('iter'), int) or 'state_dict' not in content:
+        return 0, 'it is no checkpoint of a training'
+    if part is not None and meta.get(STAMP) != part:
+        return 0, 'another run has written it'
+    if meta.get('epoch' if by_epoch else 'iter') != number:
+        return 0, f'its name says {number}, its content {meta.get("epoch" if by_epoch else "iter")}'
+    if part is not None and 'optimizer' not in content:
+        return 0, 'it holds no state of the optimizer (save_optimizer=False)'
+    return int(meta['iter']), ''

@@ -1,24 +1,21 @@
 """What a user can get wrong in a config, found before anything is built or trained."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from mmnas_ext.archs import ArchSpec, CellSpace, SearchSpace
-from mmnas_ext.archs.cell_prices import cell_prices
-from mmnas_ext.archs.prices import show
+from mmnas_ext.archs import ArchSpec, SearchSpace
 from mmnas_ext.backbones.chain import is_remapped
-from mmnas_ext.engine.derive import derived_config, is_distillation
-from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
-from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
-from mmnas_ext.registry import LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmnas_ext.registry import MODELS
 from mmnas_ext.remap import load_seed, remap
-from mmnas_ext.runs.random_search import TRIALS_DIR, check_resumable
+from mmnas_ext.runs.changes import list_datasets
+from mmnas_ext.runs.manifest import read_manifest
+from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.run import check_mode
-from mmnas_ext.runs.trials import TrialPlan, read_space
-from mmnas_ext.search.select import reachable
+from mmnas_ext.runs.session import continue_run
+from mmnas_ext.workdir import WorkDir
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -38,33 +35,21 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
         FileNotFoundError: A data set's or seed's file does not exist.
     """
     check_mode(cfg, search_only, arch)
-    halves = [cfg]
-    if is_distillation(cfg):
-        halves = _check_distillation(cfg, search_only, arch)
-    elif cfg.get('derived'):
-        space = read_space(cfg)
-        if space.size == 1:
-            raise ValueError('model.backbone.space has nothing to search: every layer has a single candidate')
-        first = _check_trials(cfg, resume and arch is None) if cfg.get('random_search') is not None else cfg
-        if first is cfg:
-            _check_search(cfg, space)
-        # the second half as well: it may begin days after the first
-        adapt = derived_config(cfg, next(space.sample(0, 1)) if arch is None else ArchSpec.parse(arch))
-        halves = [first] if search_only else [adapt] if arch is not None else [first, adapt]
-    # distilled weights are yet to come; a distiller itself has no backbone
-    seeded = not (is_distillation(cfg) and (cfg.get('derived') or {}).get('weights') == 'distilled')
-    for half in halves:
+    method, given = method_of(cfg), None if arch is None else ArchSpec.parse(arch)
+    for half in method.check(cfg, given, search_only):
         backbone = half.model.get('backbone') or {}
-        if seeded:
-            _check_seed(backbone)
+        _check_seed(backbone)
         _check_neck(backbone, half.model.get('neck') or {})
         check_data(half)
+    if resume and cfg.get('work_dir'):
+        continue_run(read_manifest(WorkDir(cfg.work_dir).manifest), cfg, method, given)
 
 
 def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
     """Raises FileNotFoundError for annotations or images that are not where the config says."""
-    for name, dataset in _datasets(cfg, loaders):
-        _check_dataset(name, dataset)
+    for name in loaders:
+        for dataset in list_datasets((cfg.get(name) or {}).get('dataset')):
+            _check_dataset(name, dataset)
     for name in (loader.replace('_dataloader', '_evaluator') for loader in loaders):
         evaluators = cfg.get(name) or []
         for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
@@ -74,77 +59,6 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
                     f'{name} wants {file}, which does not exist: say where it is, e.g. '
                     f'--cfg-options {name}.ann_file=/path/to/annotations.json'
                 )
-
-
-def _check_trials(cfg: Config, resume: bool) -> Config:
-    """Checks a random search; returns the config of its first trial."""
-    plan = TrialPlan.of(cfg)
-    if resume and cfg.get('work_dir'):
-        check_resumable(plan, Path(cfg.work_dir) / TRIALS_DIR)
-    plan.check()
-    return plan.trial_config(plan.drawn[0][0])
-
-
-def _check_distillation(cfg: Config, search_only: bool, arch: str | None) -> list[Config]:
-    """Checks a distillation; returns the configs whose data will be needed."""
-    model = cfg.model
-    space = CellSpace.parse(model.get('space'))
-    limits: dict[str, float | None] = {}
-    metrics = ('macs', 'params')
-    if cfg.get('val_cfg'):
-        limits, metrics = cfg.val_cfg.get('limits') or {}, cfg.val_cfg.get('metrics', metrics)
-    for metric, limit in limits.items():
-        if limit is None or metric not in metrics:
-            continue
-        size, table = tuple(model.get('input_size', (224, 224))), cfg.val_cfg.get('table')
-        low, high = reachable(space, cell_prices(space, size, 32, metric, table if metric == 'latency' else None))
-        if limit < low:
-            raise ValueError(
-                f'val_cfg.limits.{metric} must be at least {show(metric, low)}, the cheapest network, got {limit}: '
-                f'those of this space cost {show(metric, low, high)}'
-            )
-    halves = [] if arch is not None else [cfg]
-    if cfg.get('derived') and not search_only:
-        first = space.arch([0] * len(space.stages), tuple((0,) * len(s.cells[0].layers) for s in space.stages))
-        halves.append(derived_config(cfg, first if arch is None else ArchSpec.parse(arch)))
-    return halves
-
-
-def _check_search(cfg: Config, space: SearchSpace) -> None:
-    backbone = cfg.model.backbone
-    _check_loop(cfg.train_cfg)
-    settings = dict(cfg.optim_wrapper)
-    name, paramwise = settings.pop('constructor', None), settings.pop('paramwise_cfg', None)
-    constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(name) if isinstance(name, str) else name
-    if not (isinstance(constructor, type) and issubclass(constructor, SearchOptimWrapperConstructor)):
-        raise ValueError(
-            f"optim_wrapper.constructor must be 'mmnas_ext.SearchOptimWrapperConstructor' in a search, got {name!r}"
-        )
-    size = tuple(backbone.get('input_size', (800, 1088)))
-    constructor(settings, paramwise).cost.prices(space, size, backbone.get('output_stride', 32))
-
-
-def _check_loop(loop: dict[str, Any]) -> None:
-    kind = loop.get('type')
-    loop_class = LOOPS.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(loop_class, type) and issubclass(loop_class, SearchEpochLoop | SearchIterLoop)):
-        raise ValueError(
-            "train_cfg.type must be a search loop, 'mmnas_ext.SearchEpochLoop' or 'mmnas_ext.SearchIterLoop', "
-            f'got {kind!r}'
-        )
-    unit = 'epochs' if issubclass(loop_class, SearchEpochLoop) else 'iters'
-    numbers: list[int] = []
-    for key in (f'max_{unit}', 'arch_start'):
-        value = loop.get(key)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f'train_cfg.{key} must be an integer, got {value!r}')
-        numbers.append(value)
-    last, start = numbers
-    if not 0 <= start < last:
-        raise ValueError(
-            f'train_cfg.arch_start must be in 0..{last - 1}, got {start}: the search has {last} {unit}, '
-            'and alpha would never be trained'
-        )
 
 
 def _check_seed(backbone: dict[str, Any]) -> None:
@@ -173,20 +87,7 @@ def _check_neck(backbone: dict[str, Any], neck: dict[str, Any]) -> None:
         raise ValueError(f'model.neck.in_channels must be what the backbone gives, {list(given)}, got {list(wanted)}')
 
 
-def _datasets(cfg: Config, loaders: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name in loaders:
-        dataset = (cfg.get(name) or {}).get('dataset')
-        stack = [dataset] if dataset else []
-        while stack:
-            dataset = stack.pop()
-            inner = dataset.get('datasets') or dataset.get('dataset')
-            if inner is None:
-                yield name, dataset
-            else:
-                stack.extend(inner if isinstance(inner, list) else [inner])
-
-
-def _check_dataset(name: str, dataset: dict[str, Any]) -> None:
+def _check_dataset(name: str, dataset: Mapping[str, Any]) -> None:
     root = dataset.get('data_root') or ''
     if '://' in root:
         return

@@ -17,7 +17,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
 from mmnas_ext.runs.checkpoints import find_checkpoint
-from mmnas_ext.runs.run import ADAPT_DIR
+from mmnas_ext.workdir import WorkDir
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def read_run(folder: Path) -> tuple[Config, Path]:
     cfg = Config.fromfile(configs[-1])
     if cfg.get('derived'):
         raise ValueError(
-            f'{folder} is the work dir of a search, which is no network: name {folder / ADAPT_DIR}, '
+            f'{folder} is the work dir of a search, which is no network: name {WorkDir(folder).adapt}, '
             'where what it found was trained'
         )
-    checkpoint = find_checkpoint(folder)
+    checkpoint = find_checkpoint(folder).path
     if checkpoint is None:
         raise FileNotFoundError(f'{folder} holds no whole checkpoint, epoch_<n>.pth or iter_<n>.pth')
     return cfg, checkpoint

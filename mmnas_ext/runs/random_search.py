@@ -5,8 +5,6 @@ the one that validates best is kept. Files: ``trials/<nn>/`` for each (``config.
 ``result.json`` once it has ended) and ``trials.md``, the table of all.
 """
 
-import gc
-import json
 import os
 import time
 from pathlib import Path
@@ -14,85 +12,72 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce, barrier, broadcast_object_list, is_main_process
+from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.engine.optim import NonFiniteLossError
-from mmnas_ext.runs.training import make_runner
-from mmnas_ext.runs.trials import Trial, TrialPlan, describe, numbers, ranked, trials_table
+from mmnas_ext.runs.changes import flatten, settings_of
+from mmnas_ext.runs.checkpoints import checkpoint_places
+from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.gradient import describe_backbone, list_halves, read_space
+from mmnas_ext.runs.manifest import SEARCH
+from mmnas_ext.runs.method import Method, Settings
+from mmnas_ext.runs.session import Session, resume_from, say
+from mmnas_ext.runs.training import open_runner
+from mmnas_ext.runs.trials import Trial, TrialPlan, describe, keep_numbers, rank_trials, trials_table
 from mmnas_ext.workdir import write_text
 
-TRIALS_DIR = 'trials'
-TABLE_NAME = 'trials.md'
-_SETTINGS_NAME = 'settings.json'
 _RESULT_NAME = 'result.json'
 # iterations: reading a loss makes a GPU wait for it, and a loss that is NaN stays so
 _LOSS_INTERVAL = 10
 
 
-def random_search(cfg: Config, resume: bool) -> ArchSpec:
+def random_search(session: Session) -> ArchSpec:
     """Tries the networks that a config's ``random_search`` draws, and returns the best.
 
-    With `resume`, what has ended is not tried again and an interrupted trial goes on from its newest checkpoint. A
-    larger ``count`` tries more; of a smaller one, the first results are ranked.
+    What has ended is not tried again and an interrupted trial goes on from its newest checkpoint. A larger ``count``
+    tries more; of a smaller one, the first results are rank_trials.
 
     Args:
-        cfg: The config, ``work_dir`` and ``launcher`` set.
-        resume: Go on with what the work dir holds.
+        session: The run.
 
     Raises:
-        ValueError: The settings are out of range, or are not those of the results in the work dir; ``rank_by`` is no
-            metric of the validation.
+        ValueError: The settings are out of range; ``rank_by`` is no metric of the validation.
         RuntimeError: All trials failed.
     """
-    plan = TrialPlan.of(cfg)
-    folder = Path(cfg.work_dir) / TRIALS_DIR
-    if resume:
-        check_resumable(plan, folder)
+    plan = TrialPlan.of(session.cfg)
     plan.check()
-    barrier()  # all have read before one writes
-    if is_main_process():
-        write_text(folder / _SETTINGS_NAME, json.dumps(plan.identity(), indent=2))
+    part = session.begin(SEARCH, session.settings.search)
+    ended = list(part.notes.get('trials', []))
     trials: list[Trial] = []
     for index, (arch, price) in enumerate(plan.drawn):
-        place = folder / f'{index:02d}'
-        trial = _finished(place, arch) if resume else None
+        place = session.files.trials / f'{index:02d}'
+        trial = _read_result(place, arch) if index in ended else None
         if trial is None:
-            _say(describe(arch, plan, index, price))
-            trial = _try(plan, index, arch, price, place, resume)
-            _keep(trial, place, plan.settings.keep_checkpoints)
+            say(describe(arch, plan, index, price))
+            trial = _try(plan, index, arch, price, place, f'{part.id}/{index:02d}')
+            if is_main_process():
+                write_text(place / _RESULT_NAME, trial.format())
+            ended.append(index)
+            session.note(SEARCH, trials=ended)
+        _drop_weights(place, plan.settings.keep_checkpoints)
         trials.append(trial)
         if is_main_process():
-            write_text(Path(cfg.work_dir) / TABLE_NAME, trials_table(trials, plan) + '\n')
+            write_text(session.files.trials_table, trials_table(trials, plan) + '\n')
         _check_metric(trials, plan)
-    return _best(trials, plan)
+    best = _best(trials, plan)
+    session.finish(SEARCH)
+    return best
 
 
-def check_resumable(plan: TrialPlan, folder: Path) -> None:
-    """Raises ValueError where the trials in a folder were made with other settings."""
-    path = folder / _SETTINGS_NAME
-    if not path.is_file():
-        return
-    known, wanted = json.loads(path.read_text()), plan.identity()
-    changed = [name for name in wanted if known.get(name) != wanted[name]]
-    if changed:
-        shown = ', '.join(f'{name} {known.get(name)!s:.200} instead of {wanted[name]!s:.200}' for name in changed)
-        raise ValueError(
-            f'the trials in {folder} were made with {shown}: their results would not compare. Resume with the former '
-            'settings, or take another --work-dir'
-        )
-
-
-def _finished(place: Path, arch: ArchSpec) -> Trial | None:
-    """The result of a trial that has ended, the same on all ranks."""
+def _read_result(place: Path, arch: ArchSpec) -> Trial:
+    """Reads the result of a trial that has ended, the same on all ranks."""
     read: list[Any] = [None]
-    if is_main_process() and (place / _RESULT_NAME).is_file():
+    if is_main_process():
         read = [(place / _RESULT_NAME).read_text()]
     broadcast_object_list(read)
-    if read[0] is None:
-        return None
     trial = Trial.parse(read[0])
     if trial.arch != arch.format('fna'):
         raise ValueError(
@@ -101,7 +86,7 @@ def _finished(place: Path, arch: ArchSpec) -> Trial | None:
     return trial
 
 
-def _try(plan: TrialPlan, index: int, arch: ArchSpec, price: float, place: Path, resume: bool) -> Trial:
+def _try(plan: TrialPlan, index: int, arch: ArchSpec, price: float, place: Path, part: str) -> Trial:
     """Adapts one network briefly and validates it."""
     cfg = plan.trial_config(arch)
     if is_main_process():
@@ -111,40 +96,36 @@ def _try(plan: TrialPlan, index: int, arch: ArchSpec, price: float, place: Path,
     # validated once, at the end, by the watch: also where a trial was killed between its last step and that
     cfg.train_cfg.val_begin = 1 + max(cfg.train_cfg.get(key) or 0 for key in ('max_epochs', 'max_iters'))
     watch = _Watch()
-    runner = make_runner(cfg, resume)
-    runner.register_hook(watch, priority='LOWEST')
     failure = ''
-    try:
-        runner.train()
-    except NonFiniteLossError as error:
-        failure = str(error)
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    macs, params = cost(arch, plan.size, plan.output_stride)
-    seconds, cpu_seconds = watch.spent()
-    trial = Trial(
-        index=index,
-        arch=arch.format('fna'),
-        macs=macs,
-        params=params,
-        cost=price,
-        metrics=numbers(watch.metrics),
-        failure=failure,
-        iterations=runner.iter + bool(failure),  # the one that failed was done as well
-        seconds=seconds,
-        cpu_seconds=cpu_seconds,
-        bn_eps=getattr(model.backbone, 'bn_eps', None),
-    )
-    del runner, model
-    gc.collect()  # the next trial needs the memory
-    return trial
+    with open_runner(cfg, resume_from(checkpoint_places(cfg), part, f'trial {index:02d}'), part) as runner:
+        runner.register_hook(watch, priority='LOWEST')
+        try:
+            runner.train()
+        except NonFiniteLossError as error:
+            failure = str(error)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        macs, params = cost(arch, plan.size, plan.output_stride)
+        seconds, cpu_seconds = watch.spent()
+        return Trial(
+            index=index,
+            arch=arch.format('fna'),
+            macs=macs,
+            params=params,
+            cost=price,
+            metrics=keep_numbers(watch.metrics),
+            failure=failure,
+            iterations=runner.iter + bool(failure),  # the one that failed was done as well
+            seconds=seconds,
+            cpu_seconds=cpu_seconds,
+            bn_eps=getattr(model.backbone, 'bn_eps', None),
+        )
 
 
-def _keep(trial: Trial, place: Path, keep_checkpoints: bool) -> None:
-    """Writes a result; weights then are of no more use."""
+def _drop_weights(place: Path, keep_last: bool) -> None:
+    """Deletes the checkpoints of a trial that has ended: its weights are of no more use."""
     if is_main_process():
-        write_text(place / _RESULT_NAME, trial.format())
         checkpoints = sorted(place.glob('*.pth'), key=lambda path: path.stat().st_mtime_ns)
-        for path in checkpoints[:-1] if keep_checkpoints else checkpoints:
+        for path in checkpoints[:-1] if keep_last else checkpoints:
             path.unlink()
     barrier()
 
@@ -161,18 +142,13 @@ def _check_metric(trials: list[Trial], plan: TrialPlan) -> None:
 
 def _best(trials: list[Trial], plan: TrialPlan) -> ArchSpec:
     rank_by = plan.settings.rank_by
-    best = ranked(trials, rank_by, plan.settings.rule)[0]
-    _say(trials_table(trials, plan))
+    best = rank_trials(trials, rank_by, plan.settings.rule)[0]
+    say(trials_table(trials, plan))
     if best.why_failed(rank_by):
         reasons = sorted({trial.why_failed(rank_by) for trial in trials})
         raise RuntimeError(f'all {len(trials)} trials failed: {"; ".join(reasons)}')
-    _say(f'best: trial {best.index:02d}, {best.arch}')
+    say(f'best: trial {best.index:02d}, {best.arch}')
     return ArchSpec.parse(best.arch).replace(bn_eps=best.bn_eps)
-
-
-def _say(text: str) -> None:
-    if is_main_process():
-        print(text, flush=True)
 
 
 class _Watch(Hook):
@@ -221,3 +197,47 @@ class _Watch(Hook):
 def _clocks() -> tuple[float, float]:
     """Seconds on the clock, and seconds of the processor that this process and its ended children took."""
     return time.monotonic(), sum(os.times()[:4])
+
+
+def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:
+    space = read_space(cfg)
+    plan = TrialPlan.of(cfg)
+    plan.check()
+    return list_halves(cfg, plan.trial_config(plan.drawn[0][0]), space, arch, search_only)
+
+
+def _settings(cfg: Config) -> Settings:
+    plan = TrialPlan.of(cfg)
+    wanted = plan.settings
+    trial = settings_of(plan.trial_config(plan.drawn[0][0]), 'train_dataloader', 'val_dataloader')
+    limit = wanted.limit
+    return Settings(
+        search={
+            **flatten({'seed': wanted.seed, 'limit': dict(limit), 'space': plan.space.format()}, 'random_search'),
+            **flatten({'input_size': plan.size, 'output_stride': plan.output_stride}, 'random_search'),
+            'random_search.processes': get_world_size(),
+            # results of trials that were trained or validated otherwise would not compare
+            **{
+                f'random_search.trial.{key}': v for key, v in trial.items() if not key.startswith('model.backbone.arch')
+            },
+        },
+        choice=flatten({'count': wanted.count, 'rank_by': wanted.rank_by, 'rule': wanted.rule}, 'choice'),
+        report={
+            'method': 'random',
+            **describe_backbone(cfg),
+            'metric': plan.prices.metric,
+            'limits': {plan.prices.metric: {'min': limit.get('min'), 'max': limit.get('max')}},
+            'rank_by': wanted.rank_by,
+            'rule': wanted.rule,
+        },
+    )
+
+
+RANDOM_SEARCH = Method(
+    'random',
+    claims=lambda cfg: bool(cfg.get('derived')) and cfg.get('random_search') is not None,
+    check=_check,
+    settings=_settings,
+    find=random_search,
+    derive=derived_config,
+)

@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mmnas_ext.archs import ArchSpec, cost
-from mmnas_ext.engine.derive import DERIVED_DIR
-from mmnas_ext.runs.run import ADAPT_DIR
-from mmnas_ext.workdir import write_text
+from mmnas_ext.workdir import WorkDir, write_text
 
-RESULTS_NAME = 'results.json'
 # MMEngine's LoggerHook writes one record per interval of training and one per validation; this tells them apart
 _TRAINING = frozenset(('loss', 'lr', 'base_lr'))
 # what a validation's record holds beside metrics
@@ -19,7 +16,7 @@ _BESIDE = frozenset(('step', 'epoch', 'iter', 'time', 'data_time', 'memory'))
 
 def logged_scalars(work_dir: str | Path) -> Iterator[dict[str, float]]:
     """Yields what a run's second half has logged, oldest first; a line cut short by a kill is passed over."""
-    for path in sorted(Path(work_dir, ADAPT_DIR).glob('*/vis_data/scalars.json')):
+    for path in sorted(WorkDir(Path(work_dir)).adapt.glob('*/vis_data/scalars.json')):
         for line in path.read_text().splitlines():
             try:
                 yield json.loads(line)
@@ -52,7 +49,7 @@ def result_row(
         output_stride: Of the backbone, as in `cost`.
     """
     metrics = last_metrics(work_dir)
-    macs, params = cost(ArchSpec.parse(Path(work_dir, DERIVED_DIR, 'arch.json')), size, output_stride)
+    macs, params = cost(ArchSpec.parse(WorkDir(Path(work_dir)).arch), size, output_stride)
     kept = {name.rpartition('/')[2]: metrics[name] for name in names if name in metrics}
     return dict(network=title, macs=macs, params=params, metrics=kept)
 
@@ -60,4 +57,4 @@ def result_row(
 def write_results(work_dir: str | Path, rows: list[dict[str, Any]], size: tuple[int, int]) -> None:
     """Writes ``results.json``, which the report of a search shows."""
     text = json.dumps({'rows': rows, 'input_size': list(size)}, indent=2)
-    write_text(Path(work_dir, RESULTS_NAME), text)
+    write_text(WorkDir(Path(work_dir)).results, text)

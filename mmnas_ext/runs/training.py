@@ -1,20 +1,37 @@
-"""One ordinary training, of whichever half or trial."""
+"""One training by MMEngine's Runner, of whichever part of a run."""
 
 import gc
 import itertools
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmnas_ext.engine.derive import is_distillation
-from mmnas_ext.runs.checkpoints import find_checkpoint
+from mmnas_ext.runs.changes import find_changes, list_changes
+from mmnas_ext.runs.checkpoints import StampHook
+from mmnas_ext.runs.manifest import ResumeError
+from mmnas_ext.runs.session import Session, say
 
 _NUMBERS = itertools.count()
 
 
-def make_runner(cfg: Config, resume: bool) -> Runner:
-    """The runner of a config, seeded; with `resume` it goes on from the newest whole checkpoint in its work dir."""
+def is_distillation(cfg: Config) -> bool:
+    """Whether a config trains the blocks of a super-network to imitate a teacher."""
+    return str((cfg.get('model') or {}).get('type')).rpartition('.')[2] == 'BlockDistiller'
+
+
+def make_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> Runner:
+    """Builds the runner of a config, seeded; the config is left as it is.
+
+    Args:
+        cfg: The config, ``work_dir`` set.
+        checkpoint: What it resumes from; ``None`` to begin, with the config's ``load_from`` if it has one.
+        part: Id of the part of a run that it trains, which its checkpoints are stamped with.
+    """
     cfg = cfg.copy()
     if (cfg.get('randomness') or {}).get('seed') is None:
         # one that MMEngine draws is restored when the loaders are built: a resumed run would see other images
@@ -23,21 +40,64 @@ def make_runner(cfg: Config, resume: bool) -> Runner:
         if cfg.model.get('block_parallel'):
             cfg.model_wrapper_cfg = dict(type='mmnas_ext.BlockParallel')
         cfg.setdefault('find_unused_parameters', True)  # a step uses one path of one cell
-    if resume:
-        checkpoint = find_checkpoint(Path(cfg.work_dir))
-        cfg.resume, cfg.load_from = checkpoint is not None, None if checkpoint is None else str(checkpoint)
+    cfg.resume = checkpoint is not None
+    if checkpoint is not None:
+        cfg.load_from = str(checkpoint)
     # MMEngine's loggers, hubs and visualizers of one name are one object in a process, and its own names are no finer
     # than a second: a later training would write into an earlier one's folder
     cfg.setdefault('experiment_name', f'{Path(cfg.work_dir).name}_{next(_NUMBERS)}')
     if cfg.get('visualizer'):
-        # without a name it takes the experiment's
-        cfg.visualizer = {key: value for key, value in cfg.visualizer.items() if key != 'name'}
-    return Runner.from_cfg(cfg)
+        cfg.visualizer = {**cfg.visualizer, 'name': cfg.experiment_name}
+    runner = Runner.from_cfg(cfg)
+    if part:
+        runner.register_hook(StampHook(part))
+    return runner
 
 
-def train(cfg: Config, resume: bool) -> None:
-    """Trains a config; with `resume` from the newest whole checkpoint in its work dir, if there is one."""
-    runner = make_runner(cfg, resume)
-    runner.train()
-    del runner
-    gc.collect()  # the next half needs the memory
+@contextmanager
+def open_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> Iterator[Runner]:
+    """Builds a runner as `make_runner` does, and lets go of its files and memory at the end."""
+    runner = make_runner(cfg, checkpoint, part)
+    try:
+        yield runner
+    finally:
+        release(runner)
+        del runner
+        gc.collect()  # what comes next needs the memory
+
+
+def release(runner: Runner) -> None:
+    """Closes the files that a runner's logger holds open."""
+    # one logger of a name in a process: MMEngine never closes it, and a random search has one per trial
+    for handler in [each for each in runner.logger.handlers if isinstance(each, logging.FileHandler)]:
+        handler.close()
+        runner.logger.removeHandler(handler)
+
+
+def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any]) -> None:
+    """Trains a part of a run to its end, from where it was interrupted.
+
+    Args:
+        session: The run.
+        name: Of the part.
+        cfg: Config of its training, ``work_dir`` set.
+        settings: What decides its result.
+
+    Raises:
+        ResumeError: It was begun with other settings, or none of its checkpoints is whole.
+    """
+    known = session.manifest.parts.get(name)
+    if known is not None:
+        refused = find_changes(known.settings, settings)[1]
+        if refused:
+            raise ResumeError(
+                f'--resume: the {name} in {cfg.work_dir} was begun with other settings ({list_changes(refused)}): go '
+                'on with those, or start without --resume'
+            )
+        if known.done and dict(known.settings) == dict(settings):
+            say(f'the {name} is done: nothing is left to train')
+            return
+    part = session.begin(name, settings, cfg)
+    with open_runner(cfg, session.checkpoint(name), part.id) as runner:
+        runner.train()
+    session.finish(name)

@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import METRICS
 
 from mmnas_ext.archs import ArchSpec, Prices, SearchSpace, cost, prices
-from mmnas_ext.engine.derive import derived_config
+from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.gradient import read_space
 from mmnas_ext.search import sample_within
 
 RULES = ('greater', 'less')
@@ -24,7 +25,7 @@ _MISSING = '\N{EN DASH}'
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrialSettings:
     """``random_search=dict(…)`` of a config.
 
     Args:
@@ -78,7 +79,7 @@ class Settings:
             raise ValueError(f'random_search.keep_checkpoints must be True or False, got {self.keep_checkpoints!r}')
 
     @classmethod
-    def parse(cls, cfg: Config) -> 'Settings':
+    def parse(cls, cfg: Config) -> 'TrialSettings':
         """Reads a config's ``random_search``.
 
         Raises:
@@ -113,7 +114,7 @@ class TrialPlan:
     """
 
     cfg: Config
-    settings: Settings
+    settings: TrialSettings
     space: SearchSpace
     size: tuple[int, int]
     output_stride: int
@@ -127,7 +128,7 @@ class TrialPlan:
             ValueError: ``random_search`` or its limit is out of range, or the backbone has no space.
             FileNotFoundError: The limit's latency table does not exist.
         """
-        settings = Settings.parse(cfg)
+        settings = TrialSettings.parse(cfg)
         backbone, space = cfg.model.get('backbone') or {}, read_space(cfg)
         height, width = backbone.get('input_size', (800, 1088))
         output_stride = backbone.get('output_stride', 32)
@@ -201,17 +202,6 @@ class TrialPlan:
                 f'got {self.settings.rank_by!r}'
             )
 
-    def identity(self) -> dict[str, Any]:
-        """What must not change between a run and its resumption: results of both would not compare."""
-        return {
-            'space': json.loads(self.space.format()),
-            'input_size': list(self.size),
-            'output_stride': self.output_stride,
-            'seed': self.settings.seed,
-            'limit': _plain(self.settings.limit),
-            'trial': _plain(self.settings.trial),
-        }
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -269,22 +259,7 @@ class Trial:
         return '' if self.metrics[rank_by] is not None else f'{rank_by} is not a finite number'
 
 
-def read_space(cfg: Config) -> SearchSpace:
-    """The space that a config with ``derived`` searches.
-
-    Raises:
-        ValueError: There is none, or it is malformed.
-    """
-    backbone = cfg.model.get('backbone') or {}
-    if 'space' not in backbone:
-        raise ValueError(
-            "a config with derived=dict(…) searches: its model.backbone must be dict(type='mmnas_ext.SuperNet', "
-            f'space=…), got type {backbone.get("type")!r}'
-        )
-    return SearchSpace.parse(backbone['space'])
-
-
-def ranked(trials: Sequence[Trial], rank_by: str, rule: str) -> list[Trial]:
+def rank_trials(trials: Sequence[Trial], rank_by: str, rule: str) -> list[Trial]:
     """Best first, what failed last; of equals the one drawn first."""
     sign = -1 if rule == 'greater' else 1
 
@@ -298,7 +273,7 @@ def ranked(trials: Sequence[Trial], rank_by: str, rule: str) -> list[Trial]:
 def trials_table(trials: Sequence[Trial], plan: TrialPlan) -> str:
     """All trials as a Markdown table, best first, aligned so that it also reads as plain text."""
     wanted, metric = plan.settings.rank_by, plan.prices.metric
-    rows = ranked(trials, wanted, plan.settings.rule)
+    rows = rank_trials(trials, wanted, plan.settings.rule)
     others = sorted({name for trial in rows for name in trial.metrics} - {wanted})
     columns = {'trial': [f'{trial.index:02d}' for trial in rows]}
     if metric == 'latency':
@@ -331,7 +306,7 @@ def describe(arch: ArchSpec, plan: TrialPlan, index: int, price: float) -> str:
     return f'trial {index + 1} of {plan.settings.count}: {shown}'
 
 
-def numbers(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+def keep_numbers(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     """The numbers among metrics, ``None`` in place of those that are not finite."""
     return {
         name: float(value) if math.isfinite(value) else None
@@ -356,8 +331,3 @@ def _prefix(evaluator: Mapping[str, Any], scope: str) -> str | None:
     if not isinstance(kind, type):
         return None
     return getattr(kind, 'default_prefix', None) or ''
-
-
-def _plain(value: Mapping[str, Any]) -> Any:
-    """Settings as JSON has them, so that read and written ones compare."""
-    return json.loads(json.dumps(value, default=str, sort_keys=True))

@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
-from mmnas_ext.runs.checkpoints import find_checkpoint
+from mmnas_ext.runs.checkpoints import checkpoint_places, find_checkpoint
+from mmnas_ext.runs.training import open_runner
+
+
+def train(cfg: Config, resume: bool = False) -> None:
+    """One training by itself, which is no part of a run."""
+    with open_runner(cfg, find_checkpoint(checkpoint_places(cfg)).path if resume else None) as runner:
+        runner.train()
 
 
 def loaded(path: Path) -> dict[str, Any]:
@@ -16,7 +24,7 @@ def loaded(path: Path) -> dict[str, Any]:
 
 def last_checkpoint(work_dir: Path) -> tuple[str, dict[str, Any]]:
     """Name of the newest, and all in it that a resumed run must repeat."""
-    found = find_checkpoint(work_dir)
+    found = find_checkpoint(work_dir).path
     kept = loaded(found)
     wanted = ('state_dict', 'optimizer', 'param_schedulers', 'search_monitor')
     return found.name, {key: kept[key] for key in wanted if key in kept}

@@ -9,7 +9,8 @@ import torch
 
 from mmnas_ext.engine.distill import SameForAll
 from mmnas_ext.registry import MODELS
-from mmnas_ext.runs.run import rate_checkpoint, run
+from mmnas_ext.runs.distillation import rate_checkpoint
+from mmnas_ext.runs.run import run
 from mmnas_ext.search.ratings import Ratings
 from tests.engine import tiny_distill
 from tests.engine.kept import differences, last_checkpoint, loaded

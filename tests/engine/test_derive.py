@@ -15,10 +15,11 @@ from mmengine.runner import CheckpointLoader
 from mmnas_ext.archs import ArchSpec, LatencyTable, entries
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine import DeriveHook
-from mmnas_ext.engine.derive import derived_config
-from mmnas_ext.runs.run import run, train
+from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.run import run
 from mmnas_ext.workdir import write_text
 from tests.engine import processes, tiny
+from tests.engine.kept import train
 
 ARCH = tiny.SPACE.arch(((0,), (1, 2), (0,)))
 SEARCH_WORDS = ('SuperNet', 'SearchEpochLoop', 'SearchOptimWrapperConstructor', 'SearchMonitorHook', 'DeriveHook')

@@ -14,7 +14,8 @@ from mmnas_ext.archs import ArchSpec, price
 from mmnas_ext.engine import rating_loop
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.checks import check_config
-from mmnas_ext.runs.run import rate_checkpoint, run
+from mmnas_ext.runs.distillation import rate_checkpoint
+from mmnas_ext.runs.run import run
 from mmnas_ext.runs.training import make_runner
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import select
@@ -62,7 +63,7 @@ def test_a_run_leaves_ratings_front_network_weights_and_backbone(finished: Path)
 
 def test_images_are_kept_as_they_look(finished: Path) -> None:
     cfg = tiny_distill.config(finished.parent)
-    runner = make_runner(cfg, resume=False)
+    runner = make_runner(cfg)
     first = runner.build_dataloader(dict(cfg.val_dataloader, dataset=dict(cfg.val_dataloader.dataset)), seed=0)
     wanted = next(iter(first))['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1]  # files are read as BGR
     with np.load(finished / 'features.npz') as features:

@@ -18,8 +18,8 @@ from mmnas_ext.datasets import split_halves
 from mmnas_ext.engine import NonFiniteLossError, seeding
 from mmnas_ext.engine.batches import Batches
 from mmnas_ext.engine.loops import Alternation, _totals
-from mmnas_ext.runs.run import train
 from tests.engine import tiny
+from tests.engine.kept import train
 
 
 def paths(wrapper, count, policy, seed=0):

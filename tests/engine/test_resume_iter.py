@@ -15,9 +15,8 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from mmnas_ext.engine.batches import Batches, reproducible
-from mmnas_ext.runs.run import train
 from tests.engine import tiny, tiny_seg
-from tests.engine.kept import differences, last_checkpoint, loaded
+from tests.engine.kept import differences, last_checkpoint, loaded, train
 
 ENDLESS = {'train_dataloader.sampler.type': 'InfiniteSampler'}
 SEARCH = tiny_seg.search_changes()

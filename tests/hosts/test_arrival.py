@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from mmnas_ext.archs import zoo
 from mmnas_ext.backbones import MBNet
-from mmnas_ext.engine.derive import derived_config
 from mmnas_ext.remap import load_seed, remap
+from mmnas_ext.runs.derived import derived_config
 from tests.filling import fill_image
 from tests.remap.samples import reference
 from tests.small import read, small

@@ -126,7 +126,7 @@ KILLS = ['00:before:3', '01:before:7', '01:trained:12', '02:validating:12']
 def test_a_search_killed_again_and_again_ends_like_one_that_was_not(tmp_path, reference):
     work_dir = tmp_path / 'run'
     for kill in KILLS:
-        assert one_run(work_dir, resume=True, kill=kill) == -signal.SIGKILL
+        assert one_run(work_dir, resume=work_dir.exists(), kill=kill) == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in work_dir.glob('trials/0[01]/*')}
     assert {path.name for path in before} >= {'result.json', 'config.py'}
     assert one_run(work_dir, resume=True) == 0

@@ -5,16 +5,16 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from mmnas_ext.reports.log import read_log
-from mmnas_ext.runs.checkpoints import find_checkpoint
-from mmnas_ext.runs.run import run, train
+from mmnas_ext.runs.run import run
 from tests.engine import processes, tiny
-from tests.engine.kept import differences, last_checkpoint, loaded
+from tests.engine.kept import differences, last_checkpoint, loaded, train
 
 ACCUMULATE = {'optim_wrapper.weights.accumulative_counts': 3, 'optim_wrapper.arch.accumulative_counts': 2}
 INSIDE_EPOCHS = {'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 2}
@@ -92,7 +92,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path, refer
     reference, work_dir = references(variant), tmp_path / 'run'
     died = 0
     for kill in kills(variant):
-        died += one_run(work_dir, variant, resume=True, kill=kill) == -signal.SIGKILL
+        died += one_run(work_dir, variant, resume=died > 0, kill=kill) == -signal.SIGKILL
     assert died >= 4
     assert one_run(work_dir, variant, resume=True) == 0
     assert_same(work_dir, reference)
@@ -162,27 +162,17 @@ def test_a_log_cut_short_is_read_on(references, tmp_path):
     )
 
 
-def test_the_newest_whole_checkpoint_is_found(tmp_path):
-    assert find_checkpoint(tmp_path) is None
-    for number in (1, 2, 10, 11):
-        torch.save({'number': number, 'filling': torch.zeros(100)}, tmp_path / f'epoch_{number}.pth')
-    for name in ('best_x_epoch_90.pth', 'epoch_final.pth', 'other.pth'):
-        torch.save({}, tmp_path / name)
-    whole = (tmp_path / 'epoch_11.pth').read_bytes()
-    for kept, wanted in ((len(whole), 11), (len(whole) - 1, 10), (len(whole) // 2, 10), (0, 10)):
-        (tmp_path / 'epoch_11.pth').write_bytes(whole[:kept])
-        assert find_checkpoint(tmp_path) == tmp_path / f'epoch_{wanted}.pth'
-
-
-def test_a_new_run_in_an_old_work_dir_sets_the_old_search_aside(tmp_path):
+def test_a_new_run_in_an_old_work_dir_sets_all_of_the_old_one_aside(tmp_path):
     work_dir = tmp_path / 'run'
     assert one_run(work_dir, 'epochs') == 0
-    first = (work_dir / 'search_log.jsonl').read_text()
+    first = {path.relative_to(work_dir): path.read_bytes() for path in work_dir.rglob('*') if path.is_file()}
     assert one_run(work_dir, 'epochs') == 0
-    kept = list(work_dir.glob('*_before_*'))
-    assert sorted(path.name.partition('_before_')[0] for path in kept) == ['derived', 'search_log']
-    assert next(path for path in kept if path.is_file()).read_text() == first
-    assert (work_dir / 'search_log.jsonl').read_text() == first  # not first + first
+    (aside,) = work_dir.glob('before_*')
+    assert {path.relative_to(aside): path.read_bytes() for path in aside.rglob('*') if path.is_file()} == first
+    assert {name.as_posix() for name in first} >= {
+        'run.json', 'search_log.jsonl', 'epoch_4.pth', 'derived/config.py', 'adapt/epoch_2.pth',
+    }  # fmt: skip
+    assert (work_dir / 'search_log.jsonl').read_bytes() == first[Path('search_log.jsonl')]  # not first + first
 
 
 def test_without_a_seed_a_run_is_repeatable_too(tmp_path):

@@ -23,7 +23,7 @@ def test_trainings_of_one_second_write_into_their_own_folders(tmp_path, one_seco
         cfg = tiny.search_cfg(place)
         cfg.visualizer = {'type': 'Visualizer', 'vis_backends': [{'type': 'LocalVisBackend'}], **named}
         before = cfg.pretty_text
-        runners.append(make_runner(cfg, resume=False))
+        runners.append(make_runner(cfg))
         assert cfg.pretty_text == before
         runners[-1].visualizer.add_scalar('number', len(runners))
         runners[-1].message_hub.update_info('number', len(runners))
@@ -35,5 +35,5 @@ def test_trainings_of_one_second_write_into_their_own_folders(tmp_path, one_seco
 
 
 def test_a_name_that_the_config_gives_stays(tmp_path):
-    runner = make_runner(tiny.search_cfg(tmp_path, experiment_name='mine'), resume=False)
+    runner = make_runner(tiny.search_cfg(tmp_path, experiment_name='mine'))
     assert runner.experiment_name.startswith('mine_')

@@ -7,7 +7,7 @@ import pytest
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.run import prepare
-from mmnas_ext.runs.trials import Settings, Trial, TrialPlan, numbers, ranked, trials_table
+from mmnas_ext.runs.trials import Trial, TrialPlan, TrialSettings, keep_numbers, rank_trials, trials_table
 from tests.engine import tiny
 from tests.engine.tiny_trials import MIDDLE, PATHS, macs, random_cfg
 
@@ -145,7 +145,7 @@ def test_what_stands_for_nothing_may_be_left_out(tmp_path):
     cfg = random_cfg(tmp_path)
     cfg.random_search = {'rank_by': 'closeness', 'limit': None, 'trial': None, 'count': 12}
     plan = TrialPlan.of(cfg)
-    assert plan.settings == Settings('closeness', 12, 0, 'greater', {}, {}, False)
+    assert plan.settings == TrialSettings('closeness', 12, 0, 'greater', {}, {}, False)
     assert {arch for arch, _ in plan.drawn} == {tiny.SPACE.arch(path) for path in PATHS}
     assert plan.trial_config(plan.drawn[0][0]).train_cfg.max_epochs == 3
 
@@ -185,9 +185,9 @@ TRIALS = [
 
 
 def test_ranks():
-    assert [trial.index for trial in ranked(TRIALS, 'mIoU', 'greater')] == [2, 0, 4, 1, 3, 5]
-    assert [trial.index for trial in ranked(TRIALS, 'mIoU', 'less')] == [0, 4, 2, 1, 3, 5]
-    assert [trial.index for trial in ranked(TRIALS, 'aAcc', 'less')] == [5, 4, 0, 1, 2, 3]
+    assert [trial.index for trial in rank_trials(TRIALS, 'mIoU', 'greater')] == [2, 0, 4, 1, 3, 5]
+    assert [trial.index for trial in rank_trials(TRIALS, 'mIoU', 'less')] == [0, 4, 2, 1, 3, 5]
+    assert [trial.index for trial in rank_trials(TRIALS, 'aAcc', 'less')] == [5, 4, 0, 1, 2, 3]
     assert [trial.why_failed('mIoU') for trial in TRIALS] == [
         '', 'mIoU is not a finite number', '', 'the loss was not finite at iteration 10', '',
         'the validation gave no mIoU',
@@ -240,7 +240,7 @@ def test_numbers_among_metrics():
         def __float__(self):
             return 0.5
 
-    found = numbers({'a': 1, 'b': float('nan'), 'c': float('inf'), 'd': 'text', 'e': [1, 2], 'f': Scalar()})
+    found = keep_numbers({'a': 1, 'b': float('nan'), 'c': float('inf'), 'd': 'text', 'e': [1, 2], 'f': Scalar()})
     assert found == {'a': 1.0, 'b': None, 'c': None, 'f': 0.5}
     assert isinstance(found['a'], float)
 

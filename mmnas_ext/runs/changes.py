@@ -1,0 +1,205 @@
+"""What decides the result of a part of a run, and what a user may change of it when the run goes on.
+
+A change is *taken over* where it makes no other result (logging, workers, a moved data set) or is followed correctly
+(more iterations); every other one is refused, since the part would be neither the former nor the new one. What is not
+listed here as harmless is refused: an unknown key never slips through.
+"""
+
+import hashlib
+import json
+import os
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+
+# the keys of a config that MMEngine's Runner reads; all others are a config file's own variables
+RUNNER_KEYS = (
+    'model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg',
+    'auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'val_evaluator', 'test_evaluator', 'default_hooks',
+    'custom_hooks', 'data_preprocessor', 'load_from', 'env_cfg', 'log_processor', 'log_level', 'visualizer',
+    'default_scope', 'randomness', 'find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'compile',
+)  # fmt: skip
+# Of these a change makes no other weights. Validation is among them: where it chooses the result, the method says so.
+HARMLESS = (
+    'log_level', 'log_processor*', 'visualizer*', 'env_cfg*', 'find_unused_parameters',
+    'val_*', 'test_*', 'train_cfg.val_*', 'train_cfg.dynamic_intervals*', 'train_cfg.log_interval',
+    'default_hooks.logger*', 'default_hooks.timer*', 'default_hooks.visualization*', 'default_hooks.checkpoint*',
+    'custom_hooks*', '*.num_workers', '*.persistent_workers', '*.pin_memory', '*.prefetch_factor', '*.with_cp',
+    'launch.*', 'versions.*',
+)  # fmt: skip
+# where data lie: what they are is compared by itself
+_PLACES = ('data_root', 'ann_file', 'data_prefix', 'sources', 'img_path', 'seg_map_path', 'img', 'seg')
+# hooks that change weights, by the end of their name
+_DECIDING_HOOKS = ('EMAHook', 'ReseedHook', 'SwitchHook', 'EarlyStoppingHook', 'FreezeHook', 'SetEpochInfoHook')
+# more of these is trained on, up to the new end
+LONGER = ('train_cfg.max_epochs', 'train_cfg.max_iters')
+TRIAL = 'random_search.trial.'  # before the settings of a trial
+_VALIDATION = ('val_*', 'custom_hooks*')
+_SHOWN = 4  # changes that a message names
+_PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain')
+
+
+class Change(NamedTuple):
+    """A setting that differs; ``None`` stands for one that is not given."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f'{self.key} {reprlib.repr(self.old)} -> {reprlib.repr(self.new)}'
+
+
+def settings_of(cfg: Mapping[str, Any], *loaders: str) -> dict[str, Any]:
+    """The settings of a part: of its config what a runner reads, its data, and the processes that share it.
+
+    Args:
+        cfg: Config of the part.
+        loaders: Those whose data decide its result, such as ``'train_dataloader'``.
+    """
+    plain = _as_json({key: cfg[key] for key in RUNNER_KEYS if cfg.get(key) is not None})
+    plain.setdefault('randomness', {}).setdefault('seed', 0)
+    plain['custom_hooks'] = _by_type(plain.get('custom_hooks') or [])
+    where = 'position' if _counts_positions(plain) else 'launch'
+    plain[where] = {'processes': get_world_size()}
+    plain['data'] = {name: data_identity(cfg[name]['dataset']) for name in loaders if _dataset(cfg, name)}
+    return flatten(plain)
+
+
+def flatten(value: Mapping[str, Any], key: str = '') -> dict[str, Any]:
+    """Values by dotted key, as JSON has them; `key` stands before all."""
+    return dict(_flat(_as_json(value), key))
+
+
+def find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[Change], list[Change]]:
+    """Compares settings; returns the changes that are taken over, and those that are refused."""
+    # as the manifest has them, so that read and given ones compare
+    new = _as_json(new)
+    both = [Change(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    harmless = [change for change in both if _is_harmless(change, new)]
+    return harmless, [change for change in both if change not in harmless]
+
+
+def list_changes(changes: Iterable[Change]) -> str:
+    """Changes in words, the first few of many."""
+    texts = list(map(str, changes))
+    more = f' and {len(texts) - _SHOWN} more' if len(texts) > _SHOWN else ''
+    return '; '.join(texts[:_SHOWN]) + more
+
+
+def data_identity(dataset: Any) -> str:
+    """A digest of which files a dataset's config names, wherever they lie: annotations by content, folders by names."""
+    digest = hashlib.sha256()
+    for leaf in list_datasets(dataset):
+        for file in _data_files(leaf):
+            if file.is_file():
+                with file.open('rb') as stream:
+                    for block in iter(lambda: stream.read(1 << 20), b''):
+                        digest.update(block)
+            else:
+                for folder, folders, names in os.walk(file):
+                    folders.sort()
+                    digest.update(repr((os.path.relpath(folder, file), sorted(names))).encode())
+    return digest.hexdigest()[:16]
+
+
+def list_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
+    """Yields the datasets inside wrappers and concatenations of a dataset's config."""
+    inner = dataset.get('datasets') or dataset.get('dataset') if isinstance(dataset, Mapping) else None
+    if inner is None:
+        yield from [dataset] if isinstance(dataset, Mapping) else []
+    else:
+        for each in inner if isinstance(inner, list | tuple) else [inner]:
+            yield from list_datasets(each)
+
+
+def find_versions() -> dict[str, str]:
+    """Versions of what a run computes with."""
+    found = {}
+    for name in _PACKAGES:
+        for distribution in (name, f'onedl-{name}', 'onedl-mmdetection' if name == 'mmdet' else name):
+            try:
+                found[name] = version(distribution)
+                break
+            except PackageNotFoundError:
+                continue
+    return found
+
+
+def _data_files(dataset: Mapping[str, Any]) -> list[Path]:
+    root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
+    sources = dataset.get('sources') or []
+    entries = [
+        dataset.get('ann_file') or '',
+        *([prefix] if isinstance(prefix, str) else prefix.values()),
+        *([sources] if isinstance(sources, str) else sources),
+    ]
+    paths = [Path(root, entry) for entry in entries if isinstance(entry, str) and entry and '://' not in str(root)]
+    return [path for path in paths if path.exists()]
+
+
+def _dataset(cfg: Mapping[str, Any], loader: str) -> Any:
+    return (cfg.get(loader) or {}).get('dataset')
+
+
+def _counts_positions(plain: Mapping[str, Any]) -> bool:
+    """Whether a loop counts on in the middle of an epoch, so that a position means other images on other ranks."""
+    loop = str((plain.get('train_cfg') or {}).get('type') or '').rpartition('.')[2]
+    if (plain.get('model') or {}).get('block_parallel'):
+        return False  # all processes see the same images
+    return loop not in ('', 'EpochBasedTrainLoop') or bool((plain.get('train_cfg') or {}).get('max_iters'))
+
+
+def _is_harmless(change: Change, new: Mapping[str, Any]) -> bool:
+    key = change.key
+    if key.startswith(TRIAL):
+        # a trial is not prolonged, and its validation is what ranks it
+        inner = key.removeprefix(TRIAL)
+        return inner not in LONGER and any(fnmatchcase(inner, p) for p in HARMLESS if p not in _VALIDATION)
+    if key in LONGER:
+        return isinstance(change.new, int) and change.new > (change.old or 0) and not new.get('train_cfg.staged')
+    if any(part in _PLACES for part in key.split('.')) and '_dataloader.dataset' in key:
+        return True
+    if key.startswith('custom_hooks.'):
+        return not key.split('.')[1].endswith(_DECIDING_HOOKS)
+    return any(fnmatchcase(key, pattern) for pattern in HARMLESS)
+
+
+def _by_type(hooks: Any) -> dict[str, Any]:
+    """Hooks by their type, so that one more of them moves no other's place."""
+    found: dict[str, Any] = {}
+    for hook in hooks:
+        name = str(hook.get('type')).rpartition('.')[2] if isinstance(hook, dict) else str(hook)
+        while name in found:
+            name += '+'
+        found[name] = hook if isinstance(hook, dict) else {'type': name}
+    return found
+
+
+def _as_json(value: Any) -> Any:
+    """Settings as JSON has them: tuples are lists, types and functions their names."""
+    plain = value.to_dict() if isinstance(value, Config) else value
+    return json.loads(json.dumps(plain, default=_name))
+
+
+def _name(value: Any) -> str:
+    qualified = getattr(value, '__qualname__', None)
+    return f'{value.__module__}.{qualified}' if qualified else repr(value)
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Yields dotted keys and what stands there; lists that hold no mapping stay whole."""
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _flat(inner, f'{key}.{name}' if key else str(name))
+    elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+        for number, inner in enumerate(value):
+            yield from _flat(inner, f'{key}.{number}')
+    else:
+        yield key, value

@@ -1,0 +1,180 @@
+"""From a found network to the ordinary config that trains it: nothing of the search is left in it."""
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.backbones.chain import is_remapped
+from mmnas_ext.registry import MODELS
+from mmnas_ext.runs.changes import settings_of
+from mmnas_ext.runs.manifest import ADAPT, DERIVE
+from mmnas_ext.runs.session import Session, say, set_aside
+from mmnas_ext.workdir import WorkDir, write_text
+
+WEIGHTS = (None, 'distilled', 'remapped')
+# a run's own affairs, which the second half settles anew
+_RUN_KEYS = ('derived', 'random_search', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
+# what a distillation hands on
+_SHARED_KEYS = ('env_cfg', 'log_level', 'randomness')
+_SEARCH_CLASS = re.compile(r"'(?:mmnas_ext\.)?(SuperNet|Search\w+|DeriveHook)'")
+
+
+def derived_config(cfg: Config, arch: ArchSpec) -> Config:
+    """The config that trains a found network: the search's, changed by its ``derived=dict(…)``.
+
+    ``train_cfg``, ``optim_wrapper`` and ``model.backbone`` in it replace those of the search whole; the rest is merged
+    as in any config that inherits.
+
+    Args:
+        cfg: Config of the search; left as it is.
+        arch: The found network, written into ``model.backbone.arch``; its batch-norm epsilon goes into the backbone's
+            ``norm_cfg`` unless that has one.
+
+    Raises:
+        ValueError: `cfg` has no ``derived``, it does not go with the rest, or a class of the search remains.
+    """
+    if not cfg.get('derived'):
+        raise ValueError('this config has no derived=dict(…): it describes no search')
+    derived = copy.deepcopy(cfg.derived.to_dict())
+    plain = {key: value for key, value in copy.deepcopy(cfg.to_dict()).items() if key not in _RUN_KEYS}
+    # what describes the search is replaced whole, everything else is merged
+    for key in ('train_cfg', 'optim_wrapper'):
+        if key in derived:
+            plain.pop(key, None)
+    if 'backbone' in derived.get('model', {}):
+        plain['model'].pop('backbone', None)
+    result = Config(plain)
+    try:
+        result.merge_from_dict(derived)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f'derived=dict(…) cannot be merged into the rest of the config: {error}') from None
+    backbone = result.model.backbone
+    backbone.arch = arch.replace(bn_eps=None).format('fna')
+    if arch.bn_eps is not None:
+        backbone.norm_cfg = {'type': 'BN', 'eps': arch.bn_eps, **(backbone.get('norm_cfg') or {})}
+    left = sorted(set(_SEARCH_CLASS.findall(result.pretty_text)))
+    if left:
+        raise ValueError(f'derived=dict(…) leaves {left} of the search in place: say there what replaces them')
+    return complete(result)
+
+
+def complete(cfg: Config) -> Config:
+    """Adds what MMEngine's tools read of every config."""
+    for key, value in (('load_from', None), ('resume', False)):
+        cfg.setdefault(key, value)
+    return cfg
+
+
+def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
+    """The config that trains what a distillation found: that of ``derived=dict(config=FILE, …)``, with this backbone.
+
+    A distillation shares no more than logging and the environment with what comes after it, so its ``derived`` names a
+    whole config (relative to its own file; of a search, its second half is taken) and says what differs. The backbone
+    there becomes an `MBNet` of the found network, and a neck's or head's ``in_channels`` those that it gives.
+    ``weights`` says what it starts from: ``'distilled'`` weights, the seed ``'remapped'`` as that config says, or by
+    default nothing, as in the paper.
+
+    Args:
+        cfg: Config of the distillation, ``work_dir`` set if its weights are to be used; left as it is.
+        arch: The found network.
+
+    Raises:
+        ValueError: ``derived`` names no config or no such weights, or cannot be merged into it.
+        FileNotFoundError: There is no such config.
+    """
+    derived = copy.deepcopy(cfg.derived.to_dict())
+    name, weights = derived.pop('config', None), derived.pop('weights', None)
+    derived.pop('name', None)
+    if not isinstance(name, str):
+        raise ValueError("derived of a distillation must name the config that trains what is found: dict(config='…')")
+    if weights not in WEIGHTS:
+        raise ValueError(f'derived.weights must be one of {WEIGHTS}, got {weights!r}')
+    file = Path(str(cfg.filename or '')).parent / name
+    if not file.is_file():
+        raise FileNotFoundError(f'derived.config is {name}, and {file} does not exist')
+    result = Config.fromfile(file)
+    if result.get('derived'):
+        result = derived_config(result, arch)
+    result.merge_from_dict({key: cfg[key] for key in _SHARED_KEYS if key in cfg})
+    try:
+        result.merge_from_dict(derived)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f'derived=dict(…) cannot be merged into {name}: {error}') from None
+    backbone = result.model.backbone
+    backbone.type = 'mmnas_ext.MBNet'
+    backbone.arch = arch.format('fna')
+    init = backbone.pop('init_cfg', None)
+    if weights == 'remapped':
+        if not is_remapped(init):
+            raise ValueError(
+                f"derived.weights='remapped' needs a backbone with a remapped seed in {name}, got {init!r}"
+            )
+        backbone.init_cfg = init
+    elif weights == 'distilled':
+        checkpoint = WorkDir(Path(str(cfg.get('work_dir') or ''))).weights
+        headless = arch.replace(head_channels=None).format('fna')
+        backbone.init_cfg = dict(type='mmnas_ext.Remapped', seed=dict(arch=headless, checkpoint=str(checkpoint)))
+    _fit_channels(result.model, MODELS.build({**backbone, 'init_cfg': None}).out_channels)
+    return complete(result)
+
+
+def _fit_channels(model: Any, channels: tuple[int, ...]) -> None:
+    """Tells neck and head what the backbone gives, where they name channels of it."""
+    neck: Any = model.get('neck') or {}
+    head: Any = model.get('decode_head') or {}
+    if isinstance(neck.get('in_channels'), list | tuple):
+        neck.in_channels = list(channels)
+    if 'in_index' in head and isinstance(head.get('in_channels'), int):
+        head.in_channels = channels[head.in_index]
+    if head.get('c1_in_channels'):
+        head.c1_in_channels = channels[head.get('c1_in_index', 0)]
+
+
+def settle(session: Session, arch: ArchSpec) -> Config | None:
+    """Writes down the network that is to be trained: ``arch.json``, what belongs to it, ``config.py``.
+
+    Nothing is done where they are there already. Where they are another network's, those and their training are set
+    aside first.
+
+    Args:
+        session: The run.
+        arch: The network.
+
+    Returns:
+        The config that trains it; ``None`` of a config that only searches.
+    """
+    method, files = session.method, session.files
+    config = method.derive(session.cfg, arch) if method.derive is not None and session.cfg.get('derived') else None
+    trained = {} if config is None else settings_of(config, 'train_dataloader')
+    settings = {**session.settings.choice, **{f'derived.{key}': value for key, value in trained.items()}}
+    known = session.manifest.parts.get(DERIVE)
+    text = arch.format('fna')
+    if known is not None and known.done and known.notes.get('arch') == text and dict(known.settings) == settings:
+        return config
+    adapted = session.manifest.parts.get(ADAPT)
+    former = adapted.settings.get('model.backbone.arch') if adapted else None
+    if adapted and (config is None or former != config.model.backbone.get('arch')):
+        # the manifest first: what is moved is no longer called done
+        session.write(session.manifest.without(ADAPT))
+        session.begin(DERIVE, settings)
+        session.note(DERIVE, clears=True)
+    session.begin(DERIVE, settings)
+    if session.manifest.parts[DERIVE].notes.get('clears') and is_main_process():
+        say('another network than before: the former one and its training are set aside')
+        inside = list(files.derived.iterdir()) if files.derived.is_dir() else []
+        set_aside(files, [*(path for path in inside if path != files.snapshots), files.adapt])
+    session.note(DERIVE, clears=False)
+    if is_main_process():
+        write_text(files.arch, arch.format('json'))
+    if method.supply is not None:
+        method.supply(session, arch)
+    if is_main_process() and config is not None:
+        write_text(files.config, config.pretty_text)
+    origin = {} if session.manifest.is_given else {'origin': 'search'}
+    session.finish(DERIVE, arch=text, **origin)
+    return config

@@ -1,0 +1,251 @@
+"""DNA (arXiv 1911.13053): blocks imitate a teacher, every path is rated, the best network within limits is exact."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import Hook
+
+from mmnas_ext.archs import ArchSpec, CellSpace
+from mmnas_ext.archs.cell_prices import cell_prices
+from mmnas_ext.archs.prices import show
+from mmnas_ext.backbones.export import export_backbone
+from mmnas_ext.engine.block_optim import find_distiller
+from mmnas_ext.engine.distill import join_blocks
+from mmnas_ext.reports import write_distill_report
+from mmnas_ext.runs.changes import find_versions, flatten, settings_of
+from mmnas_ext.runs.checkpoints import find_checkpoint
+from mmnas_ext.runs.derived import distilled_config, settle
+from mmnas_ext.runs.manifest import DERIVE, RATING, SEARCH, Manifest, ResumeError, new_id, read_manifest
+from mmnas_ext.runs.method import Method, Settings
+from mmnas_ext.runs.session import Session
+from mmnas_ext.runs.training import is_distillation, open_runner
+from mmnas_ext.search.ratings import Ratings
+from mmnas_ext.search.select import reachable, select
+
+BACKBONE_NAME = 'DNAFound'  # what a distillation registers unless derived=dict(name=…) says otherwise
+# of `val_cfg` what no rating depends on
+_NOT_RATED = ('limits', 'max_memory')
+
+
+class _RatingBegins(Hook):
+    """Notes that the blocks are trained and their rating begins, when a training ends in its rating."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def before_val(self, runner: Any) -> None:
+        """Called by the rating."""
+        if runner.iter >= runner.max_iters:
+            self.session.finish(SEARCH)
+            self.session.begin(RATING, self.session.settings.rating)
+
+
+def rate_checkpoint(
+    cfg: Config,
+    checkpoints: Sequence[str | Path] = (),
+    max_memory: float | None = None,
+    limits: Mapping[str, Any] | None = None,
+) -> None:
+    """Rates a trained distillation, finds the front, and writes down the best network within the limits.
+
+    Args:
+        cfg: Its config, ``work_dir`` and ``launcher`` set.
+        checkpoints: A checkpoint of it, by default the newest in the work dir; or several, of runs that each trained
+            some of the blocks.
+        max_memory: GiB that features may take; by default the config's.
+        limits: Limits by metric; those of the config that are not named here stay. The network that they choose is
+            the one that ``--resume`` goes on with.
+
+    Raises:
+        ValueError: The config is of no distillation, or an argument is out of range.
+        FileNotFoundError: There is no such checkpoint.
+    """
+    if not is_distillation(cfg) or not cfg.get('val_cfg'):
+        raise ValueError("rating needs model=dict(type='mmnas_ext.BlockDistiller', …) and val_cfg in the config")
+    cfg = cfg.copy()
+    cfg.load_from = None
+    if max_memory is not None:
+        cfg.val_cfg.max_memory = max_memory
+    if limits:
+        cfg.val_cfg.limits = {**(cfg.val_cfg.get('limits') or {}), **limits}
+    settings = _settings(cfg)
+    known = read_manifest(Path(cfg.work_dir, 'run.json'))
+    manifest = known or Manifest(new_id(), DISTILLATION.name, report=settings.report, versions=find_versions())
+    if known is not None and known.method != DISTILLATION.name:
+        raise ValueError(f'{cfg.work_dir} holds a run of the method {known.method!r}: take another --work-dir')
+    session = Session(cfg, DISTILLATION, manifest)
+    files = [Path(file) for file in checkpoints] or _own_checkpoints(session)
+    if not files or not all(file.is_file() for file in files):
+        raise FileNotFoundError(f'no checkpoint of the distillation: {files or "none in " + str(cfg.work_dir)}')
+    with open_runner(cfg) as runner:
+        join_blocks(find_distiller(runner.model), files)
+        session.begin(RATING, settings.rating)
+        runner.val()
+        session.finish(RATING)
+        session.kept['loop'] = runner.val_loop
+        arch = select(Ratings.parse(session.files.ratings), runner.val_loop.limits).arch
+        settle(session, arch)
+        if limits:
+            session.note(DERIVE, origin='given')
+        session.kept.clear()
+
+
+def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:
+    model = cfg.model
+    space = CellSpace.parse(model.get('space'))
+    limits: dict[str, float | None] = {}
+    metrics = ('macs', 'params')
+    if cfg.get('val_cfg'):
+        limits, metrics = cfg.val_cfg.get('limits') or {}, cfg.val_cfg.get('metrics', metrics)
+    for metric, limit in limits.items():
+        if limit is None or metric not in metrics:
+            continue
+        size, table = tuple(model.get('input_size', (224, 224))), cfg.val_cfg.get('table')
+        low, high = reachable(space, cell_prices(space, size, 32, metric, table if metric == 'latency' else None))
+        if limit < low:
+            raise ValueError(
+                f'val_cfg.limits.{metric} must be at least {show(metric, low)}, the cheapest network, got {limit}: '
+                f'those of this space cost {show(metric, low, high)}'
+            )
+    halves = [] if arch is not None else [cfg]
+    if cfg.get('derived') and not search_only:
+        first = space.arch([0] * len(space.stages), tuple((0,) * len(s.cells[0].layers) for s in space.stages))
+        half = distilled_config(cfg, first if arch is None else arch)
+        if cfg.derived.get('weights') == 'distilled':
+            _check_weights(cfg, arch)
+            half.model.backbone.pop('init_cfg', None)  # yet to come
+        halves.append(half)
+    return halves
+
+
+def _check_weights(cfg: Config, arch: ArchSpec | None) -> None:
+    if arch is None:
+        return
+    known = read_manifest(Path(cfg.work_dir, 'run.json')) if cfg.get('work_dir') else None
+    if known is None or not known.is_done(RATING):
+        raise ValueError(
+            "derived.weights='distilled' with --arch needs a work dir whose distillation has been rated, got "
+            f'{cfg.get("work_dir")}: train without --arch first'
+        )
+
+
+def _settings(cfg: Config) -> Settings:
+    rated = dict(cfg.get('val_cfg') or {})
+    limits = {key: limit for key, limit in (rated.get('limits') or {}).items() if limit is not None}
+    rating = {key: value for key, value in rated.items() if key not in _NOT_RATED}
+    held_out = settings_of(cfg, 'val_dataloader')
+    ends = {m: limit if isinstance(limit, Mapping) else {'min': None, 'max': limit} for m, limit in limits.items()}
+    return Settings(
+        search=settings_of(cfg, 'train_dataloader'),
+        # not by their names in the config: there, a change of them is harmless to the blocks' training
+        rating={
+            **flatten(rating, 'rating'),
+            **{f'rating.{key}': value for key, value in held_out.items() if key.startswith('data.')},
+            **{f'rating.{key}': v for key, v in held_out.items() if key.startswith('val_dataloader.dataset.pipeline')},
+        },
+        choice=flatten(limits, 'choice'),
+        report={
+            'method': 'distillation',
+            'input_size': list(cfg.model.get('input_size', (224, 224))),
+            'output_stride': 32,
+            'metric': next(iter(limits), 'macs'),
+            'limits': ends,
+        },
+    )
+
+
+def _find(session: Session) -> ArchSpec | None:
+    cfg, manifest = session.cfg, session.manifest
+    if manifest.is_done(SEARCH) and manifest.is_done(RATING):
+        return _choose(session)
+    part = session.begin(SEARCH, session.settings.search, cfg)
+    with open_runner(cfg, session.checkpoint(SEARCH), part.id) as runner:
+        if cfg.get('val_cfg'):
+            runner.register_hook(_RatingBegins(session))
+        runner.train()
+        session.finish(SEARCH)
+        if not cfg.get('val_cfg'):
+            return None
+        loop = runner.val_loop
+        if loop.rated != runner.iter:
+            loop.run()
+        session.finish(RATING)
+        arch = _choose(session)
+        session.kept['loop'] = loop
+        settle(session, arch)
+        session.kept.clear()
+    return arch
+
+
+def _choose(session: Session) -> ArchSpec:
+    """The best network within the limits, by ratings that are there."""
+    limits = (session.cfg.val_cfg or {}).get('limits') or {}
+    selection = select(Ratings.parse(session.files.ratings), limits)
+    if is_main_process():
+        selection.write(session.files.root)
+    barrier()
+    return selection.arch
+
+
+def _supply(session: Session, arch: ArchSpec) -> None:
+    """Stitches the network's distilled weights, and writes the module that registers it as a backbone."""
+    files, derived = session.files, session.cfg.get('derived') or {}
+    weighed = False
+    if session.manifest.is_done(RATING):
+        weighed = _write_weights(session, arch)
+    if not weighed and derived.get('weights') == 'distilled':
+        raise ResumeError(
+            f"derived.weights='distilled': there are none of {arch.format('fna')} (see the warning above); take "
+            "another network of front.json, or weights='remapped' or None"
+        )
+    if is_main_process():
+        if not weighed:
+            files.weights.unlink(missing_ok=True)  # another network's
+        name = derived.get('name', BACKBONE_NAME)
+        export_backbone(files.arch, name, files.derived, files.weights if weighed else None, overwrite=True)
+    barrier()
+
+
+def _write_weights(session: Session, arch: ArchSpec) -> bool:
+    """Whether weights were written: by the distiller in memory, or by the checkpoint of its training."""
+    ratings = Ratings.parse(session.files.ratings)
+
+    def write(loop: Any) -> bool:
+        done = loop.write_weights(ratings, arch, session.files.weights) if is_main_process() else True
+        barrier()
+        return bool(done)
+
+    if 'loop' in session.kept:
+        return write(session.kept['loop'])
+    files = _own_checkpoints(session)
+    if not files:
+        return False
+    with open_runner(session.cfg) as runner:
+        join_blocks(find_distiller(runner.model), files)
+        return write(runner.val_loop)
+
+
+def _own_checkpoints(session: Session) -> list[Path]:
+    """The newest checkpoint of the blocks' training."""
+    if SEARCH in session.manifest.parts:
+        newest = session.checkpoint(SEARCH)
+    else:
+        newest = find_checkpoint(session.cfg.work_dir).path
+    return [newest] if newest else []
+
+
+DISTILLATION = Method(
+    'distillation',
+    claims=is_distillation,
+    check=_check,
+    settings=_settings,
+    find=_find,
+    derive=distilled_config,
+    supply=_supply,
+    report=write_distill_report,
+)

@@ -1,0 +1,140 @@
+"""The search by gradients, FNA (ICLR 2020): a super-network in a detector or segmentor, from which one is derived."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmnas_ext.archs import ArchSpec, SearchSpace
+from mmnas_ext.engine.limits import derive
+from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
+from mmnas_ext.engine.optim import SearchOptimWrapperConstructor, find_supernet
+from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmnas_ext.reports import write_report
+from mmnas_ext.runs.changes import flatten, settings_of
+from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.manifest import SEARCH
+from mmnas_ext.runs.method import Method, Settings
+from mmnas_ext.runs.session import Session
+from mmnas_ext.runs.training import open_runner
+
+# of `optim_wrapper.cost` what chooses a network and trains nothing
+_LIMITS = ('target', 'min', 'max')
+
+
+def read_space(cfg: Config) -> SearchSpace:
+    """Reads the space that a config with ``derived`` searches.
+
+    Raises:
+        ValueError: There is none, it is malformed, or it leaves no choice.
+    """
+    backbone = cfg.model.get('backbone') or {}
+    if 'space' not in backbone:
+        raise ValueError(
+            "a config with derived=dict(…) searches: its model.backbone must be dict(type='mmnas_ext.SuperNet', "
+            f'space=…), got type {backbone.get("type")!r}'
+        )
+    space = SearchSpace.parse(backbone['space'])
+    if space.size == 1:
+        raise ValueError('model.backbone.space has nothing to search: every layer has a single candidate')
+    return space
+
+
+def describe_backbone(cfg: Config) -> dict[str, Any]:
+    """Facts for reports that the super-network of a search tells."""
+    backbone = cfg.model.backbone
+    init = backbone.get('init_cfg')
+    seed = init.get('seed') if isinstance(init, Mapping) else None
+    arch = seed.get('arch') if isinstance(seed, Mapping) else None
+    return {
+        'input_size': list(backbone.get('input_size', (800, 1088))),
+        'output_stride': backbone.get('output_stride', 32),
+        'seed': None if arch is None else ArchSpec.parse(arch).format('fna'),
+    }
+
+
+def list_halves(
+    cfg: Config, first: Config, space: SearchSpace, arch: ArchSpec | None, search_only: bool
+) -> list[Config]:
+    """Lists the configs of the halves that a run will need; the second may begin days after the first."""
+    adapt = derived_config(cfg, next(space.sample(0, 1)) if arch is None else arch)
+    return [first] if search_only else [adapt] if arch is not None else [first, adapt]
+
+
+def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:
+    space = read_space(cfg)
+    backbone = cfg.model.backbone
+    _check_loop(cfg.train_cfg)
+    settings = dict(cfg.optim_wrapper)
+    name, paramwise = settings.pop('constructor', None), settings.pop('paramwise_cfg', None)
+    constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(name) if isinstance(name, str) else name
+    if not (isinstance(constructor, type) and issubclass(constructor, SearchOptimWrapperConstructor)):
+        raise ValueError(
+            f"optim_wrapper.constructor must be 'mmnas_ext.SearchOptimWrapperConstructor' in a search, got {name!r}"
+        )
+    size = tuple(backbone.get('input_size', (800, 1088)))
+    constructor(settings, paramwise).cost.prices(space, size, backbone.get('output_stride', 32))
+    return list_halves(cfg, cfg, space, arch, search_only)
+
+
+def _check_loop(loop: Mapping[str, Any]) -> None:
+    kind = loop.get('type')
+    loop_class = LOOPS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(loop_class, type) and issubclass(loop_class, SearchEpochLoop | SearchIterLoop)):
+        raise ValueError(
+            "train_cfg.type must be a search loop, 'mmnas_ext.SearchEpochLoop' or 'mmnas_ext.SearchIterLoop', "
+            f'got {kind!r}'
+        )
+    unit = 'epochs' if issubclass(loop_class, SearchEpochLoop) else 'iters'
+    numbers: list[int] = []
+    for key in (f'max_{unit}', 'arch_start'):
+        value = loop.get(key)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f'train_cfg.{key} must be an integer, got {value!r}')
+        numbers.append(value)
+    last, start = numbers
+    if not 0 <= start < last:
+        raise ValueError(
+            f'train_cfg.arch_start must be in 0..{last - 1}, got {start}: the search has {last} {unit}, '
+            'and alpha would never be trained'
+        )
+
+
+def _settings(cfg: Config) -> Settings:
+    cost = dict(cfg.optim_wrapper.get('cost') or {})
+    limits = {key: cost.pop(key) for key in _LIMITS if cost.get(key) is not None}
+    search = cfg.copy()
+    search.optim_wrapper = {**cfg.optim_wrapper, 'cost': cost}
+    metric = cost.get('metric', 'macs')
+    limit = {'min': limits.get('min'), 'max': limits.get('max', limits.get('target'))}
+    return Settings(
+        search=settings_of(search, 'train_dataloader'),
+        choice=flatten({metric: limits}, 'choice'),
+        report={'method': 'gradient', **describe_backbone(cfg), 'metric': metric, 'limits': {metric: limit}},
+    )
+
+
+def _find(session: Session) -> ArchSpec:
+    part = session.begin(SEARCH, session.settings.search, session.cfg)
+    with open_runner(session.cfg, session.checkpoint(SEARCH), part.id) as runner:
+        runner.train()
+        wrapper = runner.optim_wrapper
+        arch = derive(find_supernet(runner.model), wrapper.cost.target, wrapper.prices)
+    session.finish(SEARCH)
+    return arch
+
+
+def _report(work_dir: Path) -> tuple[Path, ...]:
+    return write_report(work_dir)
+
+
+GRADIENT = Method(
+    'gradient',
+    claims=lambda cfg: bool(cfg.get('derived')),
+    check=_check,
+    settings=_settings,
+    find=_find,
+    derive=derived_config,
+    report=_report,
+)

@@ -1,0 +1,141 @@
+"""The manifest of a run, ``run.json``: which run a work dir holds, of what parts it is made, and how far each is.
+
+It is written last in each transition: what it calls done is done, and nothing else says so. A run's state follows from
+its parts::
+
+    gradient, random   created -> searching -> found -> derived -> adapting -> done
+    distillation       created -> searching -> rating -> found -> derived -> adapting -> done
+    plain training     created -> adapting -> done
+"""
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+SEARCH, RATING, DERIVE, ADAPT = PARTS = ('search', 'rating', 'derive', 'adapt')
+STATES = ('created', 'searching', 'rating', 'found', 'derived', 'adapting', 'done')
+
+
+class ResumeError(ValueError):
+    """A run cannot go on as it is asked to; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a run.
+
+    Args:
+        id: Tells its checkpoints from those of any other part of any run.
+        settings: What decides its result, and what else it was begun with: values by dotted key.
+        done: Whether all that it makes is there.
+        notes: What it came to: the found network, trials that have ended, where its checkpoints are.
+    """
+
+    id: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    done: bool = False
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a work dir holds.
+
+    Args:
+        id: Of the run.
+        method: Name of the method, see `mmnas_ext.runs.methods`.
+        parts: Those that were begun, by name.
+        report: What figures and tables are made for: input size, metric, limits, seed.
+        versions: Of the libraries that the run was begun with.
+    """
+
+    id: str
+    method: str
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """One of `STATES`, as it follows from the parts."""
+        done = {name: part.done for name, part in self.parts.items()}
+        searches = not self.is_given
+        if searches and not done.get(SEARCH, True):
+            return 'searching'
+        if searches and not done.get(RATING, True):
+            return 'rating'
+        if not done.get(DERIVE, True):
+            return 'found'
+        if ADAPT in done:
+            return 'done' if done[ADAPT] else 'adapting'
+        if DERIVE in done:
+            return 'derived'
+        return 'found' if SEARCH in done else 'created'
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the network was given by ``--arch``, not found."""
+        return DERIVE in self.parts and self.parts[DERIVE].notes.get('origin') == 'given'
+
+    def is_done(self, name: str) -> bool:
+        """Whether a part has ended."""
+        return name in self.parts and self.parts[name].done
+
+    def with_part(self, name: str, part: Part) -> 'Manifest':
+        """The manifest with a part begun, changed or ended."""
+        return replace(self, parts={**self.parts, name: part})
+
+    def without(self, *names: str) -> 'Manifest':
+        """The manifest as if these parts had never begun."""
+        return replace(self, parts={name: part for name, part in self.parts.items() if name not in names})
+
+    def format(self) -> str:
+        """The manifest as JSON text; `parse` reads it back."""
+        return json.dumps({'version': VERSION, 'state': self.state, **asdict(self)}, indent=1, sort_keys=True) + '\n'
+
+    @classmethod
+    def parse(cls, text: str) -> 'Manifest':
+        """Reads what `format` wrote.
+
+        Raises:
+            ValueError: The text is something else; says what.
+        """
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError(f'the text is not a JSON object but {type(content).__name__}')
+        version, state = content.pop('version', None), content.pop('state', None)
+        if version != VERSION:
+            raise ValueError(f'version must be {VERSION}, got {version!r}')
+        try:
+            parts = {name: Part(**part) for name, part in content.pop('parts').items()}
+            manifest = cls(parts=parts, **content)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f'a field is missing or unknown: {error}') from None
+        if not set(parts) <= set(PARTS):
+            raise ValueError(f'parts must be among {PARTS}, got {sorted(parts)}')
+        if state != manifest.state:
+            raise ValueError(f'state must be {manifest.state!r}, which its parts say, got {state!r}')
+        return manifest
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Reads the manifest of a work dir; ``None`` where there is none.
+
+    Raises:
+        ResumeError: The file is damaged or of another version.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return Manifest.parse(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ResumeError(f'{path} is no manifest of a run that this version knows: {error}') from None
+
+
+def new_id() -> str:
+    """An id that no other run or part has."""
+    return uuid.uuid4().hex[:12]

@@ -1,0 +1,57 @@
+"""What a method is to a run: how its config is checked, how it finds a network, and what trains that."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmengine.config import Config
+
+from mmnas_ext.archs import ArchSpec
+
+if TYPE_CHECKING:
+    from mmnas_ext.runs.session import Session
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides what a method finds, by dotted key, and what reports are made for.
+
+    Args:
+        search: Of the search: another value is another search.
+        choice: Of the choice of one network, once the search has ended: another value makes it choose again.
+        rating: Of what lies between the two, of a method that has such a part.
+        report: Facts for figures and tables: ``input_size``, ``output_stride``, ``metric``, ``limits``, ``seed``, …
+    """
+
+    search: Mapping[str, Any] = field(default_factory=dict)
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    rating: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: one entry of the table in `mmnas_ext.runs.methods`, and one file.
+
+    Args:
+        name: Its name, as the manifest has it.
+        claims: Whether a config is of this method; of the table's entries the first that claims it gets it.
+        check: Raises for what would fail later, given the config, the network of ``--arch`` if any, and whether the run
+            ends with the search; returns the configs whose data and seeds will be needed.
+        settings: What decides what it finds.
+        find: Searches, or goes on with it, and returns the network; ``None`` of a method that only trains, and
+            returns ``None`` where a search ends without a network.
+        derive: The config that trains a network, of a config with ``derived``.
+        supply: Writes what belongs to a network beside its config, such as distilled weights.
+        report: Draws figures and page of a work dir; returns the files.
+    """
+
+    name: str
+    claims: Callable[[Config], bool]
+    check: Callable[[Config, ArchSpec | None, bool], list[Config]]
+    settings: Callable[[Config], Settings]
+    find: Callable[['Session'], ArchSpec | None] | None = None
+    derive: Callable[[Config, ArchSpec], Config] | None = None
+    supply: Callable[['Session', ArchSpec], None] | None = None
+    report: Callable[[Path], tuple[Path, ...]] | None = None

@@ -1,0 +1,18 @@
+"""Plain training: the method of a config that searches for nothing."""
+
+from mmengine.config import Config
+
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.runs.method import Method, Settings
+
+
+def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:
+    del arch, search_only
+    if cfg.get('random_search') is not None:
+        raise ValueError(
+            'random_search=dict(…) needs derived=dict(…), which trains what it draws; this config has none'
+        )
+    return [cfg]
+
+
+PLAIN = Method('plain', claims=lambda cfg: True, check=_check, settings=lambda cfg: Settings())

@@ -1,0 +1,330 @@
+"""A run that is open: what its work dir holds, what of it is done, and how what happens is written down.
+
+The main process decides by the manifest alone and tells the others; it writes, and they wait. What an earlier run left
+is moved into ``before_<time>/``, the manifest first: from then on nothing there passes for the new run's.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
+
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.runs.changes import LONGER, Change, find_changes, find_versions, list_changes, settings_of
+from mmnas_ext.runs.checkpoints import Places, checkpoint_places, find_checkpoint, note_places
+from mmnas_ext.runs.manifest import (
+    ADAPT,
+    DERIVE,
+    RATING,
+    SEARCH,
+    Manifest,
+    Part,
+    ResumeError,
+    new_id,
+    read_manifest,
+)
+from mmnas_ext.runs.method import Method
+from mmnas_ext.workdir import WorkDir, write_text
+
+# MMEngine's own files beside the checkpoints: a folder of logs per start, the config as it was read
+_LOGS = re.compile(r'\d{8}_\d{6}')
+
+
+class Session:
+    """An open run.
+
+    Args:
+        cfg: Its config, as the user gave it.
+        method: Its method.
+        manifest: What is known of it.
+
+    Attributes:
+        files: Its work dir.
+        settings: What decides what the method finds.
+        kept: What a method's `find` leaves for its `supply`, such as a model that is in memory already.
+    """
+
+    def __init__(self, cfg: Config, method: Method, manifest: Manifest) -> None:
+        self.cfg, self.method, self.manifest = cfg, method, manifest
+        self.files = WorkDir(cfg.work_dir)
+        self.settings = method.settings(cfg)
+        self.kept: dict[str, Any] = {}
+        self._fresh: set[str] = set()
+
+    @property
+    def found(self) -> ArchSpec | None:
+        """The network that is found or given; ``None`` while there is none, or none by the settings of now."""
+        part = self.manifest.parts.get(DERIVE)
+        text = part.notes.get('arch') if part else None
+        return ArchSpec.parse(text) if text else None
+
+    def begin(self, name: str, settings: Mapping[str, Any], cfg: Config | None = None) -> Part:
+        """Notes that a part has begun, or goes on with it under the settings of now.
+
+        Args:
+            name: Of the part.
+            settings: What decides it.
+            cfg: Config of its training, if it is one: where it writes checkpoints is noted.
+        """
+        part = self.manifest.parts.get(name)
+        notes = dict(part.notes) if part else {}
+        if cfg is not None:
+            known = notes.get('checkpoints', [])
+            notes['checkpoints'] = [*known, *(p for p in note_places(checkpoint_places(cfg)) if p not in known)]
+        if part is None:
+            self._fresh.add(name)
+            part = Part(_agreed(new_id))
+        part = replace(part, settings=settings, notes=notes, done=False)
+        self.write(self.manifest.with_part(name, part))
+        return part
+
+    def finish(self, name: str, **notes: Any) -> None:
+        """Notes that a part has ended, after all that it makes is there."""
+        part = self.manifest.parts[name]
+        self.write(self.manifest.with_part(name, replace(part, done=True, notes={**part.notes, **notes})))
+
+    def note(self, name: str, **notes: Any) -> None:
+        """Notes something of a part."""
+        part = self.manifest.parts[name]
+        self.write(self.manifest.with_part(name, replace(part, notes={**part.notes, **notes})))
+
+    def checkpoint(self, name: str) -> Path | None:
+        """The checkpoint from which a part goes on; ``None`` where it begins.
+
+        Raises:
+            ResumeError: There are checkpoints of the part, and none of them is whole.
+        """
+        if name in self._fresh:
+            return None
+        part = self.manifest.parts[name]
+        return resume_from([Places(**place) for place in part.notes.get('checkpoints', [])], part.id, name)
+
+    def write(self, manifest: Manifest) -> None:
+        """Writes the manifest down; all processes go on when it is there."""
+        self.manifest = manifest
+        if is_main_process():
+            write_text(self.files.manifest, manifest.format())
+        barrier()
+
+
+def open_session(cfg: Config, method: Method, resume: bool, arch: ArchSpec | None) -> Session:
+    """Opens the run of a config in its work dir: goes on with the one that is there, or sets it aside and begins.
+
+    Args:
+        cfg: The config, ``work_dir`` set.
+        method: Its method.
+        resume: Go on.
+        arch: The network that is trained instead of searched, if any. Without `resume` too, a finished search of the
+            same settings stays.
+
+    Raises:
+        ResumeError: There is nothing to go on from, or a setting has changed that would give another result.
+    """
+    settings = method.settings(cfg)
+    files = WorkDir(cfg.work_dir)
+
+    def decide() -> tuple[Manifest, list[str], bool]:
+        old = read_manifest(files.manifest)
+        if resume:
+            return (*continue_run(old, cfg, method, arch), False)
+        if arch is not None and old is not None and _same_search(old, method, settings.search):
+            return _give(old, arch, True), ['the search of this work dir stays; another network is trained'], False
+        fresh = Manifest(new_id(), method.name, report=settings.report, versions=find_versions())
+        return (fresh if arch is None else _give(fresh, arch, True)), [], True
+
+    manifest, said, anew = _agreed(decide)
+    session = Session(cfg, method, manifest)
+    if anew and is_main_process():
+        clear(cfg)
+    for line in said:
+        say(line)
+    session.write(replace(manifest, report=settings.report))
+    return session
+
+
+def continue_run(
+    old: Manifest | None, cfg: Config, method: Method, arch: ArchSpec | None
+) -> tuple[Manifest, list[str]]:
+    """The manifest with which a run goes on, and what is to be said of it.
+
+    Raises:
+        ResumeError: It cannot go on so.
+    """
+    if old is None:
+        raise ResumeError(
+            f'--resume: nothing to go on from in {cfg.work_dir}, which holds no run.json; start without --resume'
+        )
+    if old.method != method.name:
+        raise ResumeError(
+            f'--resume: {cfg.work_dir} holds a run of the method {old.method!r}, and this config is one of '
+            f'{method.name!r}: take another --work-dir, or start without --resume'
+        )
+    settings, said, manifest = method.settings(cfg), list[str](), old
+    wanted = {SEARCH: settings.search, RATING: settings.rating}
+    for name in (SEARCH, RATING):
+        part = manifest.parts.get(name)
+        if part is None:
+            continue
+        taken, refused = find_changes(part.settings, wanted[name])
+        if refused and name == SEARCH:
+            raise ResumeError(_refusal(cfg, name, refused))
+        said += [f'{name}: taken over: {list_changes(taken)}'] if taken else []
+        if refused:
+            said.append(f'{name}: done again, {list_changes(refused)}')
+        again = bool(refused) or any(change.key in LONGER for change in taken)
+        manifest = manifest.with_part(name, replace(part, settings=wanted[name], done=part.done and not again))
+        if again:
+            manifest = _open_again(manifest, RATING, DERIVE)
+    manifest = _choose_again(manifest, settings.choice, arch, said)
+    versions = find_versions()
+    if versions != dict(old.versions):
+        changed = [Change(k, old.versions.get(k), v) for k, v in versions.items() if old.versions.get(k) != v]
+        said.append(f'other versions than it was begun with: {list_changes(changed)}')
+    check_training(manifest, cfg, method, said)
+    return manifest, said
+
+
+def check_training(manifest: Manifest, cfg: Config, method: Method, said: list[str]) -> None:
+    """Raises ResumeError where what trains the network has changed since that began; `said` gets what is taken over."""
+    part = manifest.parts.get(ADAPT)
+    if part is None:
+        return
+    text = manifest.parts[DERIVE].notes.get('arch') if DERIVE in manifest.parts else None
+    if method.derive is not None and text is None:
+        return  # what is trained is not known yet
+    config = cfg if method.derive is None else method.derive(cfg, ArchSpec.parse(text))
+    taken, refused = find_changes(part.settings, settings_of(config, 'train_dataloader'))
+    if part.settings.get('model.backbone.arch') != config.model.get('backbone', {}).get('arch'):
+        return  # another network: the former training is set aside
+    if refused:
+        raise ResumeError(_refusal(cfg, 'training' if method.derive is None else ADAPT, refused))
+    said += [f'{ADAPT}: taken over: {list_changes(taken)}'] if taken else []
+
+
+def resume_from(places: list[Places], part: str, name: str) -> Path | None:
+    """Finds the checkpoint of a part on the main process, says what was found, and tells the others.
+
+    Raises:
+        ResumeError: There are checkpoints, and none is whole.
+    """
+
+    def look() -> tuple[Path | None, list[str]]:
+        found = find_checkpoint(places, part)
+        lines = [f'{path} cannot be used: {reason}' for path, reason in found.refused]
+        if found.path is None and lines:
+            raise ResumeError(f'--resume: no checkpoint of the {name} is whole: {lines[0]}; start without --resume')
+        if found.path is None:
+            return None, [f'no checkpoint of the {name} yet: it begins at iteration 0']
+        lines = [f'warning: {line}; goes on from {found.path} instead' for line in lines]
+        return found.path, [*lines, f'the {name} goes on from {found.path}, {found.iteration} iterations are done']
+
+    path, lines = _agreed(look)
+    for line in lines:
+        say(line)
+    return path
+
+
+def clear(cfg: Config) -> None:
+    """Sets aside all that an earlier run left in a work dir, and where its checkpoints were told to be."""
+    files = WorkDir(cfg.work_dir)
+    if not files.root.is_dir():
+        return
+    try:
+        old = read_manifest(files.manifest)
+    except ResumeError:
+        old = None
+    places = checkpoint_places(cfg)
+    for part in (old.parts if old else {}).values():
+        places += [Places(**place) for place in part.notes.get('checkpoints', [])]
+    checkpoints = [path for place in places for _, _, path in place.numbered()]
+    logs = [path for path in files.root.iterdir() if path.is_dir() and _LOGS.fullmatch(path.name)]
+    dumped = [path for path in files.root.glob('*.py') if logs]
+    set_aside(files, [*files.of_a_run(), *dict.fromkeys(checkpoints), *logs, *dumped])
+
+
+def set_aside(files: WorkDir, paths: Iterable[Path]) -> None:
+    """Moves what is there of some files and folders into a folder of its own, in this order."""
+    # to the microsecond: two short searches may end in one second
+    name = datetime.now().strftime('before_%Y%m%d_%H%M%S_%f')
+    for path in paths:
+        if not path.exists():
+            continue
+        inside = path.is_relative_to(files.root)
+        target = files.root / name / path.relative_to(files.root) if inside else path.parent / name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+
+
+def say(text: str) -> None:
+    """Prints a line of what a run does, once for all processes."""
+    if is_main_process():
+        print(text, flush=True)
+
+
+def _give(manifest: Manifest, arch: ArchSpec, anew: bool) -> Manifest:
+    """Makes a given network the one to be trained; unless `anew`, what is trained of it already stays."""
+    known, text = manifest.parts.get(DERIVE), arch.format('fna')
+    if known is not None and known.notes.get('arch') == text and not anew:
+        return manifest
+    clears = DERIVE in manifest.parts or ADAPT in manifest.parts
+    part = Part(new_id(), notes={'arch': text, 'origin': 'given', 'clears': clears})
+    return manifest.without(ADAPT).with_part(DERIVE, part)
+
+
+def _choose_again(manifest: Manifest, choice: Mapping[str, Any], arch: ArchSpec | None, said: list[str]) -> Manifest:
+    """The manifest in which a network is chosen again, where another one is given or limits have changed."""
+    part = manifest.parts.get(DERIVE)
+    if arch is not None:
+        given = _give(manifest, arch, False)
+        if given is not manifest and ADAPT in manifest.parts:
+            said.append('another network is given: the former one and its training are set aside')
+        return given
+    if part is None or manifest.is_given:
+        return manifest
+    known = {key: value for key, value in part.settings.items() if key.startswith('choice.')}
+    taken, refused = find_changes(known, choice)
+    if taken or refused:
+        said.append(f'the network is chosen again: {list_changes([*taken, *refused])}')
+        return _open_again(manifest, DERIVE)
+    return manifest
+
+
+def _open_again(manifest: Manifest, *names: str) -> Manifest:
+    for name in names:
+        part = manifest.parts.get(name)
+        if part is not None:
+            notes = {key: value for key, value in part.notes.items() if name != DERIVE or key != 'arch'}
+            manifest = manifest.with_part(name, replace(part, done=False, notes=notes))
+    return manifest
+
+
+def _same_search(old: Manifest, method: Method, settings: Mapping[str, Any]) -> bool:
+    """Whether a work dir's search, which must have begun, is that of these settings."""
+    part = old.parts.get(SEARCH)
+    return old.method == method.name and part is not None and not find_changes(part.settings, settings)[1]
+
+
+def _refusal(cfg: Config, name: str, refused: list[Change]) -> str:
+    return (
+        f'--resume: the {name} in {cfg.work_dir} was begun with other settings ({list_changes(refused)}): go on with '
+        'those, take another --work-dir, or start without --resume, which sets the former run aside'
+    )
+
+
+def _agreed(decide: Callable[[], Any]) -> Any:
+    """What the main process decides, on all of them; its error, too."""
+    outcome: list[Any] = [None, None]
+    if is_main_process():
+        try:
+            outcome[0] = decide()
+        except (ValueError, OSError) as error:
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
