@@ -41,7 +41,9 @@ _DECIDING_HOOKS = ('EMAHook', 'ReseedHook', 'SwitchHook', 'EarlyStoppingHook', '
 LONGER = ('train_cfg.max_epochs', 'train_cfg.max_iters')
 TRIAL = 'random_search.trial.'  # before the settings of a trial
 _VALIDATION = ('val_*', 'custom_hooks*')
-_SHOWN = 4  # changes that a message names
+_SHOWN = 3  # changes that a message names
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 24
 _PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain')
 
 
@@ -53,7 +55,7 @@ class Change(NamedTuple):
     new: Any
 
     def __str__(self) -> str:
-        return f'{self.key} {reprlib.repr(self.old)} -> {reprlib.repr(self.new)}'
+        return f'{self.key} {_SHORT.repr(self.old)} -> {_SHORT.repr(self.new)}'
 
 
 def settings_of(cfg: Mapping[str, Any], *loaders: str) -> dict[str, Any]:

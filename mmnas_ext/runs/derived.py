@@ -48,7 +48,7 @@ def derived_config(cfg: Config, arch: ArchSpec) -> Config:
             plain.pop(key, None)
     if 'backbone' in derived.get('model', {}):
         plain['model'].pop('backbone', None)
-    result = Config(plain)
+    result = Config(plain, format_python_code=getattr(cfg, '_format_python_code', True))
     try:
         result.merge_from_dict(derived)
     except (TypeError, KeyError) as error:

@@ -109,9 +109,9 @@ def run(
         _draw(method.report, session)
     if config is None or search_only:
         return
-    adapt = Config.fromfile(session.files.config)
-    adapt.work_dir = str(session.files.adapt)
-    adapt.launcher = launcher
+    ours = {'work_dir': str(session.files.adapt), 'launcher': launcher}
+    fast = getattr(config, '_format_python_code', True)
+    adapt = Config({**config.to_dict(), **ours}, filename=str(session.files.config), format_python_code=fast)
     train(session, ADAPT, adapt, settings_of(config, 'train_dataloader'))
 
 

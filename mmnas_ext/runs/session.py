@@ -312,7 +312,7 @@ def _same_search(old: Manifest, method: Method, settings: Mapping[str, Any]) -> 
 def _refusal(cfg: Config, name: str, refused: list[Change]) -> str:
     return (
         f'--resume: the {name} in {cfg.work_dir} was begun with other settings ({list_changes(refused)}): go on with '
-        'those, take another --work-dir, or start without --resume, which sets the former run aside'
+        'those, or start without --resume, which sets the former run aside'
     )
 
 

@@ -45,8 +45,11 @@ def _call(function: Callable[..., None], args: tuple[Any, ...], log: str, enviro
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.update(environ)
+    import gc
+
     import torch
 
+    gc.freeze()  # what the server has imported
     torch.set_num_threads(1)
     try:
         function(*args)

@@ -94,12 +94,13 @@ def once(folder: Path, kill: int | None = None, **changes: Any) -> None:
     cfg = tiny_distill.config(folder, **STOP, **changes)
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(97 if kill is None else kill)  # as in another process
+    resume = (folder / 'work' / 'run.json').exists()
     if kill is None:
-        run(cfg, resume=True)
+        run(cfg, resume=resume)
         return
     cfg.custom_hooks = [dict(type='StopHook', at=kill)]
     with pytest.raises(tiny_seg.KilledError):
-        run(cfg, resume=True)
+        run(cfg, resume=resume)
 
 
 def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path) -> None:

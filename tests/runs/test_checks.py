@@ -27,7 +27,7 @@ def train_main(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     started = []
-    monkeypatch.setattr(module, 'run', lambda *args, on_found: started.append(args))
+    monkeypatch.setattr(module, 'run', lambda *args, draw: started.append(args))
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
@@ -75,9 +75,9 @@ def tiny_file(tmp_path):
 
 def test_a_sound_config_is_run_with_what_the_command_line_says(train_main, data, tmp_path):
     cfg, resume, search_only, arch = train_main(
-        LITE0, '--resume', '--search-only', '--auto-scale-lr', '--work-dir', tmp_path, '--cfg-options', *data
+        LITE0, '--search-only', '--auto-scale-lr', '--work-dir', tmp_path, '--cfg-options', *data
     )
-    assert (resume, search_only, arch) == (True, True, None)
+    assert (resume, search_only, arch) == (False, True, None)
     assert cfg.work_dir == str(tmp_path)
     assert cfg.auto_scale_lr.enable is True
     assert cfg.derived.auto_scale_lr.enable is True
@@ -85,6 +85,11 @@ def test_a_sound_config_is_run_with_what_the_command_line_says(train_main, data,
     assert arch == 'efficientnet_lite0'
     assert cfg.work_dir == 'work_dirs/fna_retinanet_lite0_320'
     assert cfg.auto_scale_lr.base_batch_size == 4
+
+
+def test_a_run_that_is_not_there_is_not_resumed(train_main, data, tmp_path):
+    answer = train_main(LITE0, '--resume', '--work-dir', tmp_path / 'empty', '--cfg-options', *data)
+    assert answer.startswith('error: --resume: nothing to go on from in ')
 
 
 def test_a_config_that_is_not_there(train_main):

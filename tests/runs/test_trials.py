@@ -6,6 +6,7 @@ import pytest
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.random_search import RANDOM_SEARCH
 from mmnas_ext.runs.run import prepare
 from mmnas_ext.runs.trials import Trial, TrialPlan, TrialSettings, keep_numbers, rank_trials, trials_table
 from tests.engine import tiny
@@ -246,11 +247,12 @@ def test_numbers_among_metrics():
 
 
 def test_what_must_not_change(tmp_path):
-    known = plan_of(tmp_path).identity()
+    known = RANDOM_SEARCH.settings(random_cfg(tmp_path)).search
     assert json.loads(json.dumps(known)) == known
-    assert plan_of(tmp_path, **{'random_search.count': 2, 'random_search.rule': 'less'}).identity() == known
+    same = random_cfg(tmp_path, **{'random_search.count': 2, 'random_search.rule': 'less'})
+    assert RANDOM_SEARCH.settings(same).search == known
     for changes in ({'random_search.seed': 3}, {'random_search.limit.min': 1}, {'model.backbone.input_size': (20, 16)}):
-        assert plan_of(tmp_path, **changes).identity() != known
+        assert RANDOM_SEARCH.settings(random_cfg(tmp_path, **changes)).search != known
 
 
 def test_drawn_networks_parse_as_they_are_written(tmp_path):
