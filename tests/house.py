@@ -23,7 +23,7 @@ ROOMS: dict[str, frozenset[str]] = {
     'registry': frozenset({CHECK}),
     'ops': frozenset({'archs'}),
     'datasets': frozenset({'registry'}),
-    'remap': frozenset({'ops', 'archs', 'registry'}),
+    'remap': frozenset({'ops', 'archs', 'registry', WORK_DIR}),
     'backbones': frozenset({'ops', 'remap', 'archs', 'registry', WORK_DIR}),
     'search': frozenset({'archs', WORK_DIR}),
     'distill': frozenset({'backbones', 'remap', 'ops', 'archs', 'registry'}),

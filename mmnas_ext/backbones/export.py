@@ -13,6 +13,7 @@ from mmnas_ext.archs import ArchSpec
 from mmnas_ext.registry import MODELS as OURS
 from mmnas_ext.remap import load_seed
 from mmnas_ext.remap.convert import as_state_dict, save
+from mmnas_ext.workdir import write_text
 
 FOLDER = Path('work_dirs') / 'backbones'
 # a name of theirs would hide the new backbone in their configs
@@ -98,8 +99,8 @@ def export_backbone(
         save(as_state_dict(seed), stored)
     elif stored.exists():
         stored.unlink()  # an earlier export's, of weights that this one does not have
-    described.write_text(spec.format('json'), encoding='utf-8')
-    module.write_text(_source(name, stem, weights is not None), encoding='utf-8')
+    write_text(described, spec.format('json'))
+    write_text(module, _source(name, stem, weights is not None))
     return Exported(name, stem, spec, (module, described) if seed is None else (module, described, stored))
 
 

@@ -1,10 +1,10 @@
 """Writes a checkpoint of any known layout as a plain file of this project's keys, for a backbone or a classifier."""
 
-import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.remap.checkpoints import Seed, as_seed, read_state
 from mmnas_ext.remap.formats import recognise
+from mmnas_ext.workdir import write_bytes
 
 # what the projects of `formats.LAYOUTS` call a classifier's linear layer, beside the network's own keys
 _CLASSIFIER = re.compile(r'(?P<layer>(?:head\.fc|head|classifier|fc|_fc)(?:\.\d+)?)\.(?P<field>weight|bias)')
@@ -92,10 +93,9 @@ def as_state_dict(seed: Seed, prefix: str = '') -> 'OrderedDict[str, Tensor]':
 
 def save(state: Mapping[str, Tensor], target: Path) -> None:
     """Writes tensors to a file, its folder made if missing; a write that is cut short leaves what was there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f'{target.name}.part')
-    torch.save(state, part)
-    os.replace(part, target)
+    stream = BytesIO()
+    torch.save(state, stream)
+    write_bytes(target, stream.getvalue())
 
 
 def _classifier(state: Mapping[str, Tensor], arch: ArchSpec, source: str | Path) -> tuple[Tensor, Tensor]:

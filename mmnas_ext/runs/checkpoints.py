@@ -4,6 +4,7 @@ They are looked for where the part's `CheckpointHook` was told to write them. A 
 disk or a bad sector leave a damaged file behind, which nothing but its checksums tells.
 """
 
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,9 +104,19 @@ def checkpoint_places(cfg: Config) -> list[Places]:
     return found
 
 
-def note_places(places: Sequence[Places]) -> list[dict[str, Any]]:
-    """Places as a manifest keeps them."""
-    return [asdict(place) for place in places]
+def note_places(places: Sequence[Places], root: Path) -> list[dict[str, Any]]:
+    """Places as a manifest keeps them: those below its work dir move with it."""
+    return [
+        {**asdict(place), 'folder': os.path.relpath(place.folder, root)}
+        if Path(place.folder).is_relative_to(root)
+        else asdict(place)
+        for place in places
+    ]
+
+
+def read_places(notes: Sequence[Mapping[str, Any]], root: Path) -> list[Places]:
+    """Places that `note_places` has noted, of a work dir that may have moved since."""
+    return [Places(**{**note, 'folder': str(root / note['folder'])}) for note in notes]
 
 
 def find_checkpoint(places: str | Path | Sequence[Places], part: str | None = None) -> Found:

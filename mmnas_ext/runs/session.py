@@ -16,7 +16,7 @@ from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.runs.changes import LONGER, Change, find_changes, find_versions, list_changes, settings_of
-from mmnas_ext.runs.checkpoints import Places, checkpoint_places, find_checkpoint, note_places
+from mmnas_ext.runs.checkpoints import Places, checkpoint_places, find_checkpoint, note_places, read_places
 from mmnas_ext.runs.manifest import (
     ADAPT,
     DERIVE,
@@ -75,7 +75,8 @@ class Session:
         notes = dict(part.notes) if part else {}
         if cfg is not None:
             known = notes.get('checkpoints', [])
-            notes['checkpoints'] = [*known, *(p for p in note_places(checkpoint_places(cfg)) if p not in known)]
+            places = note_places(checkpoint_places(cfg), self.files.root)
+            notes['checkpoints'] = [*known, *(place for place in places if place not in known)]
         if part is None:
             self._fresh.add(name)
             part = Part(_agreed(new_id))
@@ -102,7 +103,7 @@ class Session:
         if name in self._fresh:
             return None
         part = self.manifest.parts[name]
-        return resume_from([Places(**place) for place in part.notes.get('checkpoints', [])], part.id, name)
+        return resume_from(read_places(part.notes.get('checkpoints', []), self.files.root), part.id, name)
 
     def write(self, manifest: Manifest) -> None:
         """Writes the manifest down; all processes go on when it is there."""
@@ -240,7 +241,7 @@ def clear(cfg: Config) -> None:
         old = None
     places = checkpoint_places(cfg)
     for part in (old.parts if old else {}).values():
-        places += [Places(**place) for place in part.notes.get('checkpoints', [])]
+        places += read_places(part.notes.get('checkpoints', []), files.root)
     checkpoints = [path for place in places for _, _, path in place.numbered()]
     logs = [path for path in files.root.iterdir() if path.is_dir() and _LOGS.fullmatch(path.name)]
     dumped = [path for path in files.root.glob('*.py') if logs]

@@ -22,7 +22,8 @@ GLOO = {'launcher': 'pytorch', 'env_cfg': {'dist_cfg': {'backend': 'gloo'}}}
 def shared(folder: str, max_iters: int = 6, **changes: Any) -> None:
     """A run in which every process trains blocks of its own."""
     torch.set_num_threads(1)
-    run(tiny_distill.config(Path(folder), max_iters, **{'model.block_parallel': True, **GLOO, **changes}), resume=True)
+    cfg = tiny_distill.config(Path(folder), max_iters, **{'model.block_parallel': True, **GLOO, **changes})
+    run(cfg, resume=Path(cfg.work_dir, 'run.json').exists())
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,203 @@
+"""Exit 0 means done as asked, of a distillation: blocks trained to their end, any network of the front stitched."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.registry import MODELS
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.distillation import rate_checkpoint
+from mmnas_ext.runs.manifest import ResumeError, read_manifest
+from mmnas_ext.runs.run import run
+from mmnas_ext.search.ratings import Ratings
+from tests.engine import tiny_distill, tiny_seg
+from tests.engine.kept import differences, last_checkpoint
+from tests.engine.test_distill import ordinary
+
+STOP = dict(custom_imports=dict(imports=['tests.engine.tiny_seg']))
+
+
+def config(folder: Path, stop: int | None = None, **changes: Any) -> Config:
+    folder.mkdir(exist_ok=True)
+    cfg = tiny_distill.config(folder, **{'max_iters': 6, **STOP, **changes})
+    if stop is not None:
+        cfg.custom_hooks = [dict(type='StopHook', at=stop)]
+    return cfg
+
+
+def start(folder: Path, resume: bool = False, arch: str | None = None, **changes: Any) -> None:
+    cfg = config(folder, **changes)
+    if changes.get('stop') is None:
+        run(cfg, resume=resume, arch=arch)
+        return
+    with pytest.raises(tiny_seg.KilledError):
+        run(cfg, resume=resume, arch=arch)
+
+
+def state(folder: Path) -> str:
+    manifest = read_manifest(folder / 'work' / 'run.json')
+    return manifest.state if manifest else ''
+
+
+def results(folder: Path) -> tuple[Any, ...]:
+    """All that a run came to: trained blocks, ratings, choice, weights."""
+    work_dir = folder / 'work'
+    return (
+        last_checkpoint(work_dir)[1]['state_dict'],
+        (work_dir / 'ratings.json').read_text(),
+        (work_dir / 'front.json').read_text(),
+        (work_dir / 'derived' / 'arch.json').read_text(),
+        torch.load(work_dir / 'derived' / 'distilled.pth', weights_only=True),
+    )
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted distillation of six iterations."""
+    folder = tmp_path_factory.mktemp('whole')
+    start(folder)
+    return folder
+
+
+def test_ratings_on_the_way_do_not_end_the_training(tmp_path: Path, whole: Path) -> None:
+    every = {'train_cfg.val_interval': 2}
+    start(tmp_path, stop=3, **every)
+    assert (tmp_path / 'work' / 'front.json').is_file()  # of the second iteration
+    assert state(tmp_path) == 'searching'
+    start(tmp_path, resume=True, **every)
+    assert differences(results(tmp_path), results(whole)) == []
+    assert last_checkpoint(tmp_path / 'work')[1]['state_dict']['steps'].tolist() == [6, 6]
+
+
+def test_more_iterations_are_trained_rated_and_chosen_again(tmp_path: Path) -> None:
+    schedule = {'param_scheduler': []}
+    start(tmp_path / 'a', max_iters=8, **schedule)
+    start(tmp_path / 'b', max_iters=5, **schedule)
+    short = results(tmp_path / 'b')
+    start(tmp_path / 'b', resume=True, max_iters=8, **schedule)
+    assert differences(results(tmp_path / 'b'), results(tmp_path / 'a')) == []
+    assert differences(results(tmp_path / 'b'), short) != []
+
+
+def test_a_new_distillation_never_takes_up_an_old_one(tmp_path: Path, whole: Path) -> None:
+    start(tmp_path, **{'randomness.seed': 8})
+    start(tmp_path, stop=1)
+    with pytest.raises(ResumeError, match='randomness.seed 5 -> 8'):
+        start(tmp_path, resume=True, **{'randomness.seed': 8})
+    start(tmp_path, resume=True)
+    assert differences(results(tmp_path), results(whole)) == []
+
+
+@pytest.mark.parametrize('name', ['front.json', 'features.npz', 'arch.json', 'distilled.pth', 'dna_found.py'])
+def test_a_run_that_ends_before_a_file_of_its_choice_goes_on(
+    tmp_path: Path, whole: Path, monkeypatch: Any, name: str
+) -> None:
+    """A full disk, say."""
+
+    replace = os.replace
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target).name == name:
+            raise OSError(28, 'No space left on device')
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr('mmnas_ext.workdir.os.replace', fail)  # every file that is written whole goes through it
+        with pytest.raises(OSError, match='No space left'):
+            start(tmp_path)
+    assert state(tmp_path) in ('searching', 'rating', 'found')
+    start(tmp_path, resume=True)
+    assert differences(results(tmp_path), results(whole)) == []
+    assert state(tmp_path) == 'derived'
+
+
+def another_of_the_front(folder: Path) -> ArchSpec:
+    """A network of the front that was not chosen."""
+    front = json.loads((folder / 'work' / 'front.json').read_text())
+    ratings = Ratings.parse(folder / 'work' / 'ratings.json')
+    archs = [ratings.arch(tuple(choice)) for choice in front['choices']]
+    return next(arch for arch in archs if arch != ArchSpec.parse(front['arch']))
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_another_point_of_the_front_gets_its_own_weights(tmp_path: Path, resume: bool) -> None:
+    ordinary(tmp_path)
+    derived = dict(config='ordinary.py', train_cfg=dict(max_iters=1), weights='distilled')
+    start(tmp_path, derived=derived)
+    work_dir = tmp_path / 'work'
+    arch = another_of_the_front(tmp_path)
+    file = tmp_path / 'point.json'
+    file.write_text(arch.format('json'))
+    check_config(config(tmp_path, derived=derived), str(file), resume=resume)
+    first = last_checkpoint(work_dir)
+    start(tmp_path, resume=resume, arch=str(file), derived=derived)
+    assert state(tmp_path) == 'done'
+    assert differences(last_checkpoint(work_dir), first) == []  # the distillation stays
+    assert ArchSpec.parse(work_dir / 'derived' / 'arch.json') == arch
+    weights = torch.load(work_dir / 'derived' / 'distilled.pth', weights_only=True)
+    net = MODELS.build(dict(type='mmnas_ext.MBNet', arch=arch, out_indices=(2,)))
+    net.load_state_dict(weights)
+    adapted = last_checkpoint(work_dir / 'adapt')[1]['state_dict']
+    assert {name.removeprefix('backbone.') for name in adapted if name.startswith('backbone.')} == set(weights)
+    (aside,) = work_dir.glob('before_*')
+    assert sorted(path.name for path in aside.iterdir()) == ['adapt', 'derived']
+    # without a network the given one stays the run's
+    start(tmp_path, resume=True, derived=derived)
+    assert ArchSpec.parse(work_dir / 'derived' / 'arch.json') == arch
+
+
+def test_distilled_weights_of_a_foreign_network_are_refused(tmp_path: Path) -> None:
+    ordinary(tmp_path)
+    derived = dict(config='ordinary.py', train_cfg=dict(max_iters=1), weights='distilled')
+    cfg = config(tmp_path, derived=derived)
+    foreign = '[[8, 8], ["k3_e1"], 1]|[[8, 12], ["k7_e3"], 2]|[[12, 16], ["k3_e3"], 2]'
+    with pytest.raises(ValueError, match="weights='distilled' with --arch needs a work dir whose distillation"):
+        check_config(cfg, foreign)
+    run(cfg, search_only=True)
+    with pytest.raises(ResumeError, match="derived.weights='distilled': there are none of"):
+        start(tmp_path, arch=foreign, derived=derived)
+    assert state(tmp_path) == 'found'
+
+
+def test_a_changed_limit_chooses_again_and_rates_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    start(tmp_path)
+    work_dir = tmp_path / 'work'
+    front = json.loads((work_dir / 'front.json').read_text())
+    cheapest = front['costs'][0]
+    ratings = (work_dir / 'ratings.json').stat().st_mtime_ns
+    monkeypatch.setattr('mmnas_ext.engine.rating_loop.rate', lambda *args: pytest.fail('nothing is to be rated'))
+    start(tmp_path, resume=True, **{'val_cfg.limits': dict(macs=cheapest)})
+    chosen = json.loads((work_dir / 'front.json').read_text())['chosen']
+    assert chosen['costs']['macs'] == cheapest
+    assert (work_dir / 'ratings.json').stat().st_mtime_ns == ratings
+    arch = ArchSpec.parse(work_dir / 'derived' / 'arch.json')
+    net = MODELS.build(dict(type='mmnas_ext.MBNet', arch=arch, out_indices=(2,)))
+    net.load_state_dict(torch.load(work_dir / 'derived' / 'distilled.pth', weights_only=True))
+
+
+def test_other_held_out_images_are_rated_anew(tmp_path: Path, capsys: Any) -> None:
+    start(tmp_path)
+    before = results(tmp_path)
+    first = last_checkpoint(tmp_path / 'work')
+    start(tmp_path, resume=True, **{'val_cfg.calibration_batches': 1})
+    assert 'rating: done again, rating.calibration_batches 2 -> 1' in capsys.readouterr().out
+    assert differences(last_checkpoint(tmp_path / 'work'), first) == []
+    assert results(tmp_path)[1] != before[1]
+
+
+def test_a_network_chosen_by_the_rating_tool_is_gone_on_with(tmp_path: Path) -> None:
+    start(tmp_path)
+    work_dir = tmp_path / 'work'
+    cheapest = json.loads((work_dir / 'front.json').read_text())['costs'][0]
+    rate_checkpoint(config(tmp_path), limits=dict(macs=cheapest))
+    arch = ArchSpec.parse(work_dir / 'derived' / 'arch.json')
+    assert json.loads((work_dir / 'front.json').read_text())['chosen']['costs']['macs'] == cheapest
+    assert state(tmp_path) == 'derived'
+    start(tmp_path, resume=True)
+    assert ArchSpec.parse(work_dir / 'derived' / 'arch.json') == arch
