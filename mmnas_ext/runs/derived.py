@@ -18,13 +18,13 @@ from mmnas_ext.workdir import WorkDir, write_text
 
 WEIGHTS = (None, 'distilled', 'remapped')
 # a run's own affairs, which the second half settles anew
-_RUN_KEYS = ('derived', 'random_search', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
+_RUN_KEYS = ('derived', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
 # what a distillation hands on
 _SHARED_KEYS = ('env_cfg', 'log_level', 'randomness')
 _SEARCH_CLASS = re.compile(r"'(?:mmnas_ext\.)?(SuperNet|Search\w+|DeriveHook)'")
 
 
-def derived_config(cfg: Config, arch: ArchSpec) -> Config:
+def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     """The config that trains a found network: the search's, changed by its ``derived=dict(…)``.
 
     ``train_cfg``, ``optim_wrapper`` and ``model.backbone`` in it replace those of the search whole; the rest is merged
@@ -34,6 +34,7 @@ def derived_config(cfg: Config, arch: ArchSpec) -> Config:
         cfg: Config of the search; left as it is.
         arch: The found network, written into ``model.backbone.arch``; its batch-norm epsilon goes into the backbone's
             ``norm_cfg`` unless that has one.
+        own_key: Key of the config that only the method reads, such as ``'random_search'``.
 
     Raises:
         ValueError: `cfg` has no ``derived``, it does not go with the rest, or a class of the search remains.
@@ -41,7 +42,8 @@ def derived_config(cfg: Config, arch: ArchSpec) -> Config:
     if not cfg.get('derived'):
         raise ValueError('this config has no derived=dict(…): it describes no search')
     derived = copy.deepcopy(cfg.derived.to_dict())
-    plain = {key: value for key, value in copy.deepcopy(cfg.to_dict()).items() if key not in _RUN_KEYS}
+    left_out = {*_RUN_KEYS, own_key}
+    plain = {key: value for key, value in copy.deepcopy(cfg.to_dict()).items() if key not in left_out}
     # what describes the search is replaced whole, everything else is merged
     for key in ('train_cfg', 'optim_wrapper'):
         if key in derived:

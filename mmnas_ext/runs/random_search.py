@@ -7,6 +7,7 @@ the one that validates best is kept. Files: ``trials/<nn>/`` for each (``config.
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from mmnas_ext.runs.training import open_runner
 from mmnas_ext.runs.trials import Trial, TrialPlan, describe, keep_numbers, rank_trials, trials_table
 from mmnas_ext.workdir import write_text
 
+KEY = 'random_search'
 _RESULT_NAME = 'result.json'
 # iterations: reading a loss makes a GPU wait for it, and a loss that is NaN stays so
 _LOSS_INTERVAL = 10
@@ -235,9 +237,9 @@ def _settings(cfg: Config) -> Settings:
 
 RANDOM_SEARCH = Method(
     'random',
-    claims=lambda cfg: bool(cfg.get('derived')) and cfg.get('random_search') is not None,
+    claims=lambda cfg: bool(cfg.get('derived')) and cfg.get(KEY) is not None,
     check=_check,
     settings=_settings,
     find=random_search,
-    derive=derived_config,
+    derive=partial(derived_config, own_key=KEY),
 )

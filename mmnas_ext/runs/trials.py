@@ -172,7 +172,7 @@ class TrialPlan:
             raise ValueError(f'random_search.trial cannot be merged into derived=dict(…): {error}') from None
         cfg = self.cfg.copy()
         cfg.derived = derived.to_dict()
-        result = derived_config(cfg, arch)
+        result = derived_config(cfg, arch, 'random_search')
         missing = [key for key in _EVALUATION if result.get(key) is None]
         if missing:
             raise ValueError(f'random_search ranks trials by their validation, but the config has no {missing}')

@@ -1,0 +1,139 @@
+"""An evolutionary search as a user would add it: one new file, which this one stands for, and one line in the table.
+
+It is small and real: networks are drawn, the better half by a score is changed a little, and the best of the last
+generation is trained. Everything else is there: resume, ``--arch``, derived config, manifest, set-aside.
+"""
+
+import random
+from functools import partial
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmnas_ext.archs import ArchSpec, SearchSpace, cost
+from mmnas_ext.runs.changes import flatten, settings_of
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.gradient import describe_backbone, list_halves, read_space
+from mmnas_ext.runs.manifest import SEARCH, ResumeError, read_manifest
+from mmnas_ext.runs.method import Method, Settings
+from mmnas_ext.runs.methods import METHODS, method_of
+from mmnas_ext.runs.run import run
+from mmnas_ext.runs.session import Session
+from tests.engine import tiny
+
+# --- what the new file would hold ---------------------------------------------------------------------------------
+
+
+def score(arch: ArchSpec) -> float:
+    """Stands for a short training: the nearer to 60,000 multiply-adds, the better."""
+    return -abs(cost(arch, tiny.SIZE).macs - 60_000)
+
+
+def change(space: SearchSpace, parent: tuple[tuple[int, ...], ...], rng: random.Random) -> tuple[tuple[int, ...], ...]:
+    """One layer of a network takes another candidate."""
+    stage = rng.choice([i for i, s in enumerate(space.stages) if any(len(layer) > 1 for layer in s.layers)])
+    layer = rng.choice([j for j, candidates in enumerate(space.stages[stage].layers) if len(candidates) > 1])
+    row = list(parent[stage])
+    row[layer] = rng.randrange(len(space.stages[stage].layers[layer]))
+    return (*parent[:stage], tuple(row), *parent[stage + 1 :])
+
+
+def find(session: Session) -> ArchSpec:
+    """Generation by generation, each noted in the manifest when it is there."""
+    wanted, space = session.cfg.evolution, read_space(session.cfg)
+    part = session.begin(SEARCH, session.settings.search)
+    generations = [[tuple(map(tuple, row)) for row in rows] for rows in part.notes.get('generations', [])]
+    for number in range(len(generations), wanted.generations):
+        rng = random.Random(f'{wanted.seed}/{number}')
+        if not number:
+            parents = [space.sample_path(rng) for _ in range(wanted.population)]
+        else:
+            best = sorted(generations[-1], key=lambda p: -score(space.arch(p)))[: wanted.population // 2]
+            parents = [*best, *(change(space, rng.choice(best), rng) for _ in best)]
+        generations.append(parents)
+        session.note(SEARCH, generations=generations)
+    session.finish(SEARCH)
+    return space.arch(max(generations[-1], key=lambda p: score(space.arch(p))))
+
+
+def check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:
+    if cfg.evolution.get('population', 0) < 2:
+        raise ValueError(f'evolution.population must be at least 2, got {cfg.evolution.get("population")!r}')
+    return list_halves(cfg, cfg, read_space(cfg), arch, search_only)
+
+
+EVOLUTION = Method(
+    'evolution',
+    claims=lambda cfg: cfg.get('evolution') is not None,
+    check=check,
+    settings=lambda cfg: Settings(
+        search={**settings_of(cfg, 'train_dataloader'), **flatten(cfg.evolution, 'evolution')},
+        report={'method': 'evolution', **describe_backbone(cfg)},
+    ),
+    find=find,
+    derive=partial(derived_config, own_key='evolution'),
+)
+
+# --- and what a run then does -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def line_in_the_table(monkeypatch):
+    monkeypatch.setattr('mmnas_ext.runs.methods.METHODS', [EVOLUTION, *METHODS])
+
+
+def config(work_dir: Path, **changes) -> Config:
+    evolution = {'generations': 4, 'population': 4, 'seed': 1}
+    return tiny.search_cfg(work_dir, evolution=evolution, **{'derived.train_cfg.max_epochs': 1, **changes})
+
+
+def test_it_is_run_like_any_other(tmp_path):
+    cfg = config(tmp_path)
+    assert method_of(cfg) is EVOLUTION
+    check_config(cfg)
+    run(cfg)
+    manifest = read_manifest(tmp_path / 'run.json')
+    assert (manifest.method, manifest.state) == ('evolution', 'done')
+    found = ArchSpec.parse(tmp_path / 'derived' / 'arch.json')
+    generations = manifest.parts['search'].notes['generations']
+    scores = [max(score(tiny.SPACE.arch(tuple(map(tuple, p)))) for p in rows) for rows in generations]
+    assert len(scores) == 4
+    assert scores == sorted(scores)  # the best is never lost
+    assert score(found) == scores[-1]
+    assert (tmp_path / 'adapt' / 'epoch_1.pth').is_file()
+    assert 'evolution' not in Config.fromfile(tmp_path / 'derived' / 'config.py')
+
+
+def test_it_goes_on_where_it_was_killed(tmp_path, monkeypatch):
+    run(config(tmp_path / 'whole'), search_only=True)
+    original = Session.note
+
+    def die(session, name, **notes):
+        original(session, name, **notes)
+        if len(notes.get('generations', [])) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, 'note', die)
+        with pytest.raises(KeyboardInterrupt):
+            run(config(tmp_path / 'killed'), search_only=True)
+    assert read_manifest(tmp_path / 'killed' / 'run.json').state == 'searching'
+    run(config(tmp_path / 'killed'), resume=True, search_only=True)
+    texts = [(tmp_path / name / 'derived' / 'arch.json').read_text() for name in ('whole', 'killed')]
+    assert texts[0] == texts[1]
+
+
+def test_its_settings_are_checked_and_held(tmp_path):
+    with pytest.raises(ValueError, match='evolution.population must be at least 2, got 1'):
+        check_config(config(tmp_path, **{'evolution.population': 1}))
+    run(config(tmp_path), search_only=True)
+    with pytest.raises(ResumeError, match='evolution.seed 1 -> 2'):
+        run(config(tmp_path, **{'evolution.seed': 2}), resume=True)
+
+
+def test_another_network_may_be_given_to_it(tmp_path):
+    run(config(tmp_path), arch=tiny.SPACE.arch(((0,), (1, 2), (1,))).format('fna'))
+    assert 'search' not in read_manifest(tmp_path / 'run.json').parts
+    assert ArchSpec.parse(tmp_path / 'derived' / 'arch.json').stages[2].layers == ('k5_e6',)
