@@ -166,11 +166,12 @@ def settle(session: Session, arch: ArchSpec) -> Config | None:
         session.begin(DERIVE, settings)
         session.note(DERIVE, clears=True)
     session.begin(DERIVE, settings)
-    if session.manifest.parts[DERIVE].notes.get('clears') and is_main_process():
+    if session.manifest.parts[DERIVE].notes.get('clears'):
         say('another network than before: the former one and its training are set aside')
-        inside = list(files.derived.iterdir()) if files.derived.is_dir() else []
-        set_aside(files, [*(path for path in inside if path != files.snapshots), files.adapt])
-    session.note(DERIVE, clears=False)
+        if is_main_process():
+            inside = list(files.derived.iterdir()) if files.derived.is_dir() else []
+            set_aside(files, [*(path for path in inside if path != files.snapshots), files.adapt])
+        session.note(DERIVE, clears=False)
     if is_main_process():
         write_text(files.arch, arch.format('json'))
     if method.supply is not None:

@@ -95,11 +95,7 @@ class Session:
         self.write(self.manifest.with_part(name, replace(part, notes={**part.notes, **notes})))
 
     def checkpoint(self, name: str) -> Path | None:
-        """The checkpoint from which a part goes on; ``None`` where it begins.
-
-        Raises:
-            ResumeError: There are checkpoints of the part, and none of them is whole.
-        """
+        """The checkpoint from which a part goes on; ``None`` where it begins."""
         if name in self._fresh:
             return None
         part = self.manifest.parts[name]
@@ -210,17 +206,18 @@ def check_training(manifest: Manifest, cfg: Config, method: Method, said: list[s
 def resume_from(places: list[Places], part: str, name: str) -> Path | None:
     """Finds the checkpoint of a part on the main process, says what was found, and tells the others.
 
-    Raises:
-        ResumeError: There are checkpoints, and none is whole.
+    Where none is whole the part begins anew: what was done before it is not lost for that.
     """
 
     def look() -> tuple[Path | None, list[str]]:
         found = find_checkpoint(places, part)
         lines = [f'{path} cannot be used: {reason}' for path, reason in found.refused]
-        if found.path is None and lines:
-            raise ResumeError(f'--resume: no checkpoint of the {name} is whole: {lines[0]}; start without --resume')
         if found.path is None:
-            return None, [f'no checkpoint of the {name} yet: it begins at iteration 0']
+            return None, [
+                *(f'warning: {line}' for line in lines),
+                f'no {"whole " if lines else ""}checkpoint of the {name}{"" if lines else " yet"}: it begins at '
+                'iteration 0',
+            ]
         lines = [f'warning: {line}; goes on from {found.path} instead' for line in lines]
         return found.path, [*lines, f'the {name} goes on from {found.path}, {found.iteration} iterations are done']
 

@@ -67,11 +67,15 @@ def open_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> 
 
 
 def release(runner: Runner) -> None:
-    """Closes the files that a runner's logger holds open."""
-    # one logger of a name in a process: MMEngine never closes it, and a random search has one per trial
+    """Closes the files that a runner's logger holds open, and forgets its instances.
+
+    MMEngine keeps them by name as long as the process lives, and a random search has some of each per trial.
+    """
     for handler in [each for each in runner.logger.handlers if isinstance(each, logging.FileHandler)]:
         handler.close()
         runner.logger.removeHandler(handler)
+    for instance in (runner.logger, runner.message_hub, runner.visualizer):
+        type(instance)._instance_dict.pop(instance.instance_name, None)
 
 
 def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any]) -> None:
@@ -84,7 +88,7 @@ def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any])
         settings: What decides its result.
 
     Raises:
-        ResumeError: It was begun with other settings, or none of its checkpoints is whole.
+        ResumeError: It was begun with other settings.
     """
     known = session.manifest.parts.get(name)
     if known is not None:

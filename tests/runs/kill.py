@@ -51,7 +51,8 @@ class Witness:
         try:
             moment = f'{event} {path.removeprefix(self.root)}'
             self._keep(State(moment, read_files(Path(self.root))))
-            if event == 'open':
+            if event == 'open' and (not path.endswith('.part') or path.endswith('.run.json.part')):
+                # of the files that are written whole one stands for all
                 self._keep(State(f'half of {moment}', {**self.states[-1].files, Path(path): _half(path, args)}))
         finally:
             self._busy = False

@@ -108,9 +108,9 @@ def test_an_old_run_set_aside_halfway_is_never_taken_up(killed):
     def begin() -> None:
         cfg = make(folder)
         cfg.randomness = dict(seed=11)
-        cfg.train_dataloader.dataset.pop('no_such', None)
         run(cfg)
 
+    restore(folder / 'work', State('', {}))
     run(make(folder))
     moves = [state for state in watch(folder / 'work', begin) if moved(state)]
     assert len(moves) >= 3
