@@ -8,8 +8,8 @@ from pathlib import Path
 from mmnas_ext.archs import ArchSpec, CellSpace
 from mmnas_ext.archs.cell_prices import CellPrices
 from mmnas_ext.archs.prices import show
-from mmnas_ext.search.linked_front import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
 from mmnas_ext.search.front import Front
+from mmnas_ext.search.linked_front import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
 from mmnas_ext.search.ratings import BlockRatings, Ratings
 from mmnas_ext.workdir import write_text
 
@@ -46,7 +46,7 @@ class Selection:
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """By metric, the cost of the cheapest and of the dearest network."""
+        """By metric, the cost of the cheapest and of the most expensive network."""
         blocks = [links(block, self.ratings.metrics) for block in self.ratings.blocks]
         return dict(zip(self.ratings.metrics, cost_ranges(blocks), strict=True))
 
