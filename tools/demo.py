@@ -15,10 +15,6 @@ from mmengine.config import DictAction
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.datasets import make_detection, make_segmentation
-from mmnas_ext.runs.checks import check_config
-from mmnas_ext.runs.predict import predict_labels
-from mmnas_ext.runs.results import result_row, write_results
-from mmnas_ext.runs.run import ADAPT_DIR, prepare, run
 from mmnas_ext.reports import (
     comparison_table,
     draw_predictions,
@@ -27,6 +23,10 @@ from mmnas_ext.reports import (
     write_report,
 )
 from mmnas_ext.reports.page import PREDICTIONS_NAME
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.predict import predict_labels
+from mmnas_ext.runs.results import result_row, write_results
+from mmnas_ext.runs.run import ADAPT_DIR, prepare, run
 
 SEED = 'efficientnet_lite0'
 

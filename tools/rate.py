@@ -7,8 +7,8 @@ import argparse
 import sys
 
 from mmnas_ext.cli import make_parser, parse
-from mmnas_ext.runs.run import prepare, rate_checkpoint
 from mmnas_ext.install_check import require_mm
+from mmnas_ext.runs.run import prepare, rate_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmnas_ext.runs.predict import predict_labels
 from mmnas_ext.reports import draw_predictions
+from mmnas_ext.runs.predict import predict_labels
 
 
 def main(argv: Sequence[str] | None = None) -> None:

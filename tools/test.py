@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mmengine.runner import Runner
 
-from mmnas_ext.runs.checks import check_data
 from mmnas_ext.cli import make_parser, parse
+from mmnas_ext.runs.checks import check_data
 from mmnas_ext.runs.run import prepare
 
 

@@ -10,12 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmnas_ext.runs.checks import check_config
 from mmnas_ext.cli import make_parser, parse
-from mmnas_ext.runs.run import prepare, run
-from mmnas_ext.runs.tensorboard import log_images
 from mmnas_ext.install_check import require_mm
 from mmnas_ext.reports import write_distill_report
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.run import prepare, run
+from mmnas_ext.runs.tensorboard import log_images
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,32 +1,35 @@
-"""What the pictures of a block-wise distillation share: a titled figure in pixels, its axes, labels that keep apart."""
+"""What all figures share: a titled figure in pixels, its axes and legends, labels that keep apart."""
 
 from collections.abc import Sequence
 from math import hypot
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
-from mmnas_ext.archs.prices import UNITS
 from mmnas_ext.reports.palette import FAINT, INK, PAPER, RULE, kernel_colour
-from mmnas_ext.reports.table import format_count
 
 WIDTH = 1400
 LEFT = 76
 RIGHT = 26
 TITLE = 64
 DPI = 100
-# The palette's set; no kernel occurs in a picture that has blocks.
+# The palette's set; no kernel occurs in a figure that has blocks.
 _BLOCKS = (*(kernel_colour(side) for side in (3, 5, 7, 9, 1, 11)), INK)
-_BELOW = {'macs': (1e6, 'M multiply-adds'), 'params': (1e3, 'k parameters')}
 # Pixels from a point to its label: near ones first, to the right of the point before its left.
 _STEPS = (12, 18, 28, 42)
 _SIDES = ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6), (0, 1), (0, -1), (1, 0), (-1, 0))
+
+
+# matplotlib's keywords
+Style = dict[str, Any]
 
 
 class Label(NamedTuple):
@@ -38,20 +41,17 @@ class Label(NamedTuple):
     bold: bool = False
 
 
-class Scale(NamedTuple):
-    """What one tick of an axis counts, and how the axis is named."""
-
-    size: float
-    name: str
-
-
-def canvas(title: str, note: str, height: float) -> Figure:
-    """A figure `WIDTH` pixels wide, its heading at the left and a note at the right."""
-    figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
+def canvas(
+    title: str, note: str, height: float, width: float = WIDTH, left: float = LEFT, beneath: bool = False
+) -> Figure:
+    """A figure, its size in pixels, with a heading at the left, and a note at the right or beneath the heading."""
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
     FigureCanvasAgg(figure)
     y = 1 - 28 / height
-    figure.text(LEFT / WIDTH, y, title, size=17, weight='bold', color=INK, va='center')
-    figure.text(1 - RIGHT / WIDTH, y, note, size=11.5, color=FAINT, va='center', ha='right', gid='note')
+    style: Style = {'va': 'center', 'parse_math': False}
+    figure.text(left / width, y, title, size=17, weight='bold', color=INK, gid='title', **style)
+    x, y, align = (left / width, 1 - 56 / height, 'left') if beneath else (1 - RIGHT / width, y, 'right')
+    figure.text(x, y, note, size=11.5, color=FAINT, ha=align, gid='note', **style)
     return figure
 
 
@@ -67,24 +67,24 @@ def add_axes(figure: Figure, label: str, left: float, bottom: float, width: floa
     return axes
 
 
+def add_legend(figure: Figure, handles: Sequence[Artist], left: float, top: float, columns: int, **more: Any) -> Legend:
+    """A legend without a frame, whose upper left corner is `left` and `top`, in pixels from the lower left corner."""
+    wide, high = figure.get_size_inches() * figure.dpi
+    style: Style = {'fontsize': 11, 'frameon': False, 'borderpad': 0, 'borderaxespad': 0, 'labelcolor': INK, **more}
+    corner = (left / wide, top / high)
+    return figure.legend(handles=list(handles), loc='upper left', bbox_to_anchor=corner, ncols=columns, **style)
+
+
+def annotate(
+    axes: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], coords: Any, **style: Any
+) -> None:
+    """Writes a text `shift` points away from a place in `coords`, matplotlib's ``xycoords``."""
+    axes.annotate(text, at, xycoords=coords, xytext=shift, textcoords='offset points', **style)
+
+
 def block_colour(block: int) -> str:
-    """Colour of a block, the same in all pictures."""
+    """Colour of a block, the same in all figures."""
     return _BLOCKS[block % len(_BLOCKS)]
-
-
-def cost_scale(metric: str, largest: float) -> Scale:
-    """The unit in which figures up to `largest` of a metric read well, as `mmnas_ext.archs.prices` names it."""
-    if metric not in UNITS:
-        return Scale(1.0, metric)
-    unit = UNITS[metric]
-    if metric in _BELOW and largest < 2 * unit.size:
-        return Scale(*_BELOW[metric])
-    return Scale(unit.size, unit.name)
-
-
-def format_cost(metric: str, value: float) -> str:
-    """A figure with its unit: multiply-adds and parameters in four digits, latency in milliseconds."""
-    return f'{value:.3g} ms' if metric == 'latency' else format_count(value)
 
 
 def thousands() -> FuncFormatter:
@@ -145,16 +145,12 @@ def place_labels(axes: Axes, labels: Sequence[Label], busy: Sequence[tuple[float
         text.set(va='bottom', ha='left', gid=f'label.{label.text}')
         text.set_path_effects([withStroke(linewidth=2.5, foreground=PAPER)])
         size = text.get_window_extent()
-        spots = [
-            Bbox.from_bounds(
-                x + step * across - size.width * (1 - across) / 2,
-                y + step * up - size.height * (1 - up) / 2,
-                size.width,
-                size.height,
-            )
+        corners = [
+            (x + step * across - size.width * (1 - across) / 2, y + step * up - size.height * (1 - up) / 2)
             for step in _STEPS
             for across, up in _SIDES
         ]
+        spots = [Bbox.from_bounds(left, low, size.width, size.height) for left, low in corners]
         box = min(spots, key=lambda spot: _price(spot, (x, y), frame, covered, boxes))
         boxes.append(box)
         text.set_position(tuple(axes.transData.inverted().transform(box.p0)))

@@ -1,13 +1,14 @@
 """Losses of a block-wise distillation, read from the logs that MMEngine writes."""
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mmnas_ext.reports.blockwise import checked
+from mmnas_ext.reports.series import JsonLines, Series
+from mmnas_ext.search.fields import check_kind, take
 
 _LOSS = re.compile(r'loss_block(\d+)')
 
@@ -17,21 +18,21 @@ class DistillLog:
     """Distillation losses by rising step, and what was left out to get them.
 
     Args:
-        losses: Per block, by its index, pairs of step and loss; at least one block with at least one pair.
-        unreadable: Lines that were no complete JSON, such as the last one of a killed run.
+        losses: Per block, by its index, pairs of step and loss; at least one block with at least one pair. Of a long
+            log evenly chosen ones, the first and the last among them.
+        stride: Every which loss is kept.
+        unreadable: Lines that are not complete JSON, such as the last one of a killed run.
         repeated: Losses of steps that a resumed run made again, or has yet to.
     """
 
     losses: Mapping[int, tuple[tuple[int, float], ...]]
+    stride: int = 1
     unreadable: int = 0
     repeated: int = 0
 
 
 def read_losses(source: str | Path | Iterable[Mapping[str, Any]]) -> DistillLog:
-    """Reads the distillation losses of a run.
-
-    A block's step that does not rise tells of a resumed run: what was logged from that step on did not lead to the
-    weights that there are, and is left out.
+    """Reads the distillation losses of a run, in memory that does not grow with its records.
 
     Args:
         source: The work dir, whose logs are ``<timestamp>/vis_data/scalars.json``, or one such file, or the records of
@@ -41,52 +42,43 @@ def read_losses(source: str | Path | Iterable[Mapping[str, Any]]) -> DistillLog:
         FileNotFoundError: There is no log.
         ValueError: No record holds a distillation loss, or one is not of the form.
     """
-    if isinstance(source, (str, Path)):
-        place = str(source)
-        files = _logs(Path(source))
-        if not files:
-            raise FileNotFoundError(f'no log at {place}: training writes <timestamp>/vis_data/scalars.json')
-        lines = [line for file in files for line in _lines(file)]
-    else:
-        place = 'records'
-        lines = [(f'record {number}', record) for number, record in enumerate(source)]
-    kept: dict[int, list[tuple[int, float]]] = {}
-    repeated = 0
-    for where, record in lines:
+    if isinstance(source, (str, Path)) and not find_logs(Path(source)):
+        raise FileNotFoundError(f'no log at {source}: training writes <timestamp>/vis_data/scalars.json')
+    log = find_losses(source)
+    if log is None:
+        place = source if isinstance(source, (str, Path)) else 'records'
+        raise ValueError(f'{place}: no record has a loss_block<n>, so none is of a block-wise distillation')
+    return log
+
+
+def find_losses(source: str | Path | Iterable[Mapping[str, Any]]) -> DistillLog | None:
+    """As `read_losses`; ``None`` where no record holds a distillation loss."""
+    lines = JsonLines(*(find_logs(Path(source)) if isinstance(source, (str, Path)) else ()))
+    records = () if isinstance(source, (str, Path)) else ((f'record {i}', record) for i, record in enumerate(source))
+    kept: dict[int, Series[float]] = {}
+    for where, record in chain(lines, records):
         losses = _block_losses(record, where)
         step = _step(record, where) if losses else 0
         for block, loss in losses.items():
-            rows = kept.setdefault(block, [])
-            while rows and rows[-1][0] >= step:
-                rows.pop()
-                repeated += 1
-            rows.append((step, loss))
+            kept.setdefault(block, Series()).add(step, loss)
     if not kept:
-        raise ValueError(f'{place}: no record has a loss_block<n>, so none is of a block-wise distillation')
-    unreadable = sum(record is None for _, record in lines)
-    return DistillLog({block: tuple(kept[block]) for block in sorted(kept)}, unreadable, repeated)
+        return None
+    return DistillLog(
+        {block: tuple(kept[block].rows()) for block in sorted(kept)},
+        max(series.stride for series in kept.values()),
+        lines.unreadable,
+        sum(series.repeated for series in kept.values()),
+    )
 
 
 def has_losses(work_dir: str | Path) -> bool:
     """Whether a log in the work dir holds distillation losses."""
-    return any(_block_losses(record, where) for file in _logs(Path(work_dir)) for where, record in _lines(file))
+    return any(_block_losses(record, where) for where, record in JsonLines(*find_logs(Path(work_dir))))
 
 
-def _logs(source: Path) -> list[Path]:
-    """Log files, oldest first: MMEngine names a run's folder by its time."""
+def find_logs(source: Path) -> list[Path]:
+    """MMEngine's log files, oldest first: a run's folder is named by its time."""
     return [source] if source.is_file() else sorted(source.glob('*/vis_data/scalars.json'))
-
-
-def _lines(file: Path) -> Iterator[tuple[str, Any]]:
-    """Place and content of each line; ``None`` for one that is no complete JSON."""
-    for number, line in enumerate(file.read_bytes().split(b'\n'), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield f'{file} line {number}', json.loads(line.decode('utf-8', errors='replace'))
-        # a kill cuts the last line short
-        except (json.JSONDecodeError, RecursionError):
-            yield f'{file} line {number}', None
 
 
 def _block_losses(record: Any, where: str) -> dict[int, float]:
@@ -97,13 +89,13 @@ def _block_losses(record: Any, where: str) -> dict[int, float]:
     for name, value in record.items():
         match = _LOSS.fullmatch(name)
         if match:
-            # a loss that is no number any more is logged as NaN: it is drawn as a gap
-            found[int(match[1])] = float(checked(value, float, f'{where}: {name}', finite=False))
+            # a loss that is NaN or infinite is drawn as a gap
+            found[int(match[1])] = float(check_kind(value, float, f'{where}: {name}', finite=False))
     return found
 
 
 def _step(record: Mapping[str, Any], where: str) -> int:
     for name in ('step', 'iter'):
         if name in record:
-            return int(checked(record[name], int, f'{where}: {name}'))
+            return int(take(record, name, int, where))
     raise ValueError(f'{where}: the record has neither step nor iter')

@@ -1,7 +1,7 @@
-"""Pictures of the blocks of a distillation: how their losses fell, and how the ratings of their paths spread."""
+"""Figures of the blocks of a distillation: how their losses fell, and how the ratings of their paths spread."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import ceil, isfinite, sqrt
+from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from mmnas_ext.reports.blockwise import Cell, Entry, RatedBlock, Ratings, read_ratings
-from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, add_axes, block_colour, canvas, keep_apart, thousands
+from mmnas_ext.reports.canvas import (
+    DPI,
+    LEFT,
+    RIGHT,
+    TITLE,
+    WIDTH,
+    Style,
+    add_axes,
+    add_legend,
+    annotate,
+    block_colour,
+    canvas,
+    keep_apart,
+    thousands,
+)
 from mmnas_ext.reports.distill_log import DistillLog, read_losses
 from mmnas_ext.reports.palette import ACCENT, FAINT, INK, PAPER, tint
+from mmnas_ext.search.ratings import BlockRatings, CellRatings, Pick, Ratings
 
-# A line has more points than the picture has pixels otherwise.
-_POINTS = 1500
 # Of all records, what a smoothed value is the mean of.
 _WINDOW = 0.03
 _PLOT = 460
@@ -63,28 +75,20 @@ def losses_figure(log: DistillLog) -> Figure:
     Its axes are labelled ``losses``; the lines of a block have the gids ``raw.<block>`` and ``smooth.<block>``.
     """
     steps = [step for rows in log.losses.values() for step, _ in rows]
-    longest = max(len(rows) for rows in log.losses.values())
-    note = f'faint: as logged; bold: mean of {_window(longest)} records around' if _window(longest) > 1 else 'as logged'
+    window = _window(max(len(rows) for rows in log.losses.values()))
+    kept = 'as logged' if log.stride == 1 else f'one of {log.stride} records'
+    note = f'faint: {kept}; bold: mean of {window} around' if window > 1 else kept
     figure = canvas('Distillation loss per block', note, TITLE + _PLOT + 86)
     axes = add_axes(figure, 'losses', LEFT, 54, WIDTH - LEFT - _NAMES - RIGHT, _PLOT)
     ends, values = {}, []
     for block, rows in log.losses.items():
         x, y = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
         smooth = moving_mean(y, _window(len(y)))
-        kept = slice((len(x) - 1) % ceil(len(x) / _POINTS), None, ceil(len(x) / _POINTS))
         colour = block_colour(block)
-        marker = 'o' if len(rows) == 1 else ''
-        axes.plot(x[kept], y[kept], color=tint(colour, 0.35), linewidth=0.8, zorder=2, gid=f'raw.{block}')
-        axes.plot(
-            x[kept],
-            smooth[kept],
-            color=colour,
-            linewidth=2,
-            marker=marker,
-            zorder=3,
-            gid=f'smooth.{block}',
-            clip_on=not marker,
-        )
+        axes.plot(x, y, color=tint(colour, 0.35), linewidth=0.8, zorder=2, gid=f'raw.{block}')
+        (line,) = axes.plot(x, smooth, color=colour, linewidth=2, zorder=3, gid=f'smooth.{block}')
+        if len(rows) == 1:
+            line.set(marker='o', clip_on=False)
         finite = smooth[np.isfinite(smooth)]
         values += [*finite, *np.percentile(y[np.isfinite(y)], (0.5, 99.5))] if len(finite) else []
         ends[block] = (x[-1], finite[-1] if len(finite) else float('nan'))
@@ -92,8 +96,7 @@ def losses_figure(log: DistillLog) -> Figure:
     axes.set_xlim(min(steps) if len(set(steps)) > 1 else min(steps) - 1, max(steps))
     axes.xaxis.set_major_formatter(thousands())
     axes.set_xlabel('step', size=11, color=FAINT)
-    name = 'squared error over the variance of the feature'
-    axes.set_title(name, loc='left', size=11, color=FAINT, pad=8)
+    axes.set_title('squared error over the variance of the feature', loc='left', size=11, color=FAINT, pad=8)
     _scale_losses(axes, values)
     _name_lines(axes, ends)
     return figure
@@ -115,7 +118,7 @@ def draw_ratings(ratings: str | Path | Ratings, out: str | Path, chosen: Sequenc
         ValueError: It is not of its form, or `chosen` is not an entry of each block.
     """
     target = Path(out)
-    content = ratings if isinstance(ratings, Ratings) else read_ratings(ratings)
+    content = ratings if isinstance(ratings, Ratings) else Ratings.parse(ratings)
     ratings_figure(content, chosen).savefig(target)
     return target
 
@@ -127,14 +130,12 @@ def ratings_figure(ratings: Ratings, chosen: Sequence[int] | None = None) -> Fig
     ``median.<block>.<cell>``, ``best.<block>`` and ``chosen.<block>``. All panels span the same range, each at its own
     height: ratings add up over blocks, so a path's lead counts the same in all of them.
     """
-    picked: Sequence[Entry | None] = ratings.entries(chosen) if chosen is not None else [None] * len(ratings.blocks)
+    marks: Sequence[Pick | None] = ratings.picks(chosen) if chosen is not None else [None] * len(ratings.blocks)
     rows = _rows_of_panels(ratings.blocks)
     height = TITLE + 30 + len(rows) * (_HEADING + _SPREAD + _LABELS) + 8
     paths = sum(len(block.ratings) for block in ratings.blocks)
-    note = (
-        f'{paths} paths in {len(ratings.blocks)} {"block" if len(ratings.blocks) == 1 else "blocks"}; lower is better'
-    )
-    figure = canvas('Ratings of all paths', note, height)
+    blocks = f'{len(ratings.blocks)} {"block" if len(ratings.blocks) == 1 else "blocks"}'
+    figure = canvas('Ratings of all paths', f'{paths} paths in {blocks}; lower is better', height)
     _ratings_legend(figure, height, chosen is not None)
     span = 1.16 * max(max(block.ratings) - min(block.ratings) for block in ratings.blocks) or 1.0
     for number, row in enumerate(rows):
@@ -146,14 +147,14 @@ def ratings_figure(ratings: Ratings, chosen: Sequence[int] | None = None) -> Fig
         stretch = min(free / sum(wanted), 1.6)
         for block, width in zip(row, wanted, strict=True):
             axes = add_axes(figure, f'ratings.{block}', left, bottom, width * stretch, _SPREAD)
-            _draw_block(axes, block, ratings.blocks[block], span, picked[block])
+            _draw_block(axes, block, ratings.blocks[block], span, marks[block])
             left += width * stretch + _BETWEEN
         _name_rows(figure, bottom, height)
     return figure
 
 
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred mean of `window` values, of fewer at both ends; what is no number is left out of it."""
+    """Centred mean of `window` values, of fewer at both ends; what is NaN or infinite is left out of it."""
     finite = np.isfinite(values)
     total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
     count = np.concatenate([[0], np.cumsum(finite)])
@@ -182,16 +183,8 @@ def _scale_losses(axes: Axes, values: Sequence[float]) -> None:
         axes.set_ylim(low - 0.06 * (high - low or 1), high + 0.06 * (high - low or 1))
     if axes.get_ylim()[0] < 1 < axes.get_ylim()[1]:
         axes.axhline(1, color=FAINT, linewidth=1, linestyle=(0, (3, 2)), zorder=1, gid='mean')
-        axes.annotate(
-            "no better than the feature's mean",
-            (1, 1),
-            xycoords=('axes fraction', 'data'),
-            xytext=(-4, 3),
-            textcoords='offset points',
-            ha='right',
-            size=10,
-            color=FAINT,
-        )
+        style: Style = {'ha': 'right', 'size': 10, 'color': FAINT}
+        annotate(axes, "no better than the feature's mean", (1, 1), (-4, 3), ('axes fraction', 'data'), **style)
 
 
 def _name_lines(axes: Axes, ends: Mapping[int, tuple[float, float]]) -> None:
@@ -205,6 +198,7 @@ def _name_lines(axes: Axes, ends: Mapping[int, tuple[float, float]]) -> None:
         up = (height - box.y0) / box.height
         # a block that was trained for fewer steps ends before the others
         width, dashes = (1.6, 'solid') if x > box.x1 - 2 else (0.8, 'dotted')
+        arrow: Style = {'arrowstyle': '-', 'color': block_colour(block), 'linewidth': width, 'linestyle': dashes}
         axes.annotate(
             f'block {block}  {ends[block][1]:.3g}',
             ((x - box.x0) / box.width, (y - box.y0) / box.height),
@@ -215,23 +209,15 @@ def _name_lines(axes: Axes, ends: Mapping[int, tuple[float, float]]) -> None:
             color=INK,
             gid=f'name.{block}',
             annotation_clip=False,
-            arrowprops={
-                'arrowstyle': '-',
-                'color': block_colour(block),
-                'linewidth': width,
-                'linestyle': dashes,
-                'relpos': (0, 0.5),
-                'shrinkA': 1,
-                'shrinkB': 0,
-            },
+            arrowprops={**arrow, 'relpos': (0, 0.5), 'shrinkA': 1, 'shrinkB': 0},
         )
 
 
-def _panel_width(block: RatedBlock) -> float:
+def _panel_width(block: BlockRatings) -> float:
     return max(_PANEL, _CELL * len(block.cells))
 
 
-def _rows_of_panels(blocks: Sequence[RatedBlock]) -> list[list[int]]:
+def _rows_of_panels(blocks: Sequence[BlockRatings]) -> list[list[int]]:
     """Blocks by row, as many in each as fit."""
     rows: list[list[int]] = [[]]
     used = 0.0
@@ -245,7 +231,7 @@ def _rows_of_panels(blocks: Sequence[RatedBlock]) -> list[list[int]]:
     return rows
 
 
-def _draw_block(axes: Axes, index: int, block: RatedBlock, span: float, chosen: Entry | None) -> None:
+def _draw_block(axes: Axes, index: int, block: BlockRatings, span: float, chosen: Pick | None) -> None:
     middle = (max(block.ratings) + min(block.ratings)) / 2
     axes.set_ylim(middle - span / 2, middle + span / 2)
     axes.set_xlim(-0.6, len(block.cells) - 0.4)
@@ -260,28 +246,18 @@ def _draw_block(axes: Axes, index: int, block: RatedBlock, span: float, chosen: 
         text += f', chosen {block.rating(chosen):.3f}'
     axes.plot([places[best.cell][best.path]], [block.rating(best)], gid=f'best.{index}', zorder=6, **_mark(False))
     paths = 'path' if len(block.ratings) == 1 else 'paths'
-    heading = f'block {index} · {stage_names(block.stages)}'
-    for line, (words, size, colour, weight) in enumerate(
-        (
-            (heading, 12, INK, 'bold'),
-            (f'{len(block.ratings)} {paths}', 10, FAINT, 'normal'),
-            (text, 10, INK, 'normal'),
-        )
-    ):
-        axes.annotate(
-            words,
-            (0, 1),
-            xycoords='axes fraction',
-            xytext=(0, 39 - 14 * line),
-            textcoords='offset points',
-            size=size,
-            color=colour,
-            weight=weight,
-            va='top',
-        )
+    heading = f'block {index} · {name_stages(block.stages)}'
+    words = (
+        (heading, 12, INK, 'bold'),
+        (f'{len(block.ratings)} {paths}', 10, FAINT, 'normal'),
+        (text, 10, INK, 'normal'),
+    )
+    for line, (word, size, colour, weight) in enumerate(words):
+        style: Style = {'size': size, 'color': colour, 'weight': weight, 'va': 'top'}
+        annotate(axes, word, (0, 1), (0, 39 - 14 * line), 'axes fraction', **style)
 
 
-def _draw_cell(axes: Axes, index: int, number: int, cell: Cell) -> np.ndarray:
+def _draw_cell(axes: Axes, index: int, number: int, cell: CellRatings) -> np.ndarray:
     """Density, points and median of one cell's ratings; where its points are across."""
     colour = block_colour(index)
     values = np.array(cell.ratings)
@@ -293,31 +269,14 @@ def _draw_cell(axes: Axes, index: int, number: int, cell: Cell) -> np.ndarray:
         axes.fill_betweenx(grid, number - half, number + half, facecolor=face, edgecolor=edge, linewidth=0.8, zorder=1)
         inside = 2 * (np.arange(1, len(values) + 1) * _GOLDEN % 1) - 1
         across += 0.85 * np.interp(values, grid, half) * inside
-    size = 9 if len(values) <= 300 else 4
-    axes.scatter(
-        across, values, s=size, color=colour, alpha=0.55, linewidths=0, zorder=2, gid=f'points.{index}.{number}'
-    )
-    middle = float(np.median(values))
-    axes.plot(
-        [number - 0.3, number + 0.3],
-        [middle, middle],
-        color=INK,
-        linewidth=1.6,
-        zorder=4,
-        gid=f'median.{index}.{number}',
-    )
+    dots: Style = {'s': 9 if len(values) <= 300 else 4, 'color': colour, 'alpha': 0.55, 'linewidths': 0}
+    axes.scatter(across, values, zorder=2, gid=f'points.{index}.{number}', **dots)
+    middle = [float(np.median(values))] * 2
+    bar: Style = {'color': INK, 'linewidth': 1.6, 'zorder': 4, 'gid': f'median.{index}.{number}'}
+    axes.plot([number - 0.3, number + 0.3], middle, **bar)
     for line, words in enumerate(('+'.join(map(str, cell.depths)), str(cell.leaves))):
-        axes.annotate(
-            words,
-            (number, 0),
-            xycoords=('data', 'axes fraction'),
-            xytext=(0, -7 - 15 * line),
-            textcoords='offset points',
-            size=10,
-            color=INK,
-            ha='center',
-            va='top',
-        )
+        style: Style = {'size': 10, 'color': INK, 'ha': 'center', 'va': 'top'}
+        annotate(axes, words, (number, 0), (0, -7 - 15 * line), ('data', 'axes fraction'), **style)
     return across
 
 
@@ -331,7 +290,7 @@ def _density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
 def _name_rows(figure: Figure, bottom: float, height: float) -> None:
     """What stands beneath a cell, left of the first panel."""
     for line, words in enumerate(('layers', 'channels')):
-        y = bottom - (7 + 15 * line) * figure.dpi / 72
+        y = bottom - (7 + 15 * line) * DPI / 72
         figure.text((LEFT - 3) / WIDTH, y / height, words, size=9, color=FAINT, ha='right', va='top')
 
 
@@ -343,18 +302,7 @@ def _ratings_legend(figure: Figure, height: float, chosen: bool) -> None:
     ]
     if chosen:
         handles.append(Line2D([], [], label='chosen', linestyle='', **_mark(True)))
-    figure.legend(
-        handles=handles,
-        loc='upper left',
-        bbox_to_anchor=(LEFT / WIDTH, 1 - 50 / height),
-        ncols=4,
-        fontsize=11,
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0,
-        handletextpad=0.5,
-        labelcolor=INK,
-    )
+    add_legend(figure, handles, LEFT, height - 50, 4, handletextpad=0.5)
 
 
 def _mark(chosen: bool) -> dict[str, Any]:
@@ -364,8 +312,8 @@ def _mark(chosen: bool) -> dict[str, Any]:
     return {'marker': '*', 'markersize': _STAR, 'color': INK, 'markeredgecolor': PAPER, 'markeredgewidth': 0.8}
 
 
-def stage_names(stages: Sequence[int]) -> str:
-    """``stage 3``, ``stages 0–2`` or ``stages 0, 2``."""
+def name_stages(stages: Sequence[int]) -> str:
+    """Writes ``stage 3``, ``stages 0–2`` or ``stages 0, 2``."""
     if len(stages) == 1:
         return f'stage {stages[0]}'
     if list(stages) == list(range(stages[0], stages[-1] + 1)):

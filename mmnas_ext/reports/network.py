@@ -1,21 +1,20 @@
-"""Picture of a network as a chain of stages, on its own or beneath the seed that it was made from."""
+"""Figure of a network as a chain of stages, on its own or beneath the seed that it was made from."""
 
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from mmnas_ext.archs import ArchSpec, LayerSpec, SearchSpace, SpaceStage, candidate_costs, cost
 from mmnas_ext.archs.cost import effective_strides
+from mmnas_ext.reports.canvas import DPI, WIDTH, Style, canvas
 from mmnas_ext.reports.palette import FAINT, FOUND, INK, PANEL, PAPER, RULE, SEED, kernel_colour, tint
 from mmnas_ext.reports.table import format_count, format_size
 
-WIDTH = 1400
-_DPI = 100
 _MARGIN = 32
 _TITLE = 84
 _ROW = 240
@@ -30,7 +29,7 @@ _BASE = 104
 
 @dataclass(frozen=True)
 class _Row:
-    """One network of the picture: its name, parts and place."""
+    """One network of the figure: its name, parts and place."""
 
     name: str
     kind: str
@@ -73,7 +72,7 @@ def draw_network(
         input_size: Height and width in pixels that MAdds and resolutions are given for.
         output_stride: As in `mmnas_ext.archs.cost`.
         head: Whether the 1x1 head convolution of networks that have one is shown and counted.
-        title: Heading of the picture.
+        title: Heading of the figure.
 
     Returns:
         The file written.
@@ -106,12 +105,10 @@ def network_figure(
         rows.insert(0, _row('Seed', 'seed', seed, input_size, output_stride, head))
     scale, columns = _layout(rows)
     height = _TITLE + _ROW * len(rows) + _BARS
-    figure = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI, facecolor=PAPER)
-    FigureCanvasAgg(figure)
+    figure = canvas(title, f'multiply-adds at {format_size(input_size)} input', height, left=_MARGIN)
     # One axes whose units are pixels, y upwards: places below are then plain arithmetic.
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, height))
     axes.set_axis_off()
-    _draw_title(axes, title, input_size, height)
     _draw_legend(axes, rows, height - 58)
     for index, row in enumerate(rows):
         _draw_row(axes, row, columns, scale, top=height - _TITLE - index * _ROW, heading=len(rows) > 1, base=rows[0])
@@ -167,7 +164,7 @@ def _layout(rows: list[_Row]) -> tuple[float, list[_Column]]:
         found = [float(_MIN_COLUMN)] * count
         for row in rows:
             for index, stage in enumerate(row.arch.stages):
-                boxes = sum(scale * _box_width(block.kernel) for block in stage.specs)
+                boxes = sum(scale * _box_width(spec.kernel) for spec in stage.specs)
                 found[index] = max(found[index], boxes + _BOX_GAP * (len(stage.layers) - 1) + 2 * _PAD)
         return found
 
@@ -182,29 +179,21 @@ def _layout(rows: list[_Row]) -> tuple[float, list[_Column]]:
     return scale, columns
 
 
-def _draw_title(axes: Axes, title: str, size: tuple[int, int], height: float) -> None:
-    axes.text(
-        _MARGIN, height - 30, title, size=17, weight='bold', color=INK, va='center', gid='title', parse_math=False
-    )
-    note = f'multiply-adds at {format_size(size)} input'
-    axes.text(WIDTH - _MARGIN, height - 30, note, size=11.5, color=FAINT, va='center', ha='right', gid='input')
-
-
 def _draw_legend(axes: Axes, rows: list[_Row], y: float) -> None:
     """Colour and width of the kernels, height of the expansions that occur."""
-    blocks = [block for row in rows for stage in row.arch.stages for block in stage.specs]
+    specs = [spec for row in rows for stage in row.arch.stages for spec in stage.specs]
     x = float(_MARGIN)
-    for kernel in sorted({block.kernel for block in blocks}):
+    for kernel in sorted({spec.kernel for spec in specs}):
         _draw_box(axes, x, y, 0.42 * _box_width(kernel), 17, kernel, gid=f'legend.kernel.{kernel}')
         x += 0.42 * _box_width(kernel) + 6
         axes.text(x, y, f'{format_size((kernel, kernel))} kernel', size=11, color=FAINT, va='center')
         x += 100
-    for expansion in sorted({block.expansion for block in blocks}):
+    for expansion in sorted({spec.expansion for spec in specs}):
         height = 0.26 * _box_height(expansion)
         axes.add_patch(Rectangle((x, y - height / 2), 12, height, facecolor=PANEL, edgecolor=FAINT, linewidth=1))
         axes.text(x + 18, y, f'expansion {expansion}', size=11, color=FAINT, va='center')
         x += 124
-    if any(block.se for block in blocks):
+    if any(spec.se for spec in specs):
         axes.text(x, y, 'se  squeeze-excite', size=11, color=FAINT, va='center')
 
 
@@ -230,52 +219,31 @@ def _draw_row(
         axes.text(column.middle, middle + 85, channels, size=11.5, weight='bold', color=INK, ha='center', va='center')
     if len(row.shares) > len(used):
         used = [*used, columns[-1]]
-        _draw_end(
-            axes,
-            columns[-1],
-            middle,
-            'head',
-            f'{format_size((1, 1))}\n{row.arch.head_channels} ch',
-            row,
-            len(row.sizes) - 1,
-        )
+        text = f'{format_size((1, 1))}\n{row.arch.head_channels} ch'
+        _draw_end(axes, columns[-1], middle, 'head', text, row, len(row.sizes) - 1)
     for before, after in pairwise(used):
-        axes.add_patch(
-            FancyArrowPatch(
-                (before.left + before.width + 2, middle),
-                (after.left - 2, middle),
-                arrowstyle='-|>',
-                mutation_scale=10,
-                shrinkA=0,
-                shrinkB=0,
-                linewidth=1.2,
-                color=FAINT,
-            )
-        )
+        ends = ((before.left + before.width + 2, middle), (after.left - 2, middle))
+        style: Style = {
+            'arrowstyle': '-|>',
+            'mutation_scale': 10,
+            'shrinkA': 0,
+            'shrinkB': 0,
+            'linewidth': 1.2,
+            'color': FAINT,
+        }
+        axes.add_patch(FancyArrowPatch(*ends, **style))
 
 
 def _draw_stage(axes: Axes, row: _Row, index: int, column: _Column, scale: float, middle: float) -> None:
-    _draw_panel(axes, column, middle)
-    blocks = row.arch.stages[index].specs
-    widths = [scale * _box_width(block.kernel) for block in blocks]
+    corner = (column.left, middle - _BASE / 2 - _PAD / 2)
+    _draw_round(axes, corner, column.width, _BASE + _PAD, 8, facecolor=PANEL, edgecolor='none')
+    specs = row.arch.stages[index].specs
+    widths = [scale * _box_width(spec.kernel) for spec in specs]
     x = column.middle - (sum(widths) + _BOX_GAP * (len(widths) - 1)) / 2
-    for layer, (block, width) in enumerate(zip(blocks, widths, strict=True)):
-        _draw_block(axes, x, middle, width, block, gid=f'{row.kind}.layer.{index}.{layer}')
+    for layer, (spec, width) in enumerate(zip(specs, widths, strict=True)):
+        _draw_layer(axes, x, middle, width, spec, gid=f'{row.kind}.layer.{index}.{layer}')
         x += width + _BOX_GAP
     _draw_size(axes, column, middle, row, index + 1)
-
-
-def _draw_panel(axes: Axes, column: _Column, middle: float) -> None:
-    axes.add_patch(
-        FancyBboxPatch(
-            (column.left, middle - _BASE / 2 - _PAD / 2),
-            column.width,
-            _BASE + _PAD,
-            boxstyle='round,pad=0,rounding_size=8',
-            facecolor=PANEL,
-            edgecolor='none',
-        )
-    )
 
 
 def _draw_size(axes: Axes, column: _Column, middle: float, row: _Row, part: int) -> None:
@@ -287,57 +255,36 @@ def _draw_size(axes: Axes, column: _Column, middle: float, row: _Row, part: int)
 def _draw_end(axes: Axes, column: _Column, middle: float, name: str, text: str, row: _Row, part: int) -> None:
     """Stem or head: one plain box."""
     width = column.width - 2 * _PAD + 8
-    axes.add_patch(
-        FancyBboxPatch(
-            (column.middle - width / 2, middle - 34),
-            width,
-            68,
-            boxstyle='round,pad=0,rounding_size=4',
-            facecolor=PAPER,
-            edgecolor=FAINT,
-            linewidth=1.1,
-            gid=f'{row.kind}.{name}',
-        )
-    )
+    style: Style = {'facecolor': PAPER, 'edgecolor': FAINT, 'linewidth': 1.1, 'gid': f'{row.kind}.{name}'}
+    _draw_round(axes, (column.middle - width / 2, middle - 34), width, 68, 4, **style)
     axes.text(column.middle, middle, text, size=9.5, color=INK, ha='center', va='center', linespacing=1.4)
     axes.text(column.middle, middle + 77, name, size=11.5, weight='bold', color=INK, ha='center', va='center')
     _draw_size(axes, column, middle, row, part)
 
 
-def _draw_block(axes: Axes, x: float, middle: float, width: float, block: LayerSpec, gid: str) -> None:
-    _draw_box(axes, x, middle, width, _box_height(block.expansion), block.kernel, gid)
-    lines = [f'k{block.kernel}', f'e{block.expansion}', *(['se'] if block.se else [])]
+def _draw_layer(axes: Axes, x: float, middle: float, width: float, layer: LayerSpec, gid: str) -> None:
+    _draw_box(axes, x, middle, width, _box_height(layer.expansion), layer.kernel, gid)
+    lines = [f'k{layer.kernel}', f'e{layer.expansion}', *(['se'] if layer.se else [])]
     # Two characters take about 1.4 em; below 6 points a label is noise, and the legend tells colour and height anyway.
-    room = (0.84 * width / 1.4, (_box_height(block.expansion) - 8) / (1.15 * len(lines)))
-    size = min(11.0, *(pixels * 72 / _DPI for pixels in room))
+    room = (0.84 * width / 1.4, (_box_height(layer.expansion) - 8) / (1.15 * len(lines)))
+    size = min(11.0, *(pixels * 72 / DPI for pixels in room))
     if size >= 6:
-        axes.text(
-            x + width / 2,
-            middle,
-            '\n'.join(lines),
-            size=size,
-            color=INK,
-            ha='center',
-            va='center',
-            linespacing=1.15,
-            gid=f'{gid}.label',
-        )
+        style: Style = {'size': size, 'color': INK, 'ha': 'center', 'va': 'center', 'linespacing': 1.15}
+        axes.text(x + width / 2, middle, '\n'.join(lines), gid=f'{gid}.label', **style)
 
 
 def _draw_box(axes: Axes, x: float, middle: float, width: float, height: float, kernel: int, gid: str) -> None:
     colour = kernel_colour(kernel)
-    axes.add_patch(
-        FancyBboxPatch(
-            (x, middle - height / 2),
-            width,
-            height,
-            boxstyle='round,pad=0,rounding_size=3',
-            facecolor=tint(colour, 0.38),
-            edgecolor=colour,
-            linewidth=1.4,
-            gid=gid,
-        )
-    )
+    style: Style = {'facecolor': tint(colour, 0.38), 'edgecolor': colour, 'linewidth': 1.4, 'gid': gid}
+    _draw_round(axes, (x, middle - height / 2), width, height, 3, **style)
+
+
+def _draw_round(
+    axes: Axes, corner: tuple[float, float], width: float, height: float, radius: float, **style: Any
+) -> None:
+    """A box with round corners, from its lower left one."""
+    shape = f'round,pad=0,rounding_size={radius}'
+    axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, **style))
 
 
 def _draw_bars(axes: Axes, rows: list[_Row], columns: list[_Column], top: float) -> None:

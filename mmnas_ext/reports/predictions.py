@@ -1,4 +1,4 @@
-"""Image of what segmentors predict, beside the images and their ground truth."""
+"""Figure of what segmentors predict, beside the images and their ground truth."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

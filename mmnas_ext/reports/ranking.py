@@ -1,8 +1,9 @@
-"""Pictures of whole networks by their ratings: the front that was searched, and how well ratings rank."""
+"""Figures of whole networks by their ratings: the front that was searched, and how well ratings rank."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,20 +12,12 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mmnas_ext.reports.blockwise import FrontFile, Network, Rank, read_front, read_rank
-from mmnas_ext.reports.canvas import (
-    LEFT,
-    RIGHT,
-    TITLE,
-    WIDTH,
-    Label,
-    add_axes,
-    canvas,
-    cost_scale,
-    format_cost,
-    place_labels,
-)
+from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, Label, Style, add_axes, annotate, canvas, place_labels
 from mmnas_ext.reports.palette import ACCENT, FAINT, FOUND, INK, PAPER, RULE, kernel_colour, tint
+from mmnas_ext.reports.table import cost_scale, format_cost, name_metric
+from mmnas_ext.search.fields import check_kind, check_list_of, read_object, take
+from mmnas_ext.search.front_file import FrontFile
+from mmnas_ext.workdir import WorkDir
 
 _PLOT = 520
 # Steps of a staircase that differ by less than a pixel cannot be told apart, and a front may have a million.
@@ -33,12 +26,76 @@ _BUSY = 400
 _SCATTER = 400
 _COLUMNS = 3
 _BETWEEN = 76
-_TICKS = 14  # what figures of four decimals need beside a label
+_TICKS = 14  # what numbers of four decimals need beside a label
 _BAR = 96
 
 
+class Ranked(NamedTuple):
+    """A network that was trained alone: its multiply-adds, what it reached, and its scores, lower is better."""
+
+    title: str
+    macs: float
+    truth: float
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Content of ``rank.json``.
+
+    Args:
+        truth: What was measured of networks trained alone.
+        higher_is_better: Whether more of it is better.
+        networks: At least two.
+        tau: Per score Kendall's tau and both ends of its 95 % interval.
+    """
+
+    truth: str
+    higher_is_better: bool
+    networks: tuple[Ranked, ...]
+    tau: dict[str, tuple[float, ...]]
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of the scores, in the order in which the networks first give them."""
+        return tuple(dict.fromkeys(name for network in self.networks for name in network.scores))
+
+
+def read_rank(source: str | Path) -> Rank:
+    """Reads ``rank.json``, or that of a work dir.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is not of its form, or holds fewer than two networks.
+    """
+    path = Path(source)
+    path = WorkDir(path).rank if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f'rank file does not exist: {path}; a comparison with networks trained alone writes it')
+    content, where = read_object(path), str(path)
+    networks = []
+    for index, row in enumerate(take(content, 'networks', list, where)):
+        at = f'{where}: network {index}'
+        given = take(row, 'scores', dict, at)
+        scores = {name: check_kind(score, float, f'{at}: score {name}') for name, score in given.items()}
+        macs, truth = take(row, 'macs', float, at), take(row, 'truth', float, at)
+        networks.append(Ranked(take(row, 'title', str, at), macs, truth, scores))
+    if len(networks) < 2:
+        raise ValueError(f'{where}: networks must be at least two to be ranked, got {len(networks)}')
+    tau = {}
+    for name, row in take(content, 'tau', dict, where).items():
+        tau[name] = check_list_of(row, float, f'{where}: tau {name}')
+        if len(tau[name]) != 3:
+            raise ValueError(f'{where}: tau {name} must be [tau, low, high], got {len(tau[name])} numbers')
+    higher = take(content, 'higher_is_better', bool, where)
+    rank = Rank(take(content, 'truth', str, where), higher, tuple(networks), tau)
+    if not rank.scores:
+        raise ValueError(f'{where}: a network must have a score, got none')
+    return rank
+
+
 def draw_front(front: str | Path | FrontFile, out: str | Path) -> Path:
-    """Draws the lowest rating over the cost that buys it, with the chosen network, the limit and other networks.
+    """Draws the lowest rating over the cost that buys it, with the chosen network and the limit.
 
     Args:
         front: ``front.json``, the work dir that holds it, or its content.
@@ -49,45 +106,47 @@ def draw_front(front: str | Path | FrontFile, out: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not of its form, or a network lacks the front's cost.
+        ValueError: It is not of its form.
     """
     target = Path(out)
-    front_figure(front if isinstance(front, FrontFile) else read_front(front)).savefig(target)
+    front_figure(front if isinstance(front, FrontFile) else FrontFile.parse(front)).savefig(target)
     return target
 
 
 def front_figure(front: FrontFile) -> Figure:
     """The figure of `draw_front`, not yet saved.
 
-    Its axes are labelled ``front``; artists have the gids ``front``, ``limit``, ``chosen`` and ``other.<title>``.
+    Its axes are labelled ``front``; artists have the gids ``front``, ``limit`` and ``chosen``.
     """
-    marked = [*([front.chosen] if front.chosen else []), *front.others]
-    for network in marked:
-        if front.metric not in network.costs:
-            raise ValueError(
-                f"network {network.title} must have the front's cost {front.metric}, got {[*network.costs]}"
-            )
     figure = canvas('Rating a network can have at its cost', _note(front), TITLE + _PLOT + 86)
     axes = add_axes(figure, 'front', LEFT, 56, WIDTH - LEFT - RIGHT, _PLOT)
-    limit = front.limits.get(front.metric)
-    reach = [*front.costs, *(network.costs[front.metric] for network in marked)] + ([limit] if limit else [])
+    limit, chosen = front.limits.get(front.metric), front.chosen_costs[front.metric]
+    reach = [*front.costs, chosen, *([] if limit is None else [limit])]
     scale = cost_scale(front.metric, max(reach))
     step = ceil(len(front.costs) / _POINTS)
     kept = slice((len(front.costs) - 1) % step, None, step)
     costs, ratings = np.array(front.costs)[kept] / scale.size, np.array(front.ratings)[kept]
+    low, end = min(reach) / scale.size, max(reach) / scale.size
     # beyond the last step its rating still holds
-    end = max(reach) / scale.size + 0.06 * (max(reach) - min(reach)) / scale.size
+    end += 0.06 * (end - low)
     x, y = np.append(costs, end), np.append(ratings, ratings[-1])
     axes.plot(x, y, drawstyle='steps-post', color=FOUND, linewidth=1.8, zorder=3, gid='front')
     if len(costs) <= 60:
         axes.plot(costs, ratings, linestyle='', marker='o', markersize=4, color=FOUND, zorder=3, gid='steps')
-    _frame(axes, front, marked, scale.size, end)
+    axes.set_xlim(low - 0.04 * (end - low or 1), end if end > low else low + 1)
+    heights = [*front.ratings, front.rating]
+    room = 0.08 * (max(heights) - min(heights) or 1)
+    axes.set_ylim(min(heights) - room, max(heights) + room)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9))
     axes.set_xlabel(scale.name, size=11, color=FAINT)
     axes.set_title('rating, sum over blocks (lower is better)', loc='left', size=11, color=FAINT, pad=8)
     if limit is not None:
         _draw_limit(axes, front.metric, limit, scale.size)
-    labels = [_draw_network(axes, front, network, scale.size) for network in marked]
-    place_labels(axes, labels, _busy(axes, x, y, limit and limit / scale.size))
+    style: Style = {'linestyle': '', 'marker': 'D', 'markersize': 11, 'color': ACCENT, 'markeredgecolor': PAPER}
+    axes.plot([chosen / scale.size], [front.rating], zorder=5, gid='chosen', **style)
+    text = f'chosen: {format_cost(front.metric, chosen)}, {front.rating:.3f}'
+    label = Label(text, chosen / scale.size, front.rating, bold=True)
+    place_labels(axes, [label], _busy(axes, x, y, None if limit is None else limit / scale.size))
     return figure
 
 
@@ -120,11 +179,8 @@ def rank_figure(rank: Rank) -> Figure:
     rows = ceil(len(names) / columns)
     cell = _SCATTER + 120
     height = TITLE + rows * cell
-    figure = canvas(
-        'How scores rank networks',
-        f"{len(rank.networks)} networks, each trained alone; Kendall's τ and its 95 % interval",
-        height,
-    )
+    note = f"{len(rank.networks)} networks, each trained alone; Kendall's τ and its 95 % interval"
+    figure = canvas('How scores rank networks', note, height)
     free = WIDTH - LEFT - _TICKS - RIGHT - _BAR - _BETWEEN * (columns - 1)
     macs = [network.macs for network in rank.networks]
     unit = cost_scale('macs', max(macs))
@@ -155,60 +211,18 @@ def rank_figure(rank: Rank) -> Figure:
 
 
 def _note(front: FrontFile) -> str:
-    names = {'macs': 'multiply-adds', 'params': 'parameters'}
-    limits = [f'{format_cost(name, limit)} {names.get(name, "")}'.strip() for name, limit in front.limits.items()]
+    limits = [f'{format_cost(name, limit)} {name_metric(name)}' for name, limit in front.limits.items()]
     points = f'networks that no other one beats: {len(front.costs)}'
     return f'{points}; limits: {", ".join(limits)}' if len(limits) > 1 else points
-
-
-def _frame(axes: Axes, front: FrontFile, marked: Sequence[Network], size: float, end: float) -> None:
-    """Limits that hold all, with room for the labels."""
-    costs = [front.costs[0], *(network.costs[front.metric] for network in marked)]
-    limit = front.limits.get(front.metric)
-    least = min([*costs, limit] if limit is not None else costs) / size
-    axes.set_xlim(least - 0.04 * (end - least or 1), end if end > least else least + 1)
-    ratings = [*front.ratings, *(network.rating for network in marked)]
-    room = 0.08 * (max(ratings) - min(ratings) or 1)
-    axes.set_ylim(min(ratings) - room, max(ratings) + room)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=9))
 
 
 def _draw_limit(axes: Axes, metric: str, limit: float, size: float) -> None:
     axes.axvline(limit / size, color=ACCENT, linewidth=1.4, linestyle=(0, (4, 2)), zorder=2, gid='limit')
     # to the left of its line where there is no room to the right
     late = axes.transLimits.transform((limit / size, 0))[0] > 0.85
-    axes.annotate(
-        f'limit {format_cost(metric, limit)}',
-        (limit / size, 1),
-        xycoords=('data', 'axes fraction'),
-        xytext=(-5 if late else 5, -3),
-        ha='right' if late else 'left',
-        textcoords='offset points',
-        size=10.5,
-        color=ACCENT,
-        va='top',
-    )
-
-
-def _draw_network(axes: Axes, front: FrontFile, network: Network, size: float) -> Label:
-    """A filled mark for the chosen network, a hollow one for another."""
-    x = network.costs[front.metric] / size
-    chosen = network is front.chosen
-    face, edge = (ACCENT, PAPER) if chosen else (PAPER, INK)
-    axes.plot(
-        [x],
-        [network.rating],
-        linestyle='',
-        marker='D' if chosen else 'o',
-        markersize=11 if chosen else 9,
-        markerfacecolor=face,
-        markeredgecolor=edge,
-        markeredgewidth=1.4,
-        zorder=5,
-        gid='chosen' if chosen else f'other.{network.title}',
-    )
-    cost = format_cost(front.metric, network.costs[front.metric])
-    return Label(f'{network.title}: {cost}, {network.rating:.3f}', x, network.rating, bold=chosen)
+    style: Style = {'ha': 'right' if late else 'left', 'va': 'top', 'size': 10.5, 'color': ACCENT}
+    at, coords = (limit / size, 1), ('data', 'axes fraction')
+    annotate(axes, f'limit {format_cost(metric, limit)}', at, (-5 if late else 5, -3), coords, **style)
 
 
 def _busy(axes: Axes, x: np.ndarray, y: np.ndarray, limit: float | None) -> list[tuple[float, float]]:

@@ -1,8 +1,12 @@
-"""Networks side by side as text."""
+"""Figures and networks side by side as text; all that reports know of a metric."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from mmnas_ext.archs.prices import UNITS
+
+_NAMES = {'macs': 'MAdds'}
+_BELOW = {'macs': (1e6, 'M multiply-adds'), 'params': (1e3, 'k parameters')}
 _UNITS = ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
 _MISSING = '\N{EN DASH}'
 
@@ -29,6 +33,36 @@ def format_size(size: tuple[int, int]) -> str:
     return f'{size[0]}\N{MULTIPLICATION SIGN}{size[1]}'
 
 
+class Scale(NamedTuple):
+    """What one tick of an axis counts, and how the axis is named."""
+
+    size: float
+    name: str
+
+
+def name_metric(metric: str) -> str:
+    """What a cost is called: ``MAdds``, ``parameters``, ``latency``."""
+    counts = metric in UNITS and UNITS[metric].size > 1
+    return _NAMES.get(metric, UNITS[metric].plain if counts else metric)
+
+
+def format_cost(metric: str, value: float) -> str:
+    """A cost with its unit: what is counted in four digits, what is measured in three."""
+    if metric in UNITS and UNITS[metric].size == 1:
+        return f'{value:.3g} {UNITS[metric].name}'
+    return format_count(value)
+
+
+def cost_scale(metric: str, largest: float) -> Scale:
+    """The unit in which costs up to `largest` of a metric read well."""
+    if metric not in UNITS:
+        return Scale(1.0, metric)
+    unit = UNITS[metric]
+    if metric in _BELOW and largest < 2 * unit.size:
+        return Scale(*_BELOW[metric])
+    return Scale(unit.size, unit.name)
+
+
 def table_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Header and rows as texts.
 
@@ -45,7 +79,7 @@ def table_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     for index, row in enumerate(rows):
         _check(row, index)
     names = list(dict.fromkeys(name for row in rows for name in row.get('metrics', {})))
-    columns = [[name, *_metric_column([row.get('metrics', {}).get(name) for row in rows])] for name in names]
+    columns = [[name, *metric_column([row.get('metrics', {}).get(name) for row in rows])] for name in names]
     cells = [['network', 'MAdds', 'parameters', *(column[0] for column in columns)]]
     for index, row in enumerate(rows, start=1):
         counts = [format_count(row['macs']), format_count(row['params'])]
@@ -81,7 +115,8 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     )
 
 
-def _metric_column(values: Sequence[float | None]) -> list[str]:
+def metric_column(values: Sequence[float | None]) -> list[str]:
+    """Figures of one metric as texts; a dash where there is none."""
     # Metrics come as fractions (MMDetection's mAP) or in percent (MMSegmentation's mIoU): one precision per column.
     digits = 3 if all(abs(value) <= 1 for value in values if value is not None) else 2
     return [_MISSING if value is None else f'{value:.{digits}f}' for value in values]

@@ -46,9 +46,9 @@ def take_list(holder: Any, name: str, kind: type, where: str, least: int = 0) ->
     return check_list_of(values, kind, f'{where}: {name}')
 
 
-def check_list_of(values: Any, kind: type, where: str) -> tuple[Any, ...]:
+def check_list_of(values: Any, kind: type, where: str, finite: bool = True) -> tuple[Any, ...]:
     """Returns the entries of a list, all of a kind."""
-    return tuple(check_kind(value, kind, where) for value in check_kind(values, list, where))
+    return tuple(check_kind(value, kind, where, finite) for value in check_kind(values, list, where))
 
 
 def read_size(holder: Any, name: str, where: str) -> tuple[int, int]:
