@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mmnas_ext.archs import SearchSpace
-from mmnas_ext.reports.canvas import RIGHT, WIDTH, Style, add_axes, add_legend, canvas, thousands
+from mmnas_ext.reports.canvas import RIGHT, WIDTH, Style, add_axes, add_legend, canvas, save, thousands
 from mmnas_ext.reports.log import Record, SearchLog, check_records, read_log, searched_layers
 from mmnas_ext.reports.palette import ACCENT, DASHED, FAINT, INK, SOLID, LineStyle, candidate_styles
 from mmnas_ext.reports.table import format_cost, name_metric
@@ -34,28 +34,18 @@ class _Strip(NamedTuple):
     lines: tuple[tuple[str, tuple[float, ...], str, LineStyle], ...]
 
 
-def draw_alphas(source: str | Path | SearchLog, space: SearchSpace, path: str | Path) -> Path:
-    """Draws softmax(alpha) of every searched layer over the iterations, and entropy, costs and skips beneath.
-
-    Args:
-        source: Work dir of the search, its log file, or the log.
-        space: The space that was searched.
-        path: File to write; its folder must exist.
-
-    Returns:
-        The file written.
+def draw_alphas(source: str | Path | SearchLog, space: SearchSpace, out: str | Path) -> Path:
+    """Draws `alphas_figure` of a log, of its file or of the work dir that holds it, into a file, which is returned.
 
     Raises:
         FileNotFoundError: There is no log.
         ValueError: The log holds no record, or does not belong to `space`.
     """
-    target = Path(path)
-    alphas_figure(source if isinstance(source, SearchLog) else read_log(source), space).savefig(target)
-    return target
+    return save(alphas_figure(source if isinstance(source, SearchLog) else read_log(source), space), out)
 
 
 def alphas_figure(log: SearchLog, space: SearchSpace) -> Figure:
-    """The figure of `draw_alphas`, not yet saved.
+    """Shows softmax(alpha) of every searched layer over the iterations, and entropy, costs and skips beneath.
 
     Axes are labelled ``alpha.<stage>.<layer>``, ``entropy``, a metric's name, and ``skips``; a line of a panel has its
     candidate as label.
@@ -155,9 +145,10 @@ def _draw_strips(figure: Figure, log: SearchLog) -> None:
         axes.set_xlabel('iteration', size=10, color=FAINT, labelpad=2)
         axes.set_title(strip.heading, loc='left', size=12, weight='bold', color=INK, pad=8)
         if len(strip.lines) > 1:
-            look: Style = {'fontsize': 10, 'frameon': False, 'borderpad': 0.2, 'labelcolor': INK}
+            # narrow enough to stand beside the heading of a fourth of the width
+            look: Style = {'fontsize': 9, 'frameon': False, 'borderpad': 0.2, 'labelcolor': INK, 'handletextpad': 0.4}
             corner: Style = {'loc': 'lower right', 'bbox_to_anchor': (1.0, 1.0)}
-            axes.legend(ncols=2, handlelength=2, columnspacing=1.2, **corner, **look)
+            axes.legend(ncols=2, handlelength=1.6, columnspacing=0.9, **corner, **look)
         _scale_strip(axes, strip)
 
 

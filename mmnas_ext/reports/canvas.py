@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import hypot
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,9 +51,15 @@ def canvas(
     y = 1 - 28 / height
     style: Style = {'va': 'center', 'parse_math': False}
     figure.text(left / width, y, title, size=17, weight='bold', color=INK, gid='title', **style)
-    x, y, align = (left / width, 1 - 56 / height, 'left') if beneath else (1 - RIGHT / width, y, 'right')
-    figure.text(x, y, note, size=11.5, color=FAINT, ha=align, gid='note', **style)
+    x, y, side = (left / width, 1 - 56 / height, 'left') if beneath else (1 - RIGHT / width, y, 'right')
+    figure.text(x, y, note, size=11.5, color=FAINT, ha=side, gid='note', **style)
     return figure
+
+
+def save(figure: Figure, out: str | Path) -> Path:
+    """Writes a figure into a file, whose ending says the format and whose folder must exist; returns the file."""
+    figure.savefig(out)
+    return Path(out)
 
 
 def add_axes(figure: Figure, label: str, left: float, bottom: float, width: float, height: float) -> Axes:
@@ -90,35 +97,6 @@ def block_colour(block: int) -> str:
 def thousands() -> FuncFormatter:
     """Ticks of iterations: 12000 is ``12k``."""
     return FuncFormatter(lambda value, _: f'{value / 1000:g}k' if value >= 10000 else f'{value:g}')
-
-
-def keep_apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Moves places on a line as little as possible, in squares, so that neighbours are `gap` apart.
-
-    Args:
-        places: In any order.
-        gap: Least distance.
-        low: Least place of all.
-        high: Largest place; if they do not fit below it, `low` wins.
-
-    Returns:
-        The moved places, in the order of `places`.
-    """
-    order = sorted(range(len(places)), key=places.__getitem__)
-    # Less its rank times the gap, a place may not lie below the one before: that is isotonic regression, which pools
-    # neighbours in the wrong order at their mean.
-    pools: list[list[float]] = []
-    for rank, index in enumerate(order):
-        pools.append([places[index] - rank * gap, 1])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (one, n), (other, m) = pools[-2:]
-            pools[-2:] = [[(n * one + m * other) / (n + m), n + m]]
-    levels = [level for level, count in pools for _ in range(int(count))]
-    top = high - gap * (len(places) - 1)
-    moved = [0.0] * len(places)
-    for rank, (index, level) in enumerate(zip(order, levels, strict=True)):
-        moved[index] = max(low, min(level, top)) + rank * gap
-    return moved
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], busy: Sequence[tuple[float, float]] = ()) -> None:

@@ -77,11 +77,9 @@ def read_facts(
     files = WorkDir(Path(work_dir))
     if not files.root.is_dir():
         raise FileNotFoundError(f'no work dir at {files.root}')
-    where, said = str(files.manifest), {}
-    if files.manifest.is_file():
-        manifest = read_object(files.manifest)
-        said = {key: value for key, value in manifest.get('report', {}).items() if value is not None}
-        where = f'{where}: report'
+    where = f'{files.manifest}: report'
+    manifest = read_object(files.manifest) if files.manifest.is_file() else {}
+    said = {key: x for key, x in check_kind(manifest.get('report', {}), dict, where).items() if x is not None}
     size = read_size(said, 'input_size', where) if 'input_size' in said else read_results(files.root).get('input_size')
     stride = take(said, 'output_stride', int, where) if 'output_stride' in said else _STRIDE
     metric, method, rank_by = (

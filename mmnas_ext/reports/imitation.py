@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, add_axes, canvas
+from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, add_axes, canvas, save
 from mmnas_ext.reports.palette import ACCENT, FAINT, INK, PAPER, RULE, kernel_colour
 
 _GAP = 12
@@ -42,24 +42,19 @@ class Component:
 
 
 def draw_features(npz: str | Path, out: str | Path, count: int = 3) -> Path:
-    """Draws images with, per block, the teacher's feature above the student's imitation, in the same colours.
+    """Draws `features_figure` of a file, of its first `count` images at most, into a file, which is returned.
 
     Args:
         npz: File with ``image`` (N, H, W, 3) uint8, and per block k ``teacher_k`` and ``student_k`` (N, C, Hk, Wk).
         out: File to write; its folder must exist.
-        count: How many of the images to draw at most.
-
-    Returns:
-        The file written.
+        count: See above.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is not of that form.
     """
-    target = Path(out)
     images, components = read_features(npz)
-    features_figure(images[:count], components).savefig(target)
-    return target
+    return save(features_figure(images[:count], components), out)
 
 
 def read_features(npz: str | Path) -> tuple[np.ndarray, dict[int, Component]]:
@@ -118,7 +113,7 @@ def first_component(teacher: np.ndarray, student: np.ndarray) -> Component:
 
 
 def features_figure(images: np.ndarray, components: dict[int, Component]) -> Figure:
-    """The figure of `draw_features`, not yet saved.
+    """Shows images and, per block, the teacher's feature above the student's imitation, in the same colours.
 
     Axes are labelled ``image.<n>``, ``teacher.<n>.<block>`` and ``student.<n>.<block>``.
     """

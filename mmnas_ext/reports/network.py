@@ -11,7 +11,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from mmnas_ext.archs import ArchSpec, LayerSpec, SearchSpace, SpaceStage, candidate_costs, cost
 from mmnas_ext.archs.cost import effective_strides
-from mmnas_ext.reports.canvas import DPI, WIDTH, Style, canvas
+from mmnas_ext.reports.canvas import DPI, WIDTH, Style, canvas, save
 from mmnas_ext.reports.palette import FAINT, FOUND, INK, PANEL, PAPER, RULE, SEED, kernel_colour, tint
 from mmnas_ext.reports.table import format_count, format_size
 
@@ -53,37 +53,9 @@ class _Column:
         return self.left + self.width / 2
 
 
-def draw_network(
-    arch: ArchSpec,
-    path: str | Path,
-    *,
-    seed: ArchSpec | None = None,
-    input_size: tuple[int, int],
-    output_stride: int = 32,
-    head: bool = False,
-    title: str = 'Found network',
-) -> Path:
-    """Draws `arch` into a file, 1400 pixels wide; its ending says the format, ``.png`` or any other of matplotlib's.
-
-    Args:
-        arch: The network.
-        path: File to write; its folder must exist.
-        seed: Network to show above it on the same scale, if any.
-        input_size: Height and width in pixels that MAdds and resolutions are given for.
-        output_stride: As in `mmnas_ext.archs.cost`.
-        head: Whether the 1x1 head convolution of networks that have one is shown and counted.
-        title: Heading of the figure.
-
-    Returns:
-        The file written.
-
-    Raises:
-        ValueError: `input_size` or `output_stride` is out of range.
-    """
-    target = Path(path)
-    figure = network_figure(arch, seed=seed, input_size=input_size, output_stride=output_stride, head=head, title=title)
-    figure.savefig(target)
-    return target
+def draw_network(arch: ArchSpec, out: str | Path, **options: Any) -> Path:
+    """Draws `network_figure` with these options into a file, which is returned."""
+    return save(network_figure(arch, **options), out)
 
 
 def network_figure(
@@ -95,10 +67,21 @@ def network_figure(
     head: bool = False,
     title: str = 'Found network',
 ) -> Figure:
-    """The figure of `draw_network`, not yet saved.
+    """Shows a network as a chain of stages, 1400 pixels wide, a box per layer, and the MAdds of every stage beneath.
 
     Artists carry a ``gid``: ``found.layer.<stage>.<layer>`` is a layer's box, ``found.bar.<part>`` a part's MAdds
     (part 0 is the stem), and so with ``seed``.
+
+    Args:
+        arch: The network.
+        seed: Network to show above it on the same scale, if any.
+        input_size: Height and width in pixels that MAdds and resolutions are given for.
+        output_stride: As in `mmnas_ext.archs.cost`.
+        head: Whether the 1x1 head convolution of networks that have one is shown and counted.
+        title: Heading of the figure.
+
+    Raises:
+        ValueError: `input_size` or `output_stride` is out of range.
     """
     rows = [_row('Found', 'found', arch, input_size, output_stride, head)]
     if seed is not None:

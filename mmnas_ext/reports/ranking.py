@@ -12,7 +12,19 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, Label, Style, add_axes, annotate, canvas, place_labels
+from mmnas_ext.reports.canvas import (
+    LEFT,
+    RIGHT,
+    TITLE,
+    WIDTH,
+    Label,
+    Style,
+    add_axes,
+    annotate,
+    canvas,
+    place_labels,
+    save,
+)
 from mmnas_ext.reports.palette import ACCENT, FAINT, FOUND, INK, PAPER, RULE, kernel_colour, tint
 from mmnas_ext.reports.table import cost_scale, format_cost, name_metric
 from mmnas_ext.search.fields import check_kind, check_list_of, read_object, take
@@ -95,28 +107,19 @@ def read_rank(source: str | Path) -> Rank:
 
 
 def draw_front(front: str | Path | FrontFile, out: str | Path) -> Path:
-    """Draws the lowest rating over the cost that buys it, with the chosen network and the limit.
-
-    Args:
-        front: ``front.json``, the work dir that holds it, or its content.
-        out: File to write; its folder must exist.
-
-    Returns:
-        The file written.
+    """Draws `front_figure` of ``front.json``, of its work dir or its content, into a file, which is returned.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is not of its form.
     """
-    target = Path(out)
-    front_figure(front if isinstance(front, FrontFile) else FrontFile.parse(front)).savefig(target)
-    return target
+    return save(front_figure(front if isinstance(front, FrontFile) else FrontFile.parse(front)), out)
 
 
 def front_figure(front: FrontFile) -> Figure:
-    """The figure of `draw_front`, not yet saved.
+    """Shows the lowest rating over the cost that buys it, with the chosen network and the limit.
 
-    Its axes are labelled ``front``; artists have the gids ``front``, ``limit`` and ``chosen``.
+    The axes are labelled ``front``; artists have the gids ``front``, ``limit`` and ``chosen``.
     """
     figure = canvas('Rating a network can have at its cost', _note(front), TITLE + _PLOT + 86)
     axes = add_axes(figure, 'front', LEFT, 56, WIDTH - LEFT - RIGHT, _PLOT)
@@ -151,26 +154,17 @@ def front_figure(front: FrontFile) -> Figure:
 
 
 def draw_rank(rank: str | Path | Rank, out: str | Path) -> Path:
-    """Draws what networks reach when trained alone over their scores, a panel per score, with Kendall's tau.
-
-    Args:
-        rank: ``rank.json``, the work dir that holds it, or its content.
-        out: File to write; its folder must exist.
-
-    Returns:
-        The file written.
+    """Draws `rank_figure` of ``rank.json``, of its work dir or its content, into a file, which is returned.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is not of its form.
     """
-    target = Path(out)
-    rank_figure(rank if isinstance(rank, Rank) else read_rank(rank)).savefig(target)
-    return target
+    return save(rank_figure(rank if isinstance(rank, Rank) else read_rank(rank)), out)
 
 
 def rank_figure(rank: Rank) -> Figure:
-    """The figure of `draw_rank`, not yet saved.
+    """Shows what networks reach when trained alone over their scores, a panel per score, with Kendall's tau.
 
     Axes are labelled ``rank.<score>``, their points have the gid ``points.<score>``; the bar of colours is ``macs``.
     """

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.literal import call_at
-from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, Label, Style, add_axes, canvas, place_labels
+from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, Label, Style, add_axes, canvas, place_labels, save
 from mmnas_ext.reports.palette import ACCENT, FAINT, FOUND, PAPER
 from mmnas_ext.reports.table import cost_scale, format_cost, format_count, metric_column, name_metric
 from mmnas_ext.search.fields import check_kind, read_object, take
@@ -102,21 +102,14 @@ def read_trials(
 
 
 def draw_trials(trials: Trials, out: str | Path) -> Path:
-    """Draws what the trials reached over what they cost, the best one marked; returns the file.
-
-    Args:
-        trials: See `read_trials`.
-        out: File to write; its folder must exist.
-    """
-    target = Path(out)
-    trials_figure(trials).savefig(target)
-    return target
+    """Draws `trials_figure` into a file, which is returned."""
+    return save(trials_figure(trials), out)
 
 
 def trials_figure(trials: Trials) -> Figure:
-    """The figure of `draw_trials`, not yet saved.
+    """Shows what the trials reached over what they cost, the best one marked.
 
-    Its axes are labelled ``trials``; the points have the gid ``points``, the best one ``best``.
+    The axes are labelled ``trials``; the points have the gid ``points``, the best one ``best``.
     """
     rows = trials.ranked
     lost = len(trials.rows) - len(rows)

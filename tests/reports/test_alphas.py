@@ -212,3 +212,13 @@ def test_a_missing_log_and_a_foreign_space_are_refused(tmp_path):
     with pytest.raises(ValueError, match='do log and space belong together'):
         draw_alphas(HAND, DET, tmp_path / 'a.png')
     assert not (tmp_path / 'a.png').exists()
+
+
+def test_legends_of_four_strips_leave_their_headings_free():
+    figure = alphas_figure(records_of(DET, count=8, start=150, latency=20.0), DET)
+    figure.draw_without_rendering()
+    strips = [axes_of(figure)[name] for name in ('entropy', 'macs', 'latency')]
+    for axes in strips:
+        headings = [text for text in texts(figure) if text.get_text() == axes.get_title('left')]
+        assert len(headings) == 1
+        assert headings[0].get_window_extent().x1 < axes.get_legend().get_window_extent().x0

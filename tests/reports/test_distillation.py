@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from mmnas_ext.reports import draw_features, draw_losses, draw_ratings
-from mmnas_ext.reports.canvas import keep_apart
 from mmnas_ext.reports.distill_log import read_losses
 from mmnas_ext.reports.distillation import losses_figure, moving_mean, ratings_figure
 from mmnas_ext.reports.imitation import features_figure, read_features
@@ -70,7 +69,7 @@ def test_lines_show_the_losses_as_logged_and_smoothed():
     assert list(raw.get_ydata()[:2]) == [0.51, 0.52]
     # at the ends three values remain: (0.51 + 0.52 + 0.53) / 3 and (0.68 + 0.69 + 0.70) / 3
     assert smooth.get_ydata()[[0, 4, -1]] == pytest.approx([0.52, 0.55, 0.69])
-    assert drawn(figure, 'name.3').get_text() == 'block 3  0.69'
+    assert 'block 3  0.69' in words(figure)
     assert axes_of(figure)['losses'].get_yscale() == 'linear'
     assert 'faint: as logged; bold: mean of 5 around' in words(figure)
 
@@ -88,9 +87,9 @@ def test_a_loss_that_is_nan_leaves_a_gap():
     values = [0.9, nan, nan, nan, 0.5, 0.4, nan]
     figure = losses_figure(read_losses([record(i, loss_block0=value) for i, value in enumerate(values)]))
     assert np.isnan(drawn(figure, 'raw.0').get_ydata()).tolist() == np.isnan(values).tolist()
-    assert drawn(figure, 'name.0').get_text() == 'block 0  0.4'
+    assert 'block 0  0.4' in words(figure)
     lost = losses_figure(read_losses([record(i, loss_block0=nan) for i in range(3)]))
-    assert by_gid(lost, 'name') == {}
+    assert by_gid(lost, 'label') == {}
 
 
 def test_a_long_log_is_thinned_and_keeps_its_ends():
@@ -113,14 +112,6 @@ def test_the_mean_moves_along():
     assert moving_mean(values, 1)[[0, 2]].tolist() == [1, 6]
     assert moving_mean(values, 3).tolist() == [1.5, 3, 4, 7, 8]
     assert np.isnan(moving_mean(np.array([np.nan, 1.0]), 1)).tolist() == [True, False]
-
-
-def test_names_keep_apart_and_move_little():
-    assert keep_apart([50, 10], 10, 0, 100) == [50, 10]
-    # two at the same place part evenly; three end below the top
-    assert keep_apart([30, 30], 10, 0, 100) == [25, 35]
-    assert keep_apart([99, 98, 97], 10, 0, 100) == [100, 90, 80]
-    assert keep_apart([1, 2], 10, 0, 100) == [0, 10]
 
 
 def test_ratings_are_drawn_by_block_and_cell():
