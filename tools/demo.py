@@ -22,7 +22,7 @@ from mmnas_ext.reports import (
     write_distill_report,
     write_report,
 )
-from mmnas_ext.reports.page import PREDICTIONS_NAME
+from mmnas_ext.workdir import WorkDir
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.predict import predict_labels
 from mmnas_ext.runs.results import result_row, write_results
@@ -118,7 +118,7 @@ def main() -> None:
     if task.draws_labels:
         maps = predict_labels({title: run / ADAPT_DIR for title, run in runs.items()}, work_dir / 'predictions')
         files = (maps.images, maps.truths, maps.predictions)
-        drawn = draw_predictions(*files, maps.classes, maps.palette, work_dir / PREDICTIONS_NAME)
+        drawn = draw_predictions(*files, maps.classes, maps.palette, WorkDir(work_dir).predictions)
     write = write_distill_report if is_distillation(work_dir) else write_report
     *images, page = write(work_dir, seed=ArchSpec.parse(SEED), input_size=size, output_stride=stride)
     print(f'\n{comparison_table(rows)}\n')

@@ -4,17 +4,15 @@ from mmnas_ext.reports.alphas import draw_alphas
 from mmnas_ext.reports.distill_page import is_distillation, write_any_report, write_distill_report
 from mmnas_ext.reports.distillation import draw_losses, draw_ratings
 from mmnas_ext.reports.imitation import draw_features
-from mmnas_ext.reports.log import Record, SearchLog, read_log
+from mmnas_ext.reports.log import read_log
 from mmnas_ext.reports.network import draw_network
 from mmnas_ext.reports.page import write_report
 from mmnas_ext.reports.predictions import draw_predictions
 from mmnas_ext.reports.ranking import draw_front, draw_rank
 from mmnas_ext.reports.table import comparison_table, format_cells, format_count
-from mmnas_ext.reports.trial_figure import draw_trials, read_trials
+from mmnas_ext.reports.trial_figure import draw_trials
 
 __all__ = [
-    'Record',
-    'SearchLog',
     'comparison_table',
     'draw_alphas',
     'draw_features',
@@ -29,7 +27,6 @@ __all__ = [
     'format_count',
     'is_distillation',
     'read_log',
-    'read_trials',
     'write_any_report',
     'write_distill_report',
     'write_report',

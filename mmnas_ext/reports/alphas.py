@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from math import ceil, floor, isfinite
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -35,12 +35,7 @@ class _Strip(NamedTuple):
 
 
 def draw_alphas(source: str | Path | SearchLog, space: SearchSpace, out: str | Path) -> Path:
-    """Draws `alphas_figure` of a log, of its file or of the work dir that holds it, into a file, which is returned.
-
-    Raises:
-        FileNotFoundError: There is no log.
-        ValueError: The log holds no record, or does not belong to `space`.
-    """
+    """Draws `alphas_figure` of a log, its file or work dir into a file, and returns that; raises as they do."""
     return save(alphas_figure(source if isinstance(source, SearchLog) else read_log(source), space), out)
 
 
@@ -48,7 +43,7 @@ def alphas_figure(log: SearchLog, space: SearchSpace) -> Figure:
     """Shows softmax(alpha) of every searched layer over the iterations, and entropy, costs and skips beneath.
 
     Axes are labelled ``alpha.<stage>.<layer>``, ``entropy``, a metric's name, and ``skips``; a line of a panel has its
-    candidate as label.
+    candidate as label. Raises ValueError unless log and space belong together.
     """
     records = log.records
     check_records(records, space)
@@ -58,7 +53,9 @@ def alphas_figure(log: SearchLog, space: SearchSpace) -> Figure:
     beside = len(stages) > 1 and max(depths) - depths[-1] >= 2
     top = _TITLE if beside else _TITLE + 34
     height = top + _ROW * max(depths) + _FOOT
-    figure = canvas('How alpha moved', _note(log, len(places)), height, left=_LEFT)
+    note = f'softmax(alpha) of {len(places)} searched layers, iterations {records[0].iteration} to '
+    note += f'{records[-1].iteration}' + (f'; arch steps seen from {log.start}' if log.start is not None else '')
+    figure = canvas('How alpha moved', note, height, left=_LEFT)
     width = (WIDTH - _LEFT - RIGHT - _COLUMN_GAP * (len(stages) - 1)) / len(stages)
     limits = _limits(value for record in records for i, j in places for value in record.alpha[f'{i}.{j}'])
     for column, stage in enumerate(stages):
@@ -80,12 +77,6 @@ def alphas_figure(log: SearchLog, space: SearchSpace) -> Figure:
     return figure
 
 
-def _note(log: SearchLog, layers: int) -> str:
-    first, last = log.records[0].iteration, log.records[-1].iteration
-    note = f'softmax(alpha) of {layers} searched layers, iterations {first} to {last}'
-    return note + (f'; arch steps seen from {log.start}' if log.start is not None else '')
-
-
 def _limits(values: Iterable[float]) -> tuple[float, float]:
     """Limits that hold all probabilities, in steps of 0.05 and at least 0.1 apart.
 
@@ -105,29 +96,24 @@ def _draw_panel(axes: Axes, log: SearchLog, space: SearchSpace, place: tuple[int
     values = [record.alpha[f'{stage}.{layer}'] for record in log.records]
     best = max(range(len(tokens)), key=values[-1].__getitem__)
     for index, token in enumerate(tokens):
-        line = _draw_line(axes, log.records, [row[index] for row in values], token, *styles[token])
-        line.set(linewidth=2.4 if index == best else 1.3, zorder=3 if index == best else 2)
+        look: Style = {'linewidth': 2.4, 'zorder': 3} if index == best else {'linewidth': 1.3, 'zorder': 2}
+        row, (colour, style) = [each[index] for each in values], styles[token]
+        _draw_line(axes, log.records, row, label=token, color=colour, linestyle=style, **look)
     _scale_iterations(axes, log)
     axes.set_title(f'layer {layer}', loc='left', size=10, color=FAINT, pad=4)
     axes.set_title(f'{tokens[best]}  {values[-1][best]:.2f}', loc='right', size=10, color=INK, pad=4)
 
 
-def _draw_line(
-    axes: Axes, records: Sequence[Record], values: Sequence[float], label: str, colour: str, style: LineStyle
-) -> Line2D:
-    iterations = [record.iteration for record in records]
-    (line,) = axes.plot(iterations, values, color=colour, linestyle=style, linewidth=1.8, label=label)
+def _draw_line(axes: Axes, records: Sequence[Record], values: Sequence[float], **style: Any) -> Line2D:
     # a line through a single record would not be seen
-    line.set_marker('o' if len(records) == 1 else '')
-    return line
+    marker = 'o' if len(records) == 1 else ''
+    return axes.plot([record.iteration for record in records], values, marker=marker, **style)[0]
 
 
 def _draw_legend(figure: Figure, space: SearchSpace, corner: tuple[float, float], columns: int) -> None:
     """Lines of all candidates; `corner` is the upper left one, in pixels."""
-    styles = candidate_styles(_tokens(space)).items()
-    lines = [
-        Line2D([], [], color=colour, linestyle=style, linewidth=2, label=token) for token, (colour, style) in styles
-    ]
+    styles = candidate_styles(_tokens(space))
+    lines = [Line2D([], [], color=look[0], linestyle=look[1], linewidth=2, label=t) for t, look in styles.items()]
     title = 'candidate\n(bold: leads at the end)' if columns == 1 else None
     more: Style = {'handlelength': 3.2, 'labelspacing': 0.55, 'title': title, 'title_fontsize': 10, 'alignment': 'left'}
     add_legend(figure, lines, *corner, columns, **more).get_title().set_color(FAINT)
@@ -139,7 +125,7 @@ def _draw_strips(figure: Figure, log: SearchLog) -> None:
     for index, strip in enumerate(strips):
         axes = add_axes(figure, strip.name, _LEFT + index * (width + _STRIP_GAP), 48, width, _STRIP)
         for label, values, colour, style in strip.lines:
-            line = _draw_line(axes, log.records, values, label, colour, style)
+            line = _draw_line(axes, log.records, values, label=label, color=colour, linestyle=style, linewidth=1.8)
             line.set_drawstyle('steps-post' if strip.name == 'skips' else 'default')
         _scale_iterations(axes, log)
         axes.set_xlabel('iteration', size=10, color=FAINT, labelpad=2)
@@ -153,26 +139,20 @@ def _draw_strips(figure: Figure, log: SearchLog) -> None:
 
 
 def _strips(records: tuple[Record, ...]) -> tuple[_Strip, ...]:
-    entropies = [tuple(record.entropy.values()) or (float('nan'),) for record in records]
-    mean = ('mean', tuple(sum(row) / len(row) for row in entropies), INK, SOLID)
-    least = ('least layer', tuple(min(row) for row in entropies), ACCENT, DASHED)
-    costs = [
-        _Strip(
-            metric,
-            name_metric(metric)[0].upper() + name_metric(metric)[1:],
-            (
-                ('expected', tuple(record.expected.get(metric, float('nan')) for record in records), INK, SOLID),
-                ('argmax', tuple(record.argmax.get(metric, float('nan')) for record in records), ACCENT, DASHED),
-            ),
-        )
-        for metric in records[-1].expected
-    ]
-    skips = ('skips', tuple(float(record.skips) for record in records), INK, SOLID)
-    return (
-        _Strip('entropy', 'Entropy', (mean, least)),
-        *costs,
-        _Strip('skips', 'Layers where skip leads', (skips,)),
-    )
+    def line(label: str, values: Iterable[float], plain: bool = True) -> tuple[str, tuple[float, ...], str, LineStyle]:
+        return label, tuple(map(float, values)), INK if plain else ACCENT, SOLID if plain else DASHED
+
+    nan = float('nan')
+    entropies = [tuple(record.entropy.values()) or (nan,) for record in records]
+    mean = line('mean', (sum(row) / len(row) for row in entropies))
+    strips = [_Strip('entropy', 'Entropy', (mean, line('least layer', map(min, entropies), plain=False)))]
+    for metric in records[-1].expected:
+        name = name_metric(metric)
+        expected = line('expected', (record.expected.get(metric, nan) for record in records))
+        argmax = line('argmax', (record.argmax.get(metric, nan) for record in records), plain=False)
+        strips.append(_Strip(metric, name[0].upper() + name[1:], (expected, argmax)))
+    skips = line('skips', (record.skips for record in records))
+    return (*strips, _Strip('skips', 'Layers where skip leads', (skips,)))
 
 
 def _scale_strip(axes: Axes, strip: _Strip) -> None:

@@ -12,25 +12,26 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 
-from mmnas_ext.reports.palette import FAINT, INK, PAPER, RULE, kernel_colour
+from mmnas_ext.reports.palette import ACCENT, FAINT, INK, PAPER, RULE, kernel_colour
 
 WIDTH = 1400
 LEFT = 76
 RIGHT = 26
 TITLE = 64
 DPI = 100
+_PLOT = 500
 # The palette's set; no kernel occurs in a figure that has blocks.
 _BLOCKS = (*(kernel_colour(side) for side in (3, 5, 7, 9, 1, 11)), INK)
 # Pixels from a point to its label: near ones first, to the right of the point before its left.
 _STEPS = (12, 18, 28, 42)
 _SIDES = ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6), (0, 1), (0, -1), (1, 0), (-1, 0))
-
-
 # matplotlib's keywords
 Style = dict[str, Any]
+# what is chosen, or best
+MARK: Style = {'linestyle': '', 'marker': 'D', 'markersize': 11, 'color': ACCENT, 'markeredgecolor': PAPER, 'zorder': 5}
 
 
 class Label(NamedTuple):
@@ -64,7 +65,7 @@ def save(figure: Figure, out: str | Path) -> Path:
 
 def add_axes(figure: Figure, label: str, left: float, bottom: float, width: float, height: float) -> Axes:
     """Axes of a place in pixels, from the lower left corner, in the frame that all plots share."""
-    wide, high = figure.get_size_inches() * figure.dpi
+    wide, high = figure.get_size_inches() * DPI
     axes = figure.add_axes((left / wide, bottom / high, width / wide, height / high), label=label)
     axes.set_axisbelow(True)
     axes.grid(axis='y', color=RULE, linewidth=0.6)
@@ -74,9 +75,19 @@ def add_axes(figure: Figure, label: str, left: float, bottom: float, width: floa
     return axes
 
 
+def plot(name: str, title: str, note: str, across: str, up: str) -> tuple[Figure, Axes]:
+    """A figure with one plot, whose axes are labelled `name`, and named `across` and `up`."""
+    figure = canvas(title, note, TITLE + _PLOT + 86)
+    axes = add_axes(figure, name, LEFT, 56, WIDTH - LEFT - RIGHT, _PLOT)
+    axes.set_xlabel(across, size=11, color=FAINT)
+    axes.set_title(up, loc='left', size=11, color=FAINT, pad=8, parse_math=False)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9))
+    return figure, axes
+
+
 def add_legend(figure: Figure, handles: Sequence[Artist], left: float, top: float, columns: int, **more: Any) -> Legend:
     """A legend without a frame, whose upper left corner is `left` and `top`, in pixels from the lower left corner."""
-    wide, high = figure.get_size_inches() * figure.dpi
+    wide, high = figure.get_size_inches() * DPI
     style: Style = {'fontsize': 11, 'frameon': False, 'borderpad': 0, 'borderaxespad': 0, 'labelcolor': INK, **more}
     corner = (left / wide, top / high)
     return figure.legend(handles=list(handles), loc='upper left', bbox_to_anchor=corner, ncols=columns, **style)
@@ -87,6 +98,14 @@ def annotate(
 ) -> None:
     """Writes a text `shift` points away from a place in `coords`, matplotlib's ``xycoords``."""
     axes.annotate(text, at, xycoords=coords, xytext=shift, textcoords='offset points', **style)
+
+
+def draw_pixels(axes: Axes, pixels: np.ndarray, interpolation: str = 'nearest', **more: Any) -> None:
+    """Fills axes with an image or a map, in a thin frame."""
+    axes.imshow(pixels, interpolation=interpolation, aspect='auto', **more)
+    axes.set(xticks=(), yticks=())
+    axes.grid(False)
+    axes.spines[:].set(visible=True, color=RULE)
 
 
 def block_colour(block: int) -> str:

@@ -2,19 +2,17 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmnas_ext.reports.series import JsonLines, Series
 from mmnas_ext.search.fields import check_kind, take
 
-_LOSS = re.compile(r'loss_block(\d+)')
+_PREFIX = 'loss_block'
+_LOSS = re.compile(rf'{_PREFIX}\d+')
 
 
-@dataclass(frozen=True)
-class DistillLog:
+class DistillLog(NamedTuple):
     """Distillation losses by rising step, and what was left out to get them.
 
     Args:
@@ -31,44 +29,41 @@ class DistillLog:
     repeated: int = 0
 
 
-def read_losses(source: str | Path | Iterable[Mapping[str, Any]]) -> DistillLog:
-    """Reads the distillation losses of a run, in memory that does not grow with its records.
-
-    Args:
-        source: The work dir, whose logs are ``<timestamp>/vis_data/scalars.json``, or one such file, or the records of
-            such files, oldest first.
+def read_losses(source: str | Path) -> DistillLog:
+    """Reads the distillation losses of a work dir or of one of its logs, ``<timestamp>/vis_data/scalars.json``.
 
     Raises:
         FileNotFoundError: There is no log.
         ValueError: No record holds a distillation loss, or one is not of the form.
     """
-    if isinstance(source, (str, Path)) and not find_logs(Path(source)):
+    if not find_logs(Path(source)):
         raise FileNotFoundError(f'no log at {source}: training writes <timestamp>/vis_data/scalars.json')
     log = find_losses(source)
     if log is None:
-        place = source if isinstance(source, (str, Path)) else 'records'
-        raise ValueError(f'{place}: no record has a loss_block<n>, so none is of a block-wise distillation')
+        raise ValueError(f'{source}: no record has a loss_block<n>, so none is of a block-wise distillation')
     return log
 
 
-def find_losses(source: str | Path | Iterable[Mapping[str, Any]]) -> DistillLog | None:
+def find_losses(source: str | Path) -> DistillLog | None:
     """As `read_losses`; ``None`` where no record holds a distillation loss."""
-    lines = JsonLines(*(find_logs(Path(source)) if isinstance(source, (str, Path)) else ()))
-    records = () if isinstance(source, (str, Path)) else ((f'record {i}', record) for i, record in enumerate(source))
+    lines = JsonLines(*find_logs(Path(source)))
+    log = collect_losses(lines)
+    return log and log._replace(unreadable=lines.unreadable)
+
+
+def collect_losses(records: Iterable[tuple[Any, Any]]) -> DistillLog | None:
+    """Collects the losses of records, oldest first, each with its place for messages; ``None`` if there are none."""
     kept: dict[int, Series[float]] = {}
-    for where, record in chain(lines, records):
+    for where, record in records:
         losses = _block_losses(record, where)
         step = _step(record, where) if losses else 0
         for block, loss in losses.items():
             kept.setdefault(block, Series()).add(step, loss)
     if not kept:
         return None
-    return DistillLog(
-        {block: tuple(kept[block].rows()) for block in sorted(kept)},
-        max(series.stride for series in kept.values()),
-        lines.unreadable,
-        sum(series.repeated for series in kept.values()),
-    )
+    rows = {block: tuple(kept[block].rows()) for block in sorted(kept)}
+    stride, repeated = max(each.stride for each in kept.values()), sum(each.repeated for each in kept.values())
+    return DistillLog(rows, stride, repeated=repeated)
 
 
 def has_losses(work_dir: str | Path) -> bool:
@@ -83,19 +78,16 @@ def find_logs(source: Path) -> list[Path]:
 
 def _block_losses(record: Any, where: str) -> dict[int, float]:
     """Losses by block; empty where the record is a validation's, or no record at all."""
-    if not isinstance(record, Mapping):
-        return {}
-    found = {}
-    for name, value in record.items():
-        match = _LOSS.fullmatch(name)
-        if match:
-            # a loss that is NaN or infinite is drawn as a gap
-            found[int(match[1])] = float(check_kind(value, float, f'{where}: {name}', finite=False))
-    return found
+    names = [name for name in (record if isinstance(record, Mapping) else ()) if _LOSS.fullmatch(name)]
+    # a loss that is NaN or infinite is drawn as a gap
+    return {
+        int(name.removeprefix(_PREFIX)): float(check_kind(record[name], float, f'{where}: {name}', finite=False))
+        for name in names
+    }
 
 
 def _step(record: Mapping[str, Any], where: str) -> int:
-    for name in ('step', 'iter'):
-        if name in record:
-            return int(take(record, name, int, where))
-    raise ValueError(f'{where}: the record has neither step nor iter')
+    name = next((name for name in ('step', 'iter') if name in record), None)
+    if name is None:
+        raise ValueError(f'{where}: the record has neither step nor iter')
+    return int(take(record, name, int, where))

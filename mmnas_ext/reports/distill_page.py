@@ -5,10 +5,11 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.reports.distill_log import DistillLog, find_losses
-from mmnas_ext.reports.distillation import draw_ratings, losses_figure, name_stages
+from mmnas_ext.reports.distill_log import find_losses
+from mmnas_ext.reports.distillation import draw_ratings, list_stages, losses_figure
 from mmnas_ext.reports.facts import read_facts
 from mmnas_ext.reports.imitation import draw_features
 from mmnas_ext.reports.markup import figure_html, note_html, table_html, write_html
@@ -21,31 +22,14 @@ from mmnas_ext.workdir import WorkDir
 
 
 def is_distillation(work_dir: str | Path) -> bool:
-    """Whether a work dir is of a block-wise distillation, as `read_facts` tells.
-
-    Raises:
-        FileNotFoundError: There is no work dir.
-        ValueError: A file is not of its form.
-    """
+    """Tells whether a work dir is of a block-wise distillation; raises as `read_facts`."""
     return read_facts(work_dir).method == 'distillation'
 
 
-def write_any_report(
-    work_dir: str | Path,
-    out: str | Path | None = None,
-    *,
-    seed: ArchSpec | None = None,
-    input_size: tuple[int, int] | None = None,
-    output_stride: int | None = None,
-) -> tuple[Path, ...]:
-    """Writes the report of any run: that of its method, as `read_facts` tells it.
+def write_any_report(work_dir: str | Path, out: str | Path | None = None, **options: Any) -> tuple[Path, ...]:
+    """Writes the report of a run, of the method that `read_facts` tells, and returns the files written.
 
-    Args:
-        work_dir: The run's folder.
-        out: As in `write_report` and `write_distill_report`, like the others.
-        seed: See there.
-        input_size: See there.
-        output_stride: See there.
+    `out` and the other options are those of `write_report` and `write_distill_report`.
 
     Raises:
         FileNotFoundError: There is no work dir, or nothing to report in it.
@@ -57,8 +41,7 @@ def write_any_report(
             f'{work_dir} is the work dir of a plain training: a report tells of a search, and none was made here; '
             'its losses and metrics are in <timestamp>/vis_data/scalars.json'
         )
-    write = write_distill_report if method == 'distillation' else write_report
-    return write(work_dir, out, seed=seed, input_size=input_size, output_stride=output_stride)
+    return (write_distill_report if method == 'distillation' else write_report)(work_dir, out, **options)
 
 
 def write_distill_report(
@@ -75,13 +58,12 @@ def write_distill_report(
         work_dir: Folder with logs of MMEngine, ``ratings.json``, ``front.json``, ``features.npz``, ``rank.json`` and
             ``derived/arch.json``; each may be missing, but not all.
         out: Folder to write to, made if missing; by default ``report`` in the work dir.
-        seed: Network to draw above the derived one; by default the run's own, where ``run.json`` says it.
-        input_size: Height and width that the drawn network's MAdds are given for; by default those of the ratings.
-        output_stride: As in `mmnas_ext.archs.cost`; by default the run's.
+        seed: As in `write_report`, like the next two.
+        input_size: By default the run's, or that of the ratings.
+        output_stride: By default the run's.
 
     Returns:
-        The files written: those of ``losses.png``, ``ratings.png``, ``front.png``, ``features.png``, ``rank.png`` and
-        ``network.png`` whose source there is, and last the page.
+        A figure of each file that there is, and last the page.
 
     Raises:
         FileNotFoundError: There is no work dir, or none of these files.
@@ -100,7 +82,13 @@ def write_distill_report(
     target = files.report if out is None else Path(out)
     target.mkdir(parents=True, exist_ok=True)
     figures: list[Path] = []
-    parts = [_tell_run(files, log)]
+    notes = []
+    if log:
+        notes.append(f'{len(log.losses)} blocks, logged up to step {max(rows[-1][0] for rows in log.losses.values())}')
+        left_out = ((log.repeated, 'losses repeated by a resumed run'), (log.unreadable, 'unreadable lines'))
+        notes += [f'{what}: {count}' for count, what in left_out if count]
+    name = f'Distillation in {files.root.resolve().name}'
+    parts = [f'<h1>{escape(name)}</h1>\n{note_html("; ".join(notes))}']
 
     def add(heading: str, file: Path, text: str) -> None:
         figures.append(file)
@@ -127,18 +115,7 @@ def write_distill_report(
         file, section = write_network(arch, target / 'network.png', 'Found network', facts, seed)
         figures.append(file)
         parts.append(section)
-    page = write_html(target / 'distillation.html', f'Distillation in {files.root.resolve().name}', parts)
-    return (*figures, page)
-
-
-def _tell_run(files: WorkDir, log: DistillLog | None) -> str:
-    notes = []
-    if log:
-        last = max(rows[-1][0] for rows in log.losses.values())
-        notes.append(f'{len(log.losses)} blocks, logged up to step {last}')
-        left_out = ((log.repeated, 'losses repeated by a resumed run'), (log.unreadable, 'unreadable lines'))
-        notes += [f'{what}: {count}' for count, what in left_out if count]
-    return f'<h1>Distillation in {escape(files.root.resolve().name)}</h1>\n{note_html("; ".join(notes))}'
+    return (*figures, write_html(target / 'distillation.html', name, parts))
 
 
 def _block_cells(ratings: Ratings) -> list[list[str]]:
@@ -148,7 +125,7 @@ def _block_cells(ratings: Ratings) -> list[list[str]]:
         widths = dict.fromkeys(str(cell.leaves) for cell in block.cells)
         counts = [str(len(block.cells)), ', '.join(depths), ', '.join(widths), str(len(block.ratings))]
         rated = [f'{rating:.4f}' for rating in (min(block.ratings), median(block.ratings), max(block.ratings))]
-        cells.append([str(index), name_stages(block.stages).partition(' ')[2], *counts, *rated])
+        cells.append([str(index), list_stages(block.stages), *counts, *rated])
     return cells
 
 
@@ -172,6 +149,5 @@ def _tell_paths(choice: Sequence[int], ratings: Ratings) -> str:
         path = ' | '.join(' '.join(map(str, stage)) for stage in cell.paths[pick.path])
         better = f'{sum(other < rating for other in block.ratings)} of {len(block.ratings)}'
         shape = ['+'.join(map(str, cell.depths)), str(pick.enters), str(cell.leaves)]
-        stages = name_stages(block.stages).partition(' ')[2]
-        cells.append([str(index), stages, *shape, path, f'{rating:.4f}', better])
+        cells.append([str(index), list_stages(block.stages), *shape, path, f'{rating:.4f}', better])
     return f'<h2>Chosen paths</h2>\n{note_html("Candidates by their index per layer.")}{table_html(cells)}'

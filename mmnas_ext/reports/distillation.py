@@ -1,9 +1,8 @@
 """Figures of the blocks of a distillation: how their losses fell, and how the ratings of their paths spread."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,7 +18,6 @@ from mmnas_ext.search.ratings import BlockRatings, CellRatings, Pick, Ratings
 
 # Of all records, what a smoothed value is the mean of.
 _WINDOW = 0.03
-_PLOT = 460
 # Of the axes' width, room for the names of the lines.
 _NAMES = 0.15
 # Widths of a block's panel in pixels: per cell and at least; a heading must fit above.
@@ -37,13 +35,8 @@ _BEST: Style = {'marker': '*', 'markersize': 13, 'color': INK, 'markeredgecolor'
 _CHOSEN: Style = {'marker': 'o', 'markersize': 15, 'markerfacecolor': 'none', 'color': ACCENT, 'markeredgewidth': 2}
 
 
-def draw_losses(source: str | Path | Iterable[Mapping[str, Any]], out: str | Path) -> Path:
-    """Draws `losses_figure` of what `read_losses` reads into a file, which is returned.
-
-    Raises:
-        FileNotFoundError: There is no log.
-        ValueError: The log holds no distillation loss.
-    """
+def draw_losses(source: str | Path, out: str | Path) -> Path:
+    """Draws `losses_figure` of what `read_losses` reads into a file, and returns that; raises as `read_losses`."""
     return c.save(losses_figure(read_losses(source)), out)
 
 
@@ -58,8 +51,8 @@ def losses_figure(log: DistillLog) -> Figure:
     window = _window(max(len(rows) for rows in log.losses.values()))
     kept = 'as logged' if log.stride == 1 else f'one of {log.stride} records'
     note = f'faint: {kept}; bold: mean of {window} around' if window > 1 else kept
-    figure = c.canvas('Distillation loss per block', note, TITLE + _PLOT + 86)
-    axes = c.add_axes(figure, 'losses', LEFT, 54, WIDTH - LEFT - RIGHT, _PLOT)
+    up = 'squared error over the variance of the feature'
+    figure, axes = c.plot('losses', 'Distillation loss per block', note, 'step', up)
     labels, values = [], []
     for block, rows in log.losses.items():
         x, y = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
@@ -75,20 +68,13 @@ def losses_figure(log: DistillLog) -> Figure:
     first, last = min(steps), max(steps)
     axes.set_xlim(first, last + _NAMES * (last - first or 1))
     axes.xaxis.set_major_formatter(c.thousands())
-    axes.set_xlabel('step', size=11, color=FAINT)
-    axes.set_title('squared error over the variance of the feature', loc='left', size=11, color=FAINT, pad=8)
     _scale_losses(axes, values)
     c.place_labels(axes, labels)
     return figure
 
 
 def draw_ratings(ratings: str | Path | Ratings, out: str | Path, chosen: Sequence[int] | None = None) -> Path:
-    """Draws `ratings_figure` of ``ratings.json``, of its work dir or its content, into a file, which is returned.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not of its form, or `chosen` is not an entry of each block.
-    """
+    """Draws `ratings_figure` of ratings, their file or work dir into a file, and returns that; raises as they do."""
     return c.save(ratings_figure(ratings if isinstance(ratings, Ratings) else Ratings.parse(ratings), chosen), out)
 
 
@@ -98,6 +84,8 @@ def ratings_figure(ratings: Ratings, chosen: Sequence[int] | None = None) -> Fig
     Axes are labelled ``ratings.<block>``. Their artists have the gids ``points.<block>.<cell>``,
     ``median.<block>.<cell>``, ``best.<block>`` and ``chosen.<block>``. All panels span the same range, each at its own
     height: ratings add up over blocks, so a path's lead counts the same in all of them.
+
+    Raises ValueError if `chosen` is not an entry of each block.
     """
     marks: Sequence[Pick | None] = ratings.picks(chosen) if chosen is not None else [None] * len(ratings.blocks)
     rows: list[list[int]] = [[]]
@@ -184,7 +172,8 @@ def _draw_block(axes: Axes, index: int, block: BlockRatings, span: float, chosen
         text += f', chosen {block.rating(chosen):.3f}'
     axes.plot([places[best.cell][best.path]], [block.rating(best)], gid=f'best.{index}', zorder=6, **_BEST)
     paths = f'{len(block.ratings)} {"path" if len(block.ratings) == 1 else "paths"}'
-    words = ((f'block {index} · {name_stages(block.stages)}', 12, INK), (paths, 10, FAINT), (text, 10, INK))
+    heading = f'block {index} · stage{"s" * (len(block.stages) > 1)} {list_stages(block.stages)}'
+    words = ((heading, 12, INK), (paths, 10, FAINT), (text, 10, INK))
     for line, (word, size, colour) in enumerate(words):
         style: Style = {'size': size, 'color': colour, 'weight': 'normal' if line else 'bold', 'va': 'top'}
         annotate(axes, word, (0, 1), (0, 39 - 14 * line), 'axes fraction', **style)
@@ -215,10 +204,7 @@ def _draw_cell(axes: Axes, index: int, number: int, cell: CellRatings) -> np.nda
     return across
 
 
-def name_stages(stages: Sequence[int]) -> str:
-    """Writes ``stage 3``, ``stages 0–2`` or ``stages 0, 2``."""
-    if len(stages) == 1:
-        return f'stage {stages[0]}'
-    if list(stages) == list(range(stages[0], stages[-1] + 1)):
-        return f'stages {stages[0]}–{stages[-1]}'
-    return f'stages {", ".join(map(str, stages))}'
+def list_stages(stages: Sequence[int]) -> str:
+    """Writes ``3``, ``0–2`` or ``0, 2``."""
+    row = list(stages) == list(range(stages[0], stages[-1] + 1)) and len(stages) > 1
+    return f'{stages[0]}–{stages[-1]}' if row else ', '.join(map(str, stages))

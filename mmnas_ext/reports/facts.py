@@ -14,7 +14,6 @@ from mmnas_ext.workdir import WorkDir
 
 # the size of FNA's cost table
 _SIZE = (800, 1088)
-_STRIDE = 32
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,7 @@ class Facts:
         metric: What the search limits or weighs.
         limits: By metric, the least and the most that a network may cost.
         seed: Network that the search started from.
-        rank_by: Metric that ranks the trials of a random search.
-        rule: Whether a ``'greater'`` or a ``'less'`` one is better.
+        rank_by: Metric that ranks trials; by `rule` a ``'greater'`` or a ``'less'`` one is better.
     """
 
     method: str
@@ -65,10 +63,7 @@ def read_facts(
 ) -> Facts:
     """Reads what a run was from ``run.json``; without one, from what other files of the work dir say.
 
-    Args:
-        work_dir: The run's folder.
-        input_size: Height and width that costs are to be given for, whatever the run used.
-        output_stride: The same of the output stride.
+    An input size or output stride that is given counts, whatever the run used.
 
     Raises:
         FileNotFoundError: There is no work dir.
@@ -81,22 +76,20 @@ def read_facts(
     manifest = read_object(files.manifest) if files.manifest.is_file() else {}
     said = {key: x for key, x in check_kind(manifest.get('report', {}), dict, where).items() if x is not None}
     size = read_size(said, 'input_size', where) if 'input_size' in said else read_results(files.root).get('input_size')
-    stride = take(said, 'output_stride', int, where) if 'output_stride' in said else _STRIDE
-    metric, method, rank_by = (
-        take(said, key, str, where) if key in said else None for key in ('metric', 'method', 'rank_by')
-    )
+    stride = take(said, 'output_stride', int, where) if 'output_stride' in said else 32
+    texts = {key: take(said, key, str, where) for key in ('metric', 'method', 'rank_by') if key in said}
     rule = said.get('rule', 'greater')
     if rule not in ('greater', 'less'):
         raise ValueError(f"{where}: rule must be 'greater' or 'less', got {rule!r}")
     return Facts(
-        method=method or find_method(files),
+        method=texts.get('method') or find_method(files),
         input_size=input_size or size or _SIZE,
         output_stride=output_stride or stride,
         assumed=not (input_size or size),
-        metric=metric,
+        metric=texts.get('metric'),
         limits=_limits(said, where),
         seed=call_at(f'{where}: seed', ArchSpec.parse, said['seed']) if 'seed' in said else None,
-        rank_by=rank_by,
+        rank_by=texts.get('rank_by'),
         rule=rule,
     )
 
@@ -116,10 +109,10 @@ def find_method(files: WorkDir) -> str:
 
 
 def read_results(work_dir: str | Path) -> dict[str, Any]:
-    """Returns the content of ``results.json``: ``rows`` and perhaps ``input_size``; empty where there is no such file.
+    """Reads ``results.json``: ``rows`` and perhaps ``input_size``; empty where there is no such file.
 
     Raises:
-        ValueError: The file is not of the form ``{"rows": [...], "input_size": [h, w]}``.
+        ValueError: The file is not of this form.
     """
     path = WorkDir(Path(work_dir)).results
     if not path.is_file():
@@ -132,12 +125,12 @@ def read_results(work_dir: str | Path) -> dict[str, Any]:
 
 
 def _limits(said: Mapping[str, Any], where: str) -> dict[str, tuple[float | None, float | None]]:
+    given = take(said, 'limits', dict, where) if 'limits' in said else {}
+    if not set(given) <= set(METRICS):
+        raise ValueError(f'{where}: limits must be by metric, {tuple(METRICS)}, got {[*given]}')
     limits = {}
-    for metric, given in (take(said, 'limits', dict, where) if 'limits' in said else {}).items():
-        what = f'{where}: limits: {metric}'
-        if metric not in METRICS:
-            raise ValueError(f'{where}: limits must be by metric, {tuple(METRICS)}, got {metric!r}')
-        ends = [check_kind(given, dict, what).get(end) for end in ('min', 'max')]
-        low, high = (None if end is None else float(check_kind(end, float, what)) for end in ends)
+    for metric in given:
+        what, ends = f'{where}: limits: {metric}', take(given, metric, dict, f'{where}: limits')
+        low, high = (end and float(check_kind(end, float, what)) for end in (ends.get('min'), ends.get('max')))
         limits[metric] = (low, high)
     return limits

@@ -36,15 +36,7 @@ class Record:
 
     @classmethod
     def parse(cls, value: Any, where: str) -> 'Record':
-        """Reads one JSON object of the log.
-
-        Args:
-            value: The object, already decoded.
-            where: File and line, for the message.
-
-        Raises:
-            ValueError: A field is missing or of another kind.
-        """
+        """Reads one decoded line of the log; raises ValueError with its place, `where`, if it has another form."""
         check_kind(value, dict, where)
         missing = [name for name in ('iter', 'epoch', 'alpha', 'entropy', 'skips') if name not in value]
         if missing:
@@ -80,8 +72,8 @@ class SearchLog:
     Args:
         records: At least one; of a long log evenly chosen ones, the first and the last among them.
         count: How many there are in all.
-        start: Iteration of the first record whose alpha differs from the first one's. ``None`` if that is not known:
-            alpha never moved, or had moved by the second record, so that the log does not show since when.
+        start: Iteration of the first record whose alpha differs from the first one's. ``None`` if alpha never moved, or
+            had moved by the second record, so that the log does not show since when.
         unreadable: Lines that are not complete JSON, such as the last one of a killed run.
         repeated: Records that a resumed run made again, or has yet to.
     """
@@ -94,11 +86,7 @@ class SearchLog:
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> 'SearchLog':
-        """Thins records in the order in which they were logged.
-
-        Raises:
-            ValueError: There are none.
-        """
+        """Thins records in the order in which they were logged; raises ValueError if there are none."""
         series: Series[Record] = Series()
         first, moved = None, None
         for record in records:
@@ -115,10 +103,7 @@ class SearchLog:
 
 
 def read_log(source: str | Path) -> SearchLog:
-    """Reads a search log, in memory that does not grow with its records.
-
-    Args:
-        source: The log file, or the work dir that holds it as ``search_log.jsonl``.
+    """Reads a search log, or that of a work dir, in memory that does not grow with its records.
 
     Raises:
         FileNotFoundError: There is no log.
@@ -140,9 +125,8 @@ def read_log(source: str | Path) -> SearchLog:
 
 def searched_layers(space: SearchSpace) -> tuple[tuple[int, int], ...]:
     """Stage and layer of every layer with more than one candidate."""
-    return tuple(
-        (i, j) for i, stage in enumerate(space.stages) for j, layer in enumerate(stage.layers) if len(layer) > 1
-    )
+    stages = enumerate(space.stages)
+    return tuple((i, j) for i, stage in stages for j, layer in enumerate(stage.layers) if len(layer) > 1)
 
 
 def check_records(records: tuple[Record, ...], space: SearchSpace) -> None:

@@ -1,6 +1,7 @@
 """The report of a search: its figures, and one self-contained HTML page with all of them."""
 
 import re
+from collections.abc import Mapping
 from html import escape
 from math import log10
 from pathlib import Path
@@ -32,16 +33,14 @@ def write_report(
 
     Args:
         work_dir: Folder with ``search_log.jsonl`` and ``search_space.json``, or ``trials/<nn>/result.json``, or
-            ``derived/arch.json`` alone; and where they exist ``run.json``, ``derived/snapshots/epoch_<n>.json`` (or
-            ``iter_<n>.json``), ``results.json`` and ``predictions.png``.
+            ``derived/arch.json`` alone; what else a run leaves is added where it is there.
         out: Folder to write to, made if missing; by default `work_dir`.
         seed: Network to draw above the found one; by default the run's own, where ``run.json`` says it.
         input_size: Height and width that MAdds are given for; by default the run's, or that of ``results.json``.
         output_stride: As in `mmnas_ext.archs.cost`; by default the run's.
 
     Returns:
-        The files written: ``network.png``, those of ``alphas.png`` and ``trials.png`` whose source there is, and last
-        ``report.html``.
+        ``network.png``, those of ``alphas.png`` and ``trials.png`` whose source there is, and last ``report.html``.
 
     Raises:
         FileNotFoundError: There is no work dir, or nothing of a search in it.
@@ -51,14 +50,17 @@ def write_report(
     facts = read_facts(files.root, input_size, output_stride)
     space, log = _read_search(files)
     trials = read_trials(files.root, facts.rank_by, facts.rule, facts.metric)
-    arch, title = _find_network(files, space, log, trials)
+    leading = space.arch(argmax_path(log.records[-1], space)) if space and log else None
+    arch, title = _find_network(files, leading, trials)
     # what cannot be read is refused before anything is written
-    results, snapshots = _tell_results(files), _tell_snapshots(files, arch, facts)
+    results, snapshots = _tell_results(read_results(files.root)), _tell_snapshots(files, arch, facts)
     target = files.root if out is None else Path(out)
     target.mkdir(parents=True, exist_ok=True)
     written, network = write_network(arch, target / 'network.png', title, facts, seed)
     figures = [written]
-    parts = [_tell_run(files, space, log, trials, facts), network, results, _tell_predictions(files)]
+    parts = [_tell_run(files, log, trials, facts), *([_tell_space(space)] if space else []), network, results]
+    if files.predictions.is_file():
+        parts.append(figure_html('Predictions', '', files.predictions, 'Images, ground truth and predictions'))
     if log and space:
         figures.append(draw_alphas(log, space, target / 'alphas.png'))
         note = 'softmax(alpha) of every searched layer over the iterations'
@@ -68,8 +70,8 @@ def write_report(
         note = f'No file says what ranks the trials: taken is {trials.rank_by}.' if trials.guessed else ''
         parts += [figure_html('Trials', note, figures[-1], 'What each trial reached over what its network costs')]
         parts += [table_html(trials_cells(trials))]
-    page = write_html(target / 'report.html', f'Search in {files.root.resolve().name}', [*parts, snapshots])
-    return (*figures, page)
+    name = f'Search in {files.root.resolve().name}'
+    return (*figures, write_html(target / 'report.html', name, [*parts, snapshots]))
 
 
 def write_network(
@@ -99,24 +101,20 @@ def _read_search(files: WorkDir) -> tuple[SearchSpace | None, SearchLog | None]:
     return space, log
 
 
-def _find_network(
-    files: WorkDir, space: SearchSpace | None, log: SearchLog | None, trials: Trials | None
-) -> tuple[ArchSpec, str]:
-    """The derived network, or the leading one so far, and its heading."""
+def _find_network(files: WorkDir, leading: ArchSpec | None, trials: Trials | None) -> tuple[ArchSpec, str]:
+    """The derived network, or the one that leads so far, and its heading."""
     if files.arch.is_file():
         return ArchSpec.parse(files.arch.read_text(encoding='utf-8')), 'Found network'
-    if space and log:
-        return space.arch(argmax_path(log.records[-1], space)), 'Leading network so far'
+    if leading:
+        return leading, 'Leading network so far'
     if trials:
         return trials.rows[0].arch, 'Best network so far'
     wanted = f'{files.search_log.name}, trials with a result.json, or derived/{files.arch.name}'
     raise FileNotFoundError(f'nothing of a search in {files.root}: wanted {wanted}')
 
 
-def _tell_run(
-    files: WorkDir, space: SearchSpace | None, log: SearchLog | None, trials: Trials | None, facts: Facts
-) -> str:
-    """The heading, how far the run is, and the space that it searches."""
+def _tell_run(files: WorkDir, log: SearchLog | None, trials: Trials | None, facts: Facts) -> str:
+    """The heading, and how far the run is."""
     notes = []
     if log:
         last = log.records[-1]
@@ -129,14 +127,13 @@ def _tell_run(
     if not log and not trials:
         notes.append('the network was given, and not searched here')
     heading = f'<h1>Search in {escape(files.root.resolve().name)}</h1>\n'
-    heading += note_html('; '.join([*notes, *([facts.limits_note] if facts.limits_note else [])]))
-    if not files.arch.is_file():
-        heading += note_html('Nothing is derived yet: below is the network that leads so far.')
-    return heading + (_tell_space(space) if space else '')
+    heading += note_html('; '.join(filter(None, [*notes, facts.limits_note])))
+    found = files.arch.is_file()
+    return heading + ('' if found else note_html('Nothing is derived yet: below is the network that leads so far.'))
 
 
 def _tell_space(space: SearchSpace) -> str:
-    layers = _searched(space)
+    layers = [space.stages[i].layers[j] for i, j in searched_layers(space)]
     sizes = sorted({len(layer) for layer in layers})
     product = ' · '.join(f'{size}<sup>{sum(len(layer) == size for layer in layers)}</sup>' for size in sizes)
     exponent = int(log10(space.size))
@@ -147,19 +144,12 @@ def _tell_space(space: SearchSpace) -> str:
     )
 
 
-def _tell_results(files: WorkDir) -> str:
-    results = read_results(files.root)
+def _tell_results(results: Mapping[str, Any]) -> str:
     if not results.get('rows'):
         return ''
     size = results.get('input_size')
     note = note_html(f'MAdds at {format_size(size)}.' if size else '')
     return f'<h2>Results</h2>\n{note}{table_html(table_cells(results["rows"]))}'
-
-
-def _tell_predictions(files: WorkDir) -> str:
-    if not files.predictions.is_file():
-        return ''
-    return figure_html('Predictions', '', files.predictions, 'Images, ground truth and predictions')
 
 
 def _alpha_cells(log: SearchLog, space: SearchSpace) -> list[list[str]]:
@@ -171,17 +161,14 @@ def _alpha_cells(log: SearchLog, space: SearchSpace) -> list[list[str]]:
     for metric in last.expected:
         for kind, costs in (('expected', last.expected), ('argmax', last.argmax)):
             cells.append([f'{kind} {name_metric(metric)}', format_cost(metric, costs[metric])])
-    cells.append([f'layers where {SKIP} leads', f'{last.skips} of {sum(SKIP in s for s in _searched(space))} that may'])
+    may = sum(SKIP in space.stages[i].layers[j] for i, j in searched_layers(space))
+    cells.append([f'layers where {SKIP} leads', f'{last.skips} of {may} that may'])
     if last.entropy:
         least = min(last.entropy, key=last.entropy.__getitem__)
         mean = sum(last.entropy.values()) / len(last.entropy)
         cells.append(['mean entropy (1: undecided, 0: decided)', f'{mean:.3f}'])
         cells.append(['least entropy', f'{last.entropy[least]:.3f} in layer {least}'])
     return cells
-
-
-def _searched(space: SearchSpace) -> list[tuple[str, ...]]:
-    return [space.stages[i].layers[j] for i, j in searched_layers(space)]
 
 
 def _tell_snapshots(files: WorkDir, arch: ArchSpec, facts: Facts) -> str:

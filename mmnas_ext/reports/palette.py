@@ -38,11 +38,7 @@ def tint(colour: str, strength: float) -> str:
 
 
 def candidate_styles(tokens: tuple[str, ...]) -> dict[str, tuple[str, LineStyle]]:
-    """Colour and line style per candidate: colour by kernel, style by expansion, the largest drawn solid.
-
-    Args:
-        tokens: Distinct candidates, ``skip`` among them or not.
-    """
+    """Colour and line style of distinct candidates: colour by kernel, style by expansion, the largest drawn solid."""
     specs = {token: LayerSpec.parse(token) for token in tokens if token != SKIP}
     kinds = sorted({(spec.expansion, spec.se) for spec in specs.values()}, reverse=True)
     styles: dict[str, tuple[str, LineStyle]] = {token: (INK, DOTTED) for token in tokens}

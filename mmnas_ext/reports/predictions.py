@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Patch
 
-from mmnas_ext.reports.canvas import DPI, Style, add_axes, add_legend, canvas, save
+from mmnas_ext.reports.canvas import DPI, Style, add_axes, add_legend, canvas, draw_pixels, save
 from mmnas_ext.reports.palette import FAINT, INK, RULE
 
 IGNORED = 255
@@ -76,21 +75,18 @@ def draw_predictions(
             raise ValueError(f'{what} must be one file per image, {len(images)}, got {count}')
     rows = []
     for index, (image, truth) in enumerate(zip(images, truths, strict=True)):
-        labels = {title: _read_labels(Path(files[index])) for title, files in predictions.items()}
-        rows.append(Row(Path(image).stem, _read_image(Path(image)), _read_labels(Path(truth)), labels))
+        labels = {title: _read(Path(files[index]), labels=True) for title, files in predictions.items()}
+        rows.append(Row(Path(image).stem, _read(Path(image)), _read(Path(truth), labels=True), labels))
     return save(predictions_figure(rows, classes, palette, mask_ignored=mask_ignored), path)
 
 
 def predictions_figure(
     rows: Sequence[Row], classes: Sequence[str], palette: Sequence[Sequence[int]], *, mask_ignored: bool = False
 ) -> Figure:
-    """The figure of `draw_predictions`, not yet saved.
+    """Shows what `draw_predictions` draws, and raises ValueError as that.
 
     Axes are labelled ``image.<row>``, ``truth.<row>`` and ``prediction.<row>.<title>``; what stands beneath a panel
     is its axes' x label. The legend names the classes that occur.
-
-    Raises:
-        ValueError: There are no rows, or sizes, titles, labels or colours do not go together.
     """
     _check(rows, classes, palette)
     titles = list(rows[0].predictions)
@@ -127,7 +123,11 @@ def predictions_figure(
             caption = 'nothing labelled' if isnan(score) else f'mIoU {100 * score:.1f}'
             panels.append((f'prediction.{index}.{title}', colours[maps[title]], caption))
         for left, (label, pixels, caption) in zip(lefts, panels, strict=True):
-            _draw_panel(add_axes(figure, label, left, bottom, _PANEL, high), pixels, caption)
+            axes = add_axes(figure, label, left, bottom, _PANEL, high)
+            # colours between two labels' would be another class, or none
+            draw_pixels(axes, pixels, 'antialiased' if pixels is row.image else 'nearest')
+            style = {'size': _fit(caption, 10), 'loc': 'left', 'labelpad': 4, 'parse_math': False}
+            axes.set_xlabel(caption, color=FAINT, **style)
         bottom -= _CAPTION
     add_legend(figure, handles, _MARGIN, bottom - 8, columns, handlelength=1.3, handleheight=1.1)
     return figure
@@ -156,25 +156,18 @@ def mean_iou(truth: np.ndarray, prediction: np.ndarray, classes: int) -> float:
     return float((shared[occurs] / union[occurs]).mean()) if occurs.any() else float('nan')
 
 
-def _read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, RGB, of any file that matplotlib reads; grey is repeated, transparency dropped."""
-    pixels = _read(path)
-    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
-
-
-def _read_labels(path: Path) -> np.ndarray:
-    pixels = _read(path)
-    if pixels.ndim != 2:
-        raise ValueError(f'{path} must be a grey image whose pixels are labels, got {pixels.shape[2]} channels')
-    return pixels
-
-
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path, labels: bool = False) -> np.ndarray:
+    """(H, W, 3) uint8, RGB, of any file that matplotlib reads; of labels the (H, W) of a grey one."""
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist')
     pixels = imread(path)
     # Matplotlib gives a PNG's bytes as fractions of 255.
-    return pixels if pixels.dtype == np.uint8 else np.round(255 * pixels).astype(np.uint8)
+    pixels = pixels if pixels.dtype == np.uint8 else np.round(255 * pixels).astype(np.uint8)
+    if not labels:
+        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
+    if pixels.ndim != 2:
+        raise ValueError(f'{path} must be a grey image whose pixels are labels, got {pixels.shape[2]} channels')
+    return pixels
 
 
 def _check(rows: Sequence[Row], classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:
@@ -202,16 +195,6 @@ def _colours(palette: Sequence[Sequence[int]]) -> np.ndarray:
     colours[:] = [int(RULE[i : i + 2], 16) for i in (1, 3, 5)]
     colours[: len(palette)] = palette
     return colours
-
-
-def _draw_panel(axes: Axes, pixels: np.ndarray, caption: str) -> None:
-    # Colours between two labels' would be another class, or none.
-    smooth = str(axes.get_label()).startswith('image')
-    axes.imshow(pixels, interpolation='antialiased' if smooth else 'nearest', aspect='auto')
-    axes.set(xticks=(), yticks=())
-    axes.grid(False)
-    axes.spines[:].set(visible=True, color=RULE)
-    axes.set_xlabel(caption, size=_fit(caption, 10), color=FAINT, loc='left', labelpad=4, parse_math=False)
 
 
 def _fit(text: str, size: float) -> float:

@@ -17,10 +17,7 @@ class JsonLines:
     """Iterates over the lines of files, a JSON value each: pairs of a place, for messages, and the value.
 
     A kill cuts the last line short, and a resumed run then goes on behind the stump: so a line that is not complete
-    may stand anywhere, and is passed over.
-
-    Attributes:
-        unreadable: How many lines were passed over so far.
+    may stand anywhere. It is passed over, and counted in `unreadable`.
     """
 
     def __init__(self, *files: Path) -> None:
@@ -45,11 +42,7 @@ class Series(Generic[Value]):
     """Values by rising step, thinned while they come.
 
     A step that does not rise tells of a resumed run: what was logged from that step on did not lead to the weights
-    that there are, and is dropped.
-
-    Attributes:
-        repeated: How many were dropped so.
-        stride: Every which value is kept, beside the last.
+    that there are, and is dropped, and counted in `repeated`. Every `stride`-th value is kept, and the last.
     """
 
     def __init__(self) -> None:
@@ -66,7 +59,7 @@ class Series(Generic[Value]):
         """Adds a value; returns its place among all that were added and not dropped."""
         if not 0 <= step < 2**63:
             raise ValueError(f'a step must lie in 0..2**63 - 1, got {step}')
-        place = bisect_left(self._steps, step) if self._steps and self._steps[-1] >= step else len(self._steps)
+        place = bisect_left(self._steps, step)
         if place < len(self._steps):
             self.repeated += len(self._steps) - place
             del self._steps[place:]

@@ -1,40 +1,25 @@
 """Figure and table of the trials of a random search: what each network reached over what it costs."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.literal import call_at
-from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, Label, Style, add_axes, canvas, place_labels, save
-from mmnas_ext.reports.palette import ACCENT, FAINT, FOUND, PAPER
+from mmnas_ext.reports.canvas import MARK, Label, place_labels, plot, save
+from mmnas_ext.reports.palette import FOUND, PAPER
 from mmnas_ext.reports.table import cost_scale, format_cost, format_count, metric_column, name_metric
 from mmnas_ext.search.fields import check_kind, read_object, take
 from mmnas_ext.workdir import WorkDir
 
-_PLOT = 480
 _GUESSES = ('macs', 'params')
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What the trial of one network gave.
+class Trial(NamedTuple):
+    """What the trial of one network gave; `cost` is in the limit's metric, and a figure that was NaN is ``None``."""
 
-    Args:
-        index: Place in the order of drawing.
-        arch: The network.
-        macs: Multiply-adds for one image.
-        params: Parameters of the backbone.
-        cost: In the limit's metric.
-        metrics: By name, as MMEngine reports them; ``None`` stands for what was NaN or infinite.
-        failure: What ended its training early; empty if nothing did.
-        minutes: How long it took.
-    """
-
-    index: int
+    number: int
     arch: ArchSpec
     macs: float
     params: float
@@ -43,9 +28,12 @@ class Trial:
     failure: str
     minutes: float
 
+    def reached(self, metric: str) -> float | None:
+        """What it reached in a metric, ``None`` where it failed or has no such figure."""
+        return None if self.failure else self.metrics.get(metric)
 
-@dataclass(frozen=True)
-class Trials:
+
+class Trials(NamedTuple):
     """The trials of a search that have ended, best first, those without a rank last.
 
     Args:
@@ -61,14 +49,9 @@ class Trials:
     guessed: bool = False
 
     @property
-    def ranked(self) -> tuple[Trial, ...]:
+    def successes(self) -> tuple[Trial, ...]:
         """Those that have a rank."""
-        return tuple(row for row in self.rows if reached(row, self.rank_by) is not None)
-
-
-def reached(trial: Trial, rank_by: str) -> float | None:
-    """What a trial reached in a metric, ``None`` where it failed or has no such figure."""
-    return None if trial.failure else trial.metrics.get(rank_by)
+        return tuple(row for row in self.rows if row.reached(self.rank_by) is not None)
 
 
 def read_trials(
@@ -95,8 +78,8 @@ def read_trials(
     sign = -1 if rule == 'greater' else 1
 
     def key(trial: Trial) -> tuple[bool, float, int]:
-        value = reached(trial, name)
-        return value is None, sign * (value or 0.0), trial.index
+        value = trial.reached(name)
+        return value is None, sign * (value or 0.0), trial.number
 
     return Trials(tuple(sorted(trials, key=key)), name, metric or (*equal, 'latency')[0], guessed=rank_by is None)
 
@@ -111,24 +94,18 @@ def trials_figure(trials: Trials) -> Figure:
 
     The axes are labelled ``trials``; the points have the gid ``points``, the best one ``best``.
     """
-    rows = trials.ranked
+    rows = trials.successes
     lost = len(trials.rows) - len(rows)
     note = f'{len(trials.rows)} networks, drawn at random and trained briefly' + (f'; {lost} failed' if lost else '')
-    figure = canvas('What the trials reached', note, TITLE + _PLOT + 86)
-    axes = add_axes(figure, 'trials', LEFT, 56, WIDTH - LEFT - RIGHT, _PLOT)
     scale = cost_scale(trials.metric, max(row.cost for row in trials.rows))
+    figure, axes = plot('trials', 'What the trials reached', note, scale.name, trials.rank_by)
     costs = [row.cost / scale.size for row in rows]
-    values = [reached(row, trials.rank_by) or 0.0 for row in rows]
+    values = [row.reached(trials.rank_by) or 0.0 for row in rows]
     axes.scatter(costs, values, s=58, color=FOUND, edgecolor=PAPER, zorder=3, gid='points')
     axes.margins(0.08)
-    axes.set_xlabel(scale.name, size=11, color=FAINT)
-    axes.set_title(trials.rank_by, loc='left', size=11, color=FAINT, pad=8, parse_math=False)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=9))
-    if rows:
-        style: Style = {'linestyle': '', 'marker': 'D', 'markersize': 11, 'markeredgecolor': PAPER, 'color': ACCENT}
-        axes.plot(costs[:1], values[:1], zorder=4, gid='best', **style)
-    labels = [Label(f'{row.index:02d}', x, y) for row, x, y in zip(rows, costs, values, strict=True)]
+    labels = [Label(f'{row.number:02d}', x, y) for row, x, y in zip(rows, costs, values, strict=True)]
     if labels:
+        axes.plot(costs[:1], values[:1], gid='best', **MARK)
         best = f'best, trial {labels[0].text}: {format_cost(trials.metric, rows[0].cost)}, {values[0]:.4g}'
         labels[0] = labels[0]._replace(text=best, bold=True)
     place_labels(axes, labels)
@@ -138,7 +115,7 @@ def trials_figure(trials: Trials) -> Figure:
 def trials_cells(trials: Trials) -> list[list[str]]:
     """Head and rows of the table of all trials."""
     names = dict.fromkeys([trials.rank_by, *sorted(name for row in trials.rows for name in row.metrics)])
-    columns = [['trial', *(f'{row.index:02d}' for row in trials.rows)]]
+    columns = [['trial', *(f'{row.number:02d}' for row in trials.rows)]]
     if trials.metric not in _GUESSES:
         costs = [format_cost(trials.metric, row.cost) for row in trials.rows]
         columns.append([name_metric(trials.metric), *costs])
@@ -146,7 +123,9 @@ def trials_cells(trials: Trials) -> list[list[str]]:
     columns.append(['parameters', *(format_count(row.params) for row in trials.rows)])
     columns += [[name, *metric_column([row.metrics.get(name) for row in trials.rows])] for name in names]
     columns.append(['minutes', *(f'{row.minutes:.1f}' for row in trials.rows)])
-    failures = [row.failure or ('' if row in trials.ranked else f'no finite {trials.rank_by}') for row in trials.rows]
+    failures = [
+        row.failure or ('' if row in trials.successes else f'no finite {trials.rank_by}') for row in trials.rows
+    ]
     columns += [['failed', *failures]] if any(failures) else []
     return [list(row) for row in zip(*columns, strict=True)]
 
@@ -158,5 +137,5 @@ def _trial(content: dict[str, Any], where: str) -> Trial:
             check_kind(value, float, f'{where}: metrics: {name}')
     macs, params, cost, seconds = (take(content, name, float, where) for name in ('macs', 'params', 'cost', 'seconds'))
     arch = call_at(f'{where}: arch', ArchSpec.parse, take(content, 'arch', str, where))
-    failure = take(content, 'failure', str, where)
-    return Trial(take(content, 'index', int, where), arch, macs, params, cost, metrics, failure, seconds / 60)
+    index, failure = take(content, 'index', int, where), take(content, 'failure', str, where)
+    return Trial(index, arch, macs, params, cost, metrics, failure, seconds / 60)

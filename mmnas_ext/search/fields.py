@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmnas_ext.archs.literal import abbreviate
+from mmnas_ext.workdir import WorkDir
 
 _KINDS = {bool: 'true or false', int: 'an integer', float: 'a number', str: 'a text', list: 'a list', dict: 'an object'}
 
@@ -57,6 +58,19 @@ def read_size(holder: Any, name: str, where: str) -> tuple[int, int]:
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f'{where}: {name} must be [height, width], two positive integers, got {list(size)}')
     return size[0], size[1]
+
+
+def find_file(source: str | Path, name: str, writer: str) -> Path:
+    """Returns a file, or the one of a work dir that `WorkDir` knows by `name`.
+
+    Raises:
+        FileNotFoundError: There is none; the message says that `writer` writes it.
+    """
+    path = Path(source)
+    path = getattr(WorkDir(path), name) if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f'{name} file does not exist: {path}; {writer} writes it')
+    return path
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from typing import Any
 
 from mmnas_ext.archs import METRICS, ArchSpec
 from mmnas_ext.archs.literal import call_at
-from mmnas_ext.search.fields import check_kind, check_list_of, read_object, take, take_list
+from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, take, take_list
 from mmnas_ext.search.ratings import Ratings
-from mmnas_ext.workdir import WorkDir
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,7 @@ class FrontFile:
         """
         if isinstance(source, Mapping):
             return _from_mapping(source, 'front', ratings)
-        file = Path(source)
-        file = WorkDir(file).front if file.is_dir() else file
-        if not file.is_file():
-            raise FileNotFoundError(f'front file does not exist: {file}; the rating of a distillation writes it')
+        file = find_file(source, 'front', 'the rating of a distillation')
         return _from_mapping(read_object(file), str(file), ratings)
 
 

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from mmnas_ext.archs import METRICS, ArchSpec, CellSpace, Choices
 from mmnas_ext.archs.cell_prices import CellPrices
 from mmnas_ext.archs.literal import call_at
-from mmnas_ext.search.fields import check_kind, check_list_of, read_object, read_size, take, take_list
-from mmnas_ext.workdir import WorkDir
+from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, read_size, take, take_list
 
 VERSION = 1
 RATINGS_NAME = 'ratings.json'
@@ -179,10 +178,7 @@ class Ratings:
             return _from_mapping(source, 'ratings')
         if isinstance(source, str) and source.lstrip().startswith('{'):
             return _from_mapping(json.loads(source), 'ratings')
-        file = Path(source)
-        file = WorkDir(file).ratings if file.is_dir() else file
-        if not file.is_file():
-            raise FileNotFoundError(f'ratings file does not exist: {file}; the rating of a distillation writes it')
+        file = find_file(source, 'ratings', 'the rating of a distillation')
         return _from_mapping(read_object(file), str(file))
 
 

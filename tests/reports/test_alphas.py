@@ -1,9 +1,9 @@
 import pytest
 
 from mmnas_ext.archs import SearchSpace, SpaceStage, zoo
-from mmnas_ext.reports import Record, draw_alphas, read_log
+from mmnas_ext.reports import draw_alphas, read_log
 from mmnas_ext.reports.alphas import alphas_figure
-from mmnas_ext.reports.log import SearchLog
+from mmnas_ext.reports.log import Record, SearchLog
 from tests.reports.drawn import by_gid, overlaps, png_size, texts
 from tests.reports.simulated import search_log, write_log
 

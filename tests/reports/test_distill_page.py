@@ -12,7 +12,7 @@ from mmnas_ext.reports import (
     is_distillation,
     write_distill_report,
 )
-from mmnas_ext.reports.distill_log import read_losses
+from mmnas_ext.reports.distill_log import collect_losses
 from mmnas_ext.reports.distillation import losses_figure, ratings_figure
 from mmnas_ext.reports.imitation import features_figure, read_features
 from mmnas_ext.reports.ranking import front_figure, rank_figure, read_rank
@@ -36,7 +36,7 @@ def finished(tmp_path_factory):
 def test_no_text_covers_another_or_leaves_the_figure(finished):
     close = [{**r, 'loss_block1': 1.01 * r['loss_block0']} for r in distilled.losses(2)]
     figures = [
-        losses_figure(read_losses(close)),
+        losses_figure(collect_losses(enumerate(close))),
         ratings_figure(Ratings.parse(finished), FrontFile.parse(finished).choice),
         front_figure(FrontFile.parse(finished)),
         rank_figure(read_rank(finished)),

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from mmnas_ext.reports import draw_features, draw_losses, draw_ratings
-from mmnas_ext.reports.distill_log import read_losses
+from mmnas_ext.reports.distill_log import collect_losses, read_losses
 from mmnas_ext.reports.distillation import losses_figure, moving_mean, ratings_figure
 from mmnas_ext.reports.imitation import features_figure, read_features
 from mmnas_ext.search.ratings import Ratings
 from tests.reports import distilled
 from tests.reports.distilled import axes_of, drawn, hand, record, words
 from tests.reports.drawn import boxes, by_gid, png_size
+
+
+def losses_of(records):
+    return losses_figure(collect_losses(enumerate(records)))
 
 
 def test_losses_are_read_by_block_and_step(tmp_path):
@@ -63,7 +67,7 @@ def test_a_missing_log_is_refused(tmp_path):
 
 def test_lines_show_the_losses_as_logged_and_smoothed():
     # twenty records: a mean of five
-    figure = losses_figure(read_losses([record(10 * i, loss_block3=0.5 + i / 100) for i in range(1, 21)]))
+    figure = losses_of([record(10 * i, loss_block3=0.5 + i / 100) for i in range(1, 21)])
     raw, smooth = drawn(figure, 'raw.3'), drawn(figure, 'smooth.3')
     assert list(raw.get_xdata()) == list(range(10, 201, 10))
     assert list(raw.get_ydata()[:2]) == [0.51, 0.52]
@@ -75,25 +79,27 @@ def test_lines_show_the_losses_as_logged_and_smoothed():
 
 
 def test_losses_far_apart_get_a_logarithmic_axis_and_the_line_of_the_mean():
-    figure = losses_figure(read_losses([record(i, loss_block0=1.5 / i, loss_block1=1.2) for i in range(1, 31)]))
+    figure = losses_figure(
+        collect_losses(enumerate([record(i, loss_block0=1.5 / i, loss_block1=1.2) for i in range(1, 31)]))
+    )
     assert axes_of(figure)['losses'].get_yscale() == 'log'
     assert list(drawn(figure, 'mean').get_ydata()) == [1, 1]
-    low = losses_figure(read_losses([record(i, loss_block0=0.5) for i in range(1, 31)]))
+    low = losses_of([record(i, loss_block0=0.5) for i in range(1, 31)])
     assert by_gid(low, 'mean') == {}
 
 
 def test_a_loss_that_is_nan_leaves_a_gap():
     nan = float('nan')
     values = [0.9, nan, nan, nan, 0.5, 0.4, nan]
-    figure = losses_figure(read_losses([record(i, loss_block0=value) for i, value in enumerate(values)]))
+    figure = losses_of([record(i, loss_block0=value) for i, value in enumerate(values)])
     assert np.isnan(drawn(figure, 'raw.0').get_ydata()).tolist() == np.isnan(values).tolist()
     assert 'block 0  0.4' in words(figure)
-    lost = losses_figure(read_losses([record(i, loss_block0=nan) for i in range(3)]))
+    lost = losses_of([record(i, loss_block0=nan) for i in range(3)])
     assert by_gid(lost, 'label') == {}
 
 
 def test_a_long_log_is_thinned_and_keeps_its_ends():
-    log = read_losses([record(i, loss_block0=0.5) for i in range(1, 4002)])
+    log = collect_losses(enumerate([record(i, loss_block0=0.5) for i in range(1, 4002)]))
     assert log.stride == 4
     figure = losses_figure(log)
     assert drawn(figure, 'smooth.0').get_xdata().tolist() == list(range(1, 4002, 4))
@@ -102,7 +108,7 @@ def test_a_long_log_is_thinned_and_keeps_its_ends():
 
 
 def test_a_single_record_is_seen():
-    figure = losses_figure(read_losses([record(5, loss_block0=0.5)]))
+    figure = losses_of([record(5, loss_block0=0.5)])
     assert drawn(figure, 'smooth.0').get_marker() == 'o'
     assert 'as logged' in words(figure)
 

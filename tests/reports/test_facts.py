@@ -78,7 +78,7 @@ def test_the_method_is_told_by_the_files(tmp_path, files, method):
     [
         ({'input_size': [320]}, r'report: input_size must be \[height, width\], two positive integers, got \[320\]'),
         ({'output_stride': '16'}, "report: output_stride must be an integer, got '16'"),
-        ({'limits': {'watts': {}}}, "report: limits must be by metric, .*, got 'watts'"),
+        ({'limits': {'watts': {}}}, r"report: limits must be by metric, .*, got \['watts'\]"),
         ({'limits': {'macs': {'max': 'much'}}}, "report: limits: macs must be a number, got 'much'"),
         ({'limits': {'macs': 3}}, 'report: limits: macs must be an object, got 3'),
         ({'seed': 'nothing'}, 'report: seed: '),

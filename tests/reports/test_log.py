@@ -3,8 +3,7 @@ import json
 import pytest
 
 from mmnas_ext.archs import ArchSpec, SearchSpace, SpaceStage, StageSpec
-from mmnas_ext.reports import Record, read_log
-from mmnas_ext.reports.log import SearchLog, argmax_path, check_records, searched_layers
+from mmnas_ext.reports.log import Record, SearchLog, argmax_path, check_records, read_log, searched_layers
 
 SPACE = SearchSpace(
     (

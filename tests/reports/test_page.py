@@ -231,7 +231,7 @@ def test_results_say_the_input_size(small):
             r'input_size must be \[height, width\], two positive integers, got \[800\]',
         ),
         ('{"rows": [], "input_size": [0, 800]}', r'got \[0, 800\]'),
-        ('{"rows": [{"network": "x"}]}', r'row 0 \(x\): macs must be a number'),
+        ('{"rows": [{"network": "x"}]}', r'row 0 \(x\) lacks macs'),
     ],
 )
 def test_results_of_another_form_are_refused(small, text, message):

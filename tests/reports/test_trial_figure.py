@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mmnas_ext.archs import SearchSpace, SpaceStage, cost, zoo
-from mmnas_ext.reports import draw_trials, read_trials, write_any_report
-from mmnas_ext.reports.trial_figure import trials_cells, trials_figure
+from mmnas_ext.reports import draw_trials, write_any_report
+from mmnas_ext.reports.trial_figure import read_trials, trials_cells, trials_figure
 from tests.reports import distilled
 from tests.reports.distilled import drawn, words
 from tests.reports.drawn import by_gid, overlaps, png_size, texts
@@ -51,13 +51,13 @@ def tried(folder, rows=ROWS, **report):
 
 def test_trials_are_ranked_and_those_that_failed_come_last(tmp_path):
     trials = read_trials(tried(tmp_path), 'mIoU')
-    assert [row.index for row in trials.rows] == [1, 0, 2, 3]
-    assert [row.index for row in trials.ranked] == [1, 0]
+    assert [row.number for row in trials.rows] == [1, 0, 2, 3]
+    assert [row.number for row in trials.successes] == [1, 0]
     assert (trials.rank_by, trials.metric, trials.guessed) == ('mIoU', 'macs', False)
-    assert [row.index for row in read_trials(tmp_path, 'mIoU', 'less').rows] == [0, 1, 2, 3]
+    assert [row.number for row in read_trials(tmp_path, 'mIoU', 'less').rows] == [0, 1, 2, 3]
     # the first metric that was logged
     guess = read_trials(tmp_path)
-    assert (guess.rank_by, guess.guessed, guess.rows[0].index) == ('aAcc', True, 2)
+    assert (guess.rank_by, guess.guessed, guess.rows[0].number) == ('aAcc', True, 2)
 
 
 def test_the_costs_are_those_of_the_limit(tmp_path):
