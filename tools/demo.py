@@ -22,11 +22,11 @@ from mmnas_ext.reports import (
     write_distill_report,
     write_report,
 )
-from mmnas_ext.workdir import WorkDir
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.predict import predict_labels
 from mmnas_ext.runs.results import result_row, write_results
 from mmnas_ext.runs.run import ADAPT_DIR, prepare, run
+from mmnas_ext.workdir import WorkDir
 
 SEED = 'efficientnet_lite0'
 

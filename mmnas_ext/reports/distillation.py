@@ -69,7 +69,7 @@ def losses_figure(log: DistillLog) -> Figure:
     axes.set_xlim(first, last + _NAMES * (last - first or 1))
     axes.xaxis.set_major_formatter(c.thousands())
     _scale_losses(axes, values)
-    c.place_labels(axes, labels)
+    c.place_labels(axes, labels, sides=c.BEHIND)
     return figure
 
 

@@ -10,7 +10,7 @@ from mmnas_ext.reports.imitation import features_figure, read_features
 from mmnas_ext.search.ratings import Ratings
 from tests.reports import distilled
 from tests.reports.distilled import axes_of, drawn, hand, record, words
-from tests.reports.drawn import boxes, by_gid, png_size
+from tests.reports.drawn import boxes, by_gid, overlaps, png_size, texts
 
 
 def losses_of(records):
@@ -76,6 +76,15 @@ def test_lines_show_the_losses_as_logged_and_smoothed():
     assert 'block 3  0.69' in words(figure)
     assert axes_of(figure)['losses'].get_yscale() == 'linear'
     assert 'faint: as logged; bold: mean of 5 around' in words(figure)
+
+
+def test_names_stand_right_of_their_lines_and_apart():
+    figure = losses_of([record(i, loss_block0=0.5, loss_block1=0.501, loss_block2=0.9 - i / 100) for i in range(1, 31)])
+    names = [text for text in texts(figure) if text.get_text().startswith('block')]
+    assert len(names) == 3
+    assert overlaps(names) == []
+    end = axes_of(figure)['losses'].transData.transform((30, 0.5))[0]
+    assert all(name.get_window_extent().x0 > end for name in names)
 
 
 def test_losses_far_apart_get_a_logarithmic_axis_and_the_line_of_the_mean():
