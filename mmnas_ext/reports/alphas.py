@@ -1,7 +1,7 @@
 """Figure of how alpha moved over a search."""
 
 from collections.abc import Iterable, Sequence
-from math import ceil, floor, isfinite
+from math import ceil, floor, isfinite, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,7 +142,6 @@ def _strips(records: tuple[Record, ...]) -> tuple[_Strip, ...]:
     def line(label: str, values: Iterable[float], plain: bool = True) -> tuple[str, tuple[float, ...], str, LineStyle]:
         return label, tuple(map(float, values)), INK if plain else ACCENT, SOLID if plain else DASHED
 
-    nan = float('nan')
     entropies = [tuple(record.entropy.values()) or (nan,) for record in records]
     mean = line('mean', (sum(row) / len(row) for row in entropies))
     strips = [_Strip('entropy', 'Entropy', (mean, line('least layer', map(min, entropies), plain=False)))]

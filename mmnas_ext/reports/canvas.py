@@ -31,6 +31,7 @@ _SIDES = ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6), (0, 1), (0, -1), (1, 0), (
 BEHIND = ((1, 0), (1, 0.6), (1, -0.6), (1, 1), (1, -1))
 # matplotlib's keywords
 Style = dict[str, Any]
+Places = Sequence[tuple[float, float]]
 # what is chosen, or best
 MARK: Style = {'linestyle': '', 'marker': 'D', 'markersize': 11, 'color': ACCENT, 'markeredgecolor': PAPER, 'zorder': 5}
 
@@ -119,12 +120,7 @@ def thousands() -> FuncFormatter:
     return FuncFormatter(lambda value, _: f'{value / 1000:g}k' if value >= 10000 else f'{value:g}')
 
 
-def place_labels(
-    axes: Axes,
-    labels: Sequence[Label],
-    busy: Sequence[tuple[float, float]] = (),
-    sides: Sequence[tuple[float, float]] = _SIDES,
-) -> None:
+def place_labels(axes: Axes, labels: Sequence[Label], busy: Places = (), sides: Places = _SIDES) -> None:
     """Writes labels beside their points where they cover neither each other, nor a point, nor leave the axes.
 
     The limits that the axes have stay. A label that had to go far gets a line to its point.

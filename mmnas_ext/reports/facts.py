@@ -88,7 +88,7 @@ def read_facts(
         assumed=not (input_size or size),
         metric=texts.get('metric'),
         limits=_limits(said, where),
-        seed=call_at(f'{where}: seed', ArchSpec.parse, said['seed']) if 'seed' in said else None,
+        seed=call_at(f'{where}: seed', ArchSpec.parse, take(said, 'seed', str, where)) if 'seed' in said else None,
         rank_by=texts.get('rank_by'),
         rule=rule,
     )

@@ -138,10 +138,8 @@ def check_records(records: tuple[Record, ...], space: SearchSpace) -> None:
         for i, j in layers:
             wanted, got = len(space.stages[i].layers[j]), len(record.alpha.get(f'{i}.{j}', ()))
             if wanted != got:
-                raise ValueError(
-                    f'iteration {record.iteration}: layer {i}.{j} has {wanted} candidates in the space, '
-                    f'but {got} probabilities in the log; do log and space belong together?'
-                )
+                what = f'layer {i}.{j} has {wanted} candidates in the space, but {got} probabilities in the log'
+                raise ValueError(f'iteration {record.iteration}: {what}; do log and space belong together?')
 
 
 def argmax_path(record: Record, space: SearchSpace) -> Choices:

@@ -181,8 +181,8 @@ def _draw_limit(axes: Axes, metric: str, limit: float, size: float) -> None:
     # to the left of its line where there is no room to the right
     late = axes.transLimits.transform((limit / size, 0))[0] > 0.85
     style: c.Style = {'ha': 'right' if late else 'left', 'va': 'top', 'size': 10.5, 'color': ACCENT}
-    at, coords = (limit / size, 1), ('data', 'axes fraction')
-    c.annotate(axes, f'limit {format_cost(metric, limit)}', at, (-5 if late else 5, -3), coords, **style)
+    text, shift = f'limit {format_cost(metric, limit)}', (-5 if late else 5, -3)
+    c.annotate(axes, text, (limit / size, 1), shift, ('data', 'axes fraction'), **style)
 
 
 def _busy(axes: Axes, x: np.ndarray, y: np.ndarray, limit: float | None) -> list[tuple[float, float]]:

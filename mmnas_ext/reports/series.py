@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+# values kept at most; a line has more points than a figure has pixels otherwise
 LIMIT = 2000
-"""Values kept at most; a line has more points than a figure has pixels otherwise."""
 
 Value = TypeVar('Value')
 

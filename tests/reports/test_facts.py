@@ -82,6 +82,7 @@ def test_the_method_is_told_by_the_files(tmp_path, files, method):
         ({'limits': {'macs': {'max': 'much'}}}, "report: limits: macs must be a number, got 'much'"),
         ({'limits': {'macs': 3}}, 'report: limits: macs must be an object, got 3'),
         ({'seed': 'nothing'}, 'report: seed: '),
+        ({'seed': 5}, 'report: seed must be a text, got 5'),
         ({'rule': 'more'}, "report: rule must be 'greater' or 'less', got 'more'"),
     ],
 )
