@@ -9,8 +9,9 @@ from pathlib import Path
 
 from mmnas_ext.archs.prices import show
 from mmnas_ext.reports import draw_front, format_cells
-from mmnas_ext.search.ratings import RATINGS_NAME, Ratings
+from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import Selection, select
+from mmnas_ext.workdir import WorkDir
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     args = parser.parse_args()
     given = {'macs': args.max_macs, 'params': args.max_params, 'latency': args.max_latency}
     file = Path(args.ratings)
-    file = file / RATINGS_NAME if file.is_dir() else file
+    file = WorkDir(file).ratings if file.is_dir() else file
     try:
         selection = select(Ratings.parse(file), {name: limit for name, limit in given.items() if limit is not None})
     except (ValueError, FileNotFoundError) as error:
@@ -33,10 +34,10 @@ def main() -> None:
     out = Path(args.out) if args.out else file.parent / 'front'
     written = selection.write(out)
     (out / 'arch.json').write_text(selection.arch.format('json'))
-    image = draw_front(written, out / 'front.png')
+    figure = draw_front(written, out / 'front.png')
     reach = ', '.join(show(metric, *ends) for metric, ends in selection.ranges.items())
     print(f'networks of this space: {reach}\n\n{table(selection, args.rows)}\n\n{selection.describe()}\n')
-    print(f'the front: {written}\nits image: {image}\nthe network: {out / "arch.json"}')
+    print(f'the front: {written}\nits figure: {figure}\nthe network: {out / "arch.json"}')
 
 
 def table(selection: Selection, rows: int) -> str:

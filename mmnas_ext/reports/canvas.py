@@ -1,32 +1,39 @@
-"""What the pictures of a block-wise distillation share: a titled figure in pixels, its axes, labels that keep apart."""
+"""What all figures share: a titled figure in pixels, its axes and legends, labels that keep apart."""
 
 from collections.abc import Sequence
 from math import hypot
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 
-from mmnas_ext.archs.prices import UNITS
-from mmnas_ext.reports.palette import FAINT, INK, PAPER, RULE, kernel_colour
-from mmnas_ext.reports.table import format_count
+from mmnas_ext.reports.palette import ACCENT, FAINT, INK, PAPER, RULE, kernel_colour
 
 WIDTH = 1400
 LEFT = 76
 RIGHT = 26
 TITLE = 64
 DPI = 100
-# The palette's set; no kernel occurs in a picture that has blocks.
+_PLOT = 500
+# The palette's set; no kernel occurs in a figure that has blocks.
 _BLOCKS = (*(kernel_colour(side) for side in (3, 5, 7, 9, 1, 11)), INK)
-_BELOW = {'macs': (1e6, 'M multiply-adds'), 'params': (1e3, 'k parameters')}
 # Pixels from a point to its label: near ones first, to the right of the point before its left.
 _STEPS = (12, 18, 28, 42)
 _SIDES = ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6), (0, 1), (0, -1), (1, 0), (-1, 0))
+BEHIND = ((1, 0), (1, 0.6), (1, -0.6), (1, 1), (1, -1))
+# matplotlib's keywords
+Style = dict[str, Any]
+Places = Sequence[tuple[float, float]]
+# what is chosen, or best
+MARK: Style = {'linestyle': '', 'marker': 'D', 'markersize': 11, 'color': ACCENT, 'markeredgecolor': PAPER, 'zorder': 5}
 
 
 class Label(NamedTuple):
@@ -38,26 +45,29 @@ class Label(NamedTuple):
     bold: bool = False
 
 
-class Scale(NamedTuple):
-    """What one tick of an axis counts, and how the axis is named."""
-
-    size: float
-    name: str
-
-
-def canvas(title: str, note: str, height: float) -> Figure:
-    """A figure `WIDTH` pixels wide, its heading at the left and a note at the right."""
-    figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
+def canvas(
+    title: str, note: str, height: float, width: float = WIDTH, left: float = LEFT, beneath: bool = False
+) -> Figure:
+    """A figure, its size in pixels, with a heading at the left, and a note at the right or beneath the heading."""
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
     FigureCanvasAgg(figure)
     y = 1 - 28 / height
-    figure.text(LEFT / WIDTH, y, title, size=17, weight='bold', color=INK, va='center')
-    figure.text(1 - RIGHT / WIDTH, y, note, size=11.5, color=FAINT, va='center', ha='right', gid='note')
+    style: Style = {'va': 'center', 'parse_math': False}
+    figure.text(left / width, y, title, size=17, weight='bold', color=INK, gid='title', **style)
+    x, y, side = (left / width, 1 - 56 / height, 'left') if beneath else (1 - RIGHT / width, y, 'right')
+    figure.text(x, y, note, size=11.5, color=FAINT, ha=side, gid='note', **style)
     return figure
+
+
+def save(figure: Figure, out: str | Path) -> Path:
+    """Writes a figure into a file, whose ending says the format and whose folder must exist; returns the file."""
+    figure.savefig(out)
+    return Path(out)
 
 
 def add_axes(figure: Figure, label: str, left: float, bottom: float, width: float, height: float) -> Axes:
     """Axes of a place in pixels, from the lower left corner, in the frame that all plots share."""
-    wide, high = figure.get_size_inches() * figure.dpi
+    wide, high = figure.get_size_inches() * DPI
     axes = figure.add_axes((left / wide, bottom / high, width / wide, height / high), label=label)
     axes.set_axisbelow(True)
     axes.grid(axis='y', color=RULE, linewidth=0.6)
@@ -67,24 +77,42 @@ def add_axes(figure: Figure, label: str, left: float, bottom: float, width: floa
     return axes
 
 
+def plot(name: str, title: str, note: str, across: str, up: str) -> tuple[Figure, Axes]:
+    """A figure with one plot, whose axes are labelled `name`, and named `across` and `up`."""
+    figure = canvas(title, note, TITLE + _PLOT + 86)
+    axes = add_axes(figure, name, LEFT, 56, WIDTH - LEFT - RIGHT, _PLOT)
+    axes.set_xlabel(across, size=11, color=FAINT)
+    axes.set_title(up, loc='left', size=11, color=FAINT, pad=8, parse_math=False)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9))
+    return figure, axes
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist], left: float, top: float, columns: int, **more: Any) -> Legend:
+    """A legend without a frame, whose upper left corner is `left` and `top`, in pixels from the lower left corner."""
+    wide, high = figure.get_size_inches() * DPI
+    style: Style = {'fontsize': 11, 'frameon': False, 'borderpad': 0, 'borderaxespad': 0, 'labelcolor': INK, **more}
+    corner = (left / wide, top / high)
+    return figure.legend(handles=list(handles), loc='upper left', bbox_to_anchor=corner, ncols=columns, **style)
+
+
+def annotate(
+    axes: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], coords: Any, **style: Any
+) -> None:
+    """Writes a text `shift` points away from a place in `coords`, matplotlib's ``xycoords``."""
+    axes.annotate(text, at, xycoords=coords, xytext=shift, textcoords='offset points', **style)
+
+
+def draw_pixels(axes: Axes, pixels: np.ndarray, interpolation: str = 'nearest', **more: Any) -> None:
+    """Fills axes with an image or a map, in a thin frame."""
+    axes.imshow(pixels, interpolation=interpolation, aspect='auto', **more)
+    axes.set(xticks=(), yticks=())
+    axes.grid(False)
+    axes.spines[:].set(visible=True, color=RULE)
+
+
 def block_colour(block: int) -> str:
-    """Colour of a block, the same in all pictures."""
+    """Colour of a block, the same in all figures."""
     return _BLOCKS[block % len(_BLOCKS)]
-
-
-def cost_scale(metric: str, largest: float) -> Scale:
-    """The unit in which figures up to `largest` of a metric read well, as `mmnas_ext.archs.prices` names it."""
-    if metric not in UNITS:
-        return Scale(1.0, metric)
-    unit = UNITS[metric]
-    if metric in _BELOW and largest < 2 * unit.size:
-        return Scale(*_BELOW[metric])
-    return Scale(unit.size, unit.name)
-
-
-def format_cost(metric: str, value: float) -> str:
-    """A figure with its unit: multiply-adds and parameters in four digits, latency in milliseconds."""
-    return f'{value:.3g} ms' if metric == 'latency' else format_count(value)
 
 
 def thousands() -> FuncFormatter:
@@ -92,36 +120,7 @@ def thousands() -> FuncFormatter:
     return FuncFormatter(lambda value, _: f'{value / 1000:g}k' if value >= 10000 else f'{value:g}')
 
 
-def keep_apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Moves places on a line as little as possible, in squares, so that neighbours are `gap` apart.
-
-    Args:
-        places: In any order.
-        gap: Least distance.
-        low: Least place of all.
-        high: Largest place; if they do not fit below it, `low` wins.
-
-    Returns:
-        The moved places, in the order of `places`.
-    """
-    order = sorted(range(len(places)), key=places.__getitem__)
-    # Less its rank times the gap, a place may not lie below the one before: that is isotonic regression, which pools
-    # neighbours in the wrong order at their mean.
-    pools: list[list[float]] = []
-    for rank, index in enumerate(order):
-        pools.append([places[index] - rank * gap, 1])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (one, n), (other, m) = pools[-2:]
-            pools[-2:] = [[(n * one + m * other) / (n + m), n + m]]
-    levels = [level for level, count in pools for _ in range(int(count))]
-    top = high - gap * (len(places) - 1)
-    moved = [0.0] * len(places)
-    for rank, (index, level) in enumerate(zip(order, levels, strict=True)):
-        moved[index] = max(low, min(level, top)) + rank * gap
-    return moved
-
-
-def place_labels(axes: Axes, labels: Sequence[Label], busy: Sequence[tuple[float, float]] = ()) -> None:
+def place_labels(axes: Axes, labels: Sequence[Label], busy: Places = (), sides: Places = _SIDES) -> None:
     """Writes labels beside their points where they cover neither each other, nor a point, nor leave the axes.
 
     The limits that the axes have stay. A label that had to go far gets a line to its point.
@@ -130,6 +129,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], busy: Sequence[tuple[float
         axes: Where to write.
         labels: The first ones choose first.
         busy: Further places in data that labels should not cover, such as those of a curve.
+        sides: Where labels may stand; `BEHIND` is right of their points.
     """
     if not labels:
         return
@@ -145,16 +145,12 @@ def place_labels(axes: Axes, labels: Sequence[Label], busy: Sequence[tuple[float
         text.set(va='bottom', ha='left', gid=f'label.{label.text}')
         text.set_path_effects([withStroke(linewidth=2.5, foreground=PAPER)])
         size = text.get_window_extent()
-        spots = [
-            Bbox.from_bounds(
-                x + step * across - size.width * (1 - across) / 2,
-                y + step * up - size.height * (1 - up) / 2,
-                size.width,
-                size.height,
-            )
+        corners = [
+            (x + step * across - size.width * (1 - across) / 2, y + step * up - size.height * (1 - up) / 2)
             for step in _STEPS
-            for across, up in _SIDES
+            for across, up in sides
         ]
+        spots = [Bbox.from_bounds(left, low, size.width, size.height) for left, low in corners]
         box = min(spots, key=lambda spot: _price(spot, (x, y), frame, covered, boxes))
         boxes.append(box)
         text.set_position(tuple(axes.transData.inverted().transform(box.p0)))

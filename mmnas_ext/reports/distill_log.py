@@ -1,109 +1,93 @@
 """Losses of a block-wise distillation, read from the logs that MMEngine writes."""
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mmnas_ext.reports.blockwise import checked
+from mmnas_ext.reports.series import JsonLines, Series
+from mmnas_ext.search.fields import check_kind, take
 
-_LOSS = re.compile(r'loss_block(\d+)')
+_PREFIX = 'loss_block'
+_LOSS = re.compile(rf'{_PREFIX}\d+')
 
 
-@dataclass(frozen=True)
-class DistillLog:
+class DistillLog(NamedTuple):
     """Distillation losses by rising step, and what was left out to get them.
 
     Args:
-        losses: Per block, by its index, pairs of step and loss; at least one block with at least one pair.
-        unreadable: Lines that were no complete JSON, such as the last one of a killed run.
+        losses: Per block, by its index, pairs of step and loss; at least one block with at least one pair. Of a long
+            log evenly chosen ones, the first and the last among them.
+        stride: Every which loss is kept.
+        unreadable: Lines that are not complete JSON, such as the last one of a killed run.
         repeated: Losses of steps that a resumed run made again, or has yet to.
     """
 
     losses: Mapping[int, tuple[tuple[int, float], ...]]
+    stride: int = 1
     unreadable: int = 0
     repeated: int = 0
 
 
-def read_losses(source: str | Path | Iterable[Mapping[str, Any]]) -> DistillLog:
-    """Reads the distillation losses of a run.
-
-    A block's step that does not rise tells of a resumed run: what was logged from that step on did not lead to the
-    weights that there are, and is left out.
-
-    Args:
-        source: The work dir, whose logs are ``<timestamp>/vis_data/scalars.json``, or one such file, or the records of
-            such files, oldest first.
+def read_losses(source: str | Path) -> DistillLog:
+    """Reads the distillation losses of a work dir or of one of its logs, ``<timestamp>/vis_data/scalars.json``.
 
     Raises:
         FileNotFoundError: There is no log.
         ValueError: No record holds a distillation loss, or one is not of the form.
     """
-    if isinstance(source, (str, Path)):
-        place = str(source)
-        files = _logs(Path(source))
-        if not files:
-            raise FileNotFoundError(f'no log at {place}: training writes <timestamp>/vis_data/scalars.json')
-        lines = [line for file in files for line in _lines(file)]
-    else:
-        place = 'records'
-        lines = [(f'record {number}', record) for number, record in enumerate(source)]
-    kept: dict[int, list[tuple[int, float]]] = {}
-    repeated = 0
-    for where, record in lines:
+    if not find_logs(Path(source)):
+        raise FileNotFoundError(f'no log at {source}: training writes <timestamp>/vis_data/scalars.json')
+    log = find_losses(source)
+    if log is None:
+        raise ValueError(f'{source}: no record has a loss_block<n>, so none is of a block-wise distillation')
+    return log
+
+
+def find_losses(source: str | Path) -> DistillLog | None:
+    """As `read_losses`; ``None`` where no record holds a distillation loss."""
+    lines = JsonLines(*find_logs(Path(source)))
+    log = collect_losses(lines)
+    return log and log._replace(unreadable=lines.unreadable)
+
+
+def collect_losses(records: Iterable[tuple[Any, Any]]) -> DistillLog | None:
+    """Collects the losses of records, oldest first, each with its place for messages; ``None`` if there are none."""
+    kept: dict[int, Series[float]] = {}
+    for where, record in records:
         losses = _block_losses(record, where)
         step = _step(record, where) if losses else 0
         for block, loss in losses.items():
-            rows = kept.setdefault(block, [])
-            while rows and rows[-1][0] >= step:
-                rows.pop()
-                repeated += 1
-            rows.append((step, loss))
+            kept.setdefault(block, Series()).add(step, loss)
     if not kept:
-        raise ValueError(f'{place}: no record has a loss_block<n>, so none is of a block-wise distillation')
-    unreadable = sum(record is None for _, record in lines)
-    return DistillLog({block: tuple(kept[block]) for block in sorted(kept)}, unreadable, repeated)
+        return None
+    rows = {block: tuple(kept[block].rows()) for block in sorted(kept)}
+    stride, repeated = max(each.stride for each in kept.values()), sum(each.repeated for each in kept.values())
+    return DistillLog(rows, stride, repeated=repeated)
 
 
 def has_losses(work_dir: str | Path) -> bool:
     """Whether a log in the work dir holds distillation losses."""
-    return any(_block_losses(record, where) for file in _logs(Path(work_dir)) for where, record in _lines(file))
+    return any(_block_losses(record, where) for where, record in JsonLines(*find_logs(Path(work_dir))))
 
 
-def _logs(source: Path) -> list[Path]:
-    """Log files, oldest first: MMEngine names a run's folder by its time."""
+def find_logs(source: Path) -> list[Path]:
+    """MMEngine's log files, oldest first: a run's folder is named by its time."""
     return [source] if source.is_file() else sorted(source.glob('*/vis_data/scalars.json'))
-
-
-def _lines(file: Path) -> Iterator[tuple[str, Any]]:
-    """Place and content of each line; ``None`` for one that is no complete JSON."""
-    for number, line in enumerate(file.read_bytes().split(b'\n'), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield f'{file} line {number}', json.loads(line.decode('utf-8', errors='replace'))
-        # a kill cuts the last line short
-        except (json.JSONDecodeError, RecursionError):
-            yield f'{file} line {number}', None
 
 
 def _block_losses(record: Any, where: str) -> dict[int, float]:
     """Losses by block; empty where the record is a validation's, or no record at all."""
-    if not isinstance(record, Mapping):
-        return {}
-    found = {}
-    for name, value in record.items():
-        match = _LOSS.fullmatch(name)
-        if match:
-            # a loss that is no number any more is logged as NaN: it is drawn as a gap
-            found[int(match[1])] = float(checked(value, float, f'{where}: {name}', finite=False))
-    return found
+    names = [name for name in (record if isinstance(record, Mapping) else ()) if _LOSS.fullmatch(name)]
+    # a loss that is NaN or infinite is drawn as a gap
+    return {
+        int(name.removeprefix(_PREFIX)): float(check_kind(record[name], float, f'{where}: {name}', finite=False))
+        for name in names
+    }
 
 
 def _step(record: Mapping[str, Any], where: str) -> int:
-    for name in ('step', 'iter'):
-        if name in record:
-            return int(checked(record[name], int, f'{where}: {name}'))
-    raise ValueError(f'{where}: the record has neither step nor iter')
+    name = next((name for name in ('step', 'iter') if name in record), None)
+    if name is None:
+        raise ValueError(f'{where}: the record has neither step nor iter')
+    return int(take(record, name, int, where))

@@ -1,42 +1,47 @@
-"""Pictures and page of a block-wise distillation, from the files in its work dir."""
+"""The report of a block-wise distillation: its figures, and one self-contained HTML page with all of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.reports.blockwise import (
-    FRONT_NAME,
-    RANK_NAME,
-    RATINGS_NAME,
-    FrontFile,
-    Ratings,
-    read_front,
-    read_rank,
-    read_ratings,
-)
-from mmnas_ext.reports.canvas import format_cost
-from mmnas_ext.reports.distill_log import DistillLog, has_losses, read_losses
-from mmnas_ext.reports.distillation import draw_ratings, losses_figure, stage_names
+from mmnas_ext.reports.distill_log import find_losses
+from mmnas_ext.reports.distillation import draw_ratings, list_stages, losses_figure
+from mmnas_ext.reports.facts import read_facts
 from mmnas_ext.reports.imitation import draw_features
-from mmnas_ext.reports.network import draw_network
-from mmnas_ext.reports.page import DEFAULT_SIZE, image_html, network_html, table_html, write_html
+from mmnas_ext.reports.markup import figure_html, note_html, table_html, write_html
+from mmnas_ext.reports.page import write_network, write_report
 from mmnas_ext.reports.ranking import draw_front, draw_rank
-from mmnas_ext.reports.table import format_size
-
-FEATURES_NAME = 'features.npz'
-PAGE_NAME = 'distillation.html'
-_NAMES = {'macs': 'MAdds', 'params': 'parameters', 'latency': 'latency'}
+from mmnas_ext.reports.table import format_cost, format_size, name_metric
+from mmnas_ext.search.front_file import FrontFile
+from mmnas_ext.search.ratings import Ratings
+from mmnas_ext.workdir import WorkDir
 
 
 def is_distillation(work_dir: str | Path) -> bool:
-    """Whether a work dir is of a block-wise distillation: it holds its ratings, or a log of its losses.
+    """Tells whether a work dir is of a block-wise distillation; raises as `read_facts`."""
+    return read_facts(work_dir).method == 'distillation'
+
+
+def write_any_report(work_dir: str | Path, out: str | Path | None = None, **options: Any) -> tuple[Path, ...]:
+    """Writes the report of a run, of the method that `read_facts` tells, and returns the files written.
+
+    `out` and the other options are those of `write_report` and `write_distill_report`.
 
     Raises:
-        ValueError: A logged loss is no number.
+        FileNotFoundError: There is no work dir, or nothing to report in it.
+        ValueError: A file is not of its form, or the run is a plain training.
     """
-    return (Path(work_dir) / RATINGS_NAME).is_file() or has_losses(work_dir)
+    method = read_facts(work_dir).method
+    if method == 'plain':
+        raise ValueError(
+            f'{work_dir} is the work dir of a plain training: a report tells of a search, and none was made here; '
+            'its losses and metrics are in <timestamp>/vis_data/scalars.json'
+        )
+    return (write_distill_report if method == 'distillation' else write_report)(work_dir, out, **options)
 
 
 def write_distill_report(
@@ -53,76 +58,64 @@ def write_distill_report(
         work_dir: Folder with logs of MMEngine, ``ratings.json``, ``front.json``, ``features.npz``, ``rank.json`` and
             ``derived/arch.json``; each may be missing, but not all.
         out: Folder to write to, made if missing; by default ``report`` in the work dir.
-        seed: Network to draw above the derived one.
-        input_size: Height and width that the drawn network's MAdds are given for; by default those of the ratings.
-        output_stride: As in `mmnas_ext.archs.cost`; by default that of the ratings.
+        seed: As in `write_report`, like the next two.
+        input_size: By default the run's, or that of the ratings.
+        output_stride: By default the run's.
 
     Returns:
-        The files written: those of ``losses.png``, ``ratings.png``, ``front.png``, ``features.png``, ``rank.png`` and
-        ``network.png`` whose source there is, and last the page.
+        A figure of each file that there is, and last the page.
 
     Raises:
         FileNotFoundError: There is no work dir, or none of these files.
         ValueError: A file is not of its form, or two of them do not belong together.
     """
-    folder = Path(work_dir)
-    if not folder.is_dir():
-        raise FileNotFoundError(f'no work dir at {folder}')
-    log = read_losses(folder) if has_losses(folder) else None
-    ratings = read_ratings(folder) if (folder / RATINGS_NAME).is_file() else None
-    front = read_front(folder) if (folder / FRONT_NAME).is_file() else None
-    derived = folder / 'derived' / 'arch.json'
-    features = folder / FEATURES_NAME
-    ranked = (folder / RANK_NAME).is_file()
-    if not (log or ratings or front or ranked or features.is_file() or derived.is_file()):
-        wanted = f'a log with distillation losses, {RATINGS_NAME}, {FRONT_NAME}, {FEATURES_NAME} or {RANK_NAME}'
-        raise FileNotFoundError(f'nothing of a distillation in {folder}: wanted {wanted}')
-    target = folder / 'report' if out is None else Path(out)
+    files = WorkDir(Path(work_dir))
+    facts = read_facts(files.root, input_size, output_stride)
+    log = find_losses(files.root)
+    ratings = Ratings.parse(files.ratings) if files.ratings.is_file() else None
+    front = FrontFile.parse(files.front, ratings) if files.front.is_file() else None
+    if ratings and facts.assumed:
+        facts = replace(facts, input_size=ratings.input_size, assumed=False)
+    if not (log or ratings or front or any(path.is_file() for path in (files.features, files.rank, files.arch))):
+        names = ', '.join(path.name for path in (files.ratings, files.front, files.features, files.rank))
+        raise FileNotFoundError(f'nothing of a distillation in {files.root}: wanted its logged losses, or {names}')
+    target = files.report if out is None else Path(out)
     target.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    parts = [_heading(folder, log)]
-    if log:
-        losses_figure(log).savefig(target / 'losses.png')
-        parts.append(_shown('Losses', target / 'losses.png', 'Distillation loss per block over the steps', written))
-    if ratings:
-        choice = front.chosen.choice if front and front.chosen else ()
-        picture = draw_ratings(ratings, target / 'ratings.png', choice or None)
-        parts.append(_shown('Ratings', picture, 'Ratings of all paths, per block and cell', written))
-        parts.append(table_html(_block_cells(ratings)))
-    if front:
-        picture = draw_front(front, target / 'front.png')
-        parts.append(_shown('Front', picture, 'Lowest rating over the cost that buys it', written))
-        parts.append(_chosen(front, ratings))
-    if features.is_file():
-        picture = draw_features(features, target / 'features.png')
-        parts.append(_shown('Features', picture, 'Features of the teacher and their imitations', written))
-    if ranked:
-        picture = draw_rank(read_rank(folder), target / 'rank.png')
-        parts.append(_shown('Ranking', picture, 'What networks reach trained alone over their scores', written))
-    if derived.is_file():
-        size = input_size or (ratings.input_size if ratings else DEFAULT_SIZE)
-        stride = output_stride or (ratings.output_stride if ratings else 32)
-        arch = ArchSpec.parse(derived.read_text(encoding='utf-8'))
-        written.append(draw_network(arch, target / 'network.png', seed=seed, input_size=size, output_stride=stride))
-        parts.append(network_html(arch, True, seed, size, stride))
-    return (*written, write_html(target / PAGE_NAME, f'Distillation in {folder.resolve().name}', parts))
-
-
-def _heading(folder: Path, log: DistillLog | None) -> str:
+    figures: list[Path] = []
     notes = []
     if log:
-        last = max(rows[-1][0] for rows in log.losses.values())
-        notes.append(f'{len(log.losses)} blocks, logged up to step {last}')
+        notes.append(f'{len(log.losses)} blocks, logged up to step {max(rows[-1][0] for rows in log.losses.values())}')
         left_out = ((log.repeated, 'losses repeated by a resumed run'), (log.unreadable, 'unreadable lines'))
         notes += [f'{what}: {count}' for count, what in left_out if count]
-    note = f'<p class="note">{"; ".join(notes)}</p>\n' if notes else ''
-    return f'<h1>Distillation in {escape(folder.resolve().name)}</h1>\n{note}'
+    name = f'Distillation in {files.root.resolve().name}'
+    parts = [f'<h1>{escape(name)}</h1>\n{note_html("; ".join(notes))}']
 
+    def add(heading: str, file: Path, text: str) -> None:
+        figures.append(file)
+        parts.append(figure_html(heading, '', file, text))
 
-def _shown(heading: str, picture: Path, text: str, written: list[Path]) -> str:
-    """A section with a picture, which is noted as written."""
-    written.append(picture)
-    return f'<h2>{heading}</h2>\n{image_html(picture.read_bytes(), text)}'
+    if log:
+        losses_figure(log).savefig(target / 'losses.png')
+        add('Losses', target / 'losses.png', 'Distillation loss per block over the steps')
+    if ratings:
+        file = draw_ratings(ratings, target / 'ratings.png', front.choice if front else None)
+        add('Ratings', file, 'Ratings of all paths, per block and cell')
+        parts.append(table_html(_block_cells(ratings)))
+    if front:
+        add('Front', draw_front(front, target / 'front.png'), 'Lowest rating over the cost that buys it')
+        parts.append(_tell_choice(front, ratings))
+    if files.features.is_file():
+        file = draw_features(files.features, target / 'features.png')
+        add('Features', file, 'Features of the teacher and their imitations')
+    if files.rank.is_file():
+        file = draw_rank(files.rank, target / 'rank.png')
+        add('Ranking', file, 'What networks reach trained alone over their scores')
+    if files.arch.is_file():
+        arch = ArchSpec.parse(files.arch.read_text(encoding='utf-8'))
+        file, section = write_network(arch, target / 'network.png', 'Found network', facts, seed)
+        figures.append(file)
+        parts.append(section)
+    return (*figures, write_html(target / 'distillation.html', name, parts))
 
 
 def _block_cells(ratings: Ratings) -> list[list[str]]:
@@ -130,55 +123,31 @@ def _block_cells(ratings: Ratings) -> list[list[str]]:
     for index, block in enumerate(ratings.blocks):
         depths = dict.fromkeys('+'.join(map(str, cell.depths)) for cell in block.cells)
         widths = dict.fromkeys(str(cell.leaves) for cell in block.cells)
-        rated = [min(block.ratings), median(block.ratings), max(block.ratings)]
-        cells.append(
-            [
-                str(index),
-                stage_names(block.stages).partition(' ')[2],
-                str(len(block.cells)),
-                ', '.join(depths),
-                ', '.join(widths),
-                str(len(block.ratings)),
-                *(f'{rating:.4f}' for rating in rated),
-            ]
-        )
+        counts = [str(len(block.cells)), ', '.join(depths), ', '.join(widths), str(len(block.ratings))]
+        rated = [f'{rating:.4f}' for rating in (min(block.ratings), median(block.ratings), max(block.ratings))]
+        cells.append([str(index), list_stages(block.stages), *counts, *rated])
     return cells
 
 
-def _chosen(front: FrontFile, ratings: Ratings | None) -> str:
-    """The chosen network beside the others, and what it picks in each block."""
-    if front.chosen is None:
-        return '<p class="note">No network is chosen yet.</p>\n'
-    networks = (front.chosen, *front.others)
-    metrics = dict.fromkeys(metric for network in networks for metric in network.costs)
-    cells = [['network', *(_NAMES.get(metric, metric) for metric in metrics), 'rating']]
-    for network in networks:
-        costs = [format_cost(metric, network.costs[metric]) if metric in network.costs else '–' for metric in metrics]
-        cells.append([network.title, *costs, f'{network.rating:.4f}'])
-    limits = [format_cost(metric, front.limits[metric]) if metric in front.limits else '–' for metric in metrics]
+def _tell_choice(front: FrontFile, ratings: Ratings | None) -> str:
+    """The chosen network with its limits, and what it picks in each block."""
+    metrics = [*front.chosen_costs]
+    costs = [format_cost(metric, cost) for metric, cost in front.chosen_costs.items()]
+    cells = [['network', *map(name_metric, metrics), 'rating'], ['chosen', *costs, f'{front.rating:.4f}']]
     if front.limits:
+        limits = [format_cost(metric, front.limits[metric]) if metric in front.limits else '–' for metric in metrics]
         cells.append(['limit', *limits, '–'])
-    size = f'<p class="note">MAdds at {format_size(ratings.input_size)}.</p>\n' if ratings else ''
-    return f'{size}{table_html(cells)}{_picked(front.chosen.choice, ratings) if ratings else ""}'
+    note = note_html(f'MAdds at {format_size(ratings.input_size)}.') if ratings else ''
+    return f'{note}{table_html(cells)}{_tell_paths(front.choice, ratings) if ratings else ""}'
 
 
-def _picked(choice: Sequence[int], ratings: Ratings) -> str:
-    if not choice:
-        return ''
+def _tell_paths(choice: Sequence[int], ratings: Ratings) -> str:
     cells = [['block', 'stages', 'layers', 'enters', 'leaves', 'candidates', 'rating', 'better paths']]
-    for index, (block, entry) in enumerate(zip(ratings.blocks, ratings.entries(choice), strict=True)):
-        cell = block.cells[entry.cell]
-        rating = block.rating(entry)
-        cells.append(
-            [
-                str(index),
-                stage_names(block.stages).partition(' ')[2],
-                '+'.join(map(str, cell.depths)),
-                str(cell.enters[entry.width]),
-                str(cell.leaves),
-                ' | '.join(' '.join(map(str, stage)) for stage in cell.paths[entry.path]),
-                f'{rating:.4f}',
-                f'{sum(other < rating for other in block.ratings)} of {len(block.ratings)}',
-            ]
-        )
-    return f'<h2>Chosen paths</h2>\n<p class="note">Candidates by their index per layer.</p>\n{table_html(cells)}'
+    for index, (block, pick) in enumerate(zip(ratings.blocks, ratings.picks(choice), strict=True)):
+        cell = block.cells[pick.cell]
+        rating = block.rating(pick)
+        path = ' | '.join(' '.join(map(str, stage)) for stage in cell.paths[pick.path])
+        better = f'{sum(other < rating for other in block.ratings)} of {len(block.ratings)}'
+        shape = ['+'.join(map(str, cell.depths)), str(pick.enters), str(cell.leaves)]
+        cells.append([str(index), list_stages(block.stages), *shape, path, f'{rating:.4f}', better])
+    return f'<h2>Chosen paths</h2>\n{note_html("Candidates by their index per layer.")}{table_html(cells)}'

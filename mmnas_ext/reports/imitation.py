@@ -1,16 +1,17 @@
-"""Image of a teacher's features beside the student's imitations of them."""
+"""Figure of a teacher's features beside the student's imitations of them."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, add_axes, canvas
-from mmnas_ext.reports.palette import ACCENT, FAINT, INK, PAPER, RULE, kernel_colour
+from mmnas_ext.reports import canvas as c
+from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH
+from mmnas_ext.reports.palette import ACCENT, FAINT, INK, PAPER, kernel_colour
+from mmnas_ext.search.fields import find_file
 
 _GAP = 12
 _BETWEEN = 22
@@ -20,12 +21,11 @@ _HIGH = 190
 _PITCH = 96
 _BAR = 62
 # Share of positions whose values the colours tell apart; a few outliers would grey out all others.
-_SHOWN = 99.0
+_REACH = 99.0
 _COLOURS = LinearSegmentedColormap.from_list('component', [kernel_colour(3), PAPER, ACCENT])
 
 
-@dataclass(frozen=True)
-class Component:
+class Component(NamedTuple):
     """A block's features along the teacher's first principal component over channels.
 
     Args:
@@ -42,42 +42,26 @@ class Component:
 
 
 def draw_features(npz: str | Path, out: str | Path, count: int = 3) -> Path:
-    """Draws images with, per block, the teacher's feature above the student's imitation, in the same colours.
+    """Draws `features_figure` of the first `count` images of a file; returns its file; raises as `read_features`."""
+    images, components = read_features(npz)
+    return c.save(features_figure(images[:count], components), out)
 
-    Args:
-        npz: File with ``image`` (N, H, W, 3) uint8, and per block k ``teacher_k`` and ``student_k`` (N, C, Hk, Wk);
-            ``error_k``, if it is there, is the relative error that the image quotes (a mean of more than one).
-        out: File to write; its folder must exist.
-        count: How many of the images to show at most.
 
-    Returns:
-        The file written.
+def read_features(npz: str | Path) -> tuple[np.ndarray, dict[int, Component]]:
+    """Reads the images, and by block its features along their first component.
+
+    The file holds ``image`` (N, H, W, 3) uint8, and per block k ``teacher_k`` and ``student_k`` (N, C, Hk, Wk).
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is not of that form.
     """
-    target = Path(out)
-    images, components = read_features(npz)
-    features_figure(images[:count], components).savefig(target)
-    return target
-
-
-def read_features(npz: str | Path) -> tuple[np.ndarray, dict[int, Component]]:
-    """The images, and by block its features along their first component.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not of the form that `draw_features` tells.
-    """
-    path = Path(npz)
-    if not path.is_file():
-        raise FileNotFoundError(f'no features at {path}: the comparison of student and teacher writes them')
+    path = find_file(npz, 'features', 'the rating of a distillation')
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
     except (BadZipFile, ValueError, EOFError, TypeError) as error:
-        raise ValueError(f'{path} is no .npz file of arrays: {error}') from error
+        raise ValueError(f'{path} is not an .npz file of arrays: {error}') from error
     image = arrays.get('image')
     if image is None or image.dtype != np.uint8 or image.ndim != 4 or image.shape[3] != 3 or not len(image):
         got = 'none' if image is None else f'{image.shape} {image.dtype}'
@@ -94,18 +78,12 @@ def read_features(npz: str | Path) -> tuple[np.ndarray, dict[int, Component]]:
                 f'{path}: teacher_{block} and student_{block} must both be (N, C, H, W) of {len(image)} images, '
                 f'got {teacher.shape} and {got}'
             )
-        components[block] = first_component(teacher, student, arrays.get(f'error_{block}'))
+        components[block] = first_component(teacher, student)
     return image, components
 
 
-def first_component(teacher: np.ndarray, student: np.ndarray, error: np.ndarray | None = None) -> Component:
-    """Projects features on the teacher's first principal component over channels.
-
-    Args:
-        teacher: (N, C, H, W).
-        student: (N, C, H, W).
-        error: Relative error to quote; by default that of these features.
-    """
+def first_component(teacher: np.ndarray, student: np.ndarray) -> Component:
+    """Projects features (N, C, H, W) on the teacher's first principal component over channels."""
     channels = teacher.shape[1]
     rows = teacher.transpose(0, 2, 3, 1).reshape(-1, channels).astype(np.float64)
     origin = rows.mean(axis=0)
@@ -118,15 +96,14 @@ def first_component(teacher: np.ndarray, student: np.ndarray, error: np.ndarray 
         projected: np.ndarray = np.tensordot(features.astype(np.float64), direction, (1, 0)) - origin @ direction
         return projected
 
-    if error is None:
-        # a feature that is the same everywhere has no spread to relate to
-        error = np.abs(student.astype(np.float64) - teacher).mean() / max(float(teacher.std(dtype=np.float64)), 1e-12)
+    # a feature that is the same everywhere has no spread to relate to
+    error = np.abs(student.astype(np.float64) - teacher).mean() / max(float(teacher.std(dtype=np.float64)), 1e-12)
     total = max(float(spreads.sum()), 1e-12)
-    return Component(along(teacher), along(student), float(spreads[-1]) / total, float(np.mean(error)))
+    return Component(along(teacher), along(student), float(spreads[-1]) / total, float(error))
 
 
 def features_figure(images: np.ndarray, components: dict[int, Component]) -> Figure:
-    """The figure of `draw_features`, not yet saved.
+    """Shows images and, per block, the teacher's feature above the student's imitation, in the same colours.
 
     Axes are labelled ``image.<n>``, ``teacher.<n>.<block>`` and ``student.<n>.<block>``.
     """
@@ -137,60 +114,34 @@ def features_figure(images: np.ndarray, components: dict[int, Component]) -> Fig
     row = 2 * high + 5 + _BETWEEN
     height = TITLE + _HEADING + row * len(images) + _BAR
     note = "the teacher's first principal component over channels; the student's feature along the same one"
-    figure = canvas('Features of teacher and student', note, height)
+    figure = c.canvas('Features of teacher and student', note, height)
     lefts = [LEFT + column * (max(width, _PITCH) + _GAP) for column in range(columns)]
-    _draw_headings(figure, components, lefts, height)
+    y = 1 - (TITLE + 8) / height
+    heading: c.Style = {'size': 12, 'weight': 'bold', 'color': INK, 'va': 'center'}
+    small: c.Style = {'size': 10, 'color': FAINT}
+    figure.text(lefts[0] / WIDTH, y, 'image', **heading)
+    for left, (block, component) in zip(lefts[1:], components.items(), strict=True):
+        figure.text(left / WIDTH, y, f'block {block}', **heading)
+        words = f'error {component.error:.2f}\n{100 * component.share:.0f} % of variance'
+        figure.text(left / WIDTH, y - 12 / height, words, va='top', gid=f'note.{block}', **small)
     for n, image in enumerate(images):
         top = height - TITLE - _HEADING - n * row
         # twice as high as a feature: the image stands in the middle of the pair
-        _show(add_axes(figure, f'image.{n}', lefts[0], top - high * 1.5 - 2.5, width, high), image, None)
-        for left, (block, component) in zip(lefts[1:], components.items(), strict=True):
-            reach = max(float(np.percentile(np.abs(component.teacher), _SHOWN)), 1e-12)
-            for line, (name, values) in enumerate((('teacher', component.teacher), ('student', component.student))):
-                bottom = top - (line + 1) * high - line * 5
-                axes = add_axes(figure, f'{name}.{n}.{block}', left, bottom, width, high)
-                _show(axes, values[n], reach)
-                if left == lefts[-1]:
-                    x = (left + width + 12) / WIDTH
-                    y = (bottom + high / 2) / height
-                    figure.text(x, y, name, size=10, color=FAINT, rotation=270, ha='center', va='center')
-    _draw_bar(figure, height)
+        axes = c.add_axes(figure, f'image.{n}', lefts[0], top - high * 1.5 - 2.5, width, high)
+        c.draw_pixels(axes, image, 'antialiased')
+        for line, name in enumerate(('teacher', 'student')):
+            bottom = top - (line + 1) * high - line * 5
+            for left, (block, component) in zip(lefts[1:], components.items(), strict=True):
+                reach = max(float(np.percentile(np.abs(component.teacher), _REACH)), 1e-12)
+                axes = c.add_axes(figure, f'{name}.{n}.{block}', left, bottom, width, high)
+                # the positions of a feature are what is compared: nothing is made up between them
+                c.draw_pixels(axes, getattr(component, name)[n], vmin=-reach, vmax=reach, cmap=_COLOURS)
+            place = ((lefts[-1] + width + 12) / WIDTH, (bottom + high / 2) / height)
+            figure.text(*place, name, rotation=270, ha='center', va='center', **small)
+    c.draw_pixels(c.add_axes(figure, 'colours', LEFT, 36, 150, 12), np.linspace(-1, 1, 256)[None], cmap=_COLOURS)
+    above = f"below to above the teacher's mean; one scale per block, up to its {_REACH:g}th percentile"
+    figure.text((LEFT + 162) / WIDTH, 42 / height, above, va='center', **small)
+    beneath = "error: mean absolute error over the teacher's standard deviation, all channels; "
+    beneath += "of variance: what the component holds of the teacher's"
+    figure.text(LEFT / WIDTH, 18 / height, beneath, va='center', **small)
     return figure
-
-
-def _draw_headings(figure: Figure, components: dict[int, Component], lefts: list[float], height: float) -> None:
-    y = 1 - (TITLE + 8) / height
-    figure.text(lefts[0] / WIDTH, y, 'image', size=12, weight='bold', color=INK, va='center')
-    for left, (block, component) in zip(lefts[1:], components.items(), strict=True):
-        figure.text(left / WIDTH, y, f'block {block}', size=12, weight='bold', color=INK, va='center')
-        words = f'error {component.error:.2f}\n{100 * component.share:.0f} % shown'
-        second = 1 - (TITLE + 20) / height
-        figure.text(left / WIDTH, second, words, size=10, color=FAINT, va='top', gid=f'note.{block}')
-
-
-def _show(axes: Axes, values: np.ndarray, reach: float | None) -> None:
-    """An image, or a feature whose colours end at plus and minus `reach`."""
-    axes.grid(False)
-    if reach is None:
-        axes.imshow(values, interpolation='antialiased', aspect='auto')
-    else:
-        # the positions of a feature are what is compared: nothing is made up between them
-        axes.imshow(values, interpolation='nearest', aspect='auto', vmin=-reach, vmax=reach, cmap=_COLOURS)
-    axes.set(xticks=(), yticks=())
-    axes.spines[:].set(visible=True, color=RULE)
-
-
-def _draw_bar(figure: Figure, height: float) -> None:
-    """The colours, and what the words of a heading mean."""
-    axes = add_axes(figure, 'colours', LEFT, 36, 150, 12)
-    axes.grid(False)
-    axes.imshow(np.linspace(-1, 1, 256)[None], cmap=_COLOURS, aspect='auto')
-    axes.set(xticks=(), yticks=())
-    axes.spines[:].set(visible=True, color=RULE)
-    above = f"below to above the teacher's mean; one scale per block, up to its {_SHOWN:g}th percentile"
-    figure.text((LEFT + 162) / WIDTH, 42 / height, above, size=10, color=FAINT, va='center')
-    beneath = (
-        "error: mean absolute error over the teacher's standard deviation, all channels; "
-        "shown: what the component holds of the teacher's variance"
-    )
-    figure.text(LEFT / WIDTH, 18 / height, beneath, size=10, color=FAINT, va='center')

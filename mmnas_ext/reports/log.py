@@ -1,14 +1,15 @@
-"""What a search wrote about itself, read from its files alone."""
+"""What a search by gradients wrote about itself, read from its files alone."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mmnas_ext.archs import Choices, SearchSpace
-
-LOG_NAME = 'search_log.jsonl'
+from mmnas_ext.reports.series import JsonLines, Series
+from mmnas_ext.search.fields import check_kind, check_list_of, take
+from mmnas_ext.workdir import WorkDir
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Record:
         epoch: Epoch that it belongs to.
         alpha: Per searched layer, named ``<stage>.<layer>``, softmax(alpha) of its candidates.
         entropy: Per searched layer the entropy of that softmax over its maximum, 0..1.
-        expected_macs: MACs expected under softmax(alpha).
-        argmax_macs: MACs of the network of the most probable candidates.
+        expected: By metric, the cost expected under softmax(alpha): multiply-adds, and the search's own metric.
+        argmax: By metric, the cost of the network of the most probable candidates.
         skips: Layers whose most probable candidate is ``skip``.
     """
 
@@ -29,41 +30,38 @@ class Record:
     epoch: int
     alpha: Mapping[str, tuple[float, ...]]
     entropy: Mapping[str, float]
-    expected_macs: float
-    argmax_macs: int
+    expected: Mapping[str, float]
+    argmax: Mapping[str, float]
     skips: int
 
     @classmethod
     def parse(cls, value: Any, where: str) -> 'Record':
-        """Reads one JSON object of the log.
-
-        Args:
-            value: The object, already decoded.
-            where: File and line, for the message.
-
-        Raises:
-            ValueError: A field is missing or of another kind.
-        """
-        if not isinstance(value, dict):
-            raise ValueError(f'{where}: a record must be a JSON object, got {type(value).__name__}')
-        wanted = ('iter', 'epoch', 'alpha', 'entropy', 'expected_macs', 'argmax_macs', 'skips')
-        missing = [name for name in wanted if name not in value]
+        """Reads one decoded line of the log; raises ValueError with its place, `where`, if it has another form."""
+        check_kind(value, dict, where)
+        missing = [name for name in ('iter', 'epoch', 'alpha', 'entropy', 'skips') if name not in value]
         if missing:
             raise ValueError(f'{where}: the record lacks {", ".join(missing)}')
-        for name in ('alpha', 'entropy'):
-            if not isinstance(value[name], dict):
-                raise ValueError(f'{where}: {name} must be an object keyed "<stage>.<layer>", got {value[name]!r:.60}')
-        for name in ('iter', 'epoch', 'skips'):
-            if isinstance(value[name], bool) or not isinstance(value[name], int):
-                raise ValueError(f'{where}: {name} must be an integer, got {value[name]!r:.60}')
+        alpha, entropy = (take(value, name, dict, where) for name in ('alpha', 'entropy'))
+        # what is NaN or infinite is drawn as a gap
+        expected, argmax = (
+            {
+                name.removeprefix(kind): float(check_kind(cost, float, f'{where}: {name}', finite=False))
+                for name, cost in value.items()
+                if name.startswith(kind)
+            }
+            for kind in ('expected_', 'argmax_')
+        )
+        if not expected or set(expected) != set(argmax):
+            got = f'{[*expected] or "none"} and {[*argmax] or "none"}'
+            raise ValueError(f'{where}: a record must have expected_<metric> and argmax_<metric>, got {got}')
         return cls(
-            iteration=value['iter'],
-            epoch=value['epoch'],
-            alpha={key: _numbers(row, f'{where}: alpha {key}') for key, row in value['alpha'].items()},
-            entropy={key: _number(x, f'{where}: entropy {key}') for key, x in value['entropy'].items()},
-            expected_macs=_number(value['expected_macs'], f'{where}: expected_macs'),
-            argmax_macs=round(_number(value['argmax_macs'], f'{where}: argmax_macs')),
-            skips=value['skips'],
+            iteration=take(value, 'iter', int, where),
+            epoch=take(value, 'epoch', int, where),
+            alpha={key: check_list_of(row, float, f'{where}: alpha {key}', finite=False) for key, row in alpha.items()},
+            entropy={key: check_kind(x, float, f'{where}: entropy {key}', finite=False) for key, x in entropy.items()},
+            expected=expected,
+            argmax=argmax,
+            skips=take(value, 'skips', int, where),
         )
 
 
@@ -72,63 +70,67 @@ class SearchLog:
     """Records by rising iteration, and what was left out to get them.
 
     Args:
-        records: At least one; no iteration twice.
-        unreadable: Lines that were no complete JSON, such as the last one of a killed run.
-        repeated: Records replaced by a later one of the same iteration, as a resumed run writes.
+        records: At least one; of a long log evenly chosen ones, the first and the last among them.
+        count: How many there are in all.
+        start: Iteration of the first record whose alpha differs from the first one's. ``None`` if alpha never moved, or
+            had moved by the second record, so that the log does not show since when.
+        unreadable: Lines that are not complete JSON, such as the last one of a killed run.
+        repeated: Records that a resumed run made again, or has yet to.
     """
 
     records: tuple[Record, ...]
+    count: int
+    start: int | None
     unreadable: int = 0
     repeated: int = 0
 
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> 'SearchLog':
+        """Thins records in the order in which they were logged; raises ValueError if there are none."""
+        series: Series[Record] = Series()
+        first, moved = None, None
+        for record in records:
+            place = series.add(record.iteration, record)
+            if place == 0:
+                first, moved = record, None
+            elif moved is None or place <= moved[0]:
+                # all before it are as the first: what came later was dropped with the run that was resumed
+                moved = (place, record.iteration) if first and record.alpha != first.alpha else None
+        if not len(series):
+            raise ValueError('records must hold at least one record, got none')
+        start = moved[1] if moved and moved[0] > 1 else None
+        return cls(tuple(record for _, record in series.rows()), len(series), start, repeated=series.repeated)
+
 
 def read_log(source: str | Path) -> SearchLog:
-    """Reads a search log.
-
-    Args:
-        source: The log file, or the work dir that holds it as ``search_log.jsonl``.
+    """Reads a search log, or that of a work dir, in memory that does not grow with its records.
 
     Raises:
         FileNotFoundError: There is no log.
         ValueError: No line is a complete record, or a complete line is not of the log's form.
     """
     path = Path(source)
-    path = path / LOG_NAME if path.is_dir() else path
+    path = WorkDir(path).search_log if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f'no search log at {path}: a search writes it once its monitor hook has run')
-    records: dict[int, Record] = {}
-    unreadable = complete = 0
-    for number, line in enumerate(path.read_bytes().split(b'\n'), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line.decode('utf-8', errors='replace'))
-        # A kill cuts the last line short, and a resumed run then goes on behind the stump: so it may stand anywhere.
-        except (json.JSONDecodeError, RecursionError):
-            unreadable += 1
-            continue
-        record = Record.parse(value, f'{path.name} line {number}')
-        records[record.iteration] = record
-        complete += 1
-    if not records:
+    lines = JsonLines(path)
+    records = (Record.parse(value, where) for where, value in lines)
+    first = next(records, None)
+    if first is None:
         raise ValueError(
-            f'{path} holds no complete record ({unreadable} unreadable lines): the search logged nothing yet'
+            f'{path} holds no complete record ({lines.unreadable} unreadable lines): the search logged nothing yet'
         )
-    ordered = tuple(records[iteration] for iteration in sorted(records))
-    return SearchLog(ordered, unreadable, complete - len(ordered))
+    return replace(SearchLog.of(chain([first], records)), unreadable=lines.unreadable)
 
 
 def searched_layers(space: SearchSpace) -> tuple[tuple[int, int], ...]:
     """Stage and layer of every layer with more than one candidate."""
-    return tuple(
-        (i, j) for i, stage in enumerate(space.stages) for j, layer in enumerate(stage.layers) if len(layer) > 1
-    )
+    stages = enumerate(space.stages)
+    return tuple((i, j) for i, stage in stages for j, layer in enumerate(stage.layers) if len(layer) > 1)
 
 
 def check_records(records: tuple[Record, ...], space: SearchSpace) -> None:
     """Raises ValueError unless every record has one probability for each candidate of each searched layer."""
-    if not records:
-        raise ValueError('records must hold at least one record, got none')
     layers = searched_layers(space)
     if not layers:
         raise ValueError('space must have a layer with more than one candidate, got only fixed layers')
@@ -136,14 +138,12 @@ def check_records(records: tuple[Record, ...], space: SearchSpace) -> None:
         for i, j in layers:
             wanted, got = len(space.stages[i].layers[j]), len(record.alpha.get(f'{i}.{j}', ()))
             if wanted != got:
-                raise ValueError(
-                    f'iteration {record.iteration}: layer {i}.{j} has {wanted} candidates in the space, '
-                    f'but {got} probabilities in the log; do log and space belong together?'
-                )
+                what = f'layer {i}.{j} has {wanted} candidates in the space, but {got} probabilities in the log'
+                raise ValueError(f'iteration {record.iteration}: {what}; do log and space belong together?')
 
 
 def argmax_path(record: Record, space: SearchSpace) -> Choices:
-    """The path of the most probable candidates; the first one where two are equal."""
+    """The most probable candidates; the first one where two are equal."""
     check_records((record,), space)
     return tuple(
         tuple(
@@ -152,24 +152,3 @@ def argmax_path(record: Record, space: SearchSpace) -> Choices:
         )
         for i, stage in enumerate(space.stages)
     )
-
-
-def arch_start(records: tuple[Record, ...]) -> int | None:
-    """Iteration of the first record whose alpha differs from the first one's, ``None`` if that is not known.
-
-    Not known means: alpha never moved, or had moved by the second record, so that the log does not show since when.
-    """
-    moved = [index for index, record in enumerate(records) if record.alpha != records[0].alpha]
-    return records[moved[0]].iteration if moved and moved[0] > 1 else None
-
-
-def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f'{what} must be a number, got {value!r:.60}')
-    return float(value)
-
-
-def _numbers(values: Any, what: str) -> tuple[float, ...]:
-    if not isinstance(values, list):
-        raise ValueError(f'{what} must be a list of probabilities, got {values!r:.60}')
-    return tuple(_number(value, what) for value in values)

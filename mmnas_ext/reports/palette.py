@@ -1,6 +1,6 @@
-"""Colours of every picture of a search: the Okabe-Ito set, which the colour-blind can tell apart.
+"""Colours of every figure: the Okabe-Ito set, which the colour-blind can tell apart.
 
-Okabe and Ito, "Color Universal Design", 2008. A kernel has the same colour in all pictures; expansion is never
+Okabe and Ito, "Color Universal Design", 2008. A kernel has the same colour in all figures; expansion is never
 shown by colour alone (box height there, line style here), so that a print in grey still reads.
 """
 
@@ -38,19 +38,11 @@ def tint(colour: str, strength: float) -> str:
 
 
 def candidate_styles(tokens: tuple[str, ...]) -> dict[str, tuple[str, LineStyle]]:
-    """Colour and line style per candidate: colour by kernel, style by expansion, the largest drawn solid.
-
-    Args:
-        tokens: Distinct candidates, ``skip`` among them or not.
-    """
-    blocks = {token: LayerSpec.parse(token) for token in tokens if token != SKIP}
-    kinds = sorted({(block.expansion, block.se) for block in blocks.values()}, reverse=True)
-    styles: dict[str, tuple[str, LineStyle]] = {}
-    for token in tokens:
-        if token == SKIP:
-            styles[token] = (INK, DOTTED)
-        else:
-            block = blocks[token]
-            rank = kinds.index((block.expansion, block.se))
-            styles[token] = (kernel_colour(block.kernel), _LINE_STYLES[rank % len(_LINE_STYLES)])
+    """Colour and line style of distinct candidates: colour by kernel, style by expansion, the largest drawn solid."""
+    specs = {token: LayerSpec.parse(token) for token in tokens if token != SKIP}
+    kinds = sorted({(spec.expansion, spec.se) for spec in specs.values()}, reverse=True)
+    styles: dict[str, tuple[str, LineStyle]] = {token: (INK, DOTTED) for token in tokens}
+    for token, spec in specs.items():
+        rank = kinds.index((spec.expansion, spec.se))
+        styles[token] = (kernel_colour(spec.kernel), _LINE_STYLES[rank % len(_LINE_STYLES)])
     return styles

@@ -1,23 +1,21 @@
-"""Image of what segmentors predict, beside the images and their ground truth."""
+"""Figure of what segmentors predict, beside the images and their ground truth."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Patch
 
-from mmnas_ext.reports.palette import FAINT, INK, PAPER, RULE
+from mmnas_ext.reports.canvas import DPI, Style, add_axes, add_legend, canvas, draw_pixels, save
+from mmnas_ext.reports.palette import FAINT, INK, RULE
 
 IGNORED = 255
 """Label of the pixels that do not count, MMSegmentation's default."""
 
-_DPI = 100
 # Four panels a row and four rows of photographs then stay below 400 kB.
 _PANEL = 250
 _MARGIN = 28
@@ -30,8 +28,7 @@ _LEGEND_ROW = 24
 _LETTER = 0.58
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One image and what is said about it.
 
     Args:
@@ -65,11 +62,8 @@ def draw_predictions(
         predictions: Such files per network, by its title; every pixel is an index of a class.
         classes: Names of the classes, in the order of their indices.
         palette: Red, green and blue, 0..255, of each class.
-        path: File to write; its folder must exist.
+        path: File to write, and to return; its folder must exist.
         mask_ignored: Whether predictions are blanked where the ground truth is ignored.
-
-    Returns:
-        The file written.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -79,69 +73,63 @@ def draw_predictions(
     for what, count in counts.items():
         if count != len(images):
             raise ValueError(f'{what} must be one file per image, {len(images)}, got {count}')
-    rows = [
-        Row(
-            Path(image).stem,
-            _read_image(Path(image)),
-            _read_labels(Path(truth)),
-            {title: _read_labels(Path(files[index])) for title, files in predictions.items()},
-        )
-        for index, (image, truth) in enumerate(zip(images, truths, strict=True))
-    ]
-    target = Path(path)
-    predictions_figure(rows, classes, palette, mask_ignored=mask_ignored).savefig(target)
-    return target
+    rows = []
+    for index, (image, truth) in enumerate(zip(images, truths, strict=True)):
+        labels = {title: _read(Path(files[index]), labels=True) for title, files in predictions.items()}
+        rows.append(Row(Path(image).stem, _read(Path(image)), _read(Path(truth), labels=True), labels))
+    return save(predictions_figure(rows, classes, palette, mask_ignored=mask_ignored), path)
 
 
 def predictions_figure(
     rows: Sequence[Row], classes: Sequence[str], palette: Sequence[Sequence[int]], *, mask_ignored: bool = False
 ) -> Figure:
-    """The figure of `draw_predictions`, not yet saved.
+    """Shows what `draw_predictions` draws, and raises ValueError as that.
 
     Axes are labelled ``image.<row>``, ``truth.<row>`` and ``prediction.<row>.<title>``; what stands beneath a panel
     is its axes' x label. The legend names the classes that occur.
-
-    Raises:
-        ValueError: There are no rows, or sizes, titles, labels or colours do not go together.
     """
     _check(rows, classes, palette)
     titles = list(rows[0].predictions)
     heights = [round(_PANEL * row.truth.shape[0] / row.truth.shape[1]) for row in rows]
-    handles = _legend(rows, classes, palette, mask_ignored)
+    colours = _colours(palette)
+    # what is seen of a prediction
+    masked = [
+        {t: np.where(row.truth == IGNORED, IGNORED, p) if mask_ignored else p for t, p in row.predictions.items()}
+        for row in rows
+    ]
+    panes = [pane for row, maps in zip(rows, masked, strict=True) for pane in (row.truth, *maps.values())]
+    seen = sorted({label for pane in panes for label in np.unique(pane).tolist()})
+    names = {**dict(enumerate(classes)), IGNORED: 'ignored'}
+    handles = [
+        Patch(facecolor=tuple(colours[index] / 255), edgecolor=FAINT, linewidth=0.6, label=names[index])
+        for index in seen
+    ]
     width = 2 * _MARGIN + (2 + len(titles)) * (_PANEL + _GAP) - _GAP
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, (width - 2 * _MARGIN) // (60 + 8 * longest))
+    columns = max(1, (width - 2 * _MARGIN) // (60 + 8 * max(len(names[index]) for index in seen)))
     legend = 16 + _LEGEND_ROW * -(-len(handles) // columns)
     height = _TITLE + _HEADING + sum(heights) + _CAPTION * len(rows) + legend + 12
-    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=PAPER)
-    FigureCanvasAgg(figure)
-    _draw_title(figure, titles, width, height)
-    colours = _colours(palette)
-    top = float(height - _TITLE - _HEADING)
-    for index, (row, high) in enumerate(zip(rows, heights, strict=True)):
-        mask = row.truth == IGNORED
+    note = "mIoU: that image's, in percent, over the classes that occur in it"
+    figure = canvas('Predictions beside the ground truth', note, height, width, _MARGIN, beneath=True)
+    lefts = [_MARGIN + column * (_PANEL + _GAP) for column in range(2 + len(titles))]
+    for left, title in zip(lefts, ('image', 'ground truth', *titles), strict=True):
+        style: Style = {'size': _fit(title, 12), 'weight': 'bold', 'va': 'center', 'parse_math': False}
+        figure.text(left / width, 1 - (_TITLE + _HEADING / 2) / height, title, color=INK, gid='heading', **style)
+    bottom = float(height - _TITLE - _HEADING)
+    for index, (row, high, maps) in enumerate(zip(rows, heights, masked, strict=True)):
+        bottom -= high
         panels = [(f'image.{index}', row.image, row.name), (f'truth.{index}', colours[row.truth], '')]
         for title, labels in row.predictions.items():
-            shown = np.where(mask, IGNORED, labels) if mask_ignored else labels
-            panels.append((f'prediction.{index}.{title}', colours[shown], _score(row.truth, labels, len(classes))))
-        for column, (label, pixels, caption) in enumerate(panels):
-            left = _MARGIN + column * (_PANEL + _GAP)
-            box = (left / width, (top - high) / height, _PANEL / width, high / height)
-            _draw_panel(figure.add_axes(box, label=label), pixels, caption, smooth=column == 0)
-        top -= high + _CAPTION
-    figure.legend(
-        handles=handles,
-        loc='upper left',
-        bbox_to_anchor=(_MARGIN / width, (top - 8) / height),
-        ncols=columns,
-        fontsize=11,
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0,
-        handlelength=1.3,
-        handleheight=1.1,
-        labelcolor=INK,
-    )
+            score = mean_iou(row.truth, labels, len(classes))
+            caption = 'nothing labelled' if isnan(score) else f'mIoU {100 * score:.1f}'
+            panels.append((f'prediction.{index}.{title}', colours[maps[title]], caption))
+        for left, (label, pixels, caption) in zip(lefts, panels, strict=True):
+            axes = add_axes(figure, label, left, bottom, _PANEL, high)
+            # colours between two labels' would be another class, or none
+            draw_pixels(axes, pixels, 'antialiased' if pixels is row.image else 'nearest')
+            style = {'size': _fit(caption, 10), 'loc': 'left', 'labelpad': 4, 'parse_math': False}
+            axes.set_xlabel(caption, color=FAINT, **style)
+        bottom -= _CAPTION
+    add_legend(figure, handles, _MARGIN, bottom - 8, columns, handlelength=1.3, handleheight=1.1)
     return figure
 
 
@@ -157,7 +145,7 @@ def mean_iou(truth: np.ndarray, prediction: np.ndarray, classes: int) -> float:
         classes: How many there are.
 
     Returns:
-        0..1; not a number where all pixels are ignored.
+        0..1; NaN where all pixels are ignored.
     """
     counted = truth != IGNORED
     pairs = truth[counted].astype(np.int64) * classes + prediction[counted]
@@ -168,65 +156,37 @@ def mean_iou(truth: np.ndarray, prediction: np.ndarray, classes: int) -> float:
     return float((shared[occurs] / union[occurs]).mean()) if occurs.any() else float('nan')
 
 
-def _read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, RGB, of any file that matplotlib reads; grey is repeated, transparency dropped."""
-    pixels = _read(path)
-    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
-
-
-def _read_labels(path: Path) -> np.ndarray:
-    pixels = _read(path)
-    if pixels.ndim != 2:
-        raise ValueError(f'{path} must be a grey image whose pixels are labels, got {pixels.shape[2]} channels')
-    return pixels
-
-
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path, labels: bool = False) -> np.ndarray:
+    """(H, W, 3) uint8, RGB, of any file that matplotlib reads; of labels the (H, W) of a grey one."""
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist')
     pixels = imread(path)
     # Matplotlib gives a PNG's bytes as fractions of 255.
-    return pixels if pixels.dtype == np.uint8 else np.round(255 * pixels).astype(np.uint8)
+    pixels = pixels if pixels.dtype == np.uint8 else np.round(255 * pixels).astype(np.uint8)
+    if not labels:
+        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
+    if pixels.ndim != 2:
+        raise ValueError(f'{path} must be a grey image whose pixels are labels, got {pixels.shape[2]} channels')
+    return pixels
 
 
 def _check(rows: Sequence[Row], classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:
     if not rows:
         raise ValueError('rows must hold at least one image, got none')
     if len(palette) != len(classes) or not 1 <= len(classes) <= IGNORED:
-        raise ValueError(
-            f'classes must be 1..{IGNORED} names and palette a colour for each, got {len(classes)} and {len(palette)}'
-        )
+        counts = f'{len(classes)} and {len(palette)}'
+        raise ValueError(f'classes must be 1..{IGNORED} names and palette a colour for each, got {counts}')
+    wanted = list(rows[0].predictions)
     for row in rows:
-        if list(row.predictions) != list(rows[0].predictions):
-            raise ValueError(
-                f'{row.name}: predictions must be those of {list(rows[0].predictions)}, got {list(row.predictions)}'
-            )
+        if list(row.predictions) != wanted:
+            raise ValueError(f'{row.name}: predictions must be those of {wanted}, got {list(row.predictions)}')
         for what, labels in {'truth': row.truth, **row.predictions}.items():
-            if labels.shape != row.image.shape[:2]:
-                raise ValueError(
-                    f'{row.name}: {what} must be as large as the image, {row.image.shape[:2]}, got {labels.shape}'
-                )
+            size = row.image.shape[:2]
+            if labels.shape != size:
+                raise ValueError(f'{row.name}: {what} must be as large as the image, {size}, got {labels.shape}')
             counted = labels[labels != IGNORED] if what == 'truth' else labels
             if counted.size and counted.max() >= len(classes):
                 raise ValueError(f'{row.name}: {what} must have labels below {len(classes)}, got {counted.max()}')
-
-
-def _legend(
-    rows: Sequence[Row], classes: Sequence[str], palette: Sequence[Sequence[int]], mask_ignored: bool
-) -> list[Patch]:
-    """A patch per class that is seen in a panel, and one for ignored pixels if there are any."""
-    seen: set[int] = set()
-    for row in rows:
-        seen.update(np.unique(row.truth).tolist())
-        for labels in row.predictions.values():
-            seen.update(np.unique(labels[row.truth != IGNORED] if mask_ignored else labels).tolist())
-    colours = _colours(palette) / 255
-    names = {index: name for index, name in enumerate(classes) if index in seen}
-    names |= {IGNORED: 'ignored'} if IGNORED in seen else {}
-    return [
-        Patch(facecolor=tuple(colours[index]), edgecolor=FAINT, linewidth=0.6, label=name)
-        for index, name in names.items()
-    ]
 
 
 def _colours(palette: Sequence[Sequence[int]]) -> np.ndarray:
@@ -237,33 +197,6 @@ def _colours(palette: Sequence[Sequence[int]]) -> np.ndarray:
     return colours
 
 
-def _score(truth: np.ndarray, prediction: np.ndarray, classes: int) -> str:
-    score = mean_iou(truth, prediction, classes)
-    return 'nothing labelled' if isnan(score) else f'mIoU {100 * score:.1f}'
-
-
-def _draw_title(figure: Figure, titles: Sequence[str], width: int, height: int) -> None:
-    left = _MARGIN / width
-    heading = 'Predictions beside the ground truth'
-    figure.text(left, 1 - 28 / height, heading, size=17, weight='bold', color=INK, va='center')
-    note = "mIoU: that image's, in percent, over the classes that occur in it"
-    figure.text(left, 1 - 56 / height, note, size=11, color=FAINT, va='center', gid='note')
-    for column, title in enumerate(('image', 'ground truth', *titles)):
-        x = (_MARGIN + column * (_PANEL + _GAP)) / width
-        y = 1 - (_TITLE + _HEADING / 2) / height
-        figure.text(
-            x, y, title, size=_fit(title, 12), weight='bold', color=INK, va='center', parse_math=False, gid='heading'
-        )
-
-
-def _draw_panel(axes: Axes, pixels: np.ndarray, caption: str, smooth: bool) -> None:
-    # Colours between two labels' would be another class, or none.
-    axes.imshow(pixels, interpolation='antialiased' if smooth else 'nearest', aspect='auto')
-    axes.set(xticks=(), yticks=())
-    axes.spines[:].set_color(RULE)
-    axes.set_xlabel(caption, size=_fit(caption, 10), color=FAINT, loc='left', labelpad=4, parse_math=False)
-
-
 def _fit(text: str, size: float) -> float:
     """The font size at which `text` is no wider than a panel, `size` at most."""
-    return min(size, _PANEL * 72 / _DPI / (_LETTER * max(1, len(text))))
+    return min(size, _PANEL * 72 / DPI / (_LETTER * max(1, len(text))))

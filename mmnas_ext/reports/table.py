@@ -1,8 +1,13 @@
-"""Networks side by side as text."""
+"""Figures and networks side by side as text; all that reports know of a metric."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from mmnas_ext.archs.prices import UNITS
+from mmnas_ext.search.fields import check_kind, take
+
+_NAMES = {'macs': 'MAdds'}
+_BELOW = {'macs': (1e6, 'M multiply-adds'), 'params': (1e3, 'k parameters')}
 _UNITS = ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
 _MISSING = '\N{EN DASH}'
 
@@ -29,13 +34,41 @@ def format_size(size: tuple[int, int]) -> str:
     return f'{size[0]}\N{MULTIPLICATION SIGN}{size[1]}'
 
 
-def table_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Header and rows as texts.
+class Scale(NamedTuple):
+    """What one tick of an axis counts, and how the axis is named."""
 
-    Args:
-        rows: Per network ``{'network': str, 'macs': int, 'params': int, 'metrics': {name: float}}``; ``metrics`` may
-            be absent. Metric columns come in the order in which the rows first name them; a network without
-            that metric gets a dash.
+    size: float
+    name: str
+
+
+def name_metric(metric: str) -> str:
+    """What a cost is called: ``MAdds``, ``parameters``, ``latency``."""
+    counts = metric in UNITS and UNITS[metric].size > 1
+    return _NAMES.get(metric, UNITS[metric].plain if counts else metric)
+
+
+def format_cost(metric: str, value: float) -> str:
+    """A cost with its unit: what is counted in four digits, what is measured in three."""
+    if metric in UNITS and UNITS[metric].size == 1:
+        return f'{value:.3g} {UNITS[metric].name}'
+    return format_count(value)
+
+
+def cost_scale(metric: str, largest: float) -> Scale:
+    """The unit in which costs up to `largest` of a metric read well."""
+    if metric not in UNITS:
+        return Scale(1.0, metric)
+    unit = UNITS[metric]
+    if metric in _BELOW and largest < 2 * unit.size:
+        return Scale(*_BELOW[metric])
+    return Scale(unit.size, unit.name)
+
+
+def table_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Header and rows as texts, of ``{'network': str, 'macs': int, 'params': int, 'metrics': {name: float}}`` each.
+
+    ``metrics`` may be absent. Their columns come in the order in which the rows first name them; a network without a
+    metric gets a dash.
 
     Raises:
         ValueError: There are no rows, or one is not of that form.
@@ -43,9 +76,9 @@ def table_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     if not rows:
         raise ValueError('rows must hold at least one network, got none')
     for index, row in enumerate(rows):
-        _check(row, index)
+        _check(row, f'row {index}')
     names = list(dict.fromkeys(name for row in rows for name in row.get('metrics', {})))
-    columns = [[name, *_metric_column([row.get('metrics', {}).get(name) for row in rows])] for name in names]
+    columns = [[name, *metric_column([row.get('metrics', {}).get(name) for row in rows])] for name in names]
     cells = [['network', 'MAdds', 'parameters', *(column[0] for column in columns)]]
     for index, row in enumerate(rows, start=1):
         counts = [format_count(row['macs']), format_count(row['params'])]
@@ -54,14 +87,7 @@ def table_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table, aligned so that it also reads as plain text; numbers stand to the right.
-
-    Args:
-        rows: See `table_cells`.
-
-    Raises:
-        ValueError: There are no rows, or one is not of the form.
-    """
+    """Writes the rows of `table_cells` as a Markdown table that also reads as plain text; raises as that."""
     return format_cells(table_cells(rows))
 
 
@@ -69,34 +95,23 @@ def format_cells(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table of texts, the first row its head, the first column to the left and the others to the right."""
     cells = [[' '.join(cell.split()).replace('|', '\\|') for cell in row] for row in rows]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(cells[0]))]
-    lines = [_line(row, widths) for row in cells]
+    sides = [str.ljust, *[str.rjust] * (len(widths) - 1)]
+    lines = [[side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True)] for row in cells]
     rule = [('-' * width) if column == 0 else '-' * (width - 1) + ':' for column, width in enumerate(widths)]
-    return '\n'.join([lines[0], '| ' + ' | '.join(rule) + ' |', *lines[1:]])
+    return '\n'.join(f'| {" | ".join(line)} |' for line in (lines[0], rule, *lines[1:]))
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first = row[0].ljust(widths[0])
-    return (
-        ' | '.join(['| ' + first, *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) + ' |'
-    )
-
-
-def _metric_column(values: Sequence[float | None]) -> list[str]:
+def metric_column(values: Sequence[float | None]) -> list[str]:
+    """Figures of one metric as texts; a dash where there is none."""
     # Metrics come as fractions (MMDetection's mAP) or in percent (MMSegmentation's mIoU): one precision per column.
     digits = 3 if all(abs(value) <= 1 for value in values if value is not None) else 2
     return [_MISSING if value is None else f'{value:.{digits}f}' for value in values]
 
 
-def _check(row: Mapping[str, Any], index: int) -> None:
-    if not isinstance(row, Mapping) or not isinstance(row.get('network'), str):
-        raise ValueError(f'row {index} must be a mapping with a text "network", got {row!r:.80}')
+def _check(row: Any, where: str) -> None:
+    where = f'{where} ({take(row, "network", str, where)})'
     for name in ('macs', 'params'):
-        value = row.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float('inf'):
-            raise ValueError(f'row {index} ({row["network"]}): {name} must be a number of at least 0, got {value!r}')
-    metrics = row.get('metrics', {})
-    if not isinstance(metrics, Mapping):
-        raise ValueError(f'row {index} ({row["network"]}): metrics must map names to numbers, got {metrics!r:.80}')
-    for name, value in metrics.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f'row {index} ({row["network"]}): metric {name} must be a number, got {value!r}')
+        if not take(row, name, float, where) >= 0:
+            raise ValueError(f'{where}: {name} must be at least 0, got {row[name]}')
+    for name, value in (take(row, 'metrics', dict, where) if 'metrics' in row else {}).items():
+        check_kind(value, float, f'{where}: metrics: {name}', finite=False)

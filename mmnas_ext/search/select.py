@@ -46,7 +46,7 @@ class Selection:
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """By metric, the cost of the cheapest and of the dearest network."""
+        """By metric, the cost of the cheapest and of the most expensive network."""
         blocks = [links(block, self.ratings.metrics) for block in self.ratings.blocks]
         return dict(zip(self.ratings.metrics, cost_ranges(blocks), strict=True))
 

@@ -70,7 +70,7 @@ def test_another_metric_is_recorded_beside_multiply_adds(tmp_path, metric):
     assert scalars[f'search/argmax_{name}'] == pytest.approx(record[f'argmax_{metric}'] / unit)
     assert scalars['search/argmax_gmacs'] == record['argmax_macs'] / 1e9
     # the report reads these records as any other
-    assert read_log(tmp_path).records[0].argmax_macs == record['argmax_macs']
+    assert read_log(tmp_path).records[0].argmax['macs'] == record['argmax_macs']
 
 
 def test_multiply_adds_alone_add_no_other_figures():
@@ -212,8 +212,8 @@ def test_the_scalars_arrive_in_tensorboard(tmp_path):
     events.Reload()
     records = read_log(tmp_path).records
     for name, wanted in (
-        ('search/expected_gmacs', [record.expected_macs / 1e9 for record in records]),
-        ('search/argmax_gmacs', [record.argmax_macs / 1e9 for record in records]),
+        ('search/expected_gmacs', [record.expected['macs'] / 1e9 for record in records]),
+        ('search/argmax_gmacs', [record.argmax['macs'] / 1e9 for record in records]),
         ('search/entropy_1.1', [record.entropy['1.1'] for record in records]),
         ('search/skips', [record.skips for record in records]),
     ):

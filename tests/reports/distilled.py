@@ -1,7 +1,7 @@
-"""A made-up block-wise distillation: the files that one leaves in its work dir, from a seed."""
+"""A made-up block-wise distillation: the files that one leaves in its work dir, as their producers write them."""
 
 import json
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,70 +9,97 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmnas_ext.archs import CellSpace
+from mmnas_ext.archs.cell_prices import cell_prices
+from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, priced_paths
+from mmnas_ext.search.select import Selection, select
 from tests.reports.drawn import by_gid, texts
 
-# per block its stages, and per cell the choice, depths and widths that enter and leave: 6 blocks of 36 to 1296 paths
-BLOCKS = (
-    ((0, 1), (((0, 0), (1, 2), (32,), 24), ((0, 1), (1, 3), (32,), 24))),
-    ((2,), (((0,), (2,), (24,), 40), ((1,), (3,), (24,), 40), ((2,), (3,), (24,), 48))),
-    ((3,), (((0,), (2,), (40, 48), 80), ((1,), (3,), (40, 48), 80), ((2,), (4,), (40, 48), 80))),
-    ((4,), (((0,), (3,), (80,), 96), ((1,), (4,), (80,), 96), ((2,), (3,), (80,), 112), ((3,), (4,), (80,), 112))),
-    ((5,), (((0,), (4,), (96, 112), 192),)),
-    ((6,), (((0,), (2,), (192,), 320),)),
+CANDIDATES = ('k3_e3', 'k3_e6', 'k5_e3', 'k5_e6', 'k7_e3', 'k7_e6')
+# per stage its cells, channels and layers of each; and the stages of each block: 6 blocks of 36 to 1296 paths a cell
+STAGES = (
+    ((16, 1),),
+    ((24, 2), (24, 3)),
+    ((40, 2), (40, 3), (48, 3)),
+    ((80, 2), (80, 3), (80, 4)),
+    ((96, 3), (96, 4), (112, 3), (112, 4)),
+    ((192, 4),),
+    ((320, 2),),
 )
-# two stages of one layer each; then two cells, of 1 and 2 layers, that 16 or 24 channels may enter
-HAND = {
-    'version': 1,
-    'space': {},
-    'input_size': [64, 96],
-    'output_stride': 32,
-    'metrics': ['macs', 'params'],
-    'blocks': [
-        {
-            'stages': [0, 1],
-            'cells': [
-                {
-                    'cell': [0, 0],
-                    'enters': [8],
-                    'leaves': 16,
-                    'paths': [[[0], [0]], [[0], [1]], [[0], [2]]],
-                    'ratings': [0.5, 0.3, 0.4],
-                    'costs': {'macs': [[10], [30], [20]], 'params': [[1], [3], [2]]},
-                }
-            ],
-        },
-        {
-            'stages': [2],
-            'cells': [
-                {
-                    'cell': [0],
-                    'enters': [16, 24],
-                    'leaves': 32,
-                    'paths': [[[0]], [[1]]],
-                    'ratings': [0.9, 0.8],
-                    'costs': {'macs': [[10, 11], [20, 21]], 'params': [[1, 1], [2, 2]]},
-                },
-                {
-                    'cell': [1],
-                    'enters': [16, 24],
-                    'leaves': 40,
-                    'paths': [[[0, 0]], [[0, 1]], [[1, 1]]],
-                    'ratings': [0.75, 0.7, 0.72],
-                    'costs': {'macs': [[30, 31], [40, 41], [50, 51]], 'params': [[3, 3], [4, 4], [5, 5]]},
-                },
-            ],
-        },
-    ],
-}
-FRONT = {
-    'metric': 'macs',
-    'costs': [2e8, 3e8, 5e8],
-    'ratings': [1.4, 1.2, 1.0],
-    'choices': [[0, 0], [1, 1], [2, 2]],
-    'limits': {'macs': 3.5e8, 'params': None},
-    'chosen': {'costs': {'macs': 3e8, 'params': 2e6}, 'rating': 1.2, 'choice': [1, 7]},
-    'others': [{'title': 'seed', 'costs': {'macs': 3.4e8, 'params': 3e6}, 'rating': 1.5}],
-}
+BLOCKS = ((0, 1), (2,), (3,), (4,), (5,), (6,))
+SMALL = STAGES[:3]
+SMALL_BLOCKS = BLOCKS[:2]
+SIZE = (224, 224)
+
+# stage 1 leaves 16 or 24 channels, which enter stage 2: so an entry there is a path for one of the two
+HAND_SPACE = CellSpace.parse(
+    {
+        'stem_channels': 8,
+        'stages': [
+            {'stride': 1, 'cells': [{'channels': 8, 'layers': [['k3_e1']]}]},
+            {
+                'stride': 2,
+                'cells': [
+                    {'channels': 16, 'layers': [['k3_e3', 'k5_e3', 'k3_e6']]},
+                    {'channels': 24, 'layers': [['k3_e3']]},
+                ],
+            },
+            {
+                'stride': 2,
+                'cells': [
+                    {'channels': 32, 'layers': [['k3_e3', 'k5_e3']]},
+                    {'channels': 40, 'layers': [['k3_e3'], ['k3_e3', 'k5_e3', 'k3_e6']]},
+                ],
+            },
+        ],
+    }
+)
+
+
+def hand() -> Ratings:
+    """Ratings and costs written by hand: millions of multiply-adds, thousands of parameters."""
+
+    def cell(index: tuple[int, ...], enters: tuple[int, ...], leaves: int, rows: dict[tuple, tuple]) -> CellRatings:
+        macs = tuple(tuple(10**6 * macs for macs in row[1]) for row in rows.values())
+        params = tuple(tuple(1000 * row[2] for _ in enters) for row in rows.values())
+        ratings = tuple(row[0] for row in rows.values())
+        return CellRatings(index, enters, leaves, tuple(rows), ratings, {'macs': macs, 'params': params})
+
+    first = (
+        cell(
+            (0, 0),
+            (8,),
+            16,
+            {((0,), (0,)): (0.5, (10,), 1), ((0,), (1,)): (0.3, (30,), 3), ((0,), (2,)): (0.4, (20,), 2)},
+        ),
+        cell((0, 1), (8,), 24, {((0,), (0,)): (0.6, (5,), 1)}),
+    )
+    second = (
+        cell((0,), (16, 24), 32, {((0,),): (0.9, (10, 11), 1), ((1,),): (0.8, (20, 21), 2)}),
+        cell(
+            (1,),
+            (16, 24),
+            40,
+            {((0, 0),): (0.75, (30, 31), 3), ((0, 1),): (0.7, (40, 41), 4), ((0, 2),): (0.72, (50, 51), 5)},
+        ),
+    )
+    blocks = (BlockRatings((0, 1), first), BlockRatings((2,), second))
+    return Ratings(HAND_SPACE, (64, 96), ('macs', 'params'), blocks)
+
+
+# within 55 M: 0.3 for 30 M and 0.8 for 20 M, which 16 channels enter
+HAND_LIMITS = {'macs': 55 * 10**6, 'params': None}
+HAND_CHOICE = (1, 2)
+# by hand, over all networks whose widths fit
+HAND_COSTS = [16, 20, 30, 40, 50, 60, 70]
+HAND_RATINGS = [1.5, 1.4, 1.3, 1.2, 1.1, 1.05, 1.0]
+
+
+def hand_front() -> Selection:
+    """The front of `hand`, and the choice within `HAND_LIMITS`."""
+    return select(hand(), HAND_LIMITS)
+
+
 RANK = {
     'truth': 'mIoU',
     'higher_is_better': True,
@@ -83,9 +110,6 @@ RANK = {
     ],
     'tau': {'rated': [1.0, -0.25, 1.0]},
 }
-
-SMALL = BLOCKS[:1] + BLOCKS[2:3]
-SIZE = (224, 224)
 
 
 def write(folder: Path, name: str, value: Any) -> Path:
@@ -135,99 +159,45 @@ def write_log(folder: Path, run: str, records: list[dict[str, Any]], tail: str =
     return path
 
 
-def ratings(blocks: tuple = BLOCKS, *, seed: int = 0) -> dict[str, Any]:
+def ratings(
+    stages: tuple = STAGES, blocks: tuple = BLOCKS, *, seed: int = 0, candidates: tuple = CANDIDATES
+) -> Ratings:
     """Ratings that fall with what a path costs, and with chance."""
     rng = np.random.default_rng(seed)
-    parts = []
-    for number, (stages, cells) in enumerate(blocks):
-        part: dict[str, Any] = {'stages': list(stages), 'cells': []}
-        for choice, depths, enters, leaves in cells:
-            paths, rated, macs, params = [], [], [], []
-            for flat in product(range(6), repeat=sum(depths)):
-                edges = np.cumsum((0, *depths))
-                paths.append([list(flat[a:b]) for a, b in pairwise(edges)])
-                work = sum((1 + index % 2) * (1 + 0.12 * (index // 2)) for index in flat)
-                gain = 0.012 * (work - len(flat)) + 0.02 * len(flat) + 0.0003 * leaves
-                rated.append(round(0.42 + 0.06 * number - gain + 0.008 * float(rng.normal()), 6))
-                macs.append([round(9e6 * work * (1 + width / 400)) for width in enters])
-                params.append([round(3e4 * work * (number + 1) * (1 + width / 400)) for width in enters])
-            part['cells'].append(
-                {
-                    'cell': list(choice),
-                    'enters': list(enters),
-                    'leaves': leaves,
-                    'paths': paths,
-                    'ratings': rated,
-                    'costs': {'macs': macs, 'params': params},
-                }
-            )
-        parts.append(part)
-    return {
-        'version': 1,
-        'space': {},
-        'input_size': list(SIZE),
-        'output_stride': 32,
-        'metrics': ['macs', 'params'],
-        'blocks': parts,
-    }
-
-
-def front(rated: dict[str, Any], limit: float = 3.5e8) -> dict[str, Any]:
-    """The front as if any width could enter, the best network below `limit`, and two to compare with."""
-    points = [(0, 0, 0.0, ())]
-    for block in rated['blocks']:
-        entries = [
-            (macs, params, rating)
-            for cell in block['cells']
-            for rating, row, weights in zip(
-                cell['ratings'], cell['costs']['macs'], cell['costs']['params'], strict=True
-            )
-            for macs, params in zip(row, weights, strict=True)
-        ]
-        numbered = _unbeaten([(*entry, (number,)) for number, entry in enumerate(entries)])
-        points = _unbeaten([(a + c, b + d, x + y, p + q) for (a, b, x, p), (c, d, y, q) in product(points, numbered)])
-    chosen = [point for point in points if point[0] <= limit][-1]
-    middle = points[len(points) // 2]
-    return {
-        'metric': 'macs',
-        'costs': [point[0] for point in points],
-        'ratings': [point[2] for point in points],
-        'choices': [list(point[3]) for point in points],
-        'limits': {'macs': limit, 'params': None},
-        'chosen': {
-            'costs': {'macs': chosen[0], 'params': chosen[1]},
-            'rating': chosen[2],
-            'choice': list(chosen[3]),
-        },
-        'others': [
-            {'title': 'seed', 'costs': {'macs': 1.03 * chosen[0], 'params': 5e6}, 'rating': chosen[2] + 0.16},
-            {'title': 'random', 'costs': {'macs': middle[0], 'params': 4e6}, 'rating': middle[2] + 0.11},
-        ],
-    }
-
-
-def _unbeaten(points: list[tuple]) -> list[tuple]:
-    kept: list[tuple] = []
-    for point in sorted(points, key=lambda point: (point[0], point[2])):
-        if not kept or point[2] < kept[-1][2]:
-            kept.append(point)
-    return kept
+    cells = [[{'channels': c, 'layers': [candidates] * depth} for c, depth in stage] for stage in stages]
+    space = CellSpace.parse({'stem_channels': 32, 'stages': [{'stride': 1, 'cells': stage} for stage in cells]})
+    priced = {metric: cell_prices(space, SIZE, metric=metric) for metric in ('macs', 'params')}
+    found = []
+    for number, block in enumerate(blocks):
+        enters = space.stages[block[0] - 1].widths if block[0] else (32,)
+        rated = []
+        for cell in product(*(range(len(space.stages[stage].cells)) for stage in block)):
+            chosen = [space.stages[stage].cells[index] for stage, index in zip(block, cell, strict=True)]
+            rows = [list(product(range(len(candidates)), repeat=len(each.layers))) for each in chosen]
+            paths = tuple(product(*rows))
+            by_width = [priced_paths(priced, block, cell, width, paths) for width in enters]
+            costs = {m: tuple(zip(*(each[m] for each in by_width), strict=True)) for m in priced}
+            work = [sum(sum(choices) for choices in path) for path in paths]
+            values = tuple(round(0.8 + 0.06 * number - 0.01 * w + 0.008 * float(rng.normal()), 6) for w in work)
+            rated.append(CellRatings(cell, enters, chosen[-1].channels, paths, values, costs))
+        found.append(BlockRatings(block, tuple(rated)))
+    return Ratings(space, SIZE, ('macs', 'params'), tuple(found))
 
 
 def features(blocks: int = 6, *, count: int = 3, size: tuple[int, int] = (128, 256), seed: int = 0) -> dict[str, Any]:
-    """Pictures of rectangles, and features that see them, through channels of random weights; students blur them."""
+    """Images of rectangles, and features that see them, through channels of random weights; students blur them."""
     rng = np.random.default_rng(seed)
-    picture = np.empty((count, *size, 3), dtype=np.uint8)
-    picture[:] = np.linspace(90, 170, size[0])[None, :, None, None]
-    for image in picture:
+    image = np.empty((count, *size, 3), dtype=np.uint8)
+    image[:] = np.linspace(90, 170, size[0])[None, :, None, None]
+    for each in image:
         for _ in range(7):
             y, x = rng.integers(0, size[0] - 20), rng.integers(0, size[1] - 20)
-            image[y : y + rng.integers(20, 70), x : x + rng.integers(15, 90)] = rng.integers(0, 255, 3)
-    arrays: dict[str, Any] = {'picture': picture}
+            each[y : y + rng.integers(20, 70), x : x + rng.integers(15, 90)] = rng.integers(0, 255, 3)
+    arrays: dict[str, Any] = {'image': image}
     for block in range(blocks):
         stride = min(32, 2 ** (block + 2))
         high, wide = size[0] // stride, size[1] // stride
-        cells = picture[:, : high * stride, : wide * stride] / 255
+        cells = image[:, : high * stride, : wide * stride] / 255
         small = cells.reshape(count, high, stride, wide, stride, 3).mean(axis=(2, 4))
         teacher = np.einsum('nhwk,kc->nchw', small - small.mean(), rng.normal(size=(3, 24)))
         teacher += 0.3 * teacher.std() * rng.normal(size=teacher.shape)
@@ -263,14 +233,15 @@ def rank(count: int = 12, *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def work_dir(folder: Path, blocks: tuple = SMALL, **log: Any) -> Path:
-    """Fills `folder` with all that a finished distillation leaves, but for the derived network."""
-    write_log(folder, '20250101_000000', losses(len(blocks), **log))
-    rated = ratings(blocks)
-    (folder / 'ratings.json').write_text(json.dumps(rated), encoding='utf-8')
-    (folder / 'front.json').write_text(json.dumps(front(rated, 3.5e8 * len(blocks) / 6)), encoding='utf-8')
+def work_dir(folder: Path, **log: Any) -> Path:
+    """Fills `folder` with all that a finished distillation of two blocks leaves, but for the derived network."""
+    write_log(folder, '20250101_000000', losses(len(SMALL_BLOCKS), **log))
+    rated = ratings(SMALL, SMALL_BLOCKS)
+    (folder / 'ratings.json').write_text(rated.format(), encoding='utf-8')
+    found = select(rated).front.costs
+    select(rated, {'macs': int(found[len(found) // 2]), 'params': None}).write(folder)
     (folder / 'rank.json').write_text(json.dumps(rank()), encoding='utf-8')
-    np.savez(folder / 'features.npz', **features(len(blocks)))
+    np.savez(folder / 'features.npz', **features(len(SMALL_BLOCKS)))
     return folder
 
 

@@ -24,8 +24,12 @@ def search_log(
     every: int = 50,
     start: int = 2000,
     size: tuple[int, int] = (800, 1088),
+    latency: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Records as a search writes them: alpha rests before `start`, then drifts towards a favourite in each layer."""
+    """Records as a search writes them: alpha rests before `start`, then drifts towards a favourite in each layer.
+
+    With a `latency` they are of a search that is limited by it, and say it as well.
+    """
     rng = random.Random(seed)
     table, fixed = candidate_costs(space, size), fixed_cost(space, size).macs
     places = [(i, j) for i, stage in enumerate(space.stages) for j, layer in enumerate(stage.layers) if len(layer) > 1]
@@ -54,6 +58,9 @@ def search_log(
                 'drawn': {f'{i}.{j}': [iteration // len(row)] * len(row) for (i, j), row in soft.items()},
             }
         )
+    for record in records if latency else ():
+        share = record['expected_macs'] / records[0]['expected_macs']
+        record |= {'expected_latency': latency * share, 'argmax_latency': 0.9 * latency * share}
     return records
 
 

@@ -1,8 +1,9 @@
 import pytest
 
 from mmnas_ext.archs import SearchSpace, SpaceStage, zoo
-from mmnas_ext.reports import Record, draw_alphas, read_log
+from mmnas_ext.reports import draw_alphas, read_log
 from mmnas_ext.reports.alphas import alphas_figure
+from mmnas_ext.reports.log import Record, SearchLog
 from tests.reports.drawn import by_gid, overlaps, png_size, texts
 from tests.reports.simulated import search_log, write_log
 
@@ -18,7 +19,7 @@ SMALL = SearchSpace(
 
 
 def records_of(space, **settings):
-    return tuple(Record.parse(record, 'test') for record in search_log(space, **settings))
+    return SearchLog.of(Record.parse(record, 'test') for record in search_log(space, **settings))
 
 
 def record(iteration, rows, **changes):
@@ -35,7 +36,7 @@ def record(iteration, rows, **changes):
 
 
 # written by hand: the first layer turns to k7_e6, the second to skip, the third rests
-HAND = (
+RECORDS = (
     record(100, {'1.0': [0.3, 0.3, 0.4], '1.1': [0.3, 0.3, 0.2, 0.2], '2.0': [0.5, 0.25, 0.25]}),
     record(200, {'1.0': [0.3, 0.3, 0.4], '1.1': [0.3, 0.3, 0.2, 0.2], '2.0': [0.5, 0.25, 0.25]}),
     record(300, {'1.0': [0.2, 0.2, 0.6], '1.1': [0.2, 0.2, 0.2, 0.4], '2.0': [0.5, 0.25, 0.25]}, skips=1),
@@ -48,6 +49,9 @@ HAND = (
         entropy={'1.0': 0.6, '1.1': 0.3, '2.0': 0.6},
     ),
 )
+
+
+HAND = SearchLog.of(RECORDS)
 
 
 def axes_of(figure):
@@ -95,11 +99,27 @@ def test_strips_show_entropy_madds_and_skips():
     entropy = lines_of(panels['entropy'])
     # (0.9 + 0.5 + 0.7) / 3 and (0.6 + 0.3 + 0.6) / 3
     assert list(entropy['mean'].get_ydata()) == pytest.approx([0.7, 0.7, 0.7, 0.5])
-    assert list(entropy['least of all layers'].get_ydata()) == [0.5, 0.5, 0.5, 0.3]
+    assert list(entropy['least layer'].get_ydata()) == [0.5, 0.5, 0.5, 0.3]
     macs = lines_of(panels['macs'])
     assert list(macs['expected'].get_ydata()) == [3e9, 3e9, 3e9, 2.5e9]
     assert list(macs['argmax'].get_ydata()) == [2e9, 2e9, 2e9, 1.5e9]
     assert list(lines_of(panels['skips'])['skips'].get_ydata()) == [0, 0, 1, 1]
+
+
+def test_a_search_by_latency_shows_its_latency():
+    with_latency = [
+        record(10 * index, RECORDS[0].alpha and {k: list(v) for k, v in RECORDS[0].alpha.items()},
+               expected_latency=20.0 - index, argmax_latency=18.0 - index)
+        for index in (1, 2)
+    ]  # fmt: skip
+    panels = axes_of(alphas_figure(SearchLog.of(with_latency), SMALL))
+    assert [name for name in panels if not name.startswith('alpha')] == ['entropy', 'macs', 'latency', 'skips']
+    latency = lines_of(panels['latency'])
+    assert list(latency['expected'].get_ydata()) == [19, 18]
+    assert list(latency['argmax'].get_ydata()) == [17, 16]
+    panels['latency'].figure.draw_without_rendering()
+    assert [text.get_text() for text in panels['latency'].get_yticklabels()][1].endswith(' ms')
+    assert panels['latency'].get_title('left') == 'Latency'
 
 
 def test_a_vertical_line_stands_where_arch_steps_start():
@@ -115,7 +135,7 @@ def test_a_vertical_line_stands_where_arch_steps_start():
 
 
 def test_no_vertical_line_where_the_start_is_not_known():
-    figure = alphas_figure(HAND[1:], SMALL)
+    figure = alphas_figure(SearchLog.of(RECORDS[1:]), SMALL)
     assert [line for axes in figure.axes for line in axes.lines if line.get_gid() == 'start'] == []
     assert by_gid(figure, 'note')['note'].get_text().endswith('iterations 200 to 400')
 
@@ -131,7 +151,7 @@ def test_all_panels_share_their_limits():
 
 def test_the_noise_of_first_values_does_not_look_like_a_movement():
     rows = {'1.0': [0.333, 0.334, 0.333], '1.1': [0.25] * 4, '2.0': [0.334, 0.333, 0.333]}
-    still = (record(1, rows), record(2, rows))
+    still = SearchLog.of([record(1, rows), record(2, rows)])
     low, high = axes_of(alphas_figure(still, SMALL))['alpha.1.0'].get_ylim()
     assert high - low >= 0.1
     low, high = axes_of(alphas_figure(still, SMALL))['macs'].get_ylim()
@@ -148,32 +168,24 @@ def test_one_legend_names_every_candidate():
         assert named == wanted
 
 
-def test_a_long_log_is_thinned_and_keeps_its_end():
-    many = tuple(
-        record(index, HAND[0].alpha and {k: list(v) for k, v in HAND[0].alpha.items()}) for index in range(2501)
-    )
-    drawn = lines_of(axes_of(alphas_figure(many, SMALL))['alpha.1.0'])['k3_e3'].get_xdata()
-    assert 500 <= len(drawn) <= 1000
-    assert drawn[-1] == 2500
-
-
 def test_a_single_record_is_seen():
-    line = lines_of(axes_of(alphas_figure(HAND[:1], SMALL))['alpha.1.0'])['k3_e3']
+    line = lines_of(axes_of(alphas_figure(SearchLog.of(RECORDS[:1]), SMALL))['alpha.1.0'])['k3_e3']
     assert line.get_marker() == 'o'
     assert lines_of(axes_of(alphas_figure(HAND, SMALL))['alpha.1.0'])['k3_e3'].get_marker() == ''
 
 
-def test_values_that_are_no_numbers_leave_a_gap(tmp_path):
+def test_values_that_are_nan_leave_a_gap(tmp_path):
     nan = float('nan')
     rows = {'1.0': [nan] * 3, '1.1': [nan] * 4, '2.0': [nan] * 3}
-    broken = (*HAND, record(500, rows, expected_macs=nan, entropy={'1.0': nan}))
+    broken = SearchLog.of([*RECORDS, record(500, rows, expected_macs=nan, entropy={'1.0': nan})])
     assert png_size(draw_alphas(broken, SMALL, tmp_path / 'a.png').read_bytes())[0] == 1400
 
 
 @pytest.mark.parametrize(
-    ('space', 'settings'), [('fna_det', {}), ('fna_seg', {'every': 20000, 'count': 6}), ('small', {})]
+    ('space', 'settings'),
+    [('fna_det', {}), ('fna_det', {'latency': 20.0}), ('fna_seg', {'every': 20000, 'count': 6}), ('small', {})],
 )
-def test_no_text_covers_another_or_leaves_the_picture(space, settings):
+def test_no_text_covers_another_or_leaves_the_figure(space, settings):
     found = SMALL if space == 'small' else zoo.space(space)
     records = HAND if space == 'small' else records_of(found, **({'count': 10, 'start': 300} | settings))
     figure = alphas_figure(records, found)
@@ -185,9 +197,9 @@ def test_no_text_covers_another_or_leaves_the_picture(space, settings):
     assert [e for e in extents if e.x0 < 0 or e.y0 < 0 or e.x1 > width or e.y1 > height] == []
 
 
-def test_the_picture_of_a_work_dir(tmp_path):
+def test_the_figure_of_a_work_dir(tmp_path):
     write_log(tmp_path / 'search_log.jsonl', search_log(SMALL, count=6, start=150))
-    for source, name in ((tmp_path, 'a.png'), (read_log(tmp_path).records, 'b.png')):
+    for source, name in ((tmp_path, 'a.png'), (read_log(tmp_path), 'b.png')):
         assert draw_alphas(source, SMALL, tmp_path / name) == tmp_path / name
     assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()
     # two layers high: title and legend 130, rows 134, strips 250
@@ -200,3 +212,13 @@ def test_a_missing_log_and_a_foreign_space_are_refused(tmp_path):
     with pytest.raises(ValueError, match='do log and space belong together'):
         draw_alphas(HAND, DET, tmp_path / 'a.png')
     assert not (tmp_path / 'a.png').exists()
+
+
+def test_legends_of_four_strips_leave_their_headings_free():
+    figure = alphas_figure(records_of(DET, count=8, start=150, latency=20.0), DET)
+    figure.draw_without_rendering()
+    strips = [axes_of(figure)[name] for name in ('entropy', 'macs', 'latency')]
+    for axes in strips:
+        headings = [text for text in texts(figure) if text.get_text() == axes.get_title('left')]
+        assert len(headings) == 1
+        assert headings[0].get_window_extent().x1 < axes.get_legend().get_window_extent().x0

@@ -12,13 +12,14 @@ from mmnas_ext.reports import (
     is_distillation,
     write_distill_report,
 )
-from mmnas_ext.reports.blockwise import read_front, read_rank, read_ratings
-from mmnas_ext.reports.distill_log import read_losses
+from mmnas_ext.reports.distill_log import collect_losses
 from mmnas_ext.reports.distillation import losses_figure, ratings_figure
 from mmnas_ext.reports.imitation import features_figure, read_features
-from mmnas_ext.reports.ranking import front_figure, rank_figure
+from mmnas_ext.reports.ranking import front_figure, rank_figure, read_rank
+from mmnas_ext.search.front_file import FrontFile
+from mmnas_ext.search.ratings import Ratings
 from tests.reports import distilled
-from tests.reports.distilled import FRONT, HAND, changed, record, write
+from tests.reports.distilled import HAND_CHOICE, hand, hand_front, record, write
 from tests.reports.drawn import overlaps, texts
 from tests.reports.simulated import search_log
 from tests.reports.simulated import write_log as write_search_log
@@ -32,12 +33,12 @@ def finished(tmp_path_factory):
     return distilled.work_dir(folder, count=60)
 
 
-def test_no_text_covers_another_or_leaves_the_picture(finished):
+def test_no_text_covers_another_or_leaves_the_figure(finished):
     close = [{**r, 'loss_block1': 1.01 * r['loss_block0']} for r in distilled.losses(2)]
     figures = [
-        losses_figure(read_losses(close)),
-        ratings_figure(read_ratings(finished), read_front(finished).chosen.choice),
-        front_figure(read_front(finished)),
+        losses_figure(collect_losses(enumerate(close))),
+        ratings_figure(Ratings.parse(finished), FrontFile.parse(finished).choice),
+        front_figure(FrontFile.parse(finished)),
         rank_figure(read_rank(finished)),
         features_figure(*read_features(finished / 'features.npz')),
     ]
@@ -59,7 +60,7 @@ def test_the_report_of_all_files(finished):
     text = written[-1].read_text(encoding='utf-8')
     page = Page(text)
     assert page.stack == []
-    assert page.pictures() == [path.read_bytes() for path in written[:-1]]
+    assert page.images() == [path.read_bytes() for path in written[:-1]]
     assert '<h1>Distillation in dna &lt;demo&gt;</h1>' in text
     outside = re.sub(r'base64,[A-Za-z0-9+/=]+', '', text)
     assert re.findall(r'https?:|//|@import|url\(|<script|<link', outside) == []
@@ -71,24 +72,37 @@ def test_the_report_of_all_files(finished):
     numbers = [f'{value:.4f}' for value in (values[0], middle, values[-1])]
     assert rows[1] == ['0', '0–1', '2', '1+2, 1+3', '24', '1512', *numbers]
     chosen = json.loads((finished / 'front.json').read_text())['chosen']
-    costs = [f'{chosen["costs"]["macs"] / 1e6:.1f} M', f'{chosen["costs"]["params"] / 1e3:.1f} k']
+    costs = [f'{chosen["costs"]["macs"] / 1e6:.4g} M', f'{chosen["costs"]["params"] / 1e3:.4g} k']
     assert ['chosen', *costs, f'{chosen["rating"]:.4f}'] in rows
 
 
 def test_the_page_says_what_is_chosen_in_each_block(tmp_path):
-    write(tmp_path, 'ratings.json', HAND)
-    write(tmp_path, 'front.json', FRONT)
+    write(tmp_path, 'ratings.json', json.loads(hand().format()))
+    hand_front().write(tmp_path)
     written = write_distill_report(tmp_path)
-    marked = draw_ratings(tmp_path, tmp_path / 'marked.png', FRONT['chosen']['choice'])
+    marked = draw_ratings(tmp_path, tmp_path / 'marked.png', HAND_CHOICE)
     assert written[0].read_bytes() == marked.read_bytes()
     rows = Page(written[-1].read_text(encoding='utf-8')).rows
-    assert ['chosen', '300.0 M', '2.000 M', '1.2000'] in rows
-    assert ['limit', '350.0 M', '–', '–'] in rows
-    # entry 7: four of the first cell, then path 1 with its second width
+    assert ['chosen', '50.00 M', '5.000 k', '1.1000'] in rows
+    assert ['limit', '55.00 M', '–', '–'] in rows
+    # entry 1 of the first block, and of the second its first cell's second path, for 16 channels
     assert rows[-2:] == [
-        ['0', '0–1', '1+1', '8', '16', '0 | 1', '0.3000', '0 of 3'],
-        ['1', '2', '2', '24', '40', '0 1', '0.7000', '0 of 5'],
+        ['0', '0–1', '1+1', '8', '16', '0 | 1', '0.3000', '0 of 4'],
+        ['1', '2', '1', '16', '32', '1', '0.8000', '3 of 5'],
     ]
+
+
+def test_the_size_is_that_of_the_ratings(tmp_path):
+    write(tmp_path, 'ratings.json', json.loads(hand().format()))
+    found = hand_front()
+    found.write(tmp_path)
+    (tmp_path / 'derived').mkdir()
+    (tmp_path / 'derived' / 'arch.json').write_text(found.arch.format('json'))
+    text = write_distill_report(tmp_path)[-1].read_text(encoding='utf-8')
+    assert text.count('MAdds at 64×96.') == 2
+    assert 'a default' not in text
+    again = write_distill_report(tmp_path, input_size=(32, 48))[-1].read_text(encoding='utf-8')
+    assert (again.count('MAdds at 64×96.'), again.count('MAdds at 32×48.')) == (1, 1)
 
 
 def test_a_distillation_that_still_runs_shows_its_losses(tmp_path):
@@ -111,10 +125,13 @@ def test_a_folder_without_a_distillation_is_refused(tmp_path):
 
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path):
-    write(tmp_path, 'ratings.json', HAND)
-    write(tmp_path, 'front.json', changed(FRONT, 'chosen', 'choice', to=[1, 10]))
-    with pytest.raises(ValueError, match=r'stages \(2,\) is 0\.\.9, got 10'):
+    write(tmp_path, 'ratings.json', json.loads(hand().format()))
+    content = json.loads(hand_front().format())
+    content['chosen']['choice'] = [1, 10]
+    write(tmp_path, 'front.json', content)
+    with pytest.raises(ValueError, match=r'front\.json: chosen: choice\[1\] must lie in 0\.\.9, got 10'):
         write_distill_report(tmp_path)
+    assert not (tmp_path / 'report').exists()
 
 
 def test_a_distillation_is_known_by_its_ratings_or_its_losses(tmp_path):
@@ -125,13 +142,13 @@ def test_a_distillation_is_known_by_its_ratings_or_its_losses(tmp_path):
     assert is_distillation(tmp_path)
     other = tmp_path / 'other'
     other.mkdir()
-    write(other, 'ratings.json', HAND)
+    write(other, 'ratings.json', json.loads(hand().format()))
     assert is_distillation(other)
 
 
 def test_the_tool_tells_a_distillation_from_a_search(tmp_path):
     (tmp_path / 'dna').mkdir()
-    write(tmp_path / 'dna', 'ratings.json', HAND)
+    write(tmp_path / 'dna', 'ratings.json', json.loads(hand().format()))
     done = run_tool(tmp_path / 'dna')
     assert (done.returncode, done.stderr) == (0, '')
     names = ['ratings.png', 'distillation.html']
@@ -159,5 +176,5 @@ def test_missing_and_broken_files_are_named(tmp_path, draw, name):
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / name))):
         draw(tmp_path / name, tmp_path / 'a.png')
     (tmp_path / name).write_text('{')
-    with pytest.raises(ValueError, match=f'{re.escape(name)} is no '):
+    with pytest.raises(ValueError, match=f'{re.escape(name)}(: the text is not JSON| is not an )'):
         draw(tmp_path / name, tmp_path / 'a.png')

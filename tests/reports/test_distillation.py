@@ -3,19 +3,18 @@ import re
 import numpy as np
 import pytest
 
-from mmnas_ext.reports import (
-    draw_features,
-    draw_losses,
-    draw_ratings,
-)
-from mmnas_ext.reports.blockwise import Entry, read_ratings
-from mmnas_ext.reports.canvas import keep_apart
-from mmnas_ext.reports.distill_log import read_losses
+from mmnas_ext.reports import draw_features, draw_losses, draw_ratings
+from mmnas_ext.reports.distill_log import collect_losses, read_losses
 from mmnas_ext.reports.distillation import losses_figure, moving_mean, ratings_figure
 from mmnas_ext.reports.imitation import features_figure, read_features
+from mmnas_ext.search.ratings import Ratings
 from tests.reports import distilled
-from tests.reports.distilled import HAND, axes_of, changed, drawn, record, words, write
-from tests.reports.drawn import boxes, by_gid, png_size
+from tests.reports.distilled import axes_of, drawn, hand, record, words
+from tests.reports.drawn import boxes, by_gid, overlaps, png_size, texts
+
+
+def losses_of(records):
+    return losses_figure(collect_losses(enumerate(records)))
 
 
 def test_losses_are_read_by_block_and_step(tmp_path):
@@ -68,44 +67,57 @@ def test_a_missing_log_is_refused(tmp_path):
 
 def test_lines_show_the_losses_as_logged_and_smoothed():
     # twenty records: a mean of five
-    figure = losses_figure(read_losses([record(10 * i, loss_block3=0.5 + i / 100) for i in range(1, 21)]))
+    figure = losses_of([record(10 * i, loss_block3=0.5 + i / 100) for i in range(1, 21)])
     raw, smooth = drawn(figure, 'raw.3'), drawn(figure, 'smooth.3')
     assert list(raw.get_xdata()) == list(range(10, 201, 10))
     assert list(raw.get_ydata()[:2]) == [0.51, 0.52]
     # at the ends three values remain: (0.51 + 0.52 + 0.53) / 3 and (0.68 + 0.69 + 0.70) / 3
     assert smooth.get_ydata()[[0, 4, -1]] == pytest.approx([0.52, 0.55, 0.69])
-    assert drawn(figure, 'name.3').get_text() == 'block 3  0.69'
+    assert 'block 3  0.69' in words(figure)
     assert axes_of(figure)['losses'].get_yscale() == 'linear'
-    assert 'faint: as logged; bold: mean of 5 records around' in words(figure)
+    assert 'faint: as logged; bold: mean of 5 around' in words(figure)
+
+
+def test_names_stand_right_of_their_lines_and_apart():
+    figure = losses_of([record(i, loss_block0=0.5, loss_block1=0.501, loss_block2=0.9 - i / 100) for i in range(1, 31)])
+    names = [text for text in texts(figure) if text.get_text().startswith('block')]
+    assert len(names) == 3
+    assert overlaps(names) == []
+    end = axes_of(figure)['losses'].transData.transform((30, 0.5))[0]
+    assert all(name.get_window_extent().x0 > end for name in names)
 
 
 def test_losses_far_apart_get_a_logarithmic_axis_and_the_line_of_the_mean():
-    figure = losses_figure(read_losses([record(i, loss_block0=1.5 / i, loss_block1=1.2) for i in range(1, 31)]))
+    figure = losses_figure(
+        collect_losses(enumerate([record(i, loss_block0=1.5 / i, loss_block1=1.2) for i in range(1, 31)]))
+    )
     assert axes_of(figure)['losses'].get_yscale() == 'log'
     assert list(drawn(figure, 'mean').get_ydata()) == [1, 1]
-    low = losses_figure(read_losses([record(i, loss_block0=0.5) for i in range(1, 31)]))
+    low = losses_of([record(i, loss_block0=0.5) for i in range(1, 31)])
     assert by_gid(low, 'mean') == {}
 
 
-def test_a_loss_that_is_no_number_leaves_a_gap():
+def test_a_loss_that_is_nan_leaves_a_gap():
     nan = float('nan')
     values = [0.9, nan, nan, nan, 0.5, 0.4, nan]
-    figure = losses_figure(read_losses([record(i, loss_block0=value) for i, value in enumerate(values)]))
+    figure = losses_of([record(i, loss_block0=value) for i, value in enumerate(values)])
     assert np.isnan(drawn(figure, 'raw.0').get_ydata()).tolist() == np.isnan(values).tolist()
-    assert drawn(figure, 'name.0').get_text() == 'block 0  0.4'
-    lost = losses_figure(read_losses([record(i, loss_block0=nan) for i in range(3)]))
-    assert by_gid(lost, 'name') == {}
+    assert 'block 0  0.4' in words(figure)
+    lost = losses_of([record(i, loss_block0=nan) for i in range(3)])
+    assert by_gid(lost, 'label') == {}
 
 
-def test_a_long_log_is_thinned_and_keeps_its_end():
-    figure = losses_figure(read_losses([record(i, loss_block0=0.5) for i in range(1, 4002)]))
-    steps = drawn(figure, 'smooth.0').get_xdata()
-    assert 1000 <= len(steps) <= 1500
-    assert steps[-1] == 4001
+def test_a_long_log_is_thinned_and_keeps_its_ends():
+    log = collect_losses(enumerate([record(i, loss_block0=0.5) for i in range(1, 4002)]))
+    assert log.stride == 4
+    figure = losses_figure(log)
+    assert drawn(figure, 'smooth.0').get_xdata().tolist() == list(range(1, 4002, 4))
+    # 3 % of the 1001 that are drawn
+    assert 'faint: one of 4 records; bold: mean of 30 around' in words(figure)
 
 
 def test_a_single_record_is_seen():
-    figure = losses_figure(read_losses([record(5, loss_block0=0.5)]))
+    figure = losses_of([record(5, loss_block0=0.5)])
     assert drawn(figure, 'smooth.0').get_marker() == 'o'
     assert 'as logged' in words(figure)
 
@@ -117,102 +129,59 @@ def test_the_mean_moves_along():
     assert np.isnan(moving_mean(np.array([np.nan, 1.0]), 1)).tolist() == [True, False]
 
 
-def test_names_keep_apart_and_move_little():
-    assert keep_apart([50, 10], 10, 0, 100) == [50, 10]
-    # two at the same place part evenly; three end below the top
-    assert keep_apart([30, 30], 10, 0, 100) == [25, 35]
-    assert keep_apart([99, 98, 97], 10, 0, 100) == [100, 90, 80]
-    assert keep_apart([1, 2], 10, 0, 100) == [0, 10]
-
-
-def test_entries_count_cells_paths_and_widths_in_turn(tmp_path):
-    block = read_ratings(write(tmp_path, 'ratings.json', HAND)).blocks[1]
-    found = [block.entry(index) for index in range(block.entries)]
-    first = [(0, path, width) for path in range(2) for width in range(2)]
-    assert found == [*first, *((1, path, width) for path in range(3) for width in range(2))]
-    assert block.rating(Entry(1, 2, 0)) == 0.72
-    assert block.best == (1, 1, 0)
-    with pytest.raises(ValueError, match=r'stages \(2,\) is 0\.\.9, got 10'):
-        block.entry(10)
-
-
-def test_ratings_are_drawn_by_block_and_cell(tmp_path):
-    # entry 5 of the second block: its second cell, first path, second width
-    figure = ratings_figure(read_ratings(write(tmp_path, 'ratings.json', HAND)), [2, 5])
+def test_ratings_are_drawn_by_block_and_cell():
+    # entry 5 of the second block: its second cell, first path, for 24 channels, which entry 3 of the first leaves
+    figure = ratings_figure(hand(), [3, 5])
     points = {gid: artist.get_offsets()[:, 1].tolist() for gid, artist in boxes(figure, 'points').items()}
-    assert points == {'points.0.0': [0.5, 0.3, 0.4], 'points.1.0': [0.9, 0.8], 'points.1.1': [0.75, 0.7, 0.72]}
+    assert points == {
+        'points.0.0': [0.5, 0.3, 0.4],
+        'points.0.1': [0.6],
+        'points.1.0': [0.9, 0.8],
+        'points.1.1': [0.75, 0.7, 0.72],
+    }
     medians = {gid: artist.get_ydata()[0] for gid, artist in boxes(figure, 'median').items()}
-    assert medians == pytest.approx({'median.0.0': 0.4, 'median.1.0': 0.85, 'median.1.1': 0.72})
+    assert medians == pytest.approx({'median.0.0': 0.4, 'median.0.1': 0.6, 'median.1.0': 0.85, 'median.1.1': 0.72})
     marks = {gid: artist.get_ydata()[0] for name in ('best', 'chosen') for gid, artist in boxes(figure, name).items()}
-    assert marks == {'best.0': 0.3, 'best.1': 0.7, 'chosen.0': 0.4, 'chosen.1': 0.75}
+    assert marks == {'best.0': 0.3, 'best.1': 0.7, 'chosen.0': 0.6, 'chosen.1': 0.75}
     # a mark lies on its own point
     assert drawn(figure, 'chosen.1').get_xdata()[0] == drawn(figure, 'points.1.1').get_offsets()[0, 0]
     assert 0.5 < drawn(figure, 'best.1').get_xdata()[0] < 1.5
-    shown = words(figure)
-    assert {'block 0 · stages 0–1', '3 paths', 'best 0.300, chosen 0.400', 'block 1 · stage 2', '1+1', '40'} <= shown
+    wanted = {'block 0 · stages 0–1', '4 paths', 'best 0.300, chosen 0.600', 'block 1 · stage 2', '1+1', '40'}
+    assert wanted <= words(figure)
 
 
-def test_an_output_stride_of_32_goes_without_saying(tmp_path):
-    silent = {name: value for name, value in HAND.items() if name != 'output_stride'}
-    assert read_ratings(write(tmp_path, 'ratings.json', silent)).output_stride == 32
-    assert read_ratings(write(tmp_path, 'ratings.json', {**HAND, 'output_stride': 16})).output_stride == 16
-
-
-def test_a_lead_is_as_long_in_every_panel(tmp_path):
-    panels = axes_of(ratings_figure(read_ratings(write(tmp_path, 'ratings.json', HAND))))
+def test_a_lead_is_as_long_in_every_panel():
+    panels = axes_of(ratings_figure(hand()))
     spans = [np.ptp(panels[f'ratings.{block}'].get_ylim()) for block in (0, 1)]
-    # both blocks spread over 0.2
-    assert spans == pytest.approx([1.16 * 0.2] * 2)
+    # the blocks spread over 0.3 and 0.2
+    assert spans == pytest.approx([1.16 * 0.3] * 2)
 
 
 def test_many_cells_go_into_rows(tmp_path):
-    cells = tuple(((cell,), (1,), (32,), 24) for cell in range(12))
-    path = write(tmp_path, 'ratings.json', distilled.ratings(tuple(((stage,), cells) for stage in range(4))))
-    assert png_size(draw_ratings(path, tmp_path / 'a.png').read_bytes()) == (1400, 64 + 30 + 2 * 422 + 8)
+    stages = tuple(tuple((8 * (cell + 1), 1) for cell in range(12)) for _ in range(4))
+    value = distilled.ratings(stages, tuple((stage,) for stage in range(4)), candidates=('k3_e3', 'k5_e3'))
+    (tmp_path / 'ratings.json').write_text(value.format())
+    assert png_size(draw_ratings(tmp_path, tmp_path / 'a.png').read_bytes()) == (1400, 64 + 30 + 2 * 422 + 8)
 
 
-CELL = ('blocks', 1, 'cells', 0)
-
-
-@pytest.mark.parametrize(
-    ('value', 'message'),
-    [
-        ([], r'ratings\.json must be an object'),
-        (changed(HAND, 'version', to=2), 'version must be 1, got 2'),
-        (changed(HAND, 'blocks', to=[]), 'blocks must hold at least one'),
-        (
-            changed(HAND, 'input_size', to=[64]),
-            r'input_size must be \[height, width\], two positive integers, got \[64\]',
-        ),
-        (changed(HAND, *CELL, 'ratings', to=[0.9]), 'block 1, cell 0: ratings must be one per path, 2, got 1'),
-        (changed(HAND, *CELL, 'ratings', to=[0.9, float('nan')]), 'ratings must be a finite number, got nan'),
-        (changed(HAND, *CELL, 'paths', to=[[[0], [0]], [[1], [1]]]), 'a path must be one list per stage, 1, got 2'),
-        (changed(HAND, *CELL, 'costs', 'macs', to=[[1], [2]]), 'costs macs must be 2 paths of 2 entering widths'),
-        (changed(HAND, *CELL, 'costs', to={'macs': [[1, 1], [2, 2]]}), 'block 1, cell 0: costs lacks params'),
-        (changed(HAND, *CELL, 'leaves', to=True), 'leaves must be an integer, got True'),
-    ],
-)
-def test_ratings_of_another_form_are_refused(tmp_path, value, message):
-    path = write(tmp_path, 'ratings.json', value)
-    with pytest.raises(ValueError, match=message):
-        draw_ratings(path, tmp_path / 'a.png')
+def test_a_choice_that_does_not_fit_is_refused(tmp_path):
+    (tmp_path / 'ratings.json').write_text(hand().format())
+    for choice, message in (
+        ([0], 'choice must have one index per block, 2, got 1'),
+        ([-1, 0], r'choice\[0\] must lie in 0\.\.3, got -1'),
+        ([0, 1], r'choice\[1\] must be an entry for 16 channels, got one for 24'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            draw_ratings(Ratings.parse(tmp_path), tmp_path / 'a.png', choice)
     assert not (tmp_path / 'a.png').exists()
 
 
-def test_a_choice_that_is_none_is_refused(tmp_path):
-    path = write(tmp_path, 'ratings.json', HAND)
-    with pytest.raises(ValueError, match='a choice must be one entry per block, 2, got 1'):
-        draw_ratings(path, tmp_path / 'a.png', [0])
-    with pytest.raises(ValueError, match=r'block of stages \(0, 1\) is 0\.\.2, got -1'):
-        draw_ratings(path, tmp_path / 'a.png', [-1, 0])
-
-
-def rank_one(tmp_path, **more):
+def rank_one(tmp_path):
     """A teacher that is one map times one direction over channels, so that its first component is that map."""
     field = np.array([[[-1.0, 2.0], [0.0, -1.0]]] * 4)
     teacher = np.einsum('nhw,c->nchw', field, [3.0, 4.0])
-    picture = np.zeros((4, 6, 8, 3), np.uint8)
-    np.savez(tmp_path / 'f.npz', picture=picture, teacher_1=teacher, student_1=teacher / 2, **more)
+    image = np.zeros((4, 6, 8, 3), np.uint8)
+    np.savez(tmp_path / 'f.npz', image=image, teacher_1=teacher, student_1=teacher / 2)
     return tmp_path / 'f.npz', field
 
 
@@ -228,20 +197,20 @@ def test_features_are_projected_on_the_teachers_first_component(tmp_path):
 
 
 def test_features_are_drawn_in_the_teachers_colours(tmp_path):
-    path, field = rank_one(tmp_path, error_1=np.array([0.2, 0.4]))
-    pictures, components = read_features(path)
-    figure = features_figure(pictures[:2], components)
+    path, field = rank_one(tmp_path)
+    images, components = read_features(path)
+    figure = features_figure(images[:2], components)
     panels = axes_of(figure)
     wanted = {f'{name}.{n}.1' for name in ('teacher', 'student') for n in (0, 1)} | {
-        'picture.0',
-        'picture.1',
+        'image.0',
+        'image.1',
         'colours',
     }
     assert set(panels) == wanted
-    images = [panels[f'{name}.1.1'].images[0] for name in ('teacher', 'student')]
-    assert np.asarray(images[1].get_array()) == pytest.approx(2.5 * field[1])
-    assert images[0].get_clim() == images[1].get_clim() == pytest.approx((-10, 10))
-    assert drawn(figure, 'note.1').get_text() == 'error 0.30\n100 % shown'
+    maps = [panels[f'{name}.1.1'].images[0] for name in ('teacher', 'student')]
+    assert np.asarray(maps[1].get_array()) == pytest.approx(2.5 * field[1])
+    assert maps[0].get_clim() == maps[1].get_clim() == pytest.approx((-10, 10))
+    assert drawn(figure, 'note.1').get_text() == 'error 0.40\n100 % of variance'
 
 
 def test_a_portrait_does_not_get_higher_than_a_screen(tmp_path):
@@ -254,12 +223,12 @@ def test_a_portrait_does_not_get_higher_than_a_screen(tmp_path):
 @pytest.mark.parametrize(
     ('arrays', 'message'),
     [
-        ({'teacher_0': np.zeros((1, 2, 3, 3))}, 'picture must be .* of at least one picture, got none'),
-        ({'picture': np.zeros((1, 4, 4, 3))}, r'got \(1, 4, 4, 3\) float64'),
-        ({'picture': np.zeros((1, 4, 4, 3), np.uint8)}, 'there must be a teacher_<block>, got picture'),
+        ({'teacher_0': np.zeros((1, 2, 3, 3))}, 'image must be .* of at least one image, got none'),
+        ({'image': np.zeros((1, 4, 4, 3))}, r'got \(1, 4, 4, 3\) float64'),
+        ({'image': np.zeros((1, 4, 4, 3), np.uint8)}, 'there must be a teacher_<block>, got image'),
         (
-            {'picture': np.zeros((1, 4, 4, 3), np.uint8), 'teacher_2': np.zeros((1, 2, 3, 3))},
-            r'teacher_2 and student_2 must both be .* of 1 pictures, got \(1, 2, 3, 3\) and none',
+            {'image': np.zeros((1, 4, 4, 3), np.uint8), 'teacher_2': np.zeros((1, 2, 3, 3))},
+            r'teacher_2 and student_2 must both be .* of 1 images, got \(1, 2, 3, 3\) and none',
         ),
     ],
 )
@@ -268,5 +237,5 @@ def test_features_of_another_form_are_refused(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=message):
         draw_features(tmp_path / 'f.npz', tmp_path / 'a.png')
     (tmp_path / 'g.npz').write_bytes(b'PK\x03\x04 cut short')
-    with pytest.raises(ValueError, match=r'g\.npz is no \.npz file'):
+    with pytest.raises(ValueError, match=r'g\.npz is not an \.npz file'):
         draw_features(tmp_path / 'g.npz', tmp_path / 'a.png')

@@ -3,8 +3,7 @@ import json
 import pytest
 
 from mmnas_ext.archs import ArchSpec, SearchSpace, SpaceStage, StageSpec
-from mmnas_ext.reports import Record, read_log
-from mmnas_ext.reports.log import arch_start, argmax_path, check_records, searched_layers
+from mmnas_ext.reports.log import Record, SearchLog, argmax_path, check_records, read_log, searched_layers
 
 SPACE = SearchSpace(
     (
@@ -42,11 +41,11 @@ def test_a_log_is_read_from_its_file_or_its_work_dir(tmp_path):
     log = read_log(path)
     assert log == read_log(tmp_path) == read_log(str(tmp_path))
     assert [kept.iteration for kept in log.records] == [10, 20]
-    assert log.records[1].expected_macs == 1.25e6
+    assert log.records[1].expected == {'macs': 1.25e6}
     assert log.records[0].alpha == {'1.0': (0.5, 0.5), '1.1': (0.25, 0.25, 0.5)}
     assert log.records[0].entropy['1.1'] == 0.9
-    assert (log.records[0].argmax_macs, log.records[0].skips, log.records[0].epoch) == (1000000, 1, 1)
-    assert (log.unreadable, log.repeated) == (0, 0)
+    assert (log.records[0].argmax, log.records[0].skips, log.records[0].epoch) == ({'macs': 1000000}, 1, 1)
+    assert (log.count, log.unreadable, log.repeated) == (2, 0, 0)
 
 
 @pytest.mark.parametrize('kept', [1, 12, 60, -1])
@@ -84,9 +83,18 @@ def test_of_a_repeated_iteration_the_last_counts(tmp_path):
     assert log.repeated == 2
 
 
-def test_records_come_by_rising_iteration(tmp_path):
-    log = read_log(log_of(tmp_path, entry(30), entry(10), entry(20)))
-    assert [kept.iteration for kept in log.records] == [10, 20, 30]
+def test_what_a_killed_run_logged_beyond_its_checkpoint_is_dropped(tmp_path):
+    # to 40, then on from 20, and not yet beyond 30
+    lines = [entry(10), entry(20), entry(30, skips=6), entry(40, skips=7), entry(30, skips=8)]
+    log = read_log(log_of(tmp_path, *lines))
+    assert [(kept.iteration, kept.skips) for kept in log.records] == [(10, 1), (20, 1), (30, 8)]
+    assert (log.count, log.repeated) == (3, 2)
+    assert [kept.iteration for kept in read_log(log_of(tmp_path, entry(30), entry(10), entry(20))).records] == [10, 20]
+
+
+def test_costs_are_read_by_metric(tmp_path):
+    kept = read_log(log_of(tmp_path, entry(10, expected_latency=12.5, argmax_latency=11.0))).records[0]
+    assert (kept.expected, kept.argmax) == ({'macs': 1.5e6, 'latency': 12.5}, {'macs': 1e6, 'latency': 11.0})
 
 
 def test_no_log_at_all(tmp_path):
@@ -103,15 +111,21 @@ def test_a_log_without_a_complete_record(tmp_path, lines, count):
 @pytest.mark.parametrize(
     ('broken', 'message'),
     [
-        ([1, 2], 'line 2: a record must be a JSON object, got list'),
+        ([1, 2], r'line 2 must be an object, got \[1, 2\]'),
         ({'iter': 3}, 'line 2: the record lacks epoch, alpha, entropy'),
-        (entry(1, alpha=[1]), r'line 2: alpha must be an object keyed "<stage>\.<layer>", got \[1\]'),
-        (entry(1, alpha={'1.0': 0.5}), r'line 2: alpha 1\.0 must be a list of probabilities, got 0\.5'),
+        (entry(1, alpha=[1]), r'line 2: alpha must be an object, got \[1\]'),
+        (entry(1, alpha={'1.0': 0.5}), r'line 2: alpha 1\.0 must be a list, got 0\.5'),
         (entry(1, alpha={'1.0': ['a']}), r"line 2: alpha 1\.0 must be a number, got 'a'"),
         (entry(1, entropy={'1.0': None}), r'line 2: entropy 1\.0 must be a number, got None'),
         (entry(1.5), r'line 2: iter must be an integer, got 1\.5'),
         (entry(1, skips=True), 'line 2: skips must be an integer, got True'),
         (entry(1, expected_macs='1 G'), "line 2: expected_macs must be a number, got '1 G'"),
+        (
+            entry(1, expected_latency=3.0),
+            r"must have expected_<metric> and argmax_<metric>, got \['macs', 'latency'\] and \['macs'\]",
+        ),
+        ({k: v for k, v in entry(1).items() if not k.endswith('macs')}, 'argmax_<metric>, got none and none'),
+        (entry(-1), r'a step must lie in 0\.\.2\*\*63 - 1, got -1'),
     ],
 )
 def test_a_complete_line_of_another_form_is_an_error(tmp_path, broken, message):
@@ -140,7 +154,7 @@ def test_nothing_to_show_is_refused():
     with pytest.raises(ValueError, match='got only fixed layers'):
         check_records((record(10),), fixed)
     with pytest.raises(ValueError, match='at least one record, got none'):
-        check_records((), SPACE)
+        SearchLog.of(())
 
 
 @pytest.mark.parametrize(
@@ -160,10 +174,14 @@ def test_the_leading_network(first, second, path, layers):
 
 def test_arch_steps_start_where_alpha_first_moves():
     moved = [record(10), record(20), record(30, first=(0.4, 0.6)), record(40, first=(0.3, 0.7))]
-    assert arch_start(tuple(moved)) == 30
+    assert SearchLog.of(moved).start == 30
+    # the run that moved at 30 was resumed from 20, and has moved at 40 this time
+    again = [record(30), record(40, first=(0.2, 0.8))]
+    assert SearchLog.of([*moved, *again]).start == 40
+    assert SearchLog.of([*moved, record(30)]).start is None
 
 
 @pytest.mark.parametrize('values', [(0.5,), (0.5, 0.5, 0.5), (0.5, 0.4, 0.3)])
 def test_the_start_is_not_known_if_the_log_does_not_show_it(values):
     records = tuple(record(10 * index, first=(value, 1 - value)) for index, value in enumerate(values))
-    assert arch_start(records) is None
+    assert SearchLog.of(records).start is None

@@ -65,7 +65,7 @@ def test_header_says_golden_madds_and_parameters():
     change = '(\u22120.5 % MAdds, +13.5 % parameters)'
     assert shown['found.facts'] == f'4.823 G MAdds   2.056 M parameters   16 layers   {change}'
     assert by_gid(figure, 'title')['title'].get_text() == 'FNA on RetinaNet'
-    assert by_gid(figure, 'input')['input'].get_text() == 'multiply-adds at 800\u00d71088 input'
+    assert by_gid(figure, 'note')['note'].get_text() == 'multiply-adds at 800\u00d71088 input'
 
 
 def test_channels_strides_and_resolutions_of_the_stages():
@@ -139,7 +139,7 @@ def test_a_head_is_shown_where_there_is_one_and_it_is_asked_for(name, asked, sho
         ('dna_d', 'efficientnet_lite2', {'size': (224, 224), 'head': True}),
     ],
 )
-def test_no_text_covers_another_or_leaves_the_picture(name, seed, settings):
+def test_no_text_covers_another_or_leaves_the_figure(name, seed, settings):
     figure = figure_of(name, seed, **settings)
     shown = texts(figure)
     assert len(shown) > 60

@@ -11,7 +11,7 @@ import pytest
 from matplotlib import get_cachedir
 
 from mmnas_ext.archs import ArchSpec, SearchSpace, SpaceStage, zoo
-from mmnas_ext.reports import write_page, write_report
+from mmnas_ext.reports import write_report
 from tests.reports.drawn import png_size
 from tests.reports.simulated import search_log, work_dir, write_log
 
@@ -62,7 +62,7 @@ class Page(HTMLParser):
     def text(self):
         return ''.join(self.texts)
 
-    def pictures(self):
+    def images(self):
         return [
             base64.b64decode(attrs['src'].removeprefix('data:image/png;base64,'))
             for tag, attrs in self.tags
@@ -82,9 +82,14 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def page(finished):
-    target = write_page(finished, seed=zoo.arch('mobilenet_v2'))
+    *_, target = write_report(finished, seed=zoo.arch('mobilenet_v2'))
     assert target == finished / 'report.html'
     return target.read_text(encoding='utf-8')
+
+
+def text_of(work_dir, **settings):
+    """The page's text as it is written."""
+    return write_report(work_dir, **settings)[-1].read_text(encoding='utf-8')
 
 
 @pytest.fixture
@@ -135,12 +140,13 @@ def test_the_page_holds_the_found_network_as_text(page):
     start = text.index('[[32, 16]')
     written = text[start : text.index('Results', start)]
     assert ArchSpec.parse(written.strip()) == FOUND
-    assert '4.823 G MAdds at 800\u00d71088, 2.056 M parameters, 16 layers.' in text
+    assert 'MAdds at 800\u00d71088.' in text
+    assert '4.823 G MAdds, 2.056 M parameters, 16 layers.' in text
 
 
-def test_the_page_holds_both_pictures(page):
+def test_the_page_holds_both_figures(page):
     # network with its seed, and the panels of four layers: heights are those of the figures
-    assert [png_size(data) for data in Page(page).pictures()] == [(1400, 754), (1400, 882)]
+    assert [png_size(data) for data in Page(page).images()] == [(1400, 754), (1400, 882)]
 
 
 def test_the_page_compares_seed_and_found(page):
@@ -179,20 +185,20 @@ def test_snapshots_of_a_search_by_iterations_come_by_iteration(small):
     (small / 'derived' / 'snapshots').mkdir(parents=True)
     for iteration in (20, 100):
         (small / 'derived' / 'snapshots' / f'iter_{iteration}.json').write_text(arch.format('json'))
-    rows = [row for row in Page(write_page(small, input_size=(64, 64)).read_text()).rows if len(row) == 5]
+    rows = [row for row in Page(text_of(small, input_size=(64, 64))).rows if len(row) == 5]
     assert [row[0] for row in rows] == ['iteration', '20', '100']
 
 
 def test_predictions_are_on_the_page_where_they_are_drawn(small):
-    assert 'Predictions' not in write_page(small, input_size=(64, 64)).read_text()
+    assert 'Predictions' not in text_of(small, input_size=(64, 64))
     (small / 'predictions.png').write_bytes(b'\x89PNG not a whole one')
-    read = Page(write_page(small, input_size=(64, 64)).read_text())
+    read = Page(text_of(small, input_size=(64, 64)))
     assert 'Predictions' in read.text
-    assert read.pictures()[1] == b'\x89PNG not a whole one'
+    assert read.images()[1] == b'\x89PNG not a whole one'
 
 
 def test_a_running_search_shows_its_leading_network(small):
-    text = Page(write_page(small, input_size=(64, 64)).read_text(encoding='utf-8')).text
+    text = Page(text_of(small, input_size=(64, 64))).text
     assert 'Leading network so far' in text
     assert 'Nothing is derived yet' in text
     assert 'Results' not in text
@@ -204,55 +210,58 @@ def test_what_was_left_out_of_the_log_is_said(small):
     log = small / 'search_log.jsonl'
     text = log.read_text()
     log.write_text(text + text.splitlines()[-1] + '\n{"iter": 9')
-    page = write_page(small, input_size=(64, 64)).read_text(encoding='utf-8')
+    page = text_of(small, input_size=(64, 64))
     assert '4 records up to iteration 200, epoch 1 (1 repeated by a resumed run; 1 unreadable)' in page
 
 
-def test_results_say_the_input_size(small, tmp_path):
+def test_results_say_the_input_size(small):
     row = {'network': 'x', 'macs': 10, 'params': 5, 'metrics': {}}
     (small / 'results.json').write_text(json.dumps({'rows': [row], 'input_size': [96, 128]}))
-    target = write_page(small, tmp_path / 'elsewhere.html')
-    assert target == tmp_path / 'elsewhere.html'
-    assert 'MAdds at 96\u00d7128' in target.read_text(encoding='utf-8')
+    assert 'MAdds at 96\u00d7128.' in text_of(small)
 
 
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('{', r'results\.json is no JSON'),
-        ('[]', r'results\.json must be an object with a list "rows"'),
-        ('{"rows": 3}', 'must be an object with a list "rows"'),
+        ('{', r'results\.json: the text is not JSON'),
+        ('[]', r'results\.json must be an object, got \[\]'),
+        ('{"rows": 3}', 'rows must be a list, got 3'),
         (
             '{"rows": [], "input_size": [800]}',
             r'input_size must be \[height, width\], two positive integers, got \[800\]',
         ),
         ('{"rows": [], "input_size": [0, 800]}', r'got \[0, 800\]'),
-        ('{"rows": [{"network": "x"}]}', r'row 0 \(x\): macs must be a number'),
+        ('{"rows": [{"network": "x"}]}', r'row 0 \(x\) lacks macs'),
     ],
 )
 def test_results_of_another_form_are_refused(small, text, message):
     (small / 'results.json').write_text(text)
     with pytest.raises(ValueError, match=message):
-        write_page(small)
-    assert not (small / 'report.html').exists()
+        write_report(small)
+    assert [path.name for path in small.iterdir() if path.suffix in ('.html', '.png')] == []
 
 
-def test_what_is_no_work_dir_of_a_search_is_refused(small, tmp_path):
+def test_what_is_not_the_work_dir_of_a_search_is_refused(small, tmp_path):
     with pytest.raises(FileNotFoundError, match='no work dir at .*nowhere'):
-        write_page(tmp_path / 'nowhere')
+        write_report(tmp_path / 'nowhere')
+    with pytest.raises(FileNotFoundError, match=r'nothing of a search in .*: wanted search_log\.jsonl, trials'):
+        write_report(tmp_path)
+    space = (small / 'search_space.json').read_text()
+    (small / 'search_space.json').unlink()
     with pytest.raises(FileNotFoundError, match=r'no search space at .*search_space\.json'):
-        write_page(tmp_path)
+        write_report(small)
+    (small / 'search_space.json').write_text(space)
     (small / 'search_log.jsonl').unlink()
     with pytest.raises(FileNotFoundError, match='no search log at'):
-        write_page(small)
+        write_report(small)
 
 
 def test_the_report_is_three_files(small, tmp_path):
     written = write_report(small, tmp_path / 'made' / 'here', input_size=(64, 64))
     assert [path.name for path in written] == ['network.png', 'alphas.png', 'report.html']
     assert {path.parent for path in written} == {(tmp_path / 'made' / 'here')}
-    pictures = Page(written[2].read_text(encoding='utf-8')).pictures()
-    assert pictures == [written[0].read_bytes(), written[1].read_bytes()]
+    images = Page(written[2].read_text(encoding='utf-8')).images()
+    assert images == [written[0].read_bytes(), written[1].read_bytes()]
 
 
 def run_tool(*arguments):

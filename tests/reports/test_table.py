@@ -87,14 +87,14 @@ def test_metrics_come_in_the_order_in_which_rows_name_them():
     ('rows', 'message'),
     [
         ([], 'rows must hold at least one network'),
-        ([SEED, {'macs': 1, 'params': 1}], 'row 1 must be a mapping with a text "network"'),
-        (['FNA'], 'row 0 must be a mapping'),
-        ([{'network': 'x', 'macs': -1, 'params': 1}], r'row 0 \(x\): macs must be a number of at least 0, got -1'),
-        ([{'network': 'x', 'macs': 1}], r'row 0 \(x\): params must be a number of at least 0, got None'),
-        ([{'network': 'x', 'macs': 1, 'params': 1, 'metrics': [1]}], 'metrics must map names to numbers'),
+        ([SEED, {'macs': 1, 'params': 1}], 'row 1 lacks network'),
+        (['FNA'], "row 0 must be an object, got 'FNA'"),
+        ([{'network': 'x', 'macs': -1, 'params': 1}], r'row 0 \(x\): macs must be at least 0, got -1'),
+        ([{'network': 'x', 'macs': 1}], r'row 0 \(x\) lacks params'),
+        ([{'network': 'x', 'macs': 1, 'params': 1, 'metrics': [1]}], r'metrics must be an object, got \[1\]'),
         (
             [{'network': 'x', 'macs': 1, 'params': 1, 'metrics': {'mAP': 'n/a'}}],
-            "metric mAP must be a number, got 'n/a'",
+            "metrics: mAP must be a number, got 'n/a'",
         ),
     ],
 )

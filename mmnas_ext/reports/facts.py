@@ -1,0 +1,136 @@
+"""What a run was, as its files say: its method, the input size that its costs are for, its limits and its seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmnas_ext.archs import METRICS, ArchSpec
+from mmnas_ext.archs.literal import call_at
+from mmnas_ext.reports.distill_log import find_logs, has_losses
+from mmnas_ext.reports.table import format_cost, format_size, name_metric
+from mmnas_ext.search.fields import check_kind, read_object, read_size, take
+from mmnas_ext.workdir import WorkDir
+
+# the size of FNA's cost table
+_SIZE = (800, 1088)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the report of a run starts from.
+
+    Args:
+        method: ``'gradient'``, ``'random'``, ``'distillation'``, ``'plain'``, or what a later method is called.
+        input_size: Height and width that costs are given for.
+        output_stride: Of the backbone.
+        assumed: Whether no file says the size: it is a default then.
+        metric: What the search limits or weighs.
+        limits: By metric, the least and the most that a network may cost.
+        seed: Network that the search started from.
+        rank_by: Metric that ranks trials; by `rule` a ``'greater'`` or a ``'less'`` one is better.
+    """
+
+    method: str
+    input_size: tuple[int, int]
+    output_stride: int
+    assumed: bool = False
+    metric: str | None = None
+    limits: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    seed: ArchSpec | None = None
+    rank_by: str | None = None
+    rule: str = 'greater'
+
+    @property
+    def size_note(self) -> str:
+        """The size that multiply-adds are given for, in words."""
+        note = f'MAdds at {format_size(self.input_size)}'
+        return f'{note}, a default: no file of the work dir says the input size' if self.assumed else note
+
+    @property
+    def limits_note(self) -> str:
+        """The limits in words, empty where there are none."""
+        notes = []
+        for metric, ends in self.limits.items():
+            words = zip(('at least', 'at most'), ends, strict=True)
+            said = [f'{word} {format_cost(metric, end)}' for word, end in words if end is not None]
+            notes += [f'{name_metric(metric)} {" and ".join(said)}'] if said else []
+        return f'limits: {"; ".join(notes)}' if notes else ''
+
+
+def read_facts(
+    work_dir: str | Path, input_size: tuple[int, int] | None = None, output_stride: int | None = None
+) -> Facts:
+    """Reads what a run was from ``run.json``; without one, from what other files of the work dir say.
+
+    An input size or output stride that is given counts, whatever the run used.
+
+    Raises:
+        FileNotFoundError: There is no work dir.
+        ValueError: A file is not of its form.
+    """
+    files = WorkDir(Path(work_dir))
+    if not files.root.is_dir():
+        raise FileNotFoundError(f'no work dir at {files.root}')
+    where = f'{files.manifest}: report'
+    manifest = read_object(files.manifest) if files.manifest.is_file() else {}
+    said = {key: x for key, x in check_kind(manifest.get('report', {}), dict, where).items() if x is not None}
+    size = read_size(said, 'input_size', where) if 'input_size' in said else read_results(files.root).get('input_size')
+    stride = take(said, 'output_stride', int, where) if 'output_stride' in said else 32
+    texts = {key: take(said, key, str, where) for key in ('metric', 'method', 'rank_by') if key in said}
+    rule = said.get('rule', 'greater')
+    if rule not in ('greater', 'less'):
+        raise ValueError(f"{where}: rule must be 'greater' or 'less', got {rule!r}")
+    return Facts(
+        method=texts.get('method') or find_method(files),
+        input_size=input_size or size or _SIZE,
+        output_stride=output_stride or stride,
+        assumed=not (input_size or size),
+        metric=texts.get('metric'),
+        limits=_limits(said, where),
+        seed=call_at(f'{where}: seed', ArchSpec.parse, take(said, 'seed', str, where)) if 'seed' in said else None,
+        rank_by=texts.get('rank_by'),
+        rule=rule,
+    )
+
+
+def find_method(files: WorkDir) -> str:
+    """Tells the method by the files that a run has left."""
+    if files.ratings.is_file():
+        return 'distillation'
+    if files.trials.is_dir():
+        return 'random'
+    if any(file.is_file() for file in (files.search_log, files.search_space, files.arch)):
+        return 'gradient'
+    known = (files.front, files.features, files.rank)
+    if has_losses(files.root) or any(file.is_file() for file in known):
+        return 'distillation'
+    return 'plain' if find_logs(files.root) else 'unknown'
+
+
+def read_results(work_dir: str | Path) -> dict[str, Any]:
+    """Reads ``results.json``: ``rows`` and perhaps ``input_size``; empty where there is no such file.
+
+    Raises:
+        ValueError: The file is not of this form.
+    """
+    path = WorkDir(Path(work_dir)).results
+    if not path.is_file():
+        return {}
+    results = read_object(path)
+    take(results, 'rows', list, str(path))
+    if results.get('input_size') is not None:
+        results['input_size'] = read_size(results, 'input_size', str(path))
+    return results
+
+
+def _limits(said: Mapping[str, Any], where: str) -> dict[str, tuple[float | None, float | None]]:
+    given = take(said, 'limits', dict, where) if 'limits' in said else {}
+    if not set(given) <= set(METRICS):
+        raise ValueError(f'{where}: limits must be by metric, {tuple(METRICS)}, got {[*given]}')
+    limits = {}
+    for metric in given:
+        what, ends = f'{where}: limits: {metric}', take(given, metric, dict, f'{where}: limits')
+        low, high = (end and float(check_kind(end, float, what)) for end in (ends.get('min'), ends.get('max')))
+        limits[metric] = (low, high)
+    return limits
