@@ -19,7 +19,7 @@ from mmnas_ext.archs import SearchSpace
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.derive import derived_config
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
-from mmnas_ext.runs.trials import Plan
+from mmnas_ext.runs.trials import TrialPlan
 from tests.small import CONFIGS, CROP, read, small
 
 # what a model of each host consists of
@@ -142,6 +142,6 @@ def test_what_a_search_derives_takes_a_step(name: str) -> None:
 
 @pytest.mark.parametrize('name', RANDOM)
 def test_trial_of_a_random_search_takes_a_step(name: str) -> None:
-    plan = Plan.of(read(name))
+    plan = TrialPlan.of(read(name))
     arch, _ = plan.drawn[0]
     one_step(plan.trial_config(arch))

@@ -165,7 +165,7 @@ def test_weights_that_do_not_fit_leave_nothing_behind(tmp_path: Path) -> None:
 def test_overwriting_is_asked_for(tmp_path: Path) -> None:
     export_backbone(ARCH, 'MyNet', tmp_path, weights(tmp_path))
     module = (tmp_path / 'my_net.py').read_text()
-    with pytest.raises(FileExistsError, match=r'my_net\.py is there already: pass --overwrite'):
+    with pytest.raises(FileExistsError, match=r'my_net\.py exists: pass --overwrite'):
         export_backbone('dna_b', 'MyNet', tmp_path)
     assert ArchSpec.parse(str(tmp_path / 'my_net.json')).stages == ARCH.stages
     assert (tmp_path / 'my_net.py').read_text() == module
@@ -178,25 +178,25 @@ def test_overwriting_is_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('name', ['my net', 'myNet', '1Net', 'My-Net', '', '../Net', 'None', 'Nät', None])
 def test_names_that_are_none_for_a_class(name: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf'name must be one for a class: .*, got {name!r}'):
+    with pytest.raises(ValueError, match=rf'name must be a class name: .*, got {name!r}'):
         export_backbone(ARCH, name, tmp_path)
 
 
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('DNA_a', 'is one of mmnas_ext already'),
-        ('SuperNet', 'is one of mmnas_ext already'),
-        ('FNASegHead', 'is one of mmnas_ext already'),
+        ('DNA_a', 'is registered in mmnas_ext already'),
+        ('SuperNet', 'is registered in mmnas_ext already'),
+        ('FNASegHead', 'is registered in mmnas_ext already'),
         ('ResNet', 'is registered in mmdet already'),
         ('EncoderDecoder', 'is registered in mmseg already'),
         ('ImageClassifier', 'is registered in mmpretrain already'),
         ('Class', r'gives a module class\.py, which cannot be imported'),
-        ('Torch', r'gives a module torch\.py, and torch is .*__init__\.py here'),
+        ('Torch', r'gives a module torch\.py, but there is a module torch already, .*__init__\.py'),
     ],
 )
 def test_names_that_are_taken(name: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"name '{name}' {message}.*choose another"):
+    with pytest.raises(ValueError, match=f"name '{name}' {message}.*choose another name"):
         export_backbone(ARCH, name, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -218,6 +218,6 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "custom_imports = dict(imports=['my_net'])" in printed[2] and str(tmp_path) in printed[3]
     with pytest.raises(SystemExit):
         main(given)
-    assert 'is there already' in capsys.readouterr().err
+    assert 'exists: pass --overwrite' in capsys.readouterr().err
     main([*given, '--overwrite', '--weights', str(weights(tmp_path, 'dna_c'))])
     assert (tmp_path / 'my_net.pth').is_file()
