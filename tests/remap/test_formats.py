@@ -16,7 +16,6 @@ from mmnas_ext.remap.layout import tensor_shapes
 from tests.filling import assert_described, fill_image, fill_value, filled
 from tests.remap.samples import features, golden, loaded, random_arch, reference, seed_of
 
-torch.set_num_threads(2)
 # name in the figures -> network in the zoo, epsilon that the layout implies
 KNOWN = {
     'torchvision/mobilenet_v2': ('mobilenet_v2', None),
