@@ -40,7 +40,7 @@ MARK = 'reply '
 
 @dataclass(frozen=True)
 class Side:
-    """One row of a table: its name in print, the worker's mode, and what the ratio may be at most."""
+    """One row of a table: its printed name, the worker's mode, and the largest ratios allowed."""
 
     name: str
     mode: str
@@ -76,7 +76,7 @@ TABLES = {
 
 
 class Job:
-    """What a worker steps: the network of its mode, its images, and its loss.
+    """The job of a worker: the network of its mode, its images and its loss.
 
     Args:
         mode: One of the modes in `TABLES`.
@@ -104,18 +104,18 @@ class Job:
         self.images, self.samples = self._images(size)
 
     def alphas(self) -> list['nn.Parameter']:
-        """The alphas, in order."""
+        """Returns the alphas, in order."""
         return [parameter for name, parameter in self.net.named_parameters() if name.endswith('alpha')]
 
     def step(self) -> None:
-        """An arch step up to alpha's gradients, or a whole weight step."""
+        """Runs an arch step up to alpha's gradients, or a whole weight step."""
         self.model.zero_grad()
         self._loss(self.images, self.samples).backward()
         if self.optimizer is not None:
             self.optimizer.step()
 
     def gradients(self, dtype: 'torch.dtype') -> list[float]:
-        """Alpha's gradients on images of `CHECK_SIZE`, computed in `dtype`; the network is left as it was."""
+        """Computes alpha's gradients on images of `CHECK_SIZE` in `dtype`; the network stays as it is."""
         state = {name: value.clone() for name, value in self.model.state_dict().items()}
         images, samples = self._images(CHECK_SIZE)
         self.model.to(dtype).zero_grad()
@@ -142,7 +142,7 @@ class Job:
         images = torch.randn(self.batch, 3, size, size, generator=generator)
         if self.kind != 'retinanet':
             return images, []
-        return images, [_annotated(size, generator) for _ in range(self.batch)]
+        return images, [_annotate(size, generator) for _ in range(self.batch)]
 
 
 def _backbone(mode: str) -> 'nn.Module':
@@ -164,7 +164,7 @@ def _backbone(mode: str) -> 'nn.Module':
 
 
 def _plain(net: Any) -> 'nn.Module':
-    """The plain implementation with the weights of `net`."""
+    """Builds the plain implementation with the weights of `net`."""
     from benchmarks.plain_supernet import PlainSuperNet
     from mmnas_ext.archs import candidate_costs
 
@@ -214,8 +214,8 @@ def _retinanet(variant: str) -> 'nn.Module':
     return model
 
 
-def _annotated(size: int, generator: 'torch.Generator') -> Any:
-    """An image's annotation: eight random boxes of an eighth to half the image."""
+def _annotate(size: int, generator: 'torch.Generator') -> Any:
+    """Annotates an image with eight random boxes of an eighth to half of its size."""
     import torch
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
@@ -247,7 +247,7 @@ def _work(mode: str, batch: int, size: int, threads: int) -> None:
         return time.perf_counter() - start
 
     def step() -> float:
-        # a weight step is short, so one alone is noisy
+        # a weight step is short, so a single one is noisy
         return statistics.median(once() for _ in range(5 if job.kind == 'weight' else 1))
 
     commands: dict[str, Callable[[], Any]] = {
@@ -265,13 +265,13 @@ def _reply(answer: Any) -> None:
 
 
 def _resident() -> float:
-    """Memory in use, MB; where there is no /proc, the most so far."""
+    """Returns the memory in use in MB; without /proc, the largest so far."""
     statm = Path('/proc/self/statm')
     return int(statm.read_text().split()[1]) * resource.getpagesize() / 1e6 if statm.exists() else _peak()
 
 
 def _peak() -> float:
-    """The most memory in use so far, MB."""
+    """Returns the largest memory in use so far in MB."""
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
@@ -280,7 +280,7 @@ def _peak() -> float:
 
 
 class Worker:
-    """A fresh process of one side; it does nothing between two questions.
+    """A fresh process of one side; it is idle between two commands.
 
     Args:
         side: The side.
@@ -306,13 +306,13 @@ class Worker:
         self.torch_version = self._answer()
 
     def ask(self, command: str) -> Any:
-        """The answer to a command.
+        """Sends a command and returns the answer.
 
         Raises:
-            RuntimeError: The process ended; the message holds its last words.
+            RuntimeError: The process ended; the message has the end of its errors.
         """
         assert self._process.stdin is not None, 'opened as a pipe'
-        with contextlib.suppress(BrokenPipeError):  # why it ended is said below
+        with contextlib.suppress(BrokenPipeError):  # `_answer` raises with the reason
             print(command, file=self._process.stdin, flush=True)
         return self._answer()
 
@@ -332,7 +332,7 @@ class Worker:
 
 
 def measure(sides: list[Side], args: argparse.Namespace) -> tuple[list[list[str]], str]:
-    """Rows of a table, and the version of torch."""
+    """Measures the rows of a table; returns them and the version of torch."""
     workers: list[Worker] = []
     try:
         for side in sides:
@@ -341,7 +341,7 @@ def measure(sides: list[Side], args: argparse.Namespace) -> tuple[list[list[str]
             workers[-1].ask('step')
         times: list[list[float]] = [[] for _ in workers]
         for turn in range(args.rounds):
-            # each side goes first in its turn
+            # the sides take turns in going first
             for index in sorted(range(len(workers)), key=lambda i: (i + turn) % len(workers)):
                 times[index].append(workers[index].ask('step'))
             print(f'{sides[0].mode.split("-")[0]}: round {turn + 1}/{args.rounds}', file=sys.stderr, flush=True)
@@ -368,7 +368,7 @@ def measure(sides: list[Side], args: argparse.Namespace) -> tuple[list[list[str]
 
 
 def difference(values: list[float], expected: list[float]) -> float:
-    """The largest difference, relative to the largest magnitude expected."""
+    """Computes the largest difference, relative to the largest expected magnitude."""
     scale = max(abs(value) for value in expected)
     return max(abs(value - other) for value, other in zip(values, expected, strict=True)) / scale
 
@@ -380,12 +380,12 @@ def _verdict(ratio: float, at_most: float | None) -> str:
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Formats a Markdown table."""
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in [head, ['---'] * len(head), *rows])
 
 
 def machine() -> str:
-    """The CPU's name and how many of it."""
+    """Returns the CPU's name and the number of cores."""
     cpuinfo = Path('/proc/cpuinfo')
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]

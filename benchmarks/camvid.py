@@ -32,13 +32,13 @@ SEED_ARCH = 'efficientnet_lite0'
 
 @dataclass(frozen=True)
 class Row:
-    """One network and how it came about.
+    """One network and how it is made.
 
     Args:
-        name: Folder.
-        title: In the table.
-        config: What is run.
-        arch: The network, where it is not searched; ``'found'`` is the one that the row ``fna`` finds.
+        name: Name of the folder.
+        title: Title in the table.
+        config: Config to run.
+        arch: The network, if it is not searched; ``'found'`` is the network that the row ``fna`` finds.
         options: Overrides of the config.
     """
 
@@ -89,7 +89,7 @@ def run_row(row: Row, seed: int, work_dir: Path, options: Sequence[str], found: 
 
 
 def run(folder: Path, part: str, command: list[str]) -> None:
-    """Runs a command with one thread; adds its processor time to what earlier starts of this part took.
+    """Runs a command with one thread; adds its processor time to that of earlier starts of this part.
 
     Raises:
         RuntimeError: It failed.
@@ -98,7 +98,7 @@ def run(folder: Path, part: str, command: list[str]) -> None:
     with open(folder / 'run.log', 'a') as log:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
-    seconds = spent(folder)
+    seconds = load_seconds(folder)
     seconds[part] = seconds.get(part, 0) + usage.ru_utime + usage.ru_stime
     (folder / 'seconds.json').write_text(json.dumps(seconds))
     if status:
@@ -108,21 +108,21 @@ def run(folder: Path, part: str, command: list[str]) -> None:
 
 
 def search_seconds(folder: Path) -> float | None:
-    """Processor time of a row's search, ``None`` where there was none or it was not measured."""
+    """Returns the processor time of a row's search; ``None`` if there was none or it was not measured."""
     trials = list((folder / 'trials').glob('*/result.json'))
-    if trials:  # each has measured its own, whatever was killed in between
+    if trials:  # each trial measures its own time, also if the run was killed in between
         return sum(json.loads(path.read_text())['cpu_seconds'] for path in trials)
-    return spent(folder).get('search')
+    return load_seconds(folder).get('search')
 
 
-def spent(folder: Path) -> dict[str, float]:
-    """Processor seconds of a row's parts."""
+def load_seconds(folder: Path) -> dict[str, float]:
+    """Reads the processor seconds of a row's parts."""
     clock = folder / 'seconds.json'
     return json.loads(clock.read_text()) if clock.exists() else {}
 
 
 def cell(values: Sequence[float], form: str) -> str:
-    """Mean and deviation (of a sample) of a few values; one value alone."""
+    """Formats mean and sample deviation of some values, or a single value."""
     mean = format(statistics.mean(values), form)
     return mean if len(values) < 2 else f'{mean} ± {format(statistics.stdev(values), form)}'
 
@@ -141,7 +141,7 @@ def table(work_dir: Path, seeds: Sequence[int]) -> str:
         costs = [cost(ArchSpec.parse(f / 'derived' / 'arch.json'), SIZE, OUTPUT_STRIDE) for f in folders]
         macs = sorted({entry.macs for entry in costs})
         searched = [seconds / 60 for seconds in map(search_seconds, folders) if seconds is not None]
-        adapted = [spent(folder)['adapt'] / 60 for folder in folders if 'adapt' in spent(folder)]
+        adapted = [load_seconds(folder)['adapt'] / 60 for folder in folders if 'adapt' in load_seconds(folder)]
         cells = [
             row.title,
             str(len(folders)),

@@ -3,10 +3,10 @@
     python benchmarks/camvid_rank.py --work-dir work_dirs/camvid
 
 Takes what ``benchmarks/camvid.py`` has left: the super-network of the row ``fna`` at the end of its search, and the
-networks that the row ``random`` drew from the same space, no dearer than the seed, and some more, each trained alone,
-briefly, and validated on images that it was not trained on. A network's rating is the super-network's cross entropy
-along its path, over crops of the half that trained alpha, which trained none of its weights. Every batch norm uses the
-batch's statistics there: the running ones of stem and head are those of many paths.
+networks that the row ``random`` drew from the same space, none more expensive than the seed, and some more. Each is
+trained alone for a short time and validated on images that it was not trained on. A network's rating is the
+super-network's cross entropy along its path, over crops of the half of the images that trained alpha and no weights.
+Every batch norm uses the batch's statistics there: the running statistics of stem and head are those of many paths.
 """
 
 import argparse
@@ -38,13 +38,13 @@ SIZE, OUTPUT_STRIDE = (360, 480), 16
 
 
 def kendall(x: Sequence[float], y: Sequence[float]) -> float:
-    """Kendall's tau-b of two rankings; NaN where one of them is all ties."""
+    """Computes Kendall's tau-b of two rankings; NaN if one of them is all ties."""
     a, b = (np.sign(np.subtract.outer(np.asarray(v), np.asarray(v))) for v in (x, y))
     return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())) if a.any() and b.any() else float('nan')
 
 
 def interval(x: Sequence[float], y: Sequence[float], draws: int = 10_000) -> tuple[float, float]:
-    """The 95 % bootstrap interval of `kendall`: networks drawn with replacement."""
+    """Returns the 95 % bootstrap interval of `kendall`: networks drawn with replacement."""
     rng = np.random.RandomState(0)
     picks = rng.randint(len(x), size=(draws, len(x)))
     low, high = np.nanpercentile([kendall(np.asarray(x)[p], np.asarray(y)[p]) for p in picks], [2.5, 97.5])
@@ -52,8 +52,8 @@ def interval(x: Sequence[float], y: Sequence[float], draws: int = 10_000) -> tup
 
 
 def rate(model: nn.Module, supernet: SuperNet, arch: ArchSpec, batches: Sequence[Any]) -> float:
-    """The super-network's mean cross entropy along a network's path."""
-    # the search's networks carry the seed's batch-norm epsilon, the space its own
+    """Computes the super-network's mean cross entropy along a network's path."""
+    # the found networks have the seed's batch-norm epsilon, the space has its own
     supernet.set_path(supernet.space.path(arch.replace(bn_eps=supernet.space.bn_eps)))
     model.train()
     for module in model.modules():
@@ -67,7 +67,7 @@ def rate(model: nn.Module, supernet: SuperNet, arch: ArchSpec, batches: Sequence
 
 
 def train_alone(folder: Path, seed: int, count: int) -> list[Path]:
-    """Goes on from the trials of the row ``random`` to `count`, beside it; returns their folders."""
+    """Continues a copy of the trials of the row ``random`` up to `count`; returns their folders."""
     ours = folder / 'rank'
     if not (ours / 'trials').exists():
         shutil.copytree(folder / 'random' / 'trials', ours / 'trials')

@@ -2,11 +2,11 @@
 
 Run: python benchmarks/distill.py [--steps 8] [--rounds 3]
 
-One pass trains every block in each step, over one teacher forward. Staged training, as the authors do it, trains one
-block after the other; of a teacher whose stages are known by name it computes what lies before the block's end, and no
-more, of another the whole. Both make as many updates of each block, of the same paths. Images are random and in
-memory: reading them again for every block, as staged training must, is not counted. The second table runs
-``block_parallel`` in two processes with one thread each beside one process with one thread. Prints two tables.
+One pass trains every block in each step, with one teacher forward. Staged training, as the authors do it, trains one
+block after the other. If the teacher's stages are known by name, it runs the teacher up to the block's end only, or
+else completely. Both make the same number of updates of each block, on the same paths. Images are random and in memory:
+staged training must read them again for every block, which is not counted. The second table compares
+``block_parallel`` in two processes with one thread each to one process with one thread. Prints two tables.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from mmnas_ext.engine.block_optim import BlockOptimWrapper, BlockOptimWrapperCon
 LITE0: dict[str, Any] = dict(
     backbone=dict(type='mmnas_ext.MBNet', arch='efficientnet_lite0', out_indices=(6,)), channels_last=True
 )
-# time does not depend on weights: none are fetched
+# time does not depend on weights, so none are downloaded
 CASES: dict[str, dict[str, Any]] = {
     'EfficientNet-Lite0, space dna_lite': dict(teacher=LITE0, space='dna_lite'),
     'EfficientNet-Lite0 without named stages, space dna_lite': dict(
@@ -62,7 +62,7 @@ def _step(built: tuple[BlockDistiller, BlockOptimWrapper, Tensor], number: int, 
 
 
 def _staged_and_one_pass(case: str, steps: int, rounds: int) -> tuple[float, float]:
-    """Median seconds of `steps` updates of every block: staged, and in one pass."""
+    """Measures the median seconds of `steps` updates of every block: staged, and in one pass."""
     built = _build(case)
     _step(built, 0, None)  # first calls allocate
     taken: dict[str, list[float]] = {'staged': [], 'one pass': []}
@@ -81,7 +81,7 @@ def _staged_and_one_pass(case: str, steps: int, rounds: int) -> tuple[float, flo
 
 
 def _worker(case: str, steps: int) -> None:
-    """One process of a run with `block_parallel`; the main one prints the seconds of the slowest."""
+    """Runs one process with `block_parallel`; the main process prints the seconds of the slowest."""
     dist.init_process_group('gloo')
     built = _build(case, block_parallel=True)
     _step(built, 0, None)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from camvid import FNA, OUTPUT_STRIDE, SEED_ARCH, SIZE, cell, run, spent
+from camvid import FNA, OUTPUT_STRIDE, SEED_ARCH, SIZE, cell, load_seconds, run
 
 from mmnas_ext.archs import ArchSpec, CellSpace, cost, zoo
 from mmnas_ext.reports import format_count
@@ -35,13 +35,13 @@ TITLES = {
 
 
 def selections(ratings: Ratings) -> list[Selection]:
-    """The best networks at the shares of the teacher's multiply-adds."""
+    """Selects the best networks at the shares of the teacher's multiply-adds."""
     teacher = cost(zoo.arch(SEED_ARCH), ratings.input_size).macs
     return [select(ratings, {'macs': share * teacher}) for share in SHARES]
 
 
 def random_network(space: CellSpace, like: ArchSpec, size: tuple[int, int], seed: int) -> ArchSpec:
-    """A uniformly drawn network whose multiply-adds differ by at most a hundredth from another's."""
+    """Draws a network uniformly among those whose multiply-adds differ by at most a hundredth from those of `like`."""
     rng = random.Random(seed)
     wanted = cost(like, size).macs
     while True:
@@ -52,7 +52,7 @@ def random_network(space: CellSpace, like: ArchSpec, size: tuple[int, int], seed
 
 
 def train(row: str, seed: int, work_dir: Path, arch: ArchSpec, weights: Path) -> None:
-    """Trains one row to its end, unless it is there."""
+    """Trains one row to its end, unless its result exists."""
     folder = work_dir / f'seed{seed}' / row
     if last_metrics(folder):
         return
@@ -80,7 +80,7 @@ def table(work_dir: Path, seeds: Sequence[int]) -> str:
             continue
         found = [last_metrics(folder)['mIoU'] for folder in folders]
         costs = [cost(ArchSpec.parse(f / 'derived' / 'arch.json'), SIZE, OUTPUT_STRIDE) for f in folders]
-        minutes = [spent(folder)['adapt'] / 60 for folder in folders if 'adapt' in spent(folder)]
+        minutes = [load_seconds(folder)['adapt'] / 60 for folder in folders if 'adapt' in load_seconds(folder)]
         cells = [
             title,
             str(len(folders)),
@@ -95,7 +95,7 @@ def table(work_dir: Path, seeds: Sequence[int]) -> str:
 
 
 def limits_table(found: Sequence[Selection]) -> str:
-    """The networks at the three limits, as Markdown."""
+    """Formats the networks at the three limits as Markdown."""
     lines = ['| limit | multiply-adds | parameters | rating | network |', '|---|---|---|---|---|']
     for share, each in zip(SHARES, found, strict=True):
         network = '; '.join(f'{stage.channels}: {" ".join(stage.layers)}' for stage in each.arch.stages[1:])
@@ -108,7 +108,7 @@ def limits_table(found: Sequence[Selection]) -> str:
 
 
 def main() -> None:
-    """Prints the networks at three limits, trains what is not there yet, prints the comparison."""
+    """Prints the networks at three limits, trains the rows without a result, prints the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--distilled', type=Path, default=Path('work_dirs/dna_lite0_128'))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/dna_images'))

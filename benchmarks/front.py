@@ -1,12 +1,12 @@
-"""Times the exact front, beside the same merge in plain Python where that ends in reasonable time.
+"""Times the exact front, and the same merge in plain Python where this ends in reasonable time.
 
 Run: python benchmarks/front.py [--repeats 5]
 
-The case is a search problem of DNA's size (5 blocks, up to 1296 paths each); its larger relatives repeat each block's
-paths, or the blocks, ten times with figures moved at random by up to a tenth. Prints a table of medians.
+The case is a search problem of DNA's size (5 blocks, up to 1296 paths each). The larger problems repeat each block's
+paths, or the blocks, ten times with numbers changed at random by up to a tenth. Prints a table of medians.
 
 A second table has the case with cells of several depths and widths, ten times its entries, whose costs depend on the
-width that enters: the front of each metric, and the search under limits on all three. Costs in MACs are the case's,
+input width: the front of each metric, and the search under limits on all three. Costs in MACs are those of the case,
 scaled by the widths; parameters follow from each block's resolution; latencies are MACs at speeds drawn per candidate.
 """
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from mmnas_ext.search import Links, best_within, chain_front, front
 
 NAMES = ('kMACs', 'params', 'ms')
-# per problem the cells of each block: layers fewer than the case has, and width as a share of the case's
+# the cells of each block by problem: number of layers fewer than in the case, and width as a share of the case's
 CELLS = {
     '1 cell': [(0, 1.0)],
     '3 cells, 2 widths': [(0, 1.0), (1, 1.0), (1, 0.75)],
@@ -34,7 +34,7 @@ CELLS = {
 }
 # pixels of each block's features at 224 x 224
 AREAS = (56**2, 28**2, 14**2, 14**2, 7**2)
-# shares of the range from the cheapest chain to the best rated
+# shares of the range from the cheapest chain to the chain with the best rating
 LIMITS = {'loose': (0.6, 0.9, 0.9), 'middle': (0.3, 0.1, 0.2), 'tight': (0.05, 0.01, 0.04)}
 CASE = Path(__file__).parents[1] / 'tests' / 'golden' / 'dna_traversal_case.json'
 Pairs = list[tuple[int, float]]
@@ -48,22 +48,22 @@ def _case() -> list[Pairs]:
     return blocks
 
 
-def _moved(block: Pairs, times: int, rng: np.random.Generator) -> Pairs:
-    """The block's entries `times` over, cost and rating moved by up to a tenth."""
+def _move(block: Pairs, times: int, rng: np.random.Generator) -> Pairs:
+    """Repeats the block's entries `times` times, with cost and rating changed by up to a tenth."""
     figures = np.tile(np.array(block, float), (times, 1))
     figures *= rng.uniform(0.9, 1.1, figures.shape)
     return [(round(cost), rating) for cost, rating in figures.tolist()]
 
 
 def _random_blocks(blocks: int, entries: int, rng: np.random.Generator) -> list[Pairs]:
-    """Blocks whose ratings fall with cost, as networks' do, plus noise; costs up to 30000 kMACs."""
+    """Draws blocks whose ratings fall with cost, as those of networks do, plus noise; costs up to 30000 kMACs."""
     costs: NDArray[Any] = rng.integers(1000, 30000, (blocks, entries))
     ratings = 0.8 * (1 - costs / 30000) + 0.2 * rng.random((blocks, entries))
     return [list(zip(*pair, strict=True)) for pair in zip(costs.tolist(), ratings.tolist(), strict=True)]
 
 
 def plain_front(blocks: list[Pairs]) -> list[tuple[int, float, tuple[int, ...]]]:
-    """The same front, written the obvious way: every sum of a merge in one sorted list."""
+    """Computes the same front in the obvious way: all sums of a merge in one sorted list."""
     points: list[tuple[int, float, tuple[int, ...]]] = [(0, 0.0, ())]
     for block in blocks:
         sums = [(c + cost, r + rating, (*ch, i)) for c, r, ch in points for i, (cost, rating) in enumerate(block)]
@@ -75,9 +75,9 @@ def plain_front(blocks: list[Pairs]) -> list[tuple[int, float, tuple[int, ...]]]
 
 
 def _cells(cells: list[tuple[int, float]], rng: np.random.Generator) -> list[Links]:
-    """The case with several cells per block; a path's rating is the same for every width that enters.
+    """Makes the case with several cells per block; a path's rating is the same for every input width.
 
-    Fewer layers and narrower ones are rated worse, all ratings are moved by up to a tenth.
+    Fewer and narrower layers have worse ratings, and all ratings are changed by up to a tenth.
     """
     blocks = []
     widths = [1.0]
@@ -88,7 +88,7 @@ def _cells(cells: list[tuple[int, float]], rng: np.random.Generator) -> list[Lin
         parts = []
         for fewer, width in cells:
             depth = max(1, len(table) - fewer)
-            # without its last layers a path is rated like the mean of those that it begins
+            # a path without the last layers has the mean rating of the paths that begin with it
             rated = losses.mean(axis=tuple(range(depth, len(table)))).ravel() * (1.05**fewer / width**0.2)
             rated *= rng.uniform(0.9, 1.1, len(rated))
             for enters in widths:
@@ -130,7 +130,7 @@ def _line(name: str, blocks: list[Pairs], repeats: int, plain: bool) -> str:
 
 
 def _cell_lines(name: str, blocks: list[Links], repeats: int) -> list[str]:
-    """One line per metric's front, and one per set of limits on all metrics."""
+    """Measures one line per metric's front, and one per set of limits on all metrics."""
     entries = sum(len(block.ratings) for block in blocks)
     start = f'{name:<20} {entries:>8}'
     lines = []
@@ -138,7 +138,7 @@ def _cell_lines(name: str, blocks: list[Links], repeats: int) -> list[str]:
     for metric, word in enumerate(NAMES):
         seconds, found = _median(lambda metric=metric: chain_front(blocks, metric), repeats)
         lines.append(f'{start} {"front of " + word:<24} {len(found):>8} {1e3 * seconds:>10.1f}')
-        # up to the best rating: beyond it a limit does not bind
+        # up to the best rating: a higher limit has no effect
         ranges.append((found.costs[0].item(), found.costs[-1].item()))
     for word, shares in LIMITS.items():
         limits = [low + share * (high - low) for share, (low, high) in zip(shares, ranges, strict=True)]
@@ -155,8 +155,8 @@ def main() -> None:
     case = _case()
     problems = [
         ('DNA case', case, True),
-        ('DNA case, 10x paths per block', [_moved(block, 10, rng) for block in case], False),
-        ('DNA case, 10x blocks of 36 paths', [_moved(case[0], 1, rng) for _ in range(50)], False),
+        ('DNA case, 10x paths per block', [_move(block, 10, rng) for block in case], False),
+        ('DNA case, 10x blocks of 36 paths', [_move(case[0], 1, rng) for _ in range(50)], False),
         ('6 blocks of 1296 paths', _random_blocks(6, 1296, rng), False),
         ('21 layers of 7 candidates', _random_blocks(21, 7, rng), True),
         ('60 layers of 7 candidates', _random_blocks(60, 7, rng), False),

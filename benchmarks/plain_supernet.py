@@ -1,7 +1,7 @@
-"""The super-network written the obvious way, as the FNA authors run it: what `arch_step.py` measures against.
+"""A plain implementation of the super-network, as the FNA authors run it: the baseline of `arch_step.py`.
 
-Nothing here is shared with `mmnas_ext.ops` or `mmnas_ext.backbones`, so equal numbers from both mean something. Keys of
-the state dict are `SuperNet`'s: weights go from one to the other by key.
+It shares nothing with `mmnas_ext.ops` or `mmnas_ext.backbones`, so equal numbers from both confirm each other. The keys
+of the state dict are those of `SuperNet`: weights can be copied by key.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ class PlainBlock(nn.Module):
         super().__init__()
         block = LayerSpec.parse(token)
         if block.se:
-            raise ValueError(f'token must be of a block without squeeze-excite, got {token!r}')
+            raise ValueError(f'token must be a layer without squeeze-excite, got {token!r}')
         hidden = block.hidden(in_channels)
         self.residual = stride == 1 and in_channels == channels
         if block.expansion > 1:
@@ -106,7 +106,7 @@ class PlainSuperNet(nn.Module):
         out_indices: Stages whose features are returned.
 
     Raises:
-        ValueError: A block of the space has squeeze-excite.
+        ValueError: A layer of the space has squeeze-excite.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class PlainSuperNet(nn.Module):
         return tuple(features[index] for index in self.out_indices)
 
     def expected_cost(self) -> Tensor:
-        """Expected multiply-adds of the searched layers under softmax(alpha): a scalar."""
+        """Computes the expected multiply-adds of the searched layers under softmax(alpha): a scalar."""
         total = torch.zeros((), dtype=torch.float64)
         for stage, rows in zip(self.stages, self.table, strict=True):
             for layer, row in zip(stage, rows, strict=True):

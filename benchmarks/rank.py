@@ -2,13 +2,13 @@
 
     python benchmarks/rank.py --distilled work_dirs/dna_lite0_128 --work-dir work_dirs/rank
 
-Takes a finished run of ``configs/dna_lite0_128.py`` for the block-wise ratings. Its task is that of everything here:
-give the teacher's last feature, of the same images. *Trained alone*: a network of the space, from random weights, end
-to end; its error on the held-out images is the truth. All see the same images in the same order. *One-shot*: the
-whole super-network end to end, one uniformly drawn path a step, as many steps and images as the distillation had; a
-network's score is its path's error, batch norms calibrated for it. Networks are drawn evenly over the multiply-adds
-that the space spans. Each part goes on where it stopped. Prints Kendall's tau with its 95 % bootstrap interval, and
-the partial tau (Kendall, Biometrika 1942) that says what is left of it among networks of one cost; writes
+Takes a finished run of ``configs/dna_lite0_128.py`` for the block-wise ratings. All networks have the task of that
+run: to predict the teacher's last feature on the same images. *Trained alone*: a network of the space, trained from
+random weights end to end; its error on the held-out images is the truth. All see the same images in the same order.
+*One-shot*: the whole super-network end to end, with one uniformly drawn path per step, as many steps and images as in
+the distillation; a network's score is its path's error, with batch norms calibrated for it. Networks are drawn evenly
+over the range of the space's multiply-adds. An interrupted part is continued. Prints Kendall's tau with its 95 %
+bootstrap interval, and the partial tau (Kendall, Biometrika 1942), which is the tau among networks of one cost; writes
 ``rank.json``, which ``tools/report.py`` draws.
 """
 
@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from mmnas_ext.archs import price
 from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.distill.cell import FlatPath
-from mmnas_ext.distill.rating import rating_of
+from mmnas_ext.distill.rating import rate_network
 from mmnas_ext.engine.batches import Batches, reproducible
 from mmnas_ext.engine.distill import preprocessed
 from mmnas_ext.registry import MODELS
@@ -73,7 +73,7 @@ class Task:
         self.distiller.init_weights()
 
     def images(self, name: str, first: int = 0) -> Iterator[Tensor]:
-        """Training images without end from step `first` on, the same for the same name."""
+        """Yields training images from step `first` on without end, the same ones for the same name."""
         loader = reproducible(dict(self.cfg.train_dataloader, num_workers=0, drop_last=True))
         loader['dataset'] = DATASETS.build(loader['dataset'])
         batches = Batches(Runner.build_dataloader(loader, seed=0), 0, name)
@@ -81,17 +81,17 @@ class Task:
         return preprocessed(self.distiller, batches)
 
     def held_out(self) -> list[Tensor]:
-        """The held-out images."""
+        """Returns the held-out images."""
         loader = dict(self.cfg.val_dataloader)
         loader['dataset'] = DATASETS.build(loader['dataset'])
         return list(preprocessed(self.distiller, Runner.build_dataloader(loader, seed=0)))
 
     def target(self, images: Tensor) -> Tensor:
-        """The teacher's last feature, standardised."""
+        """Computes the teacher's last feature, standardised."""
         return self.distiller.features(images)[-1]
 
     def batches(self, name: str, first: int = 0) -> Iterator[Batch]:
-        """The same with their targets."""
+        """Yields training images as `images` does, with their targets."""
         return ((x, self.target(x)) for x in self.images(name, first))
 
     def train(
@@ -102,14 +102,14 @@ class Task:
         name: str,
         file: Path | None = None,
     ) -> None:
-        """Trains `parameters` so that `forward(step, images)` gives the target; goes on from `file`.
+        """Trains `parameters` so that `forward(step, images)` predicts the target; continues from `file` if it exists.
 
         Args:
             forward: The network.
             parameters: Its parameters.
-            batches: From a step on, images and targets.
-            name: For the log.
-            file: Where the state is kept.
+            batches: Returns images and targets from a step on.
+            name: Name in the log.
+            file: File for the state of the training.
         """
         optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=self.steps, pct_start=0.05)
@@ -134,11 +134,11 @@ class Task:
                     os.replace(part, file)
 
     def error(self, network: Network) -> float:
-        """Relative error on the held-out images, batch norms calibrated for this network."""
+        """Computes the relative error on the held-out images, with batch norms calibrated for this network."""
         chain = Chained(self.distiller, network)
         stream = self.images('calibration')
         calibration = [next(stream) for _ in range(8)]
-        return rating_of(chain, calibration, [(x, self.target(x)) for x in self.held_out()])
+        return rate_network(chain, calibration, [(x, self.target(x)) for x in self.held_out()])
 
 
 class Chained(nn.Module):
@@ -160,14 +160,14 @@ class Chained(nn.Module):
 
 
 class Pool:
-    """Training batches with their targets on disk, made once: networks trained alone all read them in one order."""
+    """Training batches with their targets on disk: all networks that are trained alone read them in the same order."""
 
     def __init__(self, folder: Path, task: Task) -> None:
         self.task = task
         self.files = [folder / f'{name}_{task.steps}.npy' for name in ('images', 'targets')]
 
     def write(self) -> None:
-        """Writes what is not there."""
+        """Writes the files unless they exist."""
         if all(file.exists() for file in self.files):
             return
         parts = [file.with_suffix('.part') for file in self.files]
@@ -182,13 +182,13 @@ class Pool:
             os.replace(part, file)
 
     def batches(self, first: int = 0) -> Iterator[Batch]:
-        """Images ``(N, 3, H, W)`` and targets of each step from `first` on."""
+        """Yields images ``(N, 3, H, W)`` and targets of each step from `first` on."""
         for images, target in zip(*(np.load(file, mmap_mode='r')[first:] for file in self.files), strict=True):
             yield torch.from_numpy(images.copy()), torch.from_numpy(target.copy())
 
 
 def draw(distiller: BlockDistiller, rng: random.Random) -> Network:
-    """A network of uniformly drawn cells and candidates."""
+    """Draws a network: its cells and candidates uniformly."""
     network = []
     for block in distiller.all_blocks():
         number = rng.randrange(len(block.cells))
@@ -197,7 +197,7 @@ def draw(distiller: BlockDistiller, rng: random.Random) -> Network:
 
 
 def macs(distiller: BlockDistiller, network: Network) -> int:
-    """Multiply-adds of a network's backbone."""
+    """Computes the multiply-adds of a network's backbone."""
     cells: list[int] = []
     path: list[FlatPath] = []
     for block, (number, flat) in zip(distiller.all_blocks(), network, strict=True):
@@ -208,9 +208,9 @@ def macs(distiller: BlockDistiller, network: Network) -> int:
 
 
 def spread(distiller: BlockDistiller, ratings: Ratings, count: int) -> list[Network]:
-    """Networks evenly over the multiply-adds that the space spans.
+    """Draws networks evenly over the range of the space's multiply-adds.
 
-    Uniform draws would all cost about the same, so each of many draws leans towards dear or cheap paths.
+    Uniform draws would all cost about the same, so each of many draws prefers either expensive or cheap paths.
     """
     rng = random.Random(0)
     choices, costs = [], []
@@ -229,8 +229,8 @@ def spread(distiller: BlockDistiller, ratings: Ratings, count: int) -> list[Netw
     return [min(drawn, key=lambda each, t=target: abs(each[0] - t))[1] for target in targets]  # type: ignore[misc]
 
 
-def blockwise(ratings: Ratings, network: Network, distiller: BlockDistiller) -> float:
-    """Sum of the blocks' ratings."""
+def sum_ratings(ratings: Ratings, network: Network, distiller: BlockDistiller) -> float:
+    """Sums the ratings of a network's blocks."""
     total = 0.0
     for rated, block, (number, flat) in zip(ratings.blocks, distiller.all_blocks(), network, strict=True):
         total += rated.cells[number].ratings[block.all_cells()[number].paths.index(flat)]
@@ -238,7 +238,7 @@ def blockwise(ratings: Ratings, network: Network, distiller: BlockDistiller) -> 
 
 
 def train_alone(distilled: Path, steps: int, number: int, network: Network, file: Path) -> None:
-    """Trains one network and writes its error, unless it is there."""
+    """Trains one network and writes its error, unless the file exists."""
     if file.exists():
         return
     torch.set_num_threads(1)
@@ -252,7 +252,7 @@ def train_alone(distilled: Path, steps: int, number: int, network: Network, file
 
 
 def one_shot(distilled: Path, steps: int, networks: Sequence[Network], file: Path) -> None:
-    """Trains the super-network by single paths, and writes every network's error, unless it is there."""
+    """Trains the super-network by single paths and writes every network's error, unless the file exists."""
     if file.exists():
         return
     torch.set_num_threads(1)
@@ -269,13 +269,13 @@ def one_shot(distilled: Path, steps: int, networks: Sequence[Network], file: Pat
 
 
 def table(folder: Path, distilled: Path, task: Task, networks: Sequence[Network]) -> str:
-    """Both rankings as Markdown; also written as ``rank.json``."""
+    """Formats both rankings as Markdown; also writes ``rank.json``."""
     ratings = Ratings.parse(distilled / 'ratings.json')
     shot = json.loads((folder / 'one_shot.json').read_text())
     rows = []
     for number, network in enumerate(networks):
         truth = json.loads((folder / f'alone_{number:02d}.json').read_text())['error']
-        scores = {'block-wise rating': blockwise(ratings, network, task.distiller), 'one-shot': shot[number]}
+        scores = {'block-wise rating': sum_ratings(ratings, network, task.distiller), 'one-shot': shot[number]}
         rows.append(dict(title=f'{number:02d}', macs=macs(task.distiller, network), truth=truth, scores=scores))
     truths = [row['truth'] for row in rows]
     tau = {}
@@ -291,22 +291,22 @@ def table(folder: Path, distilled: Path, task: Task, networks: Sequence[Network]
     for row in sorted(rows, key=lambda row: row['truth']):
         a, b = row['scores'].values()
         lines.append(f'| {row["title"]} | {row["macs"] / 1e6:.1f} M | {row["truth"]:.4f} | {a:.4f} | {b:.4f} |')
-    dear = [-row['macs'] for row in rows]
-    alone = kendall(dear, truths)
+    cheapness = [-row['macs'] for row in rows]
+    alone = kendall(cheapness, truths)
     for name, (value, low, high) in tau.items():
-        shared = kendall([row['scores'][name] for row in rows], dear)
+        shared = kendall([row['scores'][name] for row in rows], cheapness)
         apart = (1 - shared**2) * (1 - alone**2)
         partial = (value - shared * alone) / math.sqrt(apart) if apart else math.nan
         lines.append(
             f"\n{name}: Kendall's tau {value:.2f}, 95 % interval {low:.2f} to {high:.2f}; "
             f'{partial:.2f} with multiply-adds held fixed'
         )
-    lines.append(f'\nof multiply-adds alone, the dearest first: tau {alone:.2f}')
+    lines.append(f'\nof multiply-adds alone, the most expensive first: tau {alone:.2f}')
     return '\n'.join(lines)
 
 
 def main() -> None:
-    """Runs what is not there yet, then prints the table."""
+    """Runs the parts without a result, then prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--distilled', type=Path, default=Path('work_dirs/dna_lite0_128'))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/rank'))
@@ -333,7 +333,7 @@ def main() -> None:
             done.result()
     if args.only is None:
         print(table(args.work_dir, args.distilled, task, networks))
-        print(f'\nimage: {draw_rank(args.work_dir / "rank.json", args.work_dir / "rank.png")}')
+        print(f'\nfigure: {draw_rank(args.work_dir / "rank.json", args.work_dir / "rank.png")}')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Times the tree-shaped rating of all paths of a cell beside rating each path by itself.
+"""Times the rating of all paths of a cell as a tree, and the rating of each path by itself.
 
 Run: python benchmarks/rating_speed.py [--images 16] [--threads 2]
 
@@ -35,7 +35,7 @@ TAPS = ['stages.1.1', 'stages.2.1']
 
 
 def _batches(images: int) -> tuple[BlockDistiller, list[tuple[Tensor, Tensor]]]:
-    """A distiller with one block to rate, and what enters and should leave it."""
+    """Builds a distiller with one block to rate; returns it with a batch of the block's inputs and targets."""
     teacher = Teacher(backbone=dict(type='mmnas_ext.MBNet', arch='efficientnet_lite0', out_indices=(6,)), taps=TAPS)
     distiller = BlockDistiller(teacher, CellSpace.parse(SPACE), input_size=(128, 128), channels_last=True)
     distiller.init_weights()
@@ -62,7 +62,7 @@ def main() -> None:
     tree_time = plain_time = 0.0
     tree: list[float] = []
     plain: list[float] = []
-    # by turns, so that what else the machine does falls on both sides
+    # by turns, so that other work on the machine slows both sides
     for unit in units(cell):
         start = time.perf_counter()
         tree += rate(cell, unit.prefix, lambda: batches, lambda: batches)

@@ -27,7 +27,7 @@ RANDOM_ADAPT = 'derived.model.backbone.init_cfg=None'
 
 @dataclass(frozen=True)
 class Row:
-    """One network and how it came about."""
+    """One network and how it is made."""
 
     name: str
     title: str
@@ -36,7 +36,7 @@ class Row:
 
 
 def rows(work_dir: Path) -> list[Row]:
-    """The comparison: seed, found, and both halves without remapping."""
+    """Returns the rows: seed, found network, and both halves without remapping."""
     found = str(work_dir / 'fna' / 'derived' / 'arch.json')
     return [
         Row('seed', 'seed (EfficientNet-Lite0)', 'efficientnet_lite0'),
@@ -47,7 +47,7 @@ def rows(work_dir: Path) -> list[Row]:
 
 
 def data_options(data_root: str) -> list[str]:
-    """Overrides that point all loaders and metrics of the config at a data set."""
+    """Returns overrides that set the data set of all loaders and metrics of the config."""
     root = data_root if data_root.endswith('/') else f'{data_root}/'
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
     options = [f'{name}.dataset.data_root={root}' for name in loaders]
@@ -56,7 +56,7 @@ def data_options(data_root: str) -> list[str]:
 
 
 def run_row(row: Row, work_dir: Path, options: list[str]) -> None:
-    """Trains a row to its end, unless it is there; adds the wall time to what earlier starts took."""
+    """Trains a row to its end, unless its result exists; adds the wall time to that of earlier starts."""
     folder = work_dir / row.name
     if last_metrics(folder):
         return
@@ -73,12 +73,12 @@ def run_row(row: Row, work_dir: Path, options: list[str]) -> None:
 
 
 def last_loss(folder: Path) -> float:
-    """Training loss at the end of an adaptation, mean of the last logged window."""
+    """Reads the training loss at the end of an adaptation, the mean of the last logged window."""
     return [record['loss'] for record in logged_scalars(folder) if 'loss' in record][-1]
 
 
 def table(work_dir: Path) -> str:
-    """The rows that have ended, as Markdown."""
+    """Formats the finished rows as Markdown."""
     lines = [
         '| network | multiply-adds | parameters | training loss | mAP | mAP50 | minutes |',
         '|---|---|---|---|---|---|---|',

@@ -4,7 +4,7 @@
 #   python tools/convert_checkpoint.py DNA_a.pth.tar checkpoints/dna_a.pth          (the authors' released file)
 #   bash tools/dist_train.sh configs/deeplabv3_dna_a_cityscapes.py 4
 #
-# Cost: 100 K iterations of 16 crops. Expected, published: no figure for DNA-a in a segmentor. Measured here on
+# Cost: 100 K iterations of 16 crops. Expected, published: no number for DNA-a in a segmentor. Measured here on
 # Cityscapes: not yet.
 _base_ = './deeplabv3_fna_cityscapes.py'
 

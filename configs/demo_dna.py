@@ -1,11 +1,11 @@
-# The embedded default for DNA: EfficientNet-Lite0 teaches on small generated images; every path is rated, the best
-# network under a limit found, and trained inside DeepLabv3 as the FNA demo does.
-# Method: Li et al., CVPR 2020. `make demo-dna` makes the images, runs this, trains the teacher's own network beside
-# it and compares; with the images there (python tools/make_shapes.py --task seg --root data/shapes_seg):
+# The embedded default for DNA: distils EfficientNet-Lite0 on small generated images, rates every path, finds the best
+# network under a limit and trains it inside DeepLabv3 as the FNA demo does.
+# Method: Li et al., CVPR 2020. `make demo-dna` makes the images, runs this config, trains the teacher's own network too
+# and compares. If the images exist (python tools/make_shapes.py --task seg --root data/shapes_seg):
 #
 #   python tools/train.py configs/demo_dna.py
 #
-# Cost: minutes on two CPU cores. Measured: the table in README.md. There is no published figure.
+# Cost: minutes on two CPU cores. Measured: the table in README.md. There is no published number.
 _base_ = './dna_lite0_128.py'
 
 candidates = ['k3_e3', 'k3_e6', 'k5_e3', 'k5_e6']

@@ -1,10 +1,10 @@
 # The embedded default for segmentation: FNA inside DeepLabv3 on small generated images, seed EfficientNet-Lite0.
-# Method: Fang et al., ICLR 2020. `make demo-seg` makes the images, runs this, trains the seed beside it and compares;
-# with the images there (python tools/make_shapes.py --task seg --root data/shapes_seg):
+# Method: Fang et al., ICLR 2020. `make demo-seg` makes the images, runs this config, trains the seed too and compares.
+# If the images exist (python tools/make_shapes.py --task seg --root data/shapes_seg):
 #
 #   python tools/train.py configs/demo_fna_deeplabv3.py
 #
-# Cost: minutes on two CPU cores. Measured: the table in README.md. There is no published figure.
+# Cost: minutes on two CPU cores. Measured: the table in README.md. There is no published number.
 _base_ = './fna_deeplabv3_lite0_480.py'
 
 classes = (
@@ -16,7 +16,7 @@ palette = [
     [60, 190, 90], [190, 220, 70], [170, 80, 200], [240, 120, 190],
 ]  # fmt: skip
 shapes = dict(
-    type='BaseSegDataset',  # Cityscapes' own knows no other classes
+    type='BaseSegDataset',  # CityscapesDataset has fixed classes
     data_root='data/shapes_seg/',
     img_suffix='_leftImg8bit.png',
     seg_map_suffix='_gtFine_labelTrainIds.png',

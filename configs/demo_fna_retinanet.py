@@ -1,10 +1,10 @@
 # The embedded default: FNA inside RetinaNet on small generated images, seed EfficientNet-Lite0 from a package.
-# Method: Fang et al., ICLR 2020. `make demo` makes the images, runs this, trains the seed beside it and compares;
-# with the images there (python tools/make_shapes.py --task det --root data/shapes_det):
+# Method: Fang et al., ICLR 2020. `make demo` makes the images, runs this config, trains the seed too and compares.
+# If the images exist (python tools/make_shapes.py --task det --root data/shapes_det):
 #
 #   python tools/train.py configs/demo_fna_retinanet.py
 #
-# Cost: minutes on two CPU cores. Measured: the table in README.md. There is no published figure.
+# Cost: minutes on two CPU cores. Measured: the table in README.md. There is no published number.
 _base_ = './fna_retinanet_lite0_320.py'
 
 classes = (

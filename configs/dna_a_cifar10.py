@@ -4,10 +4,10 @@
 #   python tools/train.py configs/dna_a_cifar10.py
 #
 # Cost: 50 epochs of 50,000 images at 224 px on one GPU. The recipe is ours: none was released for CIFAR.
-# Expected, published: no figure that we could check. Measured here: not yet.
+# Expected, published: no number that we could check. Measured here: not yet.
 _base_ = './_base_/dna_imagenet_retrain.py'
 
-# ImageNet's mean and deviation, as the weights know them; the data set's images are RGB already
+# ImageNet's mean and deviation, as in the training of the weights; the data set's images are RGB already
 data_preprocessor = dict(num_classes=10, to_rgb=False)
 model = dict(
     data_preprocessor=data_preprocessor,

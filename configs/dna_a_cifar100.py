@@ -3,7 +3,7 @@
 #   python tools/train.py configs/dna_a_cifar100.py          (weights: as configs/dna_a_cifar10.py says)
 #
 # Cost: 50 epochs of 50,000 images at 224 px on one GPU. The recipe is ours: none was released for CIFAR.
-# Expected, published: no figure that we could check. Measured here: not yet.
+# Expected, published: no number that we could check. Measured here: not yet.
 _base_ = './dna_a_cifar10.py'
 
 data_preprocessor = dict(num_classes=100)

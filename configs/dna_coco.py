@@ -1,12 +1,12 @@
-# DNA on one's own unlabelled images, here COCO's: a backbone distilled on the target domain, then dropped into
-# RetinaNet with its distilled weights; no ImageNet stage.
+# DNA on your own unlabelled images, here COCO's: a backbone is distilled on the target domain, then used in RetinaNet
+# with its distilled weights; no ImageNet stage.
 # Method: Li et al., CVPR 2020; the use on a target domain is ours.
 #
 #   python tools/train.py configs/dna_coco.py
 #
 # Other images: any folders or lists in train_dataloader.dataset.sources. Another use: derived.config, e.g.
 # deeplabv3_dna_a_cityscapes.py. Cost: 10 epochs of distillation on one GPU, then RetinaNet's 12. There is no published
-# figure. Measured here on COCO: not yet; on few images with a small teacher: dna_lite0_128.py.
+# number. Measured here on COCO: not yet; on few images with a small teacher: dna_lite0_128.py.
 _base_ = './dna_imagenet.py'
 
 model = dict(teacher=dict(timm='tf_efficientnet_b3'), sampling='fair')

@@ -10,9 +10,9 @@
 # 611 M multiply-adds by the paper's count (DNA-a to DNA-d). Measured here on ImageNet: not yet.
 _base_ = './_base_/dna.py'
 
-# --- 1. teacher and student: blocks end where the teacher's stages do, adapters stand where its widths differ
+# --- 1. teacher and student: blocks end where the teacher's stages end, with adapters where the widths differ
 model = dict(teacher=dict(timm='tf_efficientnet_b7', pretrained=True), space='dna', input_size=(224, 224))
-data = dict(data_root='data/imagenet/', sources='train', held_out=0.004)  # 5 K of its images rate
+data = dict(data_root='data/imagenet/', sources='train', held_out=0.004)  # 5 K of its images are held out
 train_dataloader = dict(batch_size=128, dataset=dict(part='train', **data))
 val_dataloader = dict(dataset=dict(part='held_out', **data))
 
@@ -24,14 +24,14 @@ optim_wrapper = dict(
     optimizer=dict(type='Adam', lr=2e-3),
     clip_grad=dict(max_norm=5),
 )
-param_scheduler = [  # of every block; a dict(block0=[…], …) gives each its own
+param_scheduler = [  # for every block; dict(block0=[…], …) sets one per block
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=500),
     dict(type='StepLR', step_size=epoch, gamma=0.9, by_epoch=False, begin=0, end=20 * epoch),
 ]
 auto_scale_lr = dict(enable=True, base_batch_size=1024)
 
-# --- 3. rate every path, find the front, choose: DNA-a's multiply-adds, as ours count them
+# --- 3. rate every path, find the front, choose: DNA-a's multiply-adds, by our count
 val_cfg = dict(type='mmnas_ext.RatingLoop', calibration_batches=8, max_memory=8.0, limits=dict(macs=3.13e8))
 
-# --- 4. train what is found, as DNA-a is trained
+# --- 4. train the found network as DNA-a is trained
 derived = dict(config='dna_a_imagenet.py')

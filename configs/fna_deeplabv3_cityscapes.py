@@ -8,12 +8,12 @@
 # multiply-adds (seed MobileNetV2: 75.5 mIoU at 24.52 B). Measured here on Cityscapes: not yet.
 #
 # The authors published neither the code nor the settings of this search. Ours, and why:
-# - 3000 iterations of 16 crops, arch steps in the second half: with an arch step at about six times a weight step this
-#   is what 1.4 GPU-hours allow for, and gives the weights of each candidate some 500 updates before alpha reads them.
+# - 3000 iterations of 16 crops, arch steps in the second half: an arch step takes about six times as long as a weight
+#   step, so this takes 1.4 GPU-hours, and each candidate gets some 500 weight updates before the first arch step.
 # - SGD as in the adaptation, with a warm-up of 300 iterations: the super-network is remapped, not new.
-# - alpha's Adam at 3e-3, ten times RetinaNet's rate: Adam moves alpha by about its rate a step, and 1500 steps stand
-#   here against some 40 K there. Betas, decay and clipping are RetinaNet's, as is λ.
-# - no limit: cost=dict(weight=0.02, metric='macs', target=1.9043e10) would hold the backbone to its seed's cost.
+# - Adam for alpha at 3e-3, ten times RetinaNet's rate: a step of Adam changes alpha by about the rate, and there are
+#   1500 steps here and some 40 K there. Betas, decay and clipping are RetinaNet's, as is λ.
+# - no limit: cost=dict(weight=0.02, metric='macs', target=1.9043e10) would limit the backbone to its seed's cost.
 _base_ = './_base_/fna_deeplab.py'
 
 # --- 1. expand: the seed, remapped onto every candidate of every layer
@@ -22,19 +22,19 @@ model = dict(
         type='mmnas_ext.SuperNet',
         space='fna_seg',
         out_indices=(6,),
-        output_stride=_base_.output_stride,  # 8: a one-line variant
-        input_size=(1024, 2048),  # where candidates are priced
+        output_stride=_base_.output_stride,  # or 8
+        input_size=(1024, 2048),  # size that the candidates' costs are computed for
         init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.seed),
     )
 )
 
-# --- 2. search: half of the images trains the weights of a drawn path, the other half alpha
+# --- 2. search: half of the images trains the weights along a drawn path, the other half trains alpha
 train_cfg = dict(
     _delete_=True,
     type='mmnas_ext.SearchIterLoop',
     max_iters=3000,
-    arch_start=1500,  # before it: weights only, paths drawn uniformly
-    arch_interval=1,  # from then on 1 arch step : 1 weight step
+    arch_start=1500,  # before: only weight steps, with uniformly drawn paths
+    arch_interval=1,  # afterwards: one arch step per weight step
 )
 sgd = dict(type='SGD', lr=1e-2, momentum=0.9, weight_decay=5e-4)
 adam = dict(type='Adam', lr=3e-3, betas=(0.5, 0.999), weight_decay=1e-3)
@@ -46,7 +46,7 @@ optim_wrapper = dict(
     arch=dict(type='OptimWrapper', optimizer=adam, clip_grad=clip),
     cost=dict(weight=0.02),  # arch loss = task loss + weight * log10(expected multiply-adds in 1e9)
 )
-param_scheduler = [  # the weights' alone
+param_scheduler = [  # for the weights only
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=300),
     dict(type='PolyLR', power=0.9, eta_min=1e-4, by_epoch=False, begin=300, end=3000),
 ]
@@ -55,7 +55,7 @@ default_hooks = dict(checkpoint=dict(interval=500))
 custom_hooks = [dict(type='mmnas_ext.DeriveHook'), dict(type='mmnas_ext.SearchMonitorHook', interval=20)]
 find_unused_parameters = True  # a weight step uses one path
 
-# --- 3. derive, 4. adapt: what differs once the network is chosen; its `arch` is filled in by the search
+# --- 3. derive, 4. adapt: the settings that change once the network is chosen; the search fills in its `arch`
 derived = dict(
     model=dict(
         backbone=dict(

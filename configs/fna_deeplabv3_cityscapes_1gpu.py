@@ -1,21 +1,21 @@
-# FNA inside DeepLabv3 on Cityscapes with one GPU: the batches of 4 GPUs, gathered one after the other.
+# FNA inside DeepLabv3 on Cityscapes with one GPU: accumulates the gradients of the batches of 4 GPUs.
 # Paper: Fang et al., ICLR 2020.
 #
 #   python tools/train.py configs/fna_deeplabv3_cityscapes_1gpu.py
 #
-# Cost, published for all: 35.8 GPU-hours. Expected as fna_deeplabv3_cityscapes.py, batch-norm statistics excepted: they
-# are those of one GPU's crops. Measured here on Cityscapes: not yet.
+# Cost, published for search and adaptation: 35.8 GPU-hours. Expected as fna_deeplabv3_cityscapes.py, except for
+# batch-norm statistics: they are those of one GPU's crops. Measured here on Cityscapes: not yet.
 _base_ = './fna_deeplabv3_cityscapes.py'
 
 gathered = 4
 model = dict(decode_head=dict(norm_cfg=dict(type='BN')))
 train_cfg = dict(max_iters=3000 * gathered, arch_start=1500 * gathered)
 optim_wrapper = dict(weights=dict(accumulative_counts=gathered), arch=dict(accumulative_counts=gathered))
-param_scheduler = [  # they count iterations, of which an update now takes 4
+param_scheduler = [  # they count iterations; an update now takes 4 of them
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=300 * gathered),
     dict(type='PolyLR', power=0.9, eta_min=1e-4, by_epoch=False, begin=300 * gathered, end=3000 * gathered),
 ]
-auto_scale_lr = dict(enable=False)  # the gathered batch is the one that the learning rate is for
+auto_scale_lr = dict(enable=False)  # the learning rate is already that of the accumulated batch
 derived = dict(
     model=dict(backbone=dict(norm_cfg=dict(type='BN'))),
     train_cfg=dict(max_iters=100000 * gathered, val_interval=10000 * gathered),

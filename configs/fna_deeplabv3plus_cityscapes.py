@@ -5,7 +5,7 @@
 #   … --cfg-options model.backbone.output_stride=8 derived.model.backbone.output_stride=8        (output stride 8)
 #
 # Expected, published: 77.2 mIoU at 210.11 B multiply-adds, 5.71 M parameters; at output stride 8 78.0 mIoU, 313.87 B.
-# The published figures are those of ordinary, not separable, branches: see docs/design.md. MMSegmentation's own head:
+# The published numbers are those of ordinary, not separable branches: see docs/design.md. MMSegmentation's own head:
 # decode_head=dict(_delete_=True, type='DepthwiseSeparableASPPHead', …). Measured here on Cityscapes: not yet.
 _base_ = './fna_deeplabv3_cityscapes.py'
 

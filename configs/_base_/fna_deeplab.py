@@ -1,4 +1,4 @@
-# What FNA's DeepLab configs share: the segmentor, Cityscapes, and the recipe that trains a network once it is chosen.
+# The common settings of FNA's DeepLab configs: segmentor, Cityscapes, and the recipe that trains a chosen network.
 # FNA: Fang et al., ICLR 2020, section 4.2; head and loss: mmnas_ext/hosts/seg.py.
 _base_ = './cityscapes_769.py'
 
@@ -6,7 +6,7 @@ _base_ = './cityscapes_769.py'
 seed = dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2')
 output_stride = 16
 
-# how an image is tested, at single scale: whole, or as the training crop slid over it with a third of overlap
+# how an image is tested at a single scale: as a whole, or by a sliding window of the crop size with a third of overlap
 whole = dict(mode='whole')
 slide = dict(mode='slide', crop_size=_base_.crop_size, stride=(513, 513))
 
@@ -19,7 +19,7 @@ model = dict(
         bgr_to_rgb=True,
         size=_base_.crop_size,
         pad_val=0,
-        seg_pad_val=255,  # padding is ignored, as unlabelled pixels are
+        seg_pad_val=255,  # padding is ignored like unlabelled pixels
     ),
     decode_head=dict(
         type='mmnas_ext.FNASegHead',
@@ -32,7 +32,7 @@ model = dict(
         norm_cfg=dict(type='SyncBN'),
         align_corners=True,
         ignore_index=255,
-        loss_decode=dict(type='mmnas_ext.SegCrossEntropyLoss'),  # the mean over labelled pixels alone
+        loss_decode=dict(type='mmnas_ext.SegCrossEntropyLoss'),  # the mean over labelled pixels only
     ),
     train_cfg=dict(),
     test_cfg=whole,
@@ -48,7 +48,7 @@ param_scheduler = [
     dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=5000, end=100000),
 ]
 auto_scale_lr = dict(enable=True, base_batch_size=16)
-# the same once more for the configs that search first, and have settings of their own until then
+# the same settings for configs that search first and have other settings during the search
 recipe = dict(
     train_cfg=train_cfg, optim_wrapper=optim_wrapper, param_scheduler=param_scheduler, auto_scale_lr=auto_scale_lr
 )

@@ -1,4 +1,4 @@
-# What FNA's RetinaNet configs share: the detector, COCO, and the recipe that trains a network once it is chosen.
+# The common settings of FNA's RetinaNet configs: detector, COCO, and the recipe that trains a chosen network.
 # FNA: Fang et al., ICLR 2020; FPN from the 32-channel stage on, extra levels computed on the backbone's last output.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
@@ -29,9 +29,9 @@ recipe = dict(
     custom_hooks=[dict(type='mmnas_ext.ReseedHook')],
 )
 
-# workers that live over epochs hold random states that no checkpoint has, and a resumed run would differ
+# workers that persist over epochs have random states that no checkpoint has, and a resumed run would differ
 train_dataloader = dict(persistent_workers=False)
-# two: the one before is whole when a run is killed while it writes
+# two: the previous one is complete if a run is killed while it writes
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
 visualizer = dict(vis_backends=vis_backends)

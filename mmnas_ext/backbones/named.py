@@ -1,6 +1,6 @@
-"""Every zoo network under its own name: ``type='mmnas_ext.DNA_a'`` in any config.
+"""Registers every zoo network under a name of its own: ``type='mmnas_ext.DNA_a'`` in any config.
 
-``MobileNetV2`` and ``EfficientNet`` are taken by the hosts, so ours say that they are MBNets.
+The hosts use the names ``MobileNetV2`` and ``EfficientNet``, so ours end in ``MB`` for MBNet.
 """
 
 from collections.abc import Callable
@@ -25,15 +25,17 @@ NAMES = {
 }
 
 
-def _builder(name: str, arch: str) -> Callable[..., MBNet]:
+def _make_builder(name: str, arch: str) -> Callable[..., MBNet]:
+    """Returns the function that is registered as `name` and builds the network `arch`."""
+
     def build(**kwargs: Any) -> MBNet:
         return MBNet(arch=arch, **kwargs)
 
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = f'`MBNet` of the zoo network ``{arch}``; takes all of its other arguments.'
+    build.__doc__ = f'Builds an `MBNet` of the zoo network ``{arch}``; takes all other arguments of `MBNet`.'
     return build
 
 
 for _name, _arch in NAMES.items():
     assert _arch in zoo.names(), f'{_arch} is not in the zoo'
-    MODELS.register_module(name=_name, module=_builder(_name, _arch))
+    MODELS.register_module(name=_name, module=_make_builder(_name, _arch))

@@ -21,23 +21,24 @@ class DatasetView(Dataset):
 
     It has what samplers, batch samplers, worker initialisation and ``Runner.build_dataloader`` ask of a dataset.
 
-    A pipeline gives ``None`` for an image that it cannot use (no box left after a crop, a file that cannot be read).
+    A pipeline returns ``None`` for an image that it cannot use (no box left after a crop, a file that cannot be read).
     ``BaseDataset.__getitem__`` then takes a random other image *of the whole dataset*, which would let images of
     one half into the other. So a view never calls it: it asks the dataset for the prepared item and draws any
     replacement from its own items. The draw depends on the view's seed and the item asked for, not on a global random
-    state, so it is the same in a resumed run and with any number of workers. A dataset class that overrides
-    ``__getitem__`` is called through its own method, and the view can only warn that replacements are out of its hands.
+    state, so it is the same in a resumed run and with any number of workers. If a dataset class overrides
+    ``__getitem__``, the view calls that method and warns that it does not control the replacements.
 
     Copies are shallow on purpose: ``Runner.build_dataloader`` deep-copies what it is given, and would otherwise hold
     the annotations once per loader.
 
     Args:
-        dataset: A ``BaseDataset`` or MMEngine's Repeat-, Concat- or ClassBalancedDataset around some, nested as liked.
+        dataset: A ``BaseDataset``, or MMEngine's RepeatDataset, ConcatDataset or ClassBalancedDataset around such
+            datasets, nested to any depth.
         indices: Indices into `dataset`; the view's item ``i`` is the dataset's item ``indices[i]``.
         seed: Seeds the draw of replacements.
 
     Raises:
-        TypeError: `dataset` is of another kind; its items cannot be followed to images.
+        TypeError: `dataset` is of another type; its items cannot be traced to images.
         ValueError: `indices` is empty or out of range, or `seed` is.
     """
 
@@ -51,7 +52,7 @@ class DatasetView(Dataset):
         if chosen.min() < 0 or chosen.max() >= len(origins):
             raise ValueError(f'indices must lie in 0..{len(origins) - 1}, got {chosen.min()}..{chosen.max()}')
         for leaf in self._leaves:
-            if not _plain(leaf):
+            if not _keeps_getitem(leaf):
                 warnings.warn(
                     f'{type(leaf).__name__} has a __getitem__ of its own: where it replaces an image that the '
                     'pipeline rejects, the replacement may come from outside this view',
@@ -65,19 +66,19 @@ class DatasetView(Dataset):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """Meta information of the dataset, a copy."""
+        """A copy of the dataset's meta information."""
         return self.dataset.metainfo
 
     def full_init(self) -> None:
         """Does nothing: the dataset was fully initialised when the view was made."""
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """The annotation of item `idx` as the dataset gives it; its ``sample_idx`` is the dataset's own."""
+        """Returns the dataset's annotation of item `idx`; its ``sample_idx`` is the index in the dataset."""
         leaf, number = self._origin(idx)
         return leaf.get_data_info(number)
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Categories in item `idx`, for samplers that balance classes."""
+        """Returns the categories in item `idx`, for samplers that balance classes."""
         leaf, number = self._origin(idx)
         return leaf.get_cat_ids(number)
 
@@ -85,26 +86,26 @@ class DatasetView(Dataset):
         return len(self.indices)
 
     def __getitem__(self, idx: int) -> Any:
-        """Item `idx` after the dataset's pipeline, or its replacement from this view.
+        """Returns item `idx` after the dataset's pipeline, or its replacement from this view.
 
         Raises:
             IndexError: `idx` is out of range.
-            RuntimeError: The pipeline gave ``None`` in test mode, or for as many items as the dataset may refetch.
+            RuntimeError: The pipeline returned ``None`` in test mode, or for `max_refetch` replacements in a row.
         """
         leaf, number = self._origin(idx)
         data = _prepare(leaf, number)
         if data is not None:
             return data
         if leaf.test_mode:
-            raise RuntimeError(f'the test pipeline gave None for item {idx}; in test mode no other may stand in for it')
+            raise RuntimeError(f'the test pipeline returned None for item {idx}: in test mode nothing may replace it')
         draw = np.random.RandomState([self.seed, idx % len(self)])
         for _ in range(leaf.max_refetch):
             data = _prepare(*self._origin(draw.randint(len(self))))
             if data is not None:
                 return data
         raise RuntimeError(
-            f'the pipeline gave None for item {idx} and for {leaf.max_refetch} others of the {len(self)} in this view: '
-            'check the paths of the images and the pipeline'
+            f'the pipeline returned None for item {idx} and for {leaf.max_refetch} replacements out of the {len(self)} '
+            'items of this view: check the paths of the images and the pipeline'
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'DatasetView':
@@ -118,14 +119,14 @@ class DatasetView(Dataset):
 
 
 def split_halves(dataset: Any, seed: int, fraction: float = 0.5) -> tuple[DatasetView, DatasetView]:
-    """Splits a dataset's images at random in two views, disjoint and covering.
+    """Splits a dataset's images at random into two views; each image is in exactly one of them.
 
-    It is the images that are split: the copies that a RepeatDataset or ClassBalancedDataset makes of one, or a
-    ConcatDataset that holds a dataset twice, all go to the same view. (Two dataset objects that list the same file
-    count as different images.) Within a view the items keep the dataset's order. No global random state is used.
+    Images are split, not items: all copies of an image that a RepeatDataset, a ClassBalancedDataset or a repeated
+    entry of a ConcatDataset makes go to the same view. (Two dataset objects that list the same file count as
+    different images.) Within a view the items keep the dataset's order. No global random state is used.
 
     Args:
-        dataset: As `DatasetView` takes it; fully initialised here if it is not yet.
+        dataset: As in `DatasetView`; it is fully initialised here if necessary.
         seed: Equal seeds and equal numbers of images give equal splits.
         fraction: Share of the images in the first view, rounded, and at least one image on either side. At 0.5
             the views differ by at most one image.
@@ -134,17 +135,17 @@ def split_halves(dataset: Any, seed: int, fraction: float = 0.5) -> tuple[Datase
         Two views that share `dataset`.
 
     Raises:
-        TypeError: `dataset` is of a kind that cannot be split.
-        ValueError: `fraction` is not in (0, 1), `seed` is out of range, or there are less than two images.
+        TypeError: `dataset` is of a type that cannot be split.
+        ValueError: `fraction` is not in (0, 1), `seed` is out of range, or there are fewer than two images.
     """
     _check_seed(seed)
     if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
-        raise ValueError(f'fraction must lie between 0 and 1, both excluded, got {fraction!r}')
+        raise ValueError(f'fraction must be greater than 0 and less than 1, got {fraction!r}')
     _, image = np.unique(_origins(dataset, []), axis=0, return_inverse=True)
     image = image.reshape(-1)
     count = int(image.max()) + 1 if len(image) else 0
     if count < 2:
-        raise ValueError(f'dataset must have at least 2 images to be split, got {count}')
+        raise ValueError(f'dataset must have at least 2 images, got {count}')
     # RandomState, not default_rng: numpy promises that its stream never changes, so a run resumed under another numpy
     # finds the same halves
     order = np.random.RandomState(seed).permutation(count)
@@ -157,16 +158,16 @@ def split_halves(dataset: Any, seed: int, fraction: float = 0.5) -> tuple[Datase
 
 
 def _origins(dataset: Any, leaves: list[BaseDataset]) -> np.ndarray:
-    """Follows every item of `dataset` through its wrappers; adds the datasets met to `leaves`.
+    """Traces every item of `dataset` through the wrappers and appends the datasets found there to `leaves`.
 
     Returns:
-        (items, 2): position of the leaf in `leaves`, and the item's index in that leaf.
+        An array (items, 2): the position of the item's dataset in `leaves`, and the item's index in that dataset.
     """
     if not isinstance(dataset, (BaseDataset, ConcatDataset, RepeatDataset, ClassBalancedDataset)):
         raise TypeError(
-            f'dataset must be an mmengine BaseDataset, or RepeatDataset, ConcatDataset or ClassBalancedDataset around '
-            f'some, got {type(dataset).__name__}: its items cannot be followed to images (one that mixes several '
-            'images into an item would carry them from one half into the other)'
+            f'dataset must be an mmengine BaseDataset, or a RepeatDataset, ConcatDataset or ClassBalancedDataset of '
+            f'them, got {type(dataset).__name__}: the images of its items are unknown (a dataset that mixes several '
+            'images into one item would carry images from one half into the other)'
         )
     dataset.full_init()
     if isinstance(dataset, ConcatDataset):
@@ -182,12 +183,13 @@ def _origins(dataset: Any, leaves: list[BaseDataset]) -> np.ndarray:
     return np.stack([np.full_like(numbers, place), numbers], axis=1)
 
 
-def _plain(leaf: BaseDataset) -> bool:
+def _keeps_getitem(leaf: BaseDataset) -> bool:
+    """Returns whether the dataset's class inherits ``BaseDataset.__getitem__`` unchanged."""
     return type(leaf).__getitem__ is BaseDataset.__getitem__
 
 
 def _prepare(leaf: BaseDataset, number: int) -> Any:
-    return leaf.prepare_data(number) if _plain(leaf) else leaf[number]
+    return leaf.prepare_data(number) if _keeps_getitem(leaf) else leaf[number]
 
 
 def _check_seed(seed: int) -> None:

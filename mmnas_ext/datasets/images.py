@@ -1,4 +1,4 @@
-"""Images without labels, from folders and lists of any layout: what a distillation learns from."""
+"""Images without labels, from folders and lists of any layout: the training data of a distillation."""
 
 import json
 import os
@@ -20,24 +20,25 @@ _HASHES = 2**32
 
 @DATASETS.register_module()
 class UnlabelledImages(BaseDataset):
-    """All images below some folders, or named by lists; annotations are not looked at.
+    """A dataset of all images in the given folders and lists; annotations are ignored.
 
-    ImageNet's class folders, ``leftImg8bit/train`` of Cityscapes, COCO's flat folders and any other tree are read
-    alike. A source that ends in ``.txt`` lists an image per line (of ImageNet's lists the first word), one in
-    ``.json`` is a COCO file, whose ``images`` are taken from `data_prefix`; any other is a folder.
+    Any folder tree can be read: ImageNet's class folders, ``leftImg8bit/train`` of Cityscapes, COCO's flat folders.
+    A source that ends in ``.txt`` has one image per line, in the line's first word (as ImageNet's lists have). A
+    source that ends in ``.json`` is a COCO annotation file. The images of both are below `data_prefix`. Any other
+    source is a folder.
 
     Args:
         sources: Folders and lists, relative to `data_root`.
-        data_root: Where the sources are.
-        data_prefix: Where the images of lists are, relative to `data_root`.
-        held_out: Share of the images that are kept from training; which they are follows from their names alone, so
-            that it stays the same when images are added.
+        data_root: Folder of the sources.
+        data_prefix: Folder of the images that lists name, relative to `data_root`.
+        held_out: Share of the images that are held out from training. An image's name alone decides whether it is
+            held out, so the decision stays the same when images are added.
         part: ``'train'``, ``'held_out'``, or ``'all'``.
-        suffixes: Endings of images in folders, lower case.
-        kwargs: MMEngine's ``pipeline``, ``indices``, ``serialize_data``, …
+        suffixes: File endings of images in folders, lower case.
+        kwargs: Arguments of MMEngine's ``BaseDataset``: ``pipeline``, ``indices``, ``serialize_data``, …
 
     Raises:
-        ValueError: An argument is out of range, or no image is left.
+        ValueError: An argument is out of range, a COCO file is malformed, or the part has no images.
         FileNotFoundError: A source, or the first image of a list, does not exist.
     """
 
@@ -54,9 +55,9 @@ class UnlabelledImages(BaseDataset):
         if part not in PARTS:
             raise ValueError(f'part must be one of {PARTS}, got {part!r}')
         if not 0 <= held_out < 1:
-            raise ValueError(f'held_out must lie in [0, 1), got {held_out!r}')
+            raise ValueError(f'held_out must be in [0, 1), got {held_out!r}')
         if part == 'held_out' and not held_out:
-            raise ValueError("part='held_out' needs held_out=…, the share of the images that are kept, got 0")
+            raise ValueError("held_out must be greater than 0 where part='held_out', got 0")
         self.sources = [sources] if isinstance(sources, str) else list(sources)
         self.held_out, self.part = held_out, part
         self.suffixes = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
@@ -64,7 +65,7 @@ class UnlabelledImages(BaseDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """One ``dict(img_path=…)`` per image, each image once, sorted by path within a source."""
+        """Returns one ``dict(img_path=…)`` per image: each image once, a folder's sorted by path, a list's in order."""
         found: dict[str, str] = {}
         for source in self.sources:
             for path, name in self._read(Path(self.data_root or '', source)):
@@ -72,24 +73,25 @@ class UnlabelledImages(BaseDataset):
         kept = [{'img_path': path} for path, name in found.items() if self._belongs(name)]
         if not kept:
             raise ValueError(
-                f'sources {self.sources} in {self.data_root or "."} have {len(found)} images, none of them in part '
-                f'{self.part!r} (suffixes {self.suffixes})'
+                f'sources {self.sources} in {self.data_root or "."} must have images of part {self.part!r}, got '
+                f'{len(found)} images and none of that part (suffixes {self.suffixes})'
             )
         return kept
 
     def _read(self, source: Path) -> Iterator[tuple[str, str]]:
-        """Paths of a source's images, and the names by which they are told apart."""
+        """Yields the paths of a source's images, each with the name that decides about its part."""
         if source.suffix in ('.txt', '.json') and source.is_file():
-            names = _listed(source)
+            names = _read_list(source)
             if names and not (self.images_root / names[0]).is_file():
                 raise FileNotFoundError(
-                    f'{source} names {names[0]}, which is not in {self.images_root}: set data_prefix'
+                    f'{source} lists {names[0]}, which does not exist in {self.images_root}: set data_prefix'
                 )
             yield from ((str(self.images_root / name), name) for name in names)
             return
         if not source.is_dir():
             raise FileNotFoundError(
-                f'sources must be folders, .txt lists or COCO .json files: {source} does not exist or is none of these'
+                f'sources must be folders, .txt lists or COCO .json files, got {source}, which does not exist or is '
+                'another file'
             )
         for folder, below, files in os.walk(source, followlinks=True):
             below.sort()
@@ -105,30 +107,31 @@ class UnlabelledImages(BaseDataset):
         return held == (self.part == 'held_out')
 
 
-def _listed(file: Path) -> list[str]:
+def _read_list(file: Path) -> list[str]:
+    """Reads the names of the images from a ``.txt`` list or a COCO file."""
     if file.suffix == '.txt':
         return [line.split()[0] for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
     try:
         content = json.loads(file.read_text(encoding='utf-8'))
     except ValueError as error:
-        raise ValueError(f'{file} is no COCO file: {error}') from None
+        raise ValueError(f'{file} is not a COCO file: the text is not JSON: {error}') from None
     if not isinstance(content, dict) or not isinstance(content.get('images'), list):
-        raise ValueError(f'{file} is no COCO file: it has no list of images')
+        raise ValueError(f"{file} is not a COCO file: it must have a list 'images'")
     for image in content['images']:
         if not isinstance(image, dict) or not isinstance(image.get('file_name'), str):
-            raise ValueError(f'{file} is no COCO file: an image has no file_name: {image}')
+            raise ValueError(f"{file} is not a COCO file: an image must have a 'file_name', got {str(image)[:100]}")
     return [image['file_name'] for image in content['images']]
 
 
 @TRANSFORMS.register_module()
 class PackImages:
-    """The end of a pipeline: ``dict(inputs=…)``, an image as a ``(3, H, W)`` tensor of its own type."""
+    """The last transform of a pipeline: gives ``dict(inputs=…)``, the image as a ``(3, H, W)`` tensor of its dtype."""
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Takes ``results['img']`` ``(H, W, 3)``.
+        """Packs ``results['img']`` ``(H, W, 3)``.
 
         Raises:
-            ValueError: The image has no three channels.
+            ValueError: The image does not have three channels.
         """
         image = results['img']
         if image.ndim != 3 or image.shape[2] != 3:

@@ -1,15 +1,15 @@
-"""Small generated data sets, of detection and of segmentation, on which a search has something to find.
+"""Small generated data sets for detection and segmentation, in which the choice of the network makes a difference.
 
-Every class has a twin that a narrow receptive field cannot tell from it: colours, outlines, sizes and the covered share
-are drawn alike for both, and only structure of a certain width (`RECEPTIVE_FIELD`) differs:
+Every class has a twin that a small receptive field cannot distinguish from it. Colours, outlines, sizes and the covered
+share have the same distribution in both; only structure of a certain width (`RECEPTIVE_FIELD`) differs:
 
-    fine_stripes / coarse_stripes   the same outline, hatched with period 4 or 16 pixels, half of it dark either way
-    fine_dots / coarse_dots         the same outline, a grid of dots of pitch 6 or 18 pixels, the same share covered
-    ring / frame                    a thin large line, round or square; inside is background
-    bar_same / bar_mixed            a bar whose two end caps have the same colour, or two: one must see both at once
+    fine_stripes / coarse_stripes   the same outline, stripes with a period of 4 or 16 pixels, half of them dark
+    fine_dots / coarse_dots         the same outline, dots with a period of 6 or 18 pixels, the same share covered
+    ring / frame                    a large thin line, round or square, with background inside
+    bar_same / bar_mixed            a bar whose end caps have the same colour or two: a network must see both at once
 
-For segmentation, a ring or a frame is `outline` and what it surrounds, which looks like the ground, is `enclosed`.
-Everything follows from the seed: the same settings give the same bytes.
+For segmentation, a ring or a frame is `outline`, and the area inside, which looks like the ground, is `enclosed`.
+The seed decides everything: the same settings give the same bytes.
 """
 
 import colorsys
@@ -64,7 +64,7 @@ SEGMENTATION_METAINFO = {'classes': SEGMENTATION_CLASSES, 'palette': _PALETTE}
 PERIOD = {'fine_stripes': 4, 'coarse_stripes': 16, 'fine_dots': 6, 'coarse_dots': 18}
 """Pixels from one stripe, or dot, to the next."""
 MIN_SIDE = 36
-"""Least side of a shape in pixels: two of the widest period."""
+"""Smallest side of a shape in pixels: twice the largest period."""
 
 _OUTLINE, _LINE = 1.4, 7  # rings and frames: length over side; thickness in pixels, the ignored border eats two
 _BAR, _CAP = 1.6, 0.6  # bars: length over side; where the caps begin, from 0 in the middle to 1 at the end
@@ -74,8 +74,8 @@ RECEPTIVE_FIELD = PERIOD | {
     'bar_same': math.ceil(_BAR * _CAP * MIN_SIDE),
     'bar_mixed': math.ceil(_BAR * _CAP * MIN_SIDE),
 }
-"""Pixels across that a feature in the middle of the smallest shape must see to know its class: a whole period, the line
-around the hole, both caps. In larger shapes it is more, but for the periods, which never change."""
+"""Width in pixels that a feature in the middle of the smallest shape must see to know its class: a whole period, the
+line around the hole, both caps. For rings, frames and bars it grows with the shape; periods never change."""
 
 IGNORED = 255
 _MIN_SIZE = 96  # pixels; a smaller image has no room for the shapes
@@ -86,7 +86,7 @@ _MANIFEST = 'shapes.json'
 
 @dataclass(frozen=True)
 class Shape:
-    """One drawn shape, cut tight.
+    """One drawn shape, cropped to its bounding box.
 
     Args:
         kind: One of `DETECTION_CLASSES`.
@@ -135,13 +135,13 @@ def make_detection(
         train: Images to train on. The validation images do not depend on it.
         val: Images to validate on.
         size: (height, width) of every image, pixels.
-        seed: Any other gives other images.
+        seed: Another seed gives other images.
 
     Returns:
         Whether anything was written.
 
     Raises:
-        ValueError: A number is out of range, or `root` holds something else, or a set of other settings.
+        ValueError: A number is out of range, or `root` holds something else or a set made with other settings.
     """
     return _make(Path(root), _Settings('detection', train, val, size, seed), _write_detection)
 
@@ -152,8 +152,8 @@ def make_segmentation(
     """Makes a segmentation set in Cityscapes' layout.
 
     ``leftImg8bit/{train,val}/shapes/*_leftImg8bit.png`` and ``gtFine/{train,val}/shapes/*_gtFine_labelTrainIds.png``.
-    Train ids are the indices of `SEGMENTATION_CLASSES`, so they lie within Cityscapes' 19; the border between two
-    labels is 255. Arguments and the rest as `make_detection`.
+    Train ids are the indices of `SEGMENTATION_CLASSES`, so they are within Cityscapes' 19; the border between two
+    labels is 255. The arguments are those of `make_detection`.
 
     Returns:
         Whether anything was written.
@@ -169,11 +169,11 @@ def draw_shape(kind: str, side: int, rng: np.random.RandomState) -> Shape:
 
     Args:
         kind: One of `DETECTION_CLASSES`.
-        side: Diameter of a disc, side of a square, pixels; rings and frames are 1.4 times, bars 1.6 times as long.
-        rng: Source of colours, angle and outline.
+        side: Diameter of a disc or side of a square in pixels; rings and frames are 1.4 times, bars 1.6 times as long.
+        rng: Random state that colours, angle and outline are drawn from.
 
     Raises:
-        ValueError: `kind` is unknown or `side` less than `MIN_SIDE`.
+        ValueError: `kind` is unknown or `side` is less than `MIN_SIDE`.
     """
     if kind not in DETECTION_CLASSES:
         raise ValueError(f'kind must be one of {DETECTION_CLASSES}, got {kind!r}')
@@ -210,7 +210,7 @@ def _disc_or_square(across: np.ndarray, along: np.ndarray, half: float, square: 
 
 
 def _pattern(kind: str, across: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """(h, w) bool, where the lighter colour goes: half of the area for stripes, π·0.35² ≈ 0.38 for dots."""
+    """Returns where the lighter colour goes, (h, w) bool: half of the area for stripes, π·0.35² ≈ 0.38 for dots."""
     period = PERIOD[kind]
     if kind.endswith('stripes'):
         return across % period < period / 2
@@ -218,7 +218,7 @@ def _pattern(kind: str, across: np.ndarray, along: np.ndarray) -> np.ndarray:
 
 
 def _bar(place: np.ndarray, mixed: bool, rng: np.random.RandomState) -> np.ndarray:
-    """A coloured bar with end caps; `place` runs from -1 to 1 along it. A single cap is light as often as dark."""
+    """Draws a coloured bar with end caps; `place` runs from -1 to 1 along it. A cap is light as often as dark."""
     pixels = np.empty((*place.shape, 3), dtype=np.uint8)
     pixels[:] = _colour(rng.uniform(), rng.uniform(0.7, 0.9), 0.7)
     light = bool(rng.randint(2))
@@ -240,7 +240,7 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _ground(size: tuple[int, int], rng: np.random.RandomState) -> np.ndarray:
-    """(h, w, 3) uint8: a muted colour, clouded at two scales, darker and lighter."""
+    """Draws a background (h, w, 3) uint8: a muted colour with darker and lighter clouds of two sizes."""
     height, width = size
     clouds = np.zeros(size, dtype=np.float32)
     for cell, swing in ((10, 12.0), (48, 28.0)):
@@ -252,12 +252,12 @@ def _ground(size: tuple[int, int], rng: np.random.RandomState) -> np.ndarray:
 
 
 def _scene(size: tuple[int, int], key: list[int], first: int) -> tuple[np.ndarray, list[tuple[int, int, Shape]]]:
-    """An image and its shapes as (left, top, shape), whose boxes neither overlap nor leave the image.
+    """Draws an image; returns it and its shapes as (left, top, shape), whose boxes do not overlap or leave the image.
 
     Args:
         size: (height, width), pixels.
         key: Integers that seed the image.
-        first: Index of the class that the image has at least once, so that no class is left out of a small set.
+        first: Index of a class that the image has at least once, so that a small set has all classes.
     """
     rng = np.random.RandomState(key)
     image = _ground(size, rng)
@@ -281,7 +281,7 @@ def _scene(size: tuple[int, int], key: list[int], first: int) -> tuple[np.ndarra
 
 
 def _labels(size: tuple[int, int], placed: list[tuple[int, int, Shape]]) -> np.ndarray:
-    """(h, w) uint8: train ids, `IGNORED` where two of them meet."""
+    """Draws the label map (h, w) uint8: train ids, and `IGNORED` where two of them meet."""
     labels = np.zeros(size, dtype=np.uint8)
     for left, top, shape in placed:
         tall, wide = shape.covered.shape
@@ -333,7 +333,7 @@ def _write_segmentation(root: Path, settings: _Settings) -> None:
 
 def _write_image(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # encoded here and written by Python: cv2.imwrite reports a full disk or a missing right by False alone
+    # encoded here and written by Python: cv2.imwrite only returns False for a full disk or a missing permission
     _, coded = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92])
     path.write_bytes(coded.tobytes())
 
@@ -344,8 +344,8 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _make(root: Path, settings: _Settings, write: Callable[[Path, _Settings], None]) -> bool:
-    """Writes a set beside `root` and renames it there, so that `root` is never half a set, whoever else makes it."""
-    root = root.resolve()  # a link is followed once, so that the set is made on the disk where it will lie
+    """Writes a set beside `root` and moves it there: `root` never holds half a set, even if two processes make it."""
+    root = root.resolve()  # follows a link once, so that the set is made on the disk where it will be
     if _is_made(root, settings):
         return False
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -354,7 +354,7 @@ def _make(root: Path, settings: _Settings, write: Callable[[Path, _Settings], No
         write(beside, settings)
         files = sorted(str(path.relative_to(beside)) for path in beside.rglob('*') if path.is_file())
         _write_text(beside / _MANIFEST, json.dumps({'settings': asdict(settings), 'files': files}, indent=1))
-        beside.chmod(0o755)  # mkdtemp lets only the owner in
+        beside.chmod(0o755)  # mkdtemp's folder is the owner's alone
         if _is_made(root, settings):
             return False  # another process was faster
         if root.exists():
@@ -362,7 +362,7 @@ def _make(root: Path, settings: _Settings, write: Callable[[Path, _Settings], No
         else:
             os.replace(beside, root)
     except OSError:
-        # another process may have put the same set there at this very moment; then its set is as good
+        # another process may just have put the same set there; its set is as good
         if not _is_made(root, settings):
             raise
         return False
@@ -372,7 +372,7 @@ def _make(root: Path, settings: _Settings, write: Callable[[Path, _Settings], No
 
 
 def _fill(root: Path, beside: Path) -> None:
-    """Moves the files of a new set into an empty folder, or over the remains of the same set; the manifest last."""
+    """Moves a new set's files into an empty folder, or over an incomplete copy of the set; the manifest goes last."""
     files = json.loads((beside / _MANIFEST).read_text(encoding='utf-8'))['files']
     for name in (*files, _MANIFEST):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -380,10 +380,10 @@ def _fill(root: Path, beside: Path) -> None:
 
 
 def _is_made(root: Path, settings: _Settings) -> bool:
-    """Whether `root` holds just this set, whole; ``False`` also where nothing is, or the same set with files missing.
+    """Returns whether `root` holds this set and all of its files; a missing folder and missing files give ``False``.
 
     Raises:
-        ValueError: `root` holds anything else. Nothing is ever deleted: it might be somebody's data.
+        ValueError: `root` holds anything else. Nothing is ever deleted: it could be the user's data.
     """
     if not root.exists():
         return False
@@ -392,14 +392,14 @@ def _is_made(root: Path, settings: _Settings) -> bool:
     manifest = root / _MANIFEST
     if not manifest.is_file():
         if any(root.iterdir()):
-            raise ValueError(f'root must be empty or hold a set made here, but {root} has files and no {_MANIFEST}')
+            raise ValueError(f'root must be empty or hold a generated set, and {root} has files and no {_MANIFEST}')
         return False
     try:
         held = json.loads(manifest.read_text(encoding='utf-8'))
         there, files = held['settings'], held['files']
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{manifest} was not written here: delete {root} or name another root') from error
+        raise ValueError(f'{manifest} is not a manifest made here: delete {root} or name another root') from error
     wanted = json.loads(json.dumps(asdict(settings)))
     if there != wanted:
-        raise ValueError(f'{root} holds a set made with {there}, asked for is {wanted}: delete it or name another root')
+        raise ValueError(f'{root} holds a set made with {there}, not {wanted}: delete it or name another root')
     return all((root / name).is_file() for name in files)

@@ -1,4 +1,4 @@
-"""DNA: a teacher, the blocks that imitate it, and the rating of all their paths."""
+"""DNA: a teacher, the blocks that imitate it, and the rating of all paths."""
 
 from mmnas_ext.distill.align import BlockPlan, Tap, align
 from mmnas_ext.distill.cell import Block, BlockCell

@@ -1,4 +1,4 @@
-"""Which stages of a student imitate which feature of a teacher: found by stride, channels read off the teacher."""
+"""Assigns stages of a student to features of a teacher by their strides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ class Tap:
     """A feature of the teacher.
 
     Args:
-        channels: Its channels.
-        stride: Pixels of the image per position.
+        channels: Number of channels.
+        stride: Pixels of the image per position of the feature.
     """
 
     channels: int
@@ -25,9 +25,9 @@ class BlockPlan:
     """One block of the super-network (DNA, arXiv 1911.13053, section 3.1).
 
     Args:
-        stages: Its stages, one after the other.
-        source: Which of the teacher's features enters it; ``None`` for the image.
-        target: Which one it imitates.
+        stages: Indices of its stages, in order.
+        source: Index of the teacher's feature that enters the block; ``None`` for the image.
+        target: Index of the teacher's feature that the block imitates.
     """
 
     stages: tuple[int, ...]
@@ -36,28 +36,29 @@ class BlockPlan:
 
 
 def align(space: CellSpace, taps: Sequence[Tap]) -> tuple[BlockPlan, ...]:
-    """Cuts a space into blocks, each of which ends where the teacher has a feature of the same stride.
+    """Divides a space into blocks; each ends where the teacher has a feature of the same stride.
 
-    Where teacher and student have several features of one stride, they are paired evenly, the last with the last.
-    Stages of a stride that the teacher does not give, and blocks with nothing to search, join the block after them.
+    If teacher and student have several features of one stride, they are paired evenly, the last with the last.
+    Stages with a stride that no feature of the teacher has, and blocks without a choice, join the next block.
 
     Args:
         space: The space.
-        taps: The teacher's features, from the image on.
+        taps: The teacher's features, from the image to the last.
 
     Raises:
         ValueError: The teacher has no feature of the space's last stride, or its strides do not ascend.
     """
     strides = [tap.stride for tap in taps]
     if sorted(strides) != strides:
-        raise ValueError(f'the teacher gives features of strides {strides}, and they must ascend')
+        raise ValueError(f"the strides of the teacher's features must ascend, got {strides}")
     reached, student = STEM_STRIDE, []
     for stride in effective_strides(space.stages, 32):
         reached *= stride
         student.append(reached)
     if reached not in strides:
         raise ValueError(
-            f'the space ends at stride {reached}, of which the teacher has no feature: it gives strides {strides}'
+            f'the teacher must have a feature of stride {reached}, where the space ends, got features of strides '
+            f'{strides}'
         )
     ends = {}
     for stride in dict.fromkeys(student):
@@ -66,16 +67,16 @@ def align(space: CellSpace, taps: Sequence[Tap]) -> tuple[BlockPlan, ...]:
         count = min(len(ours), len(theirs))
         for pair in range(count):
             ends[ours[_share(pair, count, len(ours))]] = theirs[_share(pair, count, len(theirs))]
-    return _blocks(space, ends)
+    return _plan_blocks(space, ends)
 
 
 def _share(pair: int, count: int, length: int) -> int:
-    """The last index of the `pair`-th of `count` equal shares of `length` things."""
+    """Returns the last index of share number `pair` if `length` items are divided into `count` equal shares."""
     return -(-(pair + 1) * length // count) - 1
 
 
-def _blocks(space: CellSpace, ends: dict[int, int]) -> tuple[BlockPlan, ...]:
-    """Blocks that end at the stages `ends`, by the tap that each imitates."""
+def _plan_blocks(space: CellSpace, ends: dict[int, int]) -> tuple[BlockPlan, ...]:
+    """Plans the blocks; `ends` maps the last stage of each block to the tap that the block imitates."""
     blocks: list[BlockPlan] = []
     first: int = 0
     source: int | None = None

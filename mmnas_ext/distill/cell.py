@@ -1,4 +1,4 @@
-"""The student's parts: a cell is one depth and width of a block, with all its paths; a block has several of them."""
+"""The parts of the student: a cell is one depth and width of a block with all paths; a block has several cells."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -15,22 +15,22 @@ from mmnas_ext.distill.align import BlockPlan, Tap
 from mmnas_ext.ops import ChoiceLayer
 
 FlatPath = tuple[int, ...]
-# what a step of a cell may run: exactly one of these; ``None`` is an identity
+# the modules that a step of a cell chooses from; ``None`` is an identity
 Alternatives = tuple[nn.Module | None, ...]
 
 
 class BlockCell(BaseModule):
-    """One cell of a block: stages of layers with candidates, and 1x1 adapters where its widths are not the teacher's.
+    """One cell of a block: stages of layers with candidates, and 1x1 adapters where its width is not the teacher's.
 
     Args:
         space: The space.
         cells: Index of the cell per stage of the block.
-        stages: The block's stages.
-        enters: Channels of the first layer's input.
-        source: Channels of what is fed in; ``None`` for the image, which a stem takes.
+        stages: Indices of the block's stages.
+        enters: Input channels of the first layer.
+        source: Channels of the teacher's feature that enters the block; ``None`` for the image, which needs a stem.
         target: Channels of the feature to imitate.
-        norm_cfg: Norm.
-        act_cfg: Activation.
+        norm_cfg: Config of the norms.
+        act_cfg: Config of the activations.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class BlockCell(BaseModule):
             self.enter = ConvModule(IMAGE_CHANNELS, enters, 3, stride=2, padding=1, norm_cfg=norm_cfg, act_cfg=act_cfg)
         elif source != enters:
             self.enter = nn.Conv2d(source, enters, 1)
-        pairs = strides_and_dilations(space.space(), 32)  # as the network that is stitched from it
+        pairs = strides_and_dilations(space.space(), 32)  # the same as in the network stitched from the blocks
         self.layers = nn.ModuleList()
         channels = enters
         for i, part in zip(stages, parts, strict=True):
@@ -72,11 +72,11 @@ class BlockCell(BaseModule):
 
     @property
     def paths(self) -> tuple[FlatPath, ...]:
-        """All paths, a candidate index per layer, the last layer's changing fastest."""
+        """All paths, each a candidate index per layer; the index of the last layer changes fastest."""
         return tuple(product(*(range(count) for count in self.choices)))
 
     def by_stage(self, path: FlatPath) -> tuple[FlatPath, ...]:
-        """A path cut into the block's stages."""
+        """Divides a path into the block's stages."""
         found, start = [], 0
         for depth in self.depths:
             found.append(tuple(path[start : start + depth]))
@@ -84,14 +84,14 @@ class BlockCell(BaseModule):
         return tuple(found)
 
     def steps(self) -> list[Alternatives]:
-        """What runs one after the other: adapter or stem, the layers with their candidates, adapter."""
+        """Lists the modules in the order in which they run: adapter or stem, candidates of each layer, adapter."""
         layers: list[Alternatives] = [
             tuple(layer.candidate(index) for index in range(len(layer.tokens))) for layer in self._choice_layers()
         ]
         return [(self.enter,), *layers, (self.leave,)]
 
     def forward(self, x: Tensor, path: FlatPath) -> Tensor:
-        """Maps what enters the block, ``(N, C, H, W)``, to the imitation of the teacher's feature."""
+        """Maps the block's input ``(N, C, H, W)`` to the imitation of the teacher's feature along a path."""
         if self.enter is not None:
             x = self.enter(x)
         for layer, choice in zip(self._choice_layers(), path, strict=True):
@@ -103,14 +103,14 @@ class BlockCell(BaseModule):
 
 
 class Block(BaseModule):
-    """One block of the super-network: its cells, side by side.
+    """One block of the super-network: cells of which each step runs one.
 
     Args:
         space: The space.
         plan: The block's stages and features.
         taps: The teacher's features.
-        norm_cfg: Norm.
-        act_cfg: Activation.
+        norm_cfg: Config of the norms.
+        act_cfg: Config of the activations.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Block(BaseModule):
         return sum(len(cell.paths) for cell in self.all_cells())
 
     def all_cells(self) -> list[BlockCell]:
-        """The cells."""
+        """Returns the cells."""
         return list(self.cells)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, cell: int, path: FlatPath) -> Tensor:
@@ -147,9 +147,10 @@ class Block(BaseModule):
 
 
 def _nominal_width(space: CellSpace, first: int, source: int | None) -> int:
-    """Width at which a block is trained: of those that may enter it, the nearest to the teacher's, the larger of two.
+    """Returns the input width at which a block is trained: the possible one that is closest to the teacher's.
 
-    A found network may have another of them there: the rating is taken to hold for it too.
+    Of two equally close widths it is the larger one. A found network may have another width there; its rating is
+    assumed to be the same.
     """
     if first == 0:
         return space.stem_channels

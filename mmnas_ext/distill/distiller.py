@@ -1,4 +1,4 @@
-"""DNA's super-network (arXiv 1911.13053): blocks that learn, each alone, to turn a teacher's feature into the next."""
+"""DNA's super-network (arXiv 1911.13053): blocks that learn independently to map a teacher's feature to the next."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -30,37 +30,37 @@ _PER_VALUE = 30  # multiply-adds; fitted to the times of EfficientNet-Lite0's bl
 
 @MODELS.register_module()
 class BlockDistiller(BaseModel):
-    """Trains the blocks of a super-network to imitate a teacher, all in one pass over one teacher forward.
+    """A super-network whose blocks are all trained at once to imitate a teacher, with one teacher forward per step.
 
-    Block k gets the teacher's feature before it, never another block's output, and its loss is the mean squared error
-    to the feature after it (arXiv 1911.13053, eq. 5); so no block waits for another one, and no loss touches another
-    block's parameters. One path of one cell is drawn per block and step. The teacher is no part of ``state_dict``, nor
-    of the parameters that a distributed wrapper sees.
+    The input of block k is the teacher's feature before it, never the output of another block. Its loss is the mean
+    squared error to the feature after it (arXiv 1911.13053, eq. 5). So no block waits for another, and a block's loss
+    gives no gradient to another block's parameters. Each step draws one path of one cell per block. The teacher is
+    not in ``state_dict`` and not among the parameters that a distributed wrapper sees.
 
-    Deliberately otherwise than the authors: features are standardised, so that losses of teachers of any scale, and of
-    all blocks, are shares of a variance: 1 is no better than predicting the mean.
+    A deliberate deviation from the authors: features are standardised, so that the losses of all teachers and blocks
+    are comparable. They are shares of a variance: a loss of 1 is no better than predicting the mean.
 
     Args:
         teacher: `Teacher` or its arguments: ``dict(backbone=…)`` or ``dict(timm=NAME)``, with ``checkpoint``.
         space: Anything that `CellSpace.parse` reads.
-        blocks: Indices of the blocks that are trained; ``None`` trains all. Several machines can each take some.
-        sampling: ``'uniform'`` draws, or ``'fair'``: within as many steps as a layer has candidates each is drawn once
-            (arXiv 1907.01845).
-        standardize: ``'channel'`` by each channel's mean and deviation over the calibration images, ``'feature'``
-            by one of each for the whole feature, ``None`` not at all.
-        block_parallel: Share the blocks out among the processes: each trains its own on the same images, without
-            any traffic between them. Needs ``torchrun``; `mmnas_ext.BlockParallel` wraps the model.
-        input_size: Height and width at which costs are counted.
-        norm_cfg: Norm of the student.
-        act_cfg: Activation; ``None`` takes the space's.
+        blocks: Indices of the blocks to train; ``None`` trains all. Several machines can each train some of them.
+        sampling: ``'uniform'`` draws, or ``'fair'`` ones: each candidate of a layer is drawn once within as many steps
+            as the layer has candidates (arXiv 1907.01845).
+        standardize: ``'channel'`` uses the mean and deviation of each channel over the calibration images,
+            ``'feature'`` one mean and one deviation for the whole feature, ``None`` does not standardise.
+        block_parallel: Distribute the blocks over the processes: each trains its own blocks on the same images, without
+            communication. Needs ``torchrun``; `mmnas_ext.BlockParallel` wraps the model.
+        input_size: Height and width that costs are computed for.
+        norm_cfg: Config of the student's norms.
+        act_cfg: Config of the student's activations; ``None`` uses the activation of the space.
         channels_last: Compute in memory layout NHWC.
-        data_preprocessor: MMEngine's; ``mean`` and ``std`` are the teacher's.
-        init_cfg: MMEngine's.
+        data_preprocessor: As in MMEngine's ``BaseModel``; ``mean`` and ``std`` must be those of the teacher.
+        init_cfg: As in MMEngine's ``BaseModel``.
 
     Attributes:
-        wanted: Indices of the blocks that are to be trained.
-        trained: Those among them that this process trains.
-        steps: How often each block has been trained, (blocks,).
+        wanted: Indices of the blocks to train.
+        trained: Indices of the blocks that this process trains.
+        steps: Number of training steps of each block so far, (blocks,).
 
     Raises:
         ValueError: An argument is out of its range, or teacher and space do not fit.
@@ -87,7 +87,7 @@ class BlockDistiller(BaseModel):
         if standardize not in STANDARDIZE:
             raise ValueError(f'standardize must be one of {STANDARDIZE}, got {standardize!r}')
         self.space = CellSpace.parse(space)
-        # in a list: a frozen network is none of this module's parameters, buffers or keys
+        # in a list, so that the teacher's parameters, buffers and keys are not this module's
         self._teacher = [Teacher.parse(teacher)]
         plans = align(self.space, self.teacher.taps)
         norm_cfg = norm_with_eps(norm_cfg, self.space.space(), None)
@@ -104,15 +104,15 @@ class BlockDistiller(BaseModel):
             self.register_buffer(f'std_{index}', torch.ones(1, tap.channels, 1, 1))
         self.register_buffer('steps', torch.zeros(len(self.blocks), dtype=torch.int64))
         self.register_buffer('calibrated', torch.tensor(standardize is None))
-        self.trained = self._chosen(blocks)
+        self.trained = self._choose(blocks)
         self.active = self.trained
         self._draw_key: tuple[int, int] = (0, 0)
 
     def init_weights(self) -> None:
-        """Initialises the student by `init_cfg`; MMEngine's own would also log thousands of lines.
+        """Initialises the student by `init_cfg`; MMEngine's own method would also log thousands of lines.
 
-        Residual branches begin at zero (arXiv 1706.02677, section 5.1): of a target of variance 1 a deep block would
-        otherwise begin with an output of variance 4, and spend its first hundreds of steps on shrinking it.
+        Residual branches start at zero (arXiv 1706.02677, section 5.1). Otherwise the output of a deep block would
+        start with variance 4 for a target of variance 1, and its first hundreds of steps would only shrink it.
         """
         initialize(self, self.init_cfg)
         for module in self.modules():
@@ -126,13 +126,13 @@ class BlockDistiller(BaseModel):
         return self._teacher[0]
 
     def all_blocks(self) -> list[Block]:
-        """The blocks."""
+        """Returns the blocks."""
         return list(self.blocks)  # type: ignore[arg-type]
 
     def owners(self, ranks: int) -> tuple[int, ...]:
-        """Which of `ranks` processes trains each block, so that their work differs little.
+        """Returns for each block which of `ranks` processes trains it, so that the processes have similar work.
 
-        The largest blocks first, each to the process that has least.
+        The largest block comes first; each block goes to the process that has the least work so far.
         """
         load = [0.0] * ranks
         owner = [0] * len(self.blocks)
@@ -144,23 +144,23 @@ class BlockDistiller(BaseModel):
         return tuple(owner)
 
     def start(self, iteration: int, seed: int, active: Sequence[int] | None = None) -> None:
-        """Says which step is next: draws follow from it and the seed alone, on every rank.
+        """Sets the next step: the iteration and the seed alone decide the draws, on every rank.
 
         Args:
-            iteration: The loop's iteration.
-            seed: The run's.
-            active: Blocks that take part; by default those that are trained.
+            iteration: Iteration of the loop.
+            seed: Seed of the run.
+            active: Indices of the blocks that this step trains; by default all blocks that this process trains.
         """
         self._draw_key = (seed, iteration)
         self.active = self.trained if active is None else tuple(active)
 
     def draw(self, block: int) -> tuple[int, FlatPath]:
-        """The cell and the path of a block in this step."""
+        """Draws the cell and the path of a block for this step."""
         seed, iteration = self._draw_key
         cells = self.all_blocks()[block].all_cells()
         cell = self._pick(len(cells), seed, iteration, block, -1)
         choices = cells[cell].choices
-        # a cell is drawn every so many steps only: fairness is among the steps that draw it
+        # a cell is drawn in one of len(cells) steps only: its candidates are drawn fairly among those steps
         visit = iteration // len(cells) if self.sampling == 'fair' else iteration
         return cell, tuple(self._pick(count, seed, visit, block, layer) for layer, count in enumerate(choices))
 
@@ -172,15 +172,15 @@ class BlockDistiller(BaseModel):
         return order[iteration % count]
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor') -> Any:
-        """Distillation losses of one drawn path per active block, or the teacher's standardised features.
+        """Computes the loss of one drawn path per active block, or the teacher's standardised features.
 
         Args:
             inputs: Images ``(N, 3, H, W)``, preprocessed.
-            data_samples: Not looked at: no labels are needed.
-            mode: ``'loss'`` gives ``loss_block<k>`` per active block, ``'tensor'`` the features ``(N, C, …)``.
+            data_samples: Ignored: no labels are needed.
+            mode: ``'loss'`` returns ``loss_block<k>`` per active block, ``'tensor'`` the features ``(N, C, …)``.
 
         Raises:
-            ValueError: Another mode, or student and teacher disagree about a feature's size.
+            ValueError: `mode` has another value, or a block's output and its target differ in size.
         """
         del data_samples
         if mode == 'tensor':
@@ -197,8 +197,8 @@ class BlockDistiller(BaseModel):
             target = features[block.plan.target]
             if output.shape != target.shape:
                 raise ValueError(
-                    f'block {index} gives {tuple(output.shape)} where the teacher gives {tuple(target.shape)}: '
-                    'images must have sides that the last stride divides'
+                    f'block {index} has output {tuple(output.shape)}, its target is {tuple(target.shape)}: the last '
+                    f'stride must divide both sides of the images, got {tuple(inputs.shape[2:])}'
                 )
             losses[f'loss_block{index}'] = F.mse_loss(output.float(), target.float())
             if self.training:
@@ -206,7 +206,7 @@ class BlockDistiller(BaseModel):
         return losses
 
     def features(self, inputs: Tensor, last: int | None = None) -> tuple[Tensor, ...]:
-        """The teacher's features up to `last`, standardised."""
+        """Computes the teacher's standardised features up to index `last`."""
         found = []
         for index, feature in enumerate(self.teacher(inputs, last)):
             mean, std = getattr(self, f'mean_{index}'), getattr(self, f'std_{index}')
@@ -214,36 +214,36 @@ class BlockDistiller(BaseModel):
         return tuple(found)
 
     def entering(self, index: int, inputs: Tensor, features: Sequence[Tensor]) -> Tensor:
-        """What enters a block: the images or the teacher's feature before it."""
+        """Returns the input of a block: the images, or the teacher's feature before the block."""
         source = self.all_blocks()[index].plan.source
         x = inputs if source is None else features[source]
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
     @torch.no_grad()
     def calibrate(self, images: Iterable[Tensor]) -> None:
-        """Measures the means and deviations that features are standardised by.
+        """Measures the means and deviations by which features are standardised.
 
         Args:
-            images: Batches ``(N, 3, H, W)``, preprocessed; of every process its own.
+            images: Batches ``(N, 3, H, W)``, preprocessed; the statistics are summed over all processes.
 
         Raises:
-            ValueError: There are no images.
+            ValueError: `images` is empty.
         """
         sums: list[Tensor] = []
         for batch in images:
             moments = [_moments(feature) for feature in self.teacher(batch)]
             sums = moments if not sums else [a + b for a, b in zip(sums, moments, strict=True)]
         if not sums:
-            raise ValueError('features are standardised by at least one batch of images, got none')
+            raise ValueError('calibrate needs at least one batch of images, got none')
         for index, total in enumerate(sums):
             all_reduce(total)
             if self.standardize == 'feature':
                 total = total.mean(1, keepdim=True).expand_as(total)
             mean = total[0] / total[2]
             deviation = (total[1] / total[2] - mean**2).clamp(min=0).sqrt()
-            # a channel that never moves stays as it is, centred; what rounding leaves of it is no deviation
-            moves = deviation > _TINY * (total[1] / total[2]).sqrt()
-            deviation = torch.where(moves, deviation, torch.ones_like(deviation))
+            # a constant channel is only centred: its deviation would be a rounding error
+            varies = deviation > _TINY * (total[1] / total[2]).sqrt()
+            deviation = torch.where(varies, deviation, torch.ones_like(deviation))
             for name, values in (('mean', mean), ('std', deviation)):
                 buffer = getattr(self, f'{name}_{index}')
                 buffer.copy_(values.to(buffer.dtype).reshape(buffer.shape))
@@ -254,7 +254,8 @@ class BlockDistiller(BaseModel):
         self.teacher._apply(fn, recurse)
         return self
 
-    def _chosen(self, blocks: Sequence[int] | None) -> tuple[int, ...]:
+    def _choose(self, blocks: Sequence[int] | None) -> tuple[int, ...]:
+        """Sets `wanted` and freezes all blocks that this process does not train; returns those that it trains."""
         everything = tuple(range(len(self.blocks)))
         chosen = self.wanted = everything if blocks is None else tuple(blocks)
         if not chosen or any(index not in everything for index in chosen) or len(set(chosen)) < len(chosen):
@@ -263,8 +264,8 @@ class BlockDistiller(BaseModel):
             ranks = get_world_size()
             if ranks > len(chosen):
                 raise ValueError(
-                    f'block_parallel shares {len(chosen)} blocks out among the processes, and there are {ranks}: '
-                    'start fewer'
+                    f'block_parallel needs at least one block per process, got {len(chosen)} blocks and {ranks} '
+                    'processes: start fewer processes'
                 )
             owner = self.owners(ranks)
             chosen = tuple(index for index in chosen if owner[index] == get_rank())
@@ -274,7 +275,7 @@ class BlockDistiller(BaseModel):
 
 
 def _moments(feature: Tensor) -> Tensor:
-    """Sum, sum of squares and number of values per channel, (3, C), double."""
+    """Computes the sum, the sum of squares and the number of values per channel: (3, C), double."""
     values = feature.double().transpose(0, 1).flatten(1)
     count = torch.full((values.shape[0],), float(values.shape[1]), dtype=torch.float64, device=values.device)
     return torch.stack([values.sum(1), (values**2).sum(1), count])

@@ -1,9 +1,9 @@
 """Rates every path of a cell by how well it imitates the teacher on held-out images (arXiv 1911.13053, section 3.4).
 
-Paths that share their first layers share the computation of them: a tree is walked depth first, so 6**4 paths take 1554
-layer evaluations instead of 5184, and memory holds one feature per layer. Batch-norm statistics are those of the path:
-the shared ones, which all paths before have moved, are wrong for it. They are measured on calibration images first,
-in batches as in training, and averaged.
+Paths with the same first layers compute them once: the tree of paths is walked depth first, so 6**4 paths take 1554
+layer evaluations instead of 5184, and memory holds one feature per layer. Each path has its own batch-norm statistics:
+the running ones mix all paths that were trained, and are wrong for each of them. A path's statistics are measured on
+calibration images first, in batches as in training, and averaged over the batches.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,16 +17,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmnas_ext.distill.cell import Alternatives, BlockCell, FlatPath
 
-# a batch of what enters a block, and of the feature that it imitates
+# a batch of inputs of a block, and of the feature that the block imitates
 Batch = tuple[Tensor, Tensor]
 Batches = Callable[[], Iterable[Batch]]
 Node = tuple[int, ...]
-_ROUNDING = 1e-12  # of a double's sum of squares, generously
-_SMALL_TREE = 300  # paths that are rated in one piece; of larger cells each first choice is a piece of its own
+_ROUNDING = 1e-12  # relative rounding error of a sum of squares in double, with a margin
+_SMALL_TREE = 300  # a cell with more paths is rated in one piece per first choice
 
 
 class Unit(NamedTuple):
-    """A piece of a cell's tree that is rated, and written down, at once: the paths that begin with `prefix`."""
+    """A piece of a cell's tree that is rated and saved as a whole: the paths that begin with `prefix`."""
 
     prefix: FlatPath
     paths: tuple[FlatPath, ...]
@@ -51,12 +51,12 @@ class _Spread:
     def deviation(self) -> float:
         square = self.squares / self.count
         variance = square - (self.total / self.count) ** 2
-        # what rounding leaves of a feature that never varies is no deviation
+        # a constant feature has a variance of 0 up to rounding errors
         return float(variance**0.5) if variance > _ROUNDING * square else 0.0
 
 
 def units(cell: BlockCell) -> list[Unit]:
-    """The pieces in which a cell is rated, in the order of its paths."""
+    """Divides a cell's paths into the pieces in which they are rated, in the order of the paths."""
     counts = cell.choices
     if len(cell.paths) <= _SMALL_TREE:
         prefixes: list[FlatPath] = [()]
@@ -75,26 +75,26 @@ def units(cell: BlockCell) -> list[Unit]:
 def rate(cell: BlockCell, prefix: FlatPath, calibration: Batches, images: Batches) -> list[float]:
     """Rates all paths of a cell that begin with `prefix`.
 
-    The rating of a path is mean|imitation - feature| over the standard deviation of the feature, both over all
-    images: lower is better, and of blocks of any scale they add up fairly.
+    The rating of a path is mean|imitation - feature| divided by the standard deviation of the feature, both over all
+    images. Lower is better. The division makes ratings of blocks with features of different scales comparable.
 
     Args:
-        cell: The cell; its batch norms' running statistics are as before when this ends.
+        cell: The cell; the running statistics of its batch norms are restored at the end.
         prefix: First choices; empty for all paths.
-        calibration: Gives the batches that statistics are measured on, the same ones at each call.
-        images: Gives held-out batches, the same ones at each call; how they are cut makes no difference.
+        calibration: Returns the batches for measuring the statistics, the same ones at each call.
+        images: Returns the held-out batches, the same ones at each call; the batch size does not change the ratings.
 
     Returns:
         The ratings in the order of `BlockCell.paths`.
 
     Raises:
-        ValueError: There are no images, or the feature never varies.
+        ValueError: There are no images, or the feature is constant.
     """
-    return _rate(cell, _fixed(cell.steps(), prefix), calibration, images)
+    return _rate(cell, _narrow(cell.steps(), prefix), calibration, images)
 
 
 def _rate(owner: nn.Module, steps: Sequence[Alternatives], calibration: Batches, images: Batches) -> list[float]:
-    """Ratings of all paths through `steps`, which are parts of `owner`."""
+    """Rates all paths through `steps`, which are parts of `owner`."""
     spread = _Spread()
     errors: dict[Node, float] = {}
     with _statistics(owner) as statistics:
@@ -103,33 +103,33 @@ def _rate(owner: nn.Module, steps: Sequence[Alternatives], calibration: Batches,
             spread.add(target)
             wanted = target.float()
             for leaf, output in _walk(steps, x, statistics.apply):
-                # in the feature's own precision, summed in double
+                # the difference in single precision, the sum in double
                 error = float((output.float() - wanted).abs().sum(dtype=torch.float64))
                 errors[leaf] = errors.get(leaf, 0.0) + error
     if not errors:
-        raise ValueError('paths are rated on at least one batch of held-out images, got none')
+        raise ValueError('a rating needs at least one batch of held-out images, got none')
     if not spread.deviation > 0:
-        raise ValueError('the teacher gives the same value everywhere in a feature: nothing can be rated by it')
+        raise ValueError("a rating needs a feature that varies, but all values of the teacher's feature are equal")
     return [error / spread.count / spread.deviation for _, error in sorted(errors.items())]
 
 
 def rate_path(cell: BlockCell, path: FlatPath, calibration: Batches, images: Batches) -> float:
-    """Rates one path, as `rate` does: what sharing first layers must not change."""
+    """Rates one path as `rate` does; sharing first layers does not change the result."""
     (rating,) = rate(cell, path, calibration, images)
     return rating
 
 
 @torch.no_grad()
-def rating_of(net: nn.Module, calibration: Sequence[Tensor], images: Sequence[Batch]) -> float:
-    """Rates a network that runs one way only, as `rate` rates a path.
+def rate_network(net: nn.Module, calibration: Sequence[Tensor], images: Sequence[Batch]) -> float:
+    """Rates a network without choices as `rate` rates a path.
 
     Args:
-        net: Maps what enters to the imitation; its batch norms' running statistics are as before when this ends.
-        calibration: Batches ``(N, C, H, W)`` that statistics are measured on.
-        images: Held-out batches, and the features to imitate.
+        net: Maps an input to the imitation; the running statistics of its batch norms are restored at the end.
+        calibration: Batches ``(N, C, H, W)`` for measuring the statistics.
+        images: Held-out batches with the features to imitate.
 
     Raises:
-        ValueError: There are no batches, or the feature never varies.
+        ValueError: There are no batches, or the feature is constant.
     """
     batches = [(x, x) for x in calibration]
     (rating,) = _rate(net, [(net,)], lambda: batches, lambda: images)
@@ -138,8 +138,8 @@ def rating_of(net: nn.Module, calibration: Sequence[Tensor], images: Sequence[Ba
 
 @torch.no_grad()
 def imitate(cell: BlockCell, path: FlatPath, calibration: Batches, x: Tensor) -> Tensor:
-    """What one path makes of `x` ``(N, C, H, W)``, by the path's own batch-norm statistics."""
-    steps = _fixed(cell.steps(), path)
+    """Returns the output of one path for `x` ``(N, C, H, W)`` with the path's own batch-norm statistics."""
+    steps = _narrow(cell.steps(), path)
     with _statistics(cell) as statistics:
         statistics.calibrate(steps, calibration)
         ((_, output),) = _walk(steps, x, statistics.apply)
@@ -170,8 +170,8 @@ def _hidden(module: nn.Module | None, x: Tensor) -> int:
     return max((conv.out_channels for conv in convs), default=0) * x.shape[2] * x.shape[3]
 
 
-def _fixed(steps: Sequence[Alternatives], prefix: FlatPath) -> list[Alternatives]:
-    """The steps with those of the prefix narrowed to its choices; the first and the last are adapters."""
+def _narrow(steps: Sequence[Alternatives], prefix: FlatPath) -> list[Alternatives]:
+    """Returns the steps with the layers of the prefix reduced to its choices; the first and last steps are adapters."""
     narrowed = list(steps)
     for layer, choice in enumerate(prefix, start=1):
         narrowed[layer] = (steps[layer][choice],)
@@ -181,7 +181,7 @@ def _fixed(steps: Sequence[Alternatives], prefix: FlatPath) -> list[Alternatives
 def _walk(
     steps: Sequence[Alternatives], x: Tensor, run: Callable[[nn.Module, Node, Tensor], Tensor], node: Node = ()
 ) -> Iterator[tuple[Node, Tensor]]:
-    """Yields every path's output, depth first; `node` is the choice of every step so far."""
+    """Yields every path's output, depth first; `node` has the choices of the steps so far."""
     if not steps:
         yield node, x
         return
@@ -198,20 +198,20 @@ class _Statistics:
         self._sums: dict[Node, list[tuple[Tensor, Tensor]]] = {}
 
     def calibrate(self, steps: Sequence[Alternatives], calibration: Batches) -> None:
-        """Measures the whole tree on each of the batches."""
+        """Measures the statistics of the whole tree on each of the batches."""
         for x, _ in calibration():
             self.batches += 1
             for _ in _walk(steps, x, self.measure):
                 pass
         if not self.batches:
-            raise ValueError('a path is calibrated on at least one batch of images, got none')
+            raise ValueError('calibration needs at least one batch of images, got none')
 
     def measure(self, module: nn.Module, node: Node, x: Tensor) -> Tensor:
-        """Runs a module by its batch's statistics and adds them up."""
+        """Runs a module with the statistics of its batch and adds them to the node's sums."""
         norms = _norms(module)
         for norm in norms:
             norm.train()
-            norm.momentum = 1.0  # running statistics are then this batch's
+            norm.momentum = 1.0  # so that the running statistics are those of this batch
         output: Tensor = module(x)
         found = [(_values(norm.running_mean), _values(norm.running_var)) for norm in norms]
         before = self._sums.get(node)
@@ -224,7 +224,7 @@ class _Statistics:
         return output
 
     def apply(self, module: nn.Module, node: Node, x: Tensor) -> Tensor:
-        """Runs a module by the node's average statistics."""
+        """Runs a module with the node's average statistics."""
         for norm, (mean, var) in zip(_norms(module), self._sums[node], strict=True):
             norm.eval()
             assert norm.running_mean is not None and norm.running_var is not None
@@ -245,7 +245,7 @@ def _values(tensor: Tensor | None) -> Tensor:
 
 @contextmanager
 def _statistics(owner: nn.Module) -> Iterator[_Statistics]:
-    """Statistics to be measured; what the norms held before is put back at the end."""
+    """Gives an empty `_Statistics`; restores the state of the norms at the end."""
     norms = _norms(owner)
     kept = [(norm.momentum, {k: v.clone() for k, v in norm.named_buffers()}) for norm in norms]
     modes = [(module, module.training) for module in owner.modules()]

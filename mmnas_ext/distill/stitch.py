@@ -1,4 +1,4 @@
-"""From trained blocks to one network: the chosen paths' weights in a row, adapters folded into what comes after."""
+"""Makes one network from trained blocks: joins the chosen paths' weights and folds adapters into the next layer."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -15,22 +15,22 @@ from mmnas_ext.distill.distiller import BlockDistiller
 
 @torch.no_grad()
 def stitch(distiller: BlockDistiller, chosen: Sequence[tuple[int, FlatPath]]) -> dict[str, Tensor]:
-    """The distilled weights of a network, by `MBNet`'s keys, without a head.
+    """Returns the distilled weights of a network under `MBNet`'s keys, without a head.
 
-    Each block was trained on the teacher's feature where now the block before stands, whose imitation it gets. Where a
-    pair of 1x1 adapters stands between two blocks, they are one linear map, which the expansion after it takes up; what
-    it adds to every position goes into that expansion's batch norm.
+    Each block was trained on a feature of the teacher; in the network its input is the previous block's imitation of
+    that feature. The 1x1 adapters between two blocks are one linear map. It is folded into the next expansion: its
+    matrix into the weight, its bias into the running mean of the batch norm.
 
     Args:
         distiller: The trained distiller.
-        chosen: Per block, the index of its cell, and the path in it.
+        chosen: The index of the cell and the path in it, per block.
 
     Returns:
-        The tensors. Batch-norm statistics are shared by all paths: recalibrate the network before it is used.
+        The tensors. Their batch-norm statistics are those of all paths: use `recalibrate` before using the network.
 
     Raises:
-        ValueError: There is not one choice per block, a block was trained at another width than now enters it, or
-            adapters stand before a layer that cannot take them up.
+        ValueError: `chosen` does not have one entry per block, a block was trained with another input width than it
+            has in the network, or a layer after adapters has no expansion or a residual.
     """
     blocks = distiller.all_blocks()
     if len(chosen) != len(blocks):
@@ -39,36 +39,37 @@ def stitch(distiller: BlockDistiller, chosen: Sequence[tuple[int, FlatPath]]) ->
     for number, (before, after) in enumerate(pairwise(cells), start=1):
         if before.leaves != after.enters:
             raise ValueError(
-                f'block {number} was trained with {after.enters} channels entering it, and the chosen network has '
-                f'{before.leaves} there: its distilled weights do not fit'
+                f'the distilled weights of block {number} do not fit: it was trained with {after.enters} input '
+                f'channels, and in the chosen network it has {before.leaves}'
             )
     assert cells[0].enter is not None, 'the first block has the stem'
-    state = _copied('stem', cells[0].enter)
+    state = _copy('stem', cells[0].enter)
     for block, behind, cell, (_, path) in zip(blocks, [None, *cells[:-1]], cells, chosen, strict=True):
         layers: Any = iter(cell.layers)
         for stage, choices in zip(block.plan.stages, cell.by_stage(path), strict=True):
             candidates = [next(layers).candidate(choice) for choice in choices]
-            # skips are identities, and no layers of the network
+            # a skip is an identity, and the network has no layer for it
             for j, layer in enumerate(layer for layer in candidates if layer is not None):
-                state |= _copied(f'stages.{stage}.{j}', layer)
+                state |= _copy(f'stages.{stage}.{j}', layer)
         if behind is not None:
             _fold(state, f'stages.{block.plan.stages[0]}.0', behind.leave, cell, path)
     return state
 
 
-def _copied(key: str, module: nn.Module) -> dict[str, Tensor]:
+def _copy(key: str, module: nn.Module) -> dict[str, Tensor]:
+    """Copies a module's tensors under the prefix `key`."""
     return {f'{key}.{name}': tensor.clone() for name, tensor in module.state_dict().items()}
 
 
 def recalibrate(net: MBNet, images: Iterable[Tensor]) -> None:
-    """Gives a network's batch norms the statistics of some images: averages over the batches.
+    """Replaces a network's batch-norm statistics by those of some images, averaged over the batches.
 
     Args:
-        net: The network; in eval mode afterwards.
+        net: The network; it is in eval mode afterwards.
         images: Batches ``(N, 3, H, W)``, preprocessed.
 
     Raises:
-        ValueError: There are no images.
+        ValueError: `images` is empty.
     """
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -87,17 +88,18 @@ def recalibrate(net: MBNet, images: Iterable[Tensor]) -> None:
         norm.momentum = momentum
     net.eval()
     if not count:
-        raise ValueError('a network is recalibrated on at least one batch of images, got none')
+        raise ValueError('recalibrate needs at least one batch of images, got none')
 
 
 def _fold(state: dict[str, Tensor], key: str, leave: nn.Module | None, cell: BlockCell, path: FlatPath) -> None:
-    """Lets a layer's expansion take up the adapters before it: W(B(Ax + a) + b) = (WBA)x + W(Ba + b)."""
+    """Folds the adapters before a layer into its expansion: W(B(Ax + a) + b) = (WBA)x + W(Ba + b)."""
     if leave is None and cell.enter is None:
         return
     layer = cell.layers[0].candidate(path[0])  # type: ignore[operator]
     if layer.expand is None or layer.residual:
         raise ValueError(
-            f'{key} has {"a residual" if layer.residual else "no expansion"}: no adapter can be folded into it'
+            f'{key} must have an expansion and no residual, so that adapters can be folded into it, got '
+            f'{"a residual" if layer.residual else "no expansion"}'
         )
     weight = state[f'{key}.expand.conv.weight'].flatten(1)
     matrix = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
@@ -105,7 +107,7 @@ def _fold(state: dict[str, Tensor], key: str, leave: nn.Module | None, cell: Blo
     for adapter in (cell.enter, leave):
         if isinstance(adapter, nn.Conv2d):
             assert adapter.bias is not None
-            # from the layer outwards: what stands nearest to it is multiplied first
+            # from the layer backwards: the adapter next to it is multiplied first
             shift = shift + matrix @ adapter.bias
             matrix = matrix @ adapter.weight.flatten(1)
     state[f'{key}.expand.conv.weight'] = (weight @ matrix)[:, :, None, None]

@@ -1,4 +1,4 @@
-"""The teacher: a frozen network whose features are imitated."""
+"""The teacher: a frozen network whose features the student imitates."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,35 +14,36 @@ from mmnas_ext.remap.checkpoints import load_seed, read_state
 from mmnas_ext.remap.initializer import RemappedInit
 
 _KEYS = ('backbone', 'timm', 'checkpoint', 'taps', 'pretrained', 'channels_last')
-_PROBE = 64  # pixels of the image by which strides are found
+_PROBE = 64  # height and width in pixels of the image that strides are measured with
 _PREFIXES = ('', 'backbone.', 'module.', 'module.backbone.', 'model.')
 
 
 class _EnoughError(Exception):
-    """All features that are asked for have been computed."""
+    """Ends a forward once all requested features are computed."""
 
 
 class Teacher(nn.Module):
-    """A frozen network in eval mode; its features' channels and strides are read off an image.
+    """A frozen network in eval mode; the channels and strides of its features are measured on an image.
 
-    Give either a registered backbone or the name of a timm network. Features are the outputs of the modules named by
-    `taps`; by default the last layer of each stage of an `MBNet` and of timm's EfficientNets and MobileNets, and the
-    outputs of any other backbone. Where modules are named, nothing behind the last one asked for is computed.
+    Give either a registered backbone or the name of a timm network. Features are the outputs of the modules that
+    `taps` names. By default they are the outputs of the last layer of each stage for an `MBNet` and for timm's
+    EfficientNets and MobileNets, and the outputs of the backbone for any other. If modules are named, the forward
+    stops after the last one that is needed.
 
     Args:
-        backbone: Config of a backbone of this project, MMDetection, MMSegmentation (with its scope, ``mmdet.ResNet``)
-            or MMPretrain.
+        backbone: Config of a backbone of this project, MMDetection, MMSegmentation or MMPretrain (with its scope,
+            such as ``mmdet.ResNet``).
         timm: Name of a timm network.
-        checkpoint: Weights: a file, a URL or ``package://NAME``, as `load_seed` takes them.
-        taps: Names of modules whose outputs ``(N, C, H, W)`` are the features, in the order in which they are run.
-        pretrained: Of a timm network: whether timm fetches its weights.
+        checkpoint: Weights: a file, a URL or ``package://NAME``, as in `load_seed`.
+        taps: Names of modules whose outputs ``(N, C, H, W)`` are the features, in the order in which they run.
+        pretrained: Whether timm downloads the weights of a timm network.
         channels_last: Compute in memory layout NHWC.
 
     Raises:
-        ValueError: Both or neither of `backbone` and `timm` are given, a tap is unknown, the checkpoint is of another
-            network, or an output is no feature map.
-        FileNotFoundError: There is no such checkpoint.
-        ImportError: `timm` is asked for and not installed.
+        ValueError: Both or neither of `backbone` and `timm` are given, a tap is unknown, the checkpoint belongs to
+            another network, or an output is not a feature map.
+        FileNotFoundError: The checkpoint does not exist.
+        ImportError: `timm` is given, and timm is not installed.
     """
 
     def __init__(
@@ -56,8 +57,11 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         if (backbone is None) == (timm is None):
-            raise ValueError(f'a teacher is either backbone=dict(…) or timm=NAME, got {backbone!r} and {timm!r}')
-        net: Any = _timm(timm, pretrained) if timm is not None else MODELS.build(dict(backbone or {}))
+            raise ValueError(
+                'teacher must have either backbone=dict(…) or timm=NAME, got '
+                f'backbone={str(backbone)[:100]} and timm={timm!r}'
+            )
+        net: Any = _build_timm(timm, pretrained) if timm is not None else MODELS.build(dict(backbone or {}))
         if checkpoint is not None:
             _load(net, checkpoint)
         elif timm is None:
@@ -75,12 +79,12 @@ class Teacher(nn.Module):
 
     @classmethod
     def parse(cls, source: Any) -> 'Teacher':
-        """A teacher from its arguments as a dict, or one that is there already."""
+        """Builds a teacher from a dict of its arguments; returns a `Teacher` as it is."""
         if isinstance(source, Teacher):
             return source
         unknown = [key for key in source if key not in _KEYS]
         if unknown:
-            raise ValueError(f'teacher takes the keys {_KEYS}, got {unknown[0]!r}')
+            raise ValueError(f'the keys of teacher must be among {_KEYS}, got {unknown[0]!r}')
         return cls(**source)
 
     def train(self, mode: bool = True) -> 'Teacher':
@@ -94,22 +98,23 @@ class Teacher(nn.Module):
 
         Args:
             x: Images, preprocessed.
-            last: Index of the last feature that is needed; by default all are given.
+            last: Index of the last feature that is needed; by default all are returned.
         """
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         if not self.names:
             return tuple(self.net(x))
         names = self.names if last is None else self.names[: last + 1]
-        with self._recorded(names) as found, suppress(_EnoughError):
+        with self._record(names) as found, suppress(_EnoughError):
             self.net(x)
         idle = [name for name in names if name not in found]
         if idle:
-            raise ValueError(f'taps must name modules that the teacher calls, and it never calls {idle[0]!r}')
+            raise ValueError(f'taps must name modules that run in the forward of the teacher, got {idle[0]!r}')
         return tuple(found[name] for name in names)
 
     @contextmanager
-    def _recorded(self, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    def _record(self, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+        """Collects the outputs of the named modules by hooks, and ends the forward after the last of them."""
         found: dict[str, Tensor] = {}
         modules = dict(self.net.named_modules())
 
@@ -129,44 +134,45 @@ class Teacher(nn.Module):
                 handle.remove()
 
     def _probe(self) -> tuple[Tap, ...]:
+        """Measures channels and strides of the features on an image of zeros."""
         taps = []
         for feature in self(torch.zeros(1, 3, _PROBE, _PROBE)):
             if not isinstance(feature, Tensor) or feature.ndim != 4:
                 shape = tuple(feature.shape) if isinstance(feature, Tensor) else type(feature).__name__
-                raise ValueError(f'a teacher gives feature maps (N, C, H, W), got {shape}: name others by taps')
+                raise ValueError(f'features of the teacher must be maps (N, C, H, W), got {shape}: name others by taps')
             taps.append(Tap(feature.shape[1], _PROBE // feature.shape[3]))
         return tuple(taps)
 
 
 def _default_taps(net: Any, timm: str | None) -> list[str]:
-    """The last layer of each stage where stages are known by name; none where a backbone's outputs serve."""
+    """Names the last layer of each stage; returns an empty list if the features are the backbone's outputs."""
     if isinstance(net, Chain):
         return [f'stages.{i}.{len(stage) - 1}' for i, stage in enumerate(net.layers())]
     if timm is None:
         return []
     blocks = getattr(net, 'blocks', None)
-    # EfficientNets and MobileNets: their feature_info leaves out stages that keep the stride
+    # for EfficientNets and MobileNets feature_info lacks the stages that keep the stride
     if isinstance(blocks, nn.Sequential) and all(isinstance(stage, nn.Sequential) for stage in blocks):
         return [f'blocks.{i}' for i in range(len(blocks))]
     info = getattr(net, 'feature_info', None)
     if not info:
-        raise ValueError(f'timm says nothing of the features of {timm}: name the modules that give them, taps=[…]')
+        raise ValueError(f'timm has no feature_info for {timm}: name the modules that give the features, taps=[…]')
     return [each['module'] for each in info]
 
 
-def _timm(name: str, pretrained: bool) -> nn.Module:
+def _build_timm(name: str, pretrained: bool) -> nn.Module:
     try:
         import timm
     except ImportError:
         raise ImportError('teacher=dict(timm=…) needs timm: run pip install timm') from None
     if not timm.is_model(name):
         near = timm.list_models(f'*{name.split("_")[-1]}*')[:6]
-        raise ValueError(f'timm has no network {name!r}; of similar name are {near}')
+        raise ValueError(f'timm has no network {name!r}; similar names are {near}')
     return timm.create_model(name, pretrained=pretrained)
 
 
 def _load(net: nn.Module, checkpoint: str) -> None:
-    """Loads a checkpoint whole, whatever prefix its keys have; of an `MBNet` any known layout."""
+    """Loads all weights of a checkpoint with any of the known prefixes; for an `MBNet`, of any known layout."""
     arch = getattr(net, 'arch', None)
     if isinstance(net, Chain) and arch is not None:
         seed = load_seed(checkpoint, arch)
@@ -180,10 +186,12 @@ def _load(net: nn.Module, checkpoint: str) -> None:
             try:
                 net.load_state_dict({key: state[prefix + key] for key in own if prefix + key in state}, strict=False)
             except RuntimeError as error:
-                raise ValueError(f'teacher checkpoint {checkpoint} is of another network: {error}') from None
+                raise ValueError(
+                    f'teacher checkpoint {checkpoint} belongs to another network: {" ".join(str(error).split())[:180]}'
+                ) from None
             return
     missing = [key for key in wanted if key not in state]
     raise ValueError(
-        f'teacher checkpoint {checkpoint} is of another network: of {len(wanted)} tensors it lacks {len(missing)}, '
-        f'the first is {missing[0]}; it holds {list(state)[:4]}'
+        f'teacher checkpoint {checkpoint} belongs to another network: {len(missing)} of {len(wanted)} tensors are '
+        f'missing, the first is {missing[0]}; the checkpoint has {list(state)[:4]}'
     )

@@ -1,6 +1,6 @@
-"""What the methods need inside a host: heads and losses. Each host is imported when one of its parts is built.
+"""Heads and losses that the methods need inside a host. A host is imported when one of its parts is built.
 
-A detection run thus never imports MMSegmentation, and needs no such package installed.
+So a detection run never imports MMSegmentation and does not need it installed.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ from mmnas_ext.registry import MODELS
 
 
 @MODELS.register_module(name='FNASegHead')
-def _seg_head(**kwargs: Any) -> Any:
-    """`mmnas_ext.hosts.seg.FNASegHead`."""
+def _build_seg_head(**kwargs: Any) -> Any:
+    """Builds `mmnas_ext.hosts.seg.FNASegHead`."""
     require_mm('mmseg')
     from mmnas_ext.hosts.seg import FNASegHead
 
@@ -19,8 +19,8 @@ def _seg_head(**kwargs: Any) -> Any:
 
 
 @MODELS.register_module(name='SegCrossEntropyLoss')
-def _seg_loss(**kwargs: Any) -> Any:
-    """`mmnas_ext.hosts.seg.SegCrossEntropyLoss`."""
+def _build_seg_loss(**kwargs: Any) -> Any:
+    """Builds `mmnas_ext.hosts.seg.SegCrossEntropyLoss`."""
     require_mm('mmseg')
     from mmnas_ext.hosts.seg import SegCrossEntropyLoss
 
@@ -28,8 +28,8 @@ def _seg_loss(**kwargs: Any) -> Any:
 
 
 @MODELS.register_module(name='DropoutClsHead')
-def _cls_head(**kwargs: Any) -> Any:
-    """`mmnas_ext.hosts.cls.DropoutClsHead`."""
+def _build_cls_head(**kwargs: Any) -> Any:
+    """Builds `mmnas_ext.hosts.cls.DropoutClsHead`."""
     require_mm('mmpretrain')
     from mmnas_ext.hosts.cls import DropoutClsHead
 

@@ -1,4 +1,4 @@
-"""For MMSegmentation: FNA's DeepLab heads, and a cross entropy that leaves ignored pixels out altogether."""
+"""For MMSegmentation: FNA's DeepLab heads, and a cross entropy that excludes ignored pixels."""
 
 import math
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ from torch import Tensor, nn
 
 
 class FNASegHead(ASPPHead):
-    """DeepLabv3 and v3+ heads as FNA (ICLR 2020, section 4.2) has them.
+    """The DeepLabv3 and DeepLabv3+ heads of FNA (ICLR 2020, section 4.2).
 
-    MMSegmentation's heads join the pyramid with a 3x3 convolution, 2.95 M of its parameters at 256 channels; FNA's do
-    it with a 1x1 convolution, as DeepLabv3 (arXiv 1706.05587) describes it. With `separable` the dilated branches are
-    depthwise separable: the head of the published DeepLabv3 figures. Without it, and with a decoder of two ordinary
-    3x3 convolutions (arXiv 1802.02611, section 3.1), it is the head of the published DeepLabv3+ figures.
+    MMSegmentation's heads merge the pyramid with a 3x3 convolution, which has 2.95 M parameters at 256 channels; FNA's
+    use a 1x1 convolution, as DeepLabv3 (arXiv 1706.05587) does. With `separable` the dilated branches are depthwise
+    separable: this head has the published numbers of DeepLabv3. Without it, and with a decoder of two ordinary 3x3
+    convolutions (arXiv 1802.02611, section 3.1), the head has the published numbers of DeepLabv3+.
 
     Args:
-        separable: Whether the dilated branches are depthwise separable, activation after both halves.
-        c1_in_channels: Channels of the low-level feature that a v3+ decoder refines with; 0 for no decoder (v3).
-        c1_in_index: Which of the backbone's outputs that is.
-        c1_channels: Channels that it is reduced to.
-        dilations: Of the branches; 1 is a 1x1 convolution.
-        kwargs: As MMSegmentation's ``BaseDecodeHead``: ``in_channels``, ``channels``, ``num_classes``, ``in_index``, …
+        separable: Whether the dilated branches are depthwise separable, with an activation after both convolutions.
+        c1_in_channels: Channels of the low-level feature for the v3+ decoder; 0 for no decoder (v3).
+        c1_in_index: Index of that feature among the backbone's outputs.
+        c1_channels: Channels that the low-level feature is reduced to.
+        dilations: Dilation of each branch; 1 is a 1x1 convolution.
+        kwargs: Arguments of MMSegmentation's ``BaseDecodeHead``: ``in_channels``, ``channels``, ``num_classes``, …
 
     Raises:
-        ValueError: A channel number is negative, or there are no dilations.
+        ValueError: A number of channels is out of range, or `dilations` is not a list of positive integers.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class FNASegHead(ASPPHead):
             )
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Maps a backbone's outputs to logits ``(N, num_classes, h, w)`` at the size of the feature they come from."""
+        """Maps a backbone's outputs to logits ``(N, num_classes, h, w)``, of the low-level feature's size in v3+."""
         features = self._forward_feature(inputs)
         if self.c1_bottleneck is not None:
             detail = self.c1_bottleneck(inputs[self.c1_in_index])
@@ -77,19 +77,20 @@ class FNASegHead(ASPPHead):
 
 
 class SegCrossEntropyLoss(nn.Module):
-    """Cross entropy over the labelled pixels: the weighted mean that PyTorch computes, and 0 where none is labelled.
+    """Cross entropy over the labelled pixels: PyTorch's weighted mean, and 0 where no pixel is labelled.
 
-    MMSegmentation's ``CrossEntropyLoss`` divides by all pixels, ignored ones included, unless ``avg_non_ignore`` is
-    set, so that a crop half of unlabelled pixels counts half; and its class weights index with the ignored label,
-    which fails in one release line with ``avg_non_ignore`` and in the other without it.
+    MMSegmentation's ``CrossEntropyLoss`` divides by the number of all pixels, ignored ones included, unless
+    ``avg_non_ignore`` is set: a crop with half of its pixels unlabelled counts half. It also uses the ignored label
+    as an index into the class weights, which fails in one release line with ``avg_non_ignore`` and in the other
+    without it.
 
     Args:
         class_weight: One weight per class, or ``None``.
         loss_weight: Factor of the loss.
-        loss_name: Name in the logs; it must begin with ``loss_`` to be trained on.
+        loss_name: Name in the logs; MMEngine only adds losses whose names begin with ``loss_``.
 
     Raises:
-        ValueError: `class_weight` is not a list of finite numbers of at least 0, or not one per class.
+        ValueError: `class_weight` is not a list of finite numbers of at least 0.
     """
 
     class_weight: Tensor | None
@@ -114,22 +115,23 @@ class SegCrossEntropyLoss(nn.Module):
         ignore_index: int = 255,
         reduction_override: str | None = None,
     ) -> Tensor:
-        """The loss, a scalar.
+        """Computes the loss, a scalar.
 
         Args:
             logits: ``(N, classes, H, W)``.
             labels: ``(N, H, W)``, integers.
             weight: Factor per pixel, ``(N, H, W)``, from a pixel sampler, or ``None``.
-            ignore_index: Label of the pixels that do not count, neither in the sum nor in what it is divided by.
-            reduction_override: ``'none'`` for the losses of the pixels, ``(N, H, W)``, by which
-                MMSegmentation's ``OHEMPixelSampler`` picks the hard ones.
+            ignore_index: Label of the pixels that count neither in the sum nor in the divisor.
+            reduction_override: ``'none'`` returns the loss of each pixel, ``(N, H, W)``, by which
+                MMSegmentation's ``OHEMPixelSampler`` selects the hard pixels.
 
         Raises:
-            ValueError: There is not one class weight per class, or another reduction is asked for.
+            ValueError: The number of class weights is not the number of classes, or `reduction_override` has
+                another value.
         """
         if reduction_override not in (None, 'none'):
             raise ValueError(f"reduction_override must be None or 'none', got {reduction_override!r}")
-        # sums over a crop's pixels overflow in half precision
+        # a sum over a crop's pixels overflows in half precision
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         weights = self.class_weight
         if weights is not None and len(weights) != logits.shape[1]:
@@ -148,7 +150,8 @@ class SegCrossEntropyLoss(nn.Module):
 
 
 def _class_weights(given: Sequence[float]) -> Tensor:
+    """Checks class weights and returns them as a tensor."""
     numbers = given if isinstance(given, Sequence) and not isinstance(given, str) else ()
     if not numbers or not all(isinstance(n, int | float) and math.isfinite(n) and n >= 0 for n in numbers):
-        raise ValueError(f'class_weight must be a list of finite numbers of at least 0, got {given!r}')
+        raise ValueError(f'class_weight must be a list of finite numbers of at least 0, got {str(given)[:100]}')
     return torch.tensor(numbers, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Moves a trained network's weights onto another architecture or onto a super-network."""
+"""Moves the weights of a trained network to another architecture or to a super-network."""
 
 from mmnas_ext.remap.checkpoints import Seed, load_seed
 from mmnas_ext.remap.mapping import remap

@@ -1,6 +1,6 @@
-"""Reads a seed: a network's weights from a file, a URL or an installed package, with the architecture they belong to.
+"""Reads a seed: a network's weights and their architecture, from a file, a URL or an installed package.
 
-Nothing that a file contains is ever run: files are read with ``weights_only=True``.
+No code in a file is ever run: files are read with ``weights_only=True``.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ from mmnas_ext.remap.formats import recognise, translate
 from mmnas_ext.remap.layout import tensor_shapes
 
 _CONTAINERS = ('state_dict_ema', 'state_dict', 'model_ema', 'model', 'net')  # an average is the better network
-# MMEngine's hook swaps the two before it saves: the average is in ``state_dict``, what was trained in the other
+# MMEngine's EMAHook swaps the two before it saves: the average is in ``state_dict``, the trained weights in the other
 _RAW_CONTAINERS = ('ema_state_dict', 'state_dict', 'model', 'net')
 _PACKAGE = 'package://'
 _WEIGHT_FILES = ('.pth', '.pt')
@@ -29,7 +29,7 @@ _DEFAULT_EPS = 1e-5  # PyTorch's
 
 
 class _Inert:
-    """Stands in for what a training checkpoint holds beside weights; it takes any state and does nothing."""
+    """Replaces the objects in a training checkpoint that are not weights; accepts any state and does nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         del args, kwargs
@@ -39,7 +39,7 @@ class _Inert:
 
 
 # Logs in MMEngine's checkpoints (histories of numpy numbers) and arguments in timm's. MMEngine allows the real ones,
-# ``getattr`` among them, which lets a pickle reach any code: here each is an empty stand-in.
+# including ``getattr``, through which a pickle can reach any code. Here each is replaced by an `_Inert`.
 _IGNORED = [
     'mmengine.logging.history_buffer.HistoryBuffer',
     'builtins.getattr',
@@ -61,10 +61,10 @@ class Seed:
 
     Args:
         arch: Its architecture; `arch.bn_eps` is the epsilon that its weights were trained with.
-        state_dict: Its tensors by MBNet's keys, without a classifier.
+        state_dict: Its tensors under MBNet's keys, without a classifier.
 
     Raises:
-        ValueError: A tensor is missing, too many, or of another shape than `arch` gives it.
+        ValueError: A tensor of `arch` is missing or has another shape, or a tensor does not belong to `arch`.
     """
 
     arch: ArchSpec
@@ -84,33 +84,34 @@ class Seed:
 
     @property
     def bn_eps(self) -> float:
-        """The batch norms' epsilon, 1e-5 unless the architecture says otherwise."""
+        """The batch norms' epsilon: that of the architecture, or else 1e-5."""
         return self.arch.bn_eps or _DEFAULT_EPS
 
 
 def load_seed(path_or_url: str | Path, arch: Any = None) -> Seed:
-    """Reads a checkpoint of any known layout, recognised by its keys.
+    """Reads a checkpoint of any known layout; the layout is recognised by the keys.
 
-    Known are this project's own networks, bare or inside a detector or segmentor; MobileNetV2 of torchvision, timm,
-    MMPretrain, MMSegmentation and MMDetection; EfficientNet-Lite, and other MBConv networks such as DNA's, of timm; the
-    files of ``efficientnet_lite_pytorch``; the FNA authors' ``seed_mbv2.pt`` and adapted networks. They may lie in a
-    ``state_dict``, an EMA, or under a ``module.`` or ``backbone.`` prefix. The classifier is left out.
+    The known layouts are: this project's own networks, alone or inside a detector or segmentor; MobileNetV2 of
+    torchvision, timm, MMPretrain, MMSegmentation and MMDetection; EfficientNet-Lite and other MBConv networks of timm,
+    such as DNA's; the files of ``efficientnet_lite_pytorch``; the FNA authors' ``seed_mbv2.pt`` and adapted networks.
+    The weights may be in a ``state_dict``, in an EMA, or under a ``module.`` or ``backbone.`` prefix. The classifier
+    is dropped.
 
-    No file holds strides or the activation: strides are the family's (1, 2, 2, 2, 1, 2, 1), the activation is ReLU6,
-    or swish where there is squeeze-excite. The batch norms' epsilon is this project's own record, 1e-3 for
-    ``efficientnet_lite_pytorch`` and those networks of the FNA authors that have a head, 1e-5 for the others. timm's
-    ``tf_`` networks were trained with 1e-3 and have the keys of those that were not: give `arch`.
+    No file says strides or the activation. The strides are those of the family, (1, 2, 2, 2, 1, 2, 1); the activation
+    is ReLU6, or swish for networks with squeeze-excite. The batch norms' epsilon is the one that this project recorded
+    in the file, or else 1e-3 for ``efficientnet_lite_pytorch`` and for the FNA authors' networks with a head, and 1e-5
+    for all others. timm's ``tf_`` networks were trained with 1e-3, but their keys do not differ: give `arch` for them.
 
     Args:
-        path_or_url: A file; ``http(s)://``, ``torchvision://``, ``open-mmlab://``, ``mmcls://`` by
-            MMEngine's names; or ``package://NAME`` for the one weight file that the installed
-            Python package NAME ships.
-        arch: The architecture, anything that `ArchSpec.parse` reads, where shapes do not tell it or to hold them
-            against it. Its ``bn_eps``, if any, goes before the file's.
+        path_or_url: A file; a URL with ``http(s)://``; a model name of MMEngine with ``torchvision://``,
+            ``open-mmlab://`` or ``mmcls://``; or ``package://NAME`` for the single weight file in the installed
+            Python package NAME.
+        arch: The architecture, anything that `ArchSpec.parse` reads, if it does not follow from the shapes or to check
+            the shapes. Its ``bn_eps``, if any, has precedence over the file's.
 
     Raises:
-        FileNotFoundError: There is no such file or package.
-        ValueError: The file is no checkpoint, is truncated, wants to run code, has an unknown layout, or is of
+        FileNotFoundError: The file or package does not exist.
+        ValueError: The file is not a checkpoint, is truncated, tries to run code, has an unknown layout, or belongs to
             another network than `arch`.
         ConnectionError: The URL cannot be read.
     """
@@ -120,35 +121,36 @@ def load_seed(path_or_url: str | Path, arch: Any = None) -> Seed:
 
 
 def read_state(path_or_url: str | Path, averaged: bool = True) -> tuple[Mapping[str, Tensor], str]:
-    """Reads the tensors of a checkpoint under their own keys, those of other modules among them.
+    """Reads the tensors of a checkpoint under their own keys, including those of other modules.
 
     Args:
         path_or_url: As in `load_seed`.
-        averaged: Take the moving average of the weights where the file has one; else what was trained itself.
+        averaged: Whether to take the moving average of the weights if the file has one; else the trained weights are
+            taken.
 
     Returns:
-        The tensors, with the metadata that PyTorch keeps beside them, and where in the file they were: ``''`` for the
-        file itself, ``'state_dict_ema'``, …
+        The tensors with PyTorch's metadata, and their key in the file: ``'state_dict_ema'``, …, or ``''`` for the
+        file itself.
 
     Raises:
-        FileNotFoundError: There is no such file or package.
-        ValueError: The file is no checkpoint, is truncated or wants to run code.
+        FileNotFoundError: The file or package does not exist.
+        ValueError: The file is not a checkpoint, is truncated or tries to run code.
         ConnectionError: The URL cannot be read.
     """
-    file = _local(str(path_or_url))
-    return _unwrapped(_read(file), file, _CONTAINERS if averaged else _RAW_CONTAINERS)
+    file = _find_file(str(path_or_url))
+    return _unwrap(_read(file), file, _CONTAINERS if averaged else _RAW_CONTAINERS)
 
 
 def as_seed(state: Mapping[str, Tensor], source: str | Path, arch: ArchSpec | None = None) -> Seed:
-    """The seed in tensors as `read_state` gives them.
+    """Makes a seed from the tensors that `read_state` returns.
 
     Args:
         state: The tensors under their own keys.
-        source: Where they come from, for messages.
+        source: The checkpoint that they come from, for messages.
         arch: The architecture, if it is known.
 
     Raises:
-        ValueError: The layout is unknown, or the tensors are of another network than `arch`.
+        ValueError: The layout is unknown, or the tensors belong to another network than `arch`.
     """
     try:
         layout, prefix = recognise(state)
@@ -156,19 +158,19 @@ def as_seed(state: Mapping[str, Tensor], source: str | Path, arch: ArchSpec | No
     except ValueError as error:
         raise ValueError(f'{source}: {error}') from None
     if arch is None or arch.bn_eps is None:
-        found = _with_own_eps(found, state, prefix)
-    return Seed(found, {name: _plain(tensors.get(name)) for name in tensor_shapes(found)})
+        found = _take_own_eps(found, state, prefix)
+    return Seed(found, {name: _clean(tensors.get(name)) for name in tensor_shapes(found)})
 
 
-def _plain(tensor: Tensor | None) -> Tensor:
-    """A tensor as networks hold it; counters that a file lacks are 0."""
+def _clean(tensor: Tensor | None) -> Tensor:
+    """Converts a tensor to what a network holds: detached, float or integer; a missing counter becomes 0."""
     if tensor is None:
         return torch.zeros((), dtype=torch.int64)
     return (tensor.detach().float() if tensor.is_floating_point() else tensor.detach()).contiguous()
 
 
-def _with_own_eps(arch: ArchSpec, state: Mapping[str, Tensor], prefix: str) -> ArchSpec:
-    """The epsilon that an MBNet notes beside its weights, if the checkpoint has it."""
+def _take_own_eps(arch: ArchSpec, state: Mapping[str, Tensor], prefix: str) -> ArchSpec:
+    """Returns `arch` with the epsilon that an MBNet recorded in the checkpoint's metadata, if there is one."""
     noted = getattr(state, '_metadata', None) or {}
     eps = noted.get(prefix.removesuffix('.'), {}).get('bn_eps')
     if not isinstance(eps, float):
@@ -176,37 +178,37 @@ def _with_own_eps(arch: ArchSpec, state: Mapping[str, Tensor], prefix: str) -> A
     return arch.replace(bn_eps=None if eps == _DEFAULT_EPS else eps)
 
 
-def _local(source: str) -> Path:
-    """The file that a path, URL or package stands for."""
+def _find_file(source: str) -> Path:
+    """Returns the local file for a path, a URL or a package."""
     if source.startswith(_PACKAGE):
         return _package_file(source.removeprefix(_PACKAGE))
     if '://' in source:
         return fetch(source)
     file = Path(source).expanduser()
     if file.is_dir():
-        raise ValueError(f'seed checkpoint is a directory, give a file: {file}')
+        raise ValueError(f'seed checkpoint must be a file, got the folder {file}')
     if not file.is_file():
         raise FileNotFoundError(f'seed checkpoint does not exist: {file}')
     return file
 
 
 def _package_file(name: str) -> Path:
-    """The weight file inside an installed package; the package is found, not imported."""
+    """Finds the weight file in an installed package without importing the package."""
     if not re.fullmatch(r'[A-Za-z_]\w*', name):
-        raise ValueError(f'{_PACKAGE} takes the name of a Python package, got {name!r}')
+        raise ValueError(f'{_PACKAGE} must be followed by the name of a Python package, got {name!r}')
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(f'package {name!r} is not installed: run pip install {name.replace("_", "-")}')
     folders = [Path(folder) for folder in spec.submodule_search_locations]
     files = sorted(file for folder in folders for file in folder.rglob('*') if file.suffix in _WEIGHT_FILES)
     if len(files) != 1:
-        shown = [file.name for file in files]
-        raise ValueError(f'package {name!r} must ship one file of {_WEIGHT_FILES}, it has {len(files)}: {shown}')
+        names = [file.name for file in files[:4]]
+        raise ValueError(f'package {name!r} must have one file of {_WEIGHT_FILES}, got {len(files)}: {names}')
     return files[0]
 
 
 def _read(file: Path) -> Any:
-    """The content of a checkpoint file; nothing in it is run."""
+    """Reads a checkpoint file without running any code in it."""
     with file.open('rb') as stream:
         start = stream.read(4)
     if not start:
@@ -220,11 +222,11 @@ def _read(file: Path) -> Any:
         wanted = re.search(r'GLOBAL (\S+)|unrecognized (function .*)', str(error))
         if wanted:
             raise ValueError(
-                f'seed checkpoint {file} wants to run code ({wanted[1] or wanted[2]}) and was refused: only files of '
+                f'seed checkpoint {file} tries to run code ({wanted[1] or wanted[2]}) and was refused: only files of '
                 'plain tensors are read; save its state_dict alone'
             ) from None
         raise ValueError(f'seed checkpoint {file} is truncated or not a checkpoint: {_first_line(error)}') from None
-    except Exception as error:  # whatever a damaged file makes the reader stumble over
+    except Exception as error:  # a damaged file can make the reader fail in any way
         raise ValueError(f'seed checkpoint {file} is truncated or not a checkpoint: {_first_line(error)}') from None
 
 
@@ -249,8 +251,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def _unwrapped(content: Any, file: Path, containers: tuple[str, ...]) -> tuple[Mapping[str, Tensor], str]:
-    """The mapping of tensors inside a checkpoint, with the metadata that PyTorch keeps beside it, and where it was."""
+def _unwrap(content: Any, file: Path, containers: tuple[str, ...]) -> tuple[Mapping[str, Tensor], str]:
+    """Finds the mapping of tensors in a checkpoint; returns it, with PyTorch's metadata, and its key."""
     where = []
     for _ in range(4):
         if not isinstance(content, Mapping):
@@ -263,5 +265,5 @@ def _unwrapped(content: Any, file: Path, containers: tuple[str, ...]) -> tuple[M
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not tensors:
         keys = list(content)[:6] if isinstance(content, Mapping) else type(content).__name__
-        raise ValueError(f'seed checkpoint {file} holds no tensors by name, found {keys}')
+        raise ValueError(f'seed checkpoint {file} must have tensors by name, got {keys}')
     return content if len(tensors) == len(content) else tensors, '.'.join(where)

@@ -1,4 +1,4 @@
-"""Writes a checkpoint of any known layout as a plain file of this project's keys, for a backbone or a classifier."""
+"""Converts a checkpoint of any known layout to a plain file with this project's keys: of a backbone or a classifier."""
 
 import re
 from collections import OrderedDict
@@ -16,21 +16,21 @@ from mmnas_ext.remap.checkpoints import Seed, as_seed, read_state
 from mmnas_ext.remap.formats import recognise
 from mmnas_ext.workdir import write_bytes
 
-# what the projects of `formats.LAYOUTS` call a classifier's linear layer, beside the network's own keys
+# the names of the classifier's linear layer in the projects of `formats.LAYOUTS`
 _CLASSIFIER = re.compile(r'(?P<layer>(?:head\.fc|head|classifier|fc|_fc)(?:\.\d+)?)\.(?P<field>weight|bias)')
 _BACKBONE = 'backbone.'
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion wrote.
+    """The result of a conversion.
 
     Args:
         path: The file.
-        arch: The architecture of the weights in it.
-        container: Where in the checkpoint they were: ``state_dict_ema``, …; empty for the file itself.
-        tensors: How many tensors were written.
-        classes: Of the classifier, ``None`` without one.
+        arch: The architecture of its weights.
+        container: Key of the weights in the checkpoint: ``state_dict_ema``, …; empty for the file itself.
+        tensors: Number of tensors that were written.
+        classes: Number of classes of the classifier; ``None`` without one.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class Converted:
     classes: int | None
 
     def __str__(self) -> str:
-        taken = f' (its {self.container})' if self.container else ''
+        taken = f' (from its {self.container})' if self.container else ''
         what = 'backbone' if self.classes is None else f'classifier of {self.classes} classes'
         return f'{self.path}: {what}, {self.tensors} tensors{taken}; {self.arch.format("fna")}'
 
@@ -48,29 +48,30 @@ class Converted:
 def convert(
     source: str | Path, target: str | Path, arch: Any = None, classifier: bool = False, ema: bool = True
 ) -> Converted:
-    """Reads a checkpoint and writes its weights under MBNet's keys, the batch norms' epsilon noted beside them.
+    """Reads a checkpoint and writes its weights under MBNet's keys, with the batch norms' epsilon in the metadata.
 
-    The file is a state dict and nothing else: ``init_cfg=dict(type='Pretrained', checkpoint=…)`` of a backbone and
-    `load_seed` read it. With `classifier` its keys are those of MMPretrain's ``ImageClassifier`` with a linear head
-    (``backbone.…``, ``head.fc.…``), whose backbone gives the 1x1 head's features, ``out_indices=(7,)``.
+    The file is a plain state dict. ``init_cfg=dict(type='Pretrained', checkpoint=…)`` of a backbone and `load_seed`
+    can read it. With `classifier` it has the keys of MMPretrain's ``ImageClassifier`` with a linear head
+    (``backbone.…``, ``head.fc.…``), whose backbone returns the features of the 1x1 head, ``out_indices=(7,)``.
 
     Args:
-        source: A file or URL as `load_seed` takes them, such as the DNA authors' ``.pth.tar`` files.
-        target: The file to write; one that is there is replaced.
-        arch: The architecture, where shapes do not tell it; as in `load_seed`.
-        classifier: Also keep the linear layer after the features.
-        ema: Take the moving average of the weights where there is one; else what was trained itself.
+        source: A file or URL as in `load_seed`, such as the DNA authors' ``.pth.tar`` files.
+        target: The file to write; an existing file is replaced.
+        arch: The architecture, if it does not follow from the shapes; as in `load_seed`.
+        classifier: Whether to keep the linear layer after the features.
+        ema: Whether to take the moving average of the weights if there is one; else the trained weights are taken.
 
     Raises:
-        FileNotFoundError: There is no such file or package.
-        ValueError: `source` cannot be read, has an unknown layout or no classifier; or `target` is no place to write.
+        FileNotFoundError: `source` does not exist.
+        ValueError: `source` cannot be read, has an unknown layout or no classifier, or `target` is a folder or the
+            same file as `source`.
         ConnectionError: The URL cannot be read.
     """
     target = Path(target).expanduser()
     if target.is_dir():
         raise ValueError(f'out must be a file, got the folder {target}')
     if target.exists() and Path(str(source)).expanduser().exists() and target.samefile(Path(str(source)).expanduser()):
-        raise ValueError(f'out must be another file than the checkpoint that is read, got {target} for both')
+        raise ValueError(f'out must not be the checkpoint that is read, got {target} for both')
     spec = None if arch is None else ArchSpec.parse(arch)
     state, container = read_state(source, averaged=ema)
     seed = as_seed(state, source, spec)
@@ -84,7 +85,7 @@ def convert(
 
 
 def as_state_dict(seed: Seed, prefix: str = '') -> 'OrderedDict[str, Tensor]':
-    """A seed as its MBNet's ``state_dict()`` under a prefix: PyTorch's metadata hold the batch norms' epsilon."""
+    """Returns a seed as the ``state_dict()`` of its MBNet under a prefix, with the batch norms' epsilon as metadata."""
     state = OrderedDict((prefix + name, tensor) for name, tensor in seed.state_dict.items())
     metadata = {'': dict(version=1)} | {prefix.removesuffix('.'): dict(version=1, bn_eps=seed.bn_eps)}
     state._metadata = metadata  # type: ignore[attr-defined]
@@ -92,14 +93,14 @@ def as_state_dict(seed: Seed, prefix: str = '') -> 'OrderedDict[str, Tensor]':
 
 
 def save(state: Mapping[str, Tensor], target: Path) -> None:
-    """Writes tensors to a file, its folder made if missing; a write that is cut short leaves what was there."""
+    """Writes tensors to a file, and creates its folder if missing; an interrupted write keeps the old file."""
     stream = BytesIO()
     torch.save(state, stream)
     write_bytes(target, stream.getvalue())
 
 
 def _classifier(state: Mapping[str, Tensor], arch: ArchSpec, source: str | Path) -> tuple[Tensor, Tensor]:
-    """Weight ``(classes, C)`` and bias ``(classes,)`` of the linear layer after the pooled features."""
+    """Finds the classifier's linear layer; returns its weight ``(classes, C)`` and bias ``(classes,)``."""
     _, prefix = recognise(state)
     outside = prefix.removesuffix(_BACKBONE)
     layers: dict[str, dict[str, Tensor]] = {}
@@ -115,12 +116,12 @@ def _classifier(state: Mapping[str, Tensor], arch: ArchSpec, source: str | Path)
     if len(linear) != 1:
         found = f'several, {sorted(linear)}' if linear else 'none'
         raise ValueError(
-            f'{source}: a classifier is a linear layer with a bias under classifier, fc or head.fc, and the checkpoint '
-            f'has {found}; without --classifier the backbone alone is converted'
+            f'{source}: a classifier must be one linear layer with a bias under classifier, fc or head.fc, got '
+            f'{found}; without --classifier only the backbone is converted'
         )
     ((name, layer),) = linear.items()
     channels = arch.head_channels or arch.stages[-1].channels
     if layer['weight'].shape[1] != channels:
         taken = layer['weight'].shape[1]
-        raise ValueError(f'{source}: the classifier {name} takes {taken} channels, and the network gives {channels}')
+        raise ValueError(f'{source}: the classifier {name} must have {channels} input channels, got {taken}')
     return layer['weight'], layer['bias']

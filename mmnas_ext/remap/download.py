@@ -1,9 +1,10 @@
-"""Checkpoints at URLs: MMEngine knows what its names stand for, the file is then read by our own reader.
+"""Downloads checkpoints: MMEngine resolves its model names, and our own reader reads the files.
 
-MMEngine's loader would fall back to running the code in a file that it cannot read safely.
+MMEngine's own loader falls back to running the code in a file that it cannot read safely.
 """
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlparse
@@ -15,27 +16,27 @@ _NAMED = ('torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmc
 
 
 def fetch(url: str) -> Path:
-    """The local file of a URL, downloaded into PyTorch's hub cache unless it is there (as MMEngine does).
+    """Returns the local file for a URL; downloads it into PyTorch's hub cache first if necessary, as MMEngine does.
 
     Raises:
-        ValueError: Unknown scheme or model name.
-        FileNotFoundError: A model name that stands for a local file which does not exist.
+        ValueError: The scheme or the model name is unknown.
+        FileNotFoundError: A model name stands for a local file that does not exist.
         ConnectionError: The URL cannot be read.
     """
     if url.startswith(_NAMED):
-        url = _named(url)
+        url = _resolve_name(url)
     if url.startswith(_HTTP):
-        return _downloaded(url)
+        return _download_once(url)
     if '://' in url:
         known = ', '.join((*_HTTP, *_NAMED, 'package://'))
-        raise ValueError(f'unknown scheme in seed checkpoint {url!r}: known are {known}')
+        raise ValueError(f'the scheme of a seed checkpoint must be one of {known}, got {url!r}')
     if not Path(url).is_file():
         raise FileNotFoundError(f'seed checkpoint does not exist: {url}')
     return Path(url)
 
 
-def _named(url: str) -> str:
-    """The address, or the file, that one of MMEngine's model names stands for."""
+def _resolve_name(url: str) -> str:
+    """Returns the URL or the file that one of MMEngine's model names stands for."""
     from mmengine.runner import checkpoint as mm
 
     scheme, name = url.split('://', 1)
@@ -47,18 +48,20 @@ def _named(url: str) -> str:
         urls = mm.get_external_models()
         name = mm.get_deprecated_model_names().get(name, name)
     if name not in urls:
-        near = sorted(known for known in urls if 'mobilenet' in known or 'efficientnet' in known)
-        raise ValueError(f'{scheme}:// has no model {name!r}; among those it has: {", ".join(near)}')
+        raise ValueError(
+            f'{scheme}:// has no model {name!r}; similar names are {get_close_matches(name, urls, 4, 0.4)}'
+        )
     address: str = urls[name]
     return address if address.startswith(_HTTP) else str(Path(mm._get_mmengine_home(), address))
 
 
-def _downloaded(url: str) -> Path:
+def _download_once(url: str) -> Path:
+    """Downloads a URL on one rank only, if the ranks share the cache; returns the file."""
     from mmengine.dist import barrier, get_rank
 
     target = Path(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(url).path) or 'checkpoint')
     try:
-        # one rank downloads; where ranks share no disk, the others find nothing after it and fetch their own
+        # the first rank downloads; a rank that does not share its disk finds no file afterwards and downloads its own
         if get_rank() == 0:
             _download(url, target)
     finally:
@@ -72,7 +75,7 @@ def _download(url: str, target: Path) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # written under another name and moved, so that a download cut short is not taken for the file
+        # PyTorch writes under another name and then renames, so an interrupted download does not look like the file
         torch.hub.download_url_to_file(url, str(target), progress=False)
     except (URLError, OSError) as error:
         raise ConnectionError(f'cannot download seed checkpoint {url}: {error}') from None

@@ -1,7 +1,7 @@
-"""Checkpoint layouts of other projects, told apart by their keys, and their translation to MBNet's keys.
+"""Checkpoint layouts of other projects, recognised by their keys, and their translation to MBNet's keys.
 
-A layout says what its keys look like; a layer's convolutions and norms are then known by name, or by their order.
-The architecture is read off the tensors' shapes.
+A layout says what its keys look like. A layer's convolutions and norms are then identified by their names or by their
+order, and the architecture by the shapes of the tensors.
 """
 
 import re
@@ -13,7 +13,7 @@ from torch import Tensor
 from mmnas_ext.archs import ArchSpec, StageSpec
 from mmnas_ext.remap.layout import COUNTER, tensor_shapes
 
-# MobileNetV2's and EfficientNet's: no checkpoint holds strides
+# the strides of MobileNetV2 and EfficientNet: no checkpoint says them
 FAMILY_STRIDES = (1, 2, 2, 2, 1, 2, 1)
 _FIELDS = r'(?P<field>weight|bias|running_mean|running_var|num_batches_tracked)'
 _NUMBER = r'(0|[1-9]\d{0,3})'
@@ -36,18 +36,18 @@ Place = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """How one project writes such a network's keys.
+    """The keys of one project's checkpoints.
 
     Args:
-        name: For messages.
-        marker: A key that every checkpoint of this layout has and no other layout does.
+        name: Name of the layout in messages.
+        marker: A key that every checkpoint of this layout has and that no other layout has.
         stem: Pattern of the stem's keys; its group ``slot`` names the convolution or the norm.
-        layer: Pattern of the layers' keys, with groups ``slot``, ``layer`` and, unless layers are counted through
-            the whole network, ``stage``.
+        layer: Pattern of the layers' keys, with the groups ``slot``, ``layer`` and ``stage``; without ``stage`` if
+            the layers are numbered through the whole network.
         head: Pattern of the 1x1 head's keys.
         dropped: Pattern of keys that a backbone does not need: the classifier.
-        slots: Gives for a layer's slots MBNet's names.
-        bn_eps: Epsilon of the batch norms that these weights were trained with, ``None`` for 1e-5.
+        slots: Function that maps a layer's slots to MBNet's names.
+        bn_eps: Epsilon of the batch norms that these weights were trained with; ``None`` for 1e-5.
         headless_bn_eps: The same for checkpoints without a head.
     """
 
@@ -64,7 +64,7 @@ class Layout:
 
 @dataclass
 class _Parts:
-    """A checkpoint's tensors by where they belong: stem, layers by (stage, layer) or (layer,), head."""
+    """A checkpoint's tensors by their place in the network: stem, layers by (stage, layer) or (layer,), head."""
 
     stem: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     layers: dict[Place, dict[tuple[str, str], Tensor]] = field(default_factory=dict)
@@ -72,11 +72,10 @@ class _Parts:
 
 
 def recognise(keys: Iterable[str]) -> tuple[Layout, str]:
-    """The layout of a checkpoint with these keys, and the prefix that its keys have.
+    """Recognises the layout of a checkpoint with these keys; returns it and the prefix of the network's keys.
 
     Raises:
-        ValueError: No known layout; the message lists the first keys met and the layouts known. Or the network is
-            found more than once, or it is a super-network.
+        ValueError: The layout is unknown, the checkpoint has several networks, or it has a super-network.
     """
     keys = list(keys)
     for layout in LAYOUTS:
@@ -88,55 +87,58 @@ def recognise(keys: Iterable[str]) -> tuple[Layout, str]:
             plain = [prefix for prefix in prefixes if re.fullmatch(r'(module\.)?(backbone\.)?', prefix)]
             prefixes = plain or prefixes
         if len(prefixes) > 1:
-            raise ValueError(f'the checkpoint holds several networks, under {prefixes}: keep the keys of one')
+            raise ValueError(
+                f'the checkpoint must have one network, got several under {prefixes}: keep the keys of one'
+            )
         prefix = prefixes[0]
         if any(key.startswith(f'{prefix}stages.') and '.candidates.' in key for key in keys):
             raise ValueError(
-                'the checkpoint holds a super-network, and a seed is one network: remap from the seed that the '
-                'search started from'
+                'the checkpoint must have one network, got a super-network: remap from the seed that the search '
+                'started from'
             )
         return layout, prefix
     known = ', '.join(layout.name for layout in LAYOUTS)
-    raise ValueError(f'unknown checkpoint format: the first of {len(keys)} keys are {keys[:6]}; known formats: {known}')
+    raise ValueError(f'unknown checkpoint format: the first of {len(keys)} keys are {keys[:2]}; known formats: {known}')
 
 
 def translate(
     state: Mapping[str, Tensor], layout: Layout, prefix: str, arch: ArchSpec | None = None
 ) -> tuple[ArchSpec, dict[str, Tensor]]:
-    """Renames a checkpoint's tensors to MBNet's keys and reads the architecture off their shapes.
+    """Renames a checkpoint's tensors to MBNet's keys and infers the architecture from their shapes.
 
     Args:
-        state: The checkpoint's tensors, those of other modules among them.
+        state: The checkpoint's tensors, including those of other modules.
         layout: The checkpoint's layout.
-        prefix: Start of the backbone's keys.
-        arch: The architecture, if it is known; then shapes are held against it.
+        prefix: Prefix of the backbone's keys.
+        arch: The architecture, if it is known; the shapes are then checked against it.
 
     Returns:
-        The architecture, and the tensors in MBNet's order. A head is kept if both the checkpoint and `arch` have
-        one; ``bn_eps`` is that of `arch`, else the layout's.
+        The architecture, and the tensors in MBNet's order. The head is kept if both the checkpoint and `arch` have
+        one. ``bn_eps`` is that of `arch`, or else the layout's.
 
     Raises:
         ValueError: A key does not fit the layout, a shape does not fit the architecture, or the architecture
-            cannot be told.
+            does not follow from the shapes.
     """
     parts = _collect(state, layout, prefix)
-    named = {**_named_pair('stem.', parts.stem), **_named_pair('head.', parts.head)}
-    layers = [_named_layer(parts.layers[place], layout, place) for place in sorted(parts.layers)]
+    named = {**_name_pair('stem.', parts.stem), **_name_pair('head.', parts.head)}
+    layers = [_name_layer(parts.layers[place], layout, place) for place in sorted(parts.layers)]
     positions = _positions(sorted(parts.layers), layers, arch)
     for (i, j), tensors in zip(positions, layers, strict=True):
         named |= {f'stages.{i}.{j}.{name}': tensor for name, tensor in tensors.items()}
     if arch is None:
-        arch = _inferred(named, positions, layers)
+        arch = _infer_arch(named, positions, layers)
     elif arch.head_channels is None:
         named = {name: tensor for name, tensor in named.items() if not name.startswith('head.')}
     elif not parts.head:
         arch = arch.replace(head_channels=None)
     if arch.bn_eps is None:
         arch = arch.replace(bn_eps=layout.bn_eps if parts.head else layout.headless_bn_eps)
-    return arch, _checked(named, arch)
+    return arch, _check_shapes(named, arch)
 
 
 def _collect(state: Mapping[str, Tensor], layout: Layout, prefix: str) -> _Parts:
+    """Sorts the tensors below a prefix by their place in the network."""
     parts = _Parts()
     patterns = [re.compile(pattern) for pattern in (layout.stem, layout.layer, layout.head, layout.dropped)]
     for name in _below(state, prefix):
@@ -152,7 +154,7 @@ def _collect(state: Mapping[str, Tensor], layout: Layout, prefix: str) -> _Parts
         elif not dropped:
             raise ValueError(
                 f'unexpected tensor {prefix + name!r} of shape {tuple(tensor.shape)} in a checkpoint that looks like '
-                f'{layout.name}: such a network has only stem, MBConv layers, head and classifier'
+                f'{layout.name}: that network has only stem, MBConv layers, head and classifier'
             )
     if not parts.stem:
         raise ValueError(f'the checkpoint looks like {layout.name}, but it has no stem')
@@ -163,13 +165,14 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> list[str]:
     return [key.removeprefix(prefix) for key in state if key.startswith(prefix)]
 
 
-def _named_pair(prefix: str, tensors: Mapping[tuple[str, str], Tensor]) -> dict[str, Tensor]:
-    """Names a convolution and the norm after it, told apart by their weights' dimensions."""
+def _name_pair(prefix: str, tensors: Mapping[tuple[str, str], Tensor]) -> dict[str, Tensor]:
+    """Names the tensors of a convolution and its norm, which differ in the number of dimensions of their weights."""
     convs = {slot for (slot, name), tensor in tensors.items() if name == 'weight' and tensor.ndim == 4}
     return {f'{prefix}{"conv" if slot in convs else "bn"}.{name}': t for (slot, name), t in tensors.items()}
 
 
-def _named_layer(tensors: Mapping[tuple[str, str], Tensor], layout: Layout, place: Place) -> dict[str, Tensor]:
+def _name_layer(tensors: Mapping[tuple[str, str], Tensor], layout: Layout, place: Place) -> dict[str, Tensor]:
+    """Names the tensors of a layer as MBNet does, without the layer's own prefix."""
     slots = {slot for slot, _ in tensors}
     try:
         names = layout.slots(slots)
@@ -183,12 +186,12 @@ def _named_layer(tensors: Mapping[tuple[str, str], Tensor], layout: Layout, plac
 
 
 def _by_name(slots: Iterable[str]) -> dict[str, str]:
-    """MBNet's own names."""
+    """Maps slots that have MBNet's names to themselves."""
     return {slot: _SE_NAMES.get(slot, slot) for slot in slots}
 
 
 def _by_order(slots: Iterable[str]) -> dict[str, str]:
-    """Numbered slots: convolutions and norms alternate in the order in which they are run."""
+    """Maps numbered slots: convolutions and norms alternate in the order in which they run."""
     ordered = sorted(slots, key=lambda slot: [_CONV_FIRST.get(part) or int(part) for part in slot.split('.')])
     if len(ordered) not in (4, 6):
         raise ValueError(f'expected 2 or 3 convolutions, each with its norm, got {len(ordered)} modules: {ordered}')
@@ -196,7 +199,7 @@ def _by_order(slots: Iterable[str]) -> dict[str, str]:
 
 
 def _by_table(*tables: tuple[str, ...]) -> SlotNames:
-    """Named slots in the order in which they are run, one table for layers with and one for those without expansion."""
+    """Returns a function that maps named slots; each table has a kind of layer's slots in the order they run in."""
 
     def names(slots: Iterable[str]) -> dict[str, str]:
         slots = set(slots)
@@ -205,20 +208,26 @@ def _by_table(*tables: tuple[str, ...]) -> SlotNames:
             if plain == sorted(table):
                 found = dict(zip(table, _LAYER_NAMES[len(table) // 2], strict=True))
                 return found | {slot: _SE_NAMES[slot] for slot in slots & _SE_NAMES.keys()}
-        raise ValueError(f'expected the modules of an MBConv layer, {" or ".join(map(str, tables))}, got {plain}')
+        raise ValueError(f'expected the modules of an MBConv layer, {" or ".join(map(str, tables))}, got {plain[:6]}')
 
     return names
 
 
 def _positions(places: list[Place], layers: list[dict[str, Tensor]], arch: ArchSpec | None) -> list[tuple[int, int]]:
-    """Stage and index in it of every layer; layers that are counted through go by `arch`, else by their widths."""
+    """Returns the stage and the index in the stage of every layer.
+
+    For layers that are numbered through the network they follow from `arch`, or else from the layers' widths.
+    """
     if all(len(place) == 2 for place in places):
-        return _consecutive([(place[0], place[1]) for place in places])
+        return _renumber([(place[0], place[1]) for place in places])
     if arch is not None:
-        listed = [(i, j) for i, depth in enumerate(arch.depths) for j in range(depth)]
-        if len(listed) != len(layers):
-            raise ValueError(f'the checkpoint has {len(layers)} layers, and arch has {len(listed)}: {arch.depths}')
-        return listed
+        expected = [(i, j) for i, depth in enumerate(arch.depths) for j in range(depth)]
+        if len(expected) != len(layers):
+            raise ValueError(
+                f'the checkpoint must have the {len(expected)} layers of arch, {arch.depths} per stage, got '
+                f'{len(layers)}'
+            )
+        return expected
     positions: list[tuple[int, int]] = []
     before = None
     for tensors in layers:
@@ -229,8 +238,8 @@ def _positions(places: list[Place], layers: list[dict[str, Tensor]], arch: ArchS
     return positions
 
 
-def _consecutive(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Counts stages and layers from 0: some layouts' numbers start at 1."""
+def _renumber(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Renumbers stages and layers from 0: in some layouts the numbers start at 1."""
     stages = {stage: i for i, stage in enumerate(sorted({stage for stage, _ in places}))}
     counted: dict[int, int] = {}
     positions = []
@@ -240,13 +249,14 @@ def _consecutive(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return positions
 
 
-def _inferred(
+def _infer_arch(
     named: Mapping[str, Tensor], positions: list[tuple[int, int]], layers: list[dict[str, Tensor]]
 ) -> ArchSpec:
+    """Infers the architecture from the shapes of the layers."""
     count = 1 + max(i for i, _ in positions)
     if count != len(FAMILY_STRIDES):
         raise ValueError(
-            f'the checkpoint has {count} stages: strides are not in the weights and are known for '
+            f'the checkpoint has {count} stages: strides do not follow from the weights and are known for '
             f'{len(FAMILY_STRIDES)} stages only, so give arch'
         )
     stages = []
@@ -263,12 +273,12 @@ def _inferred(
 
 
 def _token(tensors: Mapping[str, Tensor], in_channels: int, stage: int, index: int) -> str:
-    """The block token that has these shapes."""
+    """Returns the token of a layer with these shapes."""
     hidden, _, kernel, _ = tensors['depthwise.conv.weight'].shape
     expansion = hidden // in_channels
     if hidden % in_channels or ('expand.conv.weight' in tensors) != (expansion > 1):
         raise ValueError(
-            f'layer {index} of stage {stage} widens {in_channels} channels to {hidden}, and an expansion must be a '
+            f'layer {index} of stage {stage} expands {in_channels} channels to {hidden}: the expansion must be a '
             'whole number'
         )
     token = f'k{kernel}_e{expansion}'
@@ -279,12 +289,13 @@ def _token(tensors: Mapping[str, Tensor], in_channels: int, stage: int, index: i
         if 0 < ratio <= 1 and max(1, round(in_channels * ratio)) == squeezed:
             return f'{token}_se{ratio:g}'
     raise ValueError(
-        f'layer {index} of stage {stage} squeezes to {squeezed} channels, more than the {in_channels} that enter it'
+        f'layer {index} of stage {stage} squeezes to {squeezed} channels: it must be at most its {in_channels} input '
+        'channels'
     )
 
 
-def _checked(named: Mapping[str, Tensor], arch: ArchSpec) -> dict[str, Tensor]:
-    """The tensors in MBNet's order, each held against the shape that `arch` gives it."""
+def _check_shapes(named: Mapping[str, Tensor], arch: ArchSpec) -> dict[str, Tensor]:
+    """Checks every tensor against its shape in `arch`; returns the tensors in MBNet's order."""
     shapes = tensor_shapes(arch)
     ordered = {}
     for name, shape in shapes.items():
@@ -315,7 +326,7 @@ _LITE_LAYER = ('_expand_conv', '_bn0', '_depthwise_conv', '_bn1', '_project_conv
 _MMDET_LAYER = tuple(f'{conv}_conv.{part}' for conv in ('expand', 'depthwise', 'linear') for part in ('conv', 'bn'))
 LAYOUTS = (
     Layout(
-        name='mmnas_ext MBNet (bare or in a detector or segmentor)',
+        name='mmnas_ext MBNet',
         marker='stages.0.0.depthwise.conv.weight',
         stem=rf'stem\.(?P<slot>conv|bn)\.{_FIELDS}',
         layer=rf'stages\.(?P<stage>{_NUMBER})\.(?P<layer>{_NUMBER})\.'
@@ -333,8 +344,8 @@ LAYOUTS = (
         dropped=r'classifier\..*',
         slots=_by_order,
     ),
-    # timm has two families with these keys: ``efficientnet_lite0`` uses 1e-5, ``tf_efficientnet_lite0`` 1e-3. The
-    # keys do not tell: the former, whose padding is symmetric as ours, is assumed, and ``arch`` overrides it.
+    # timm has two families with these keys: ``efficientnet_lite0`` uses 1e-5, ``tf_efficientnet_lite0`` 1e-3. They have
+    # the same keys, so the former is assumed, whose padding is symmetric like ours; ``arch`` overrides it.
     Layout(
         name='timm MobileNetV2, EfficientNet(-Lite), DNA',
         marker='blocks.0.0.conv_dw.weight',
@@ -373,10 +384,10 @@ LAYOUTS = (
         bn_eps=1e-3,
         headless_bn_eps=1e-3,
     ),
-    # the authors' ImageNet seed and their SSDLite backbone, which have a head, use 1e-3, those of RetinaNet and
-    # DeepLab 1e-5; ``extra`` are SSDLite's layers after the backbone
+    # the authors' ImageNet seed and SSDLite backbone, which have a head, use 1e-3, their RetinaNet and DeepLab
+    # backbones 1e-5; ``extra`` are SSDLite's layers after the backbone
     Layout(
-        name="FNA authors' networks (seed_mbv2.pt and adapted backbones)",
+        name="FNA authors' networks",
         marker='blocks.1.layers.0.op.0.weight',
         stem=rf'blocks\.0\.(?P<slot>[01])\.{_FIELDS}',
         layer=rf'blocks\.(?P<stage>{_NUMBER})\.layers\.(?P<layer>{_NUMBER})\.op\.(?P<slot>[0-9])\.{_FIELDS}',

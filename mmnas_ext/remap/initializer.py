@@ -1,4 +1,4 @@
-"""Remapping as an ``init_cfg``: a backbone of any config starts from a seed."""
+"""Remapping as an ``init_cfg``: the backbone of any config can start from a seed."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -22,14 +22,14 @@ _SEED_KEYS = ('arch', 'checkpoint')
 
 @WEIGHT_INITIALIZERS.register_module(name='Remapped')
 class RemappedInit:
-    """``init_cfg=dict(type='mmnas_ext.Remapped', seed=…)``: a seed's weights, remapped onto the module.
+    """Initialises a module with a seed's remapped weights: ``init_cfg=dict(type='mmnas_ext.Remapped', seed=…)``.
 
-    The module is an MBNet (its ``arch`` is read) or a SuperNet (its ``space``). The seed is read when weights are
-    initialised, not when the module is built. The seed's batch-norm epsilon travels with its weights. What the module
-    holds has been initialised then: MMEngine does not initialise its layers once more.
+    The module is an MBNet, with the architecture ``arch``, or a SuperNet, with the space ``space``. The seed is read
+    when the weights are initialised, not when the module is built. The module's batch norms get the seed's epsilon.
+    All layers of the module count as initialised afterwards, so MMEngine does not initialise them again.
 
     Args:
-        seed: ``dict(checkpoint=…, arch=…)`` as `load_seed` takes them (``arch`` may be left out), a path or URL,
+        seed: ``dict(checkpoint=…, arch=…)`` with the arguments of `load_seed` (``arch`` is optional), a path, a URL
             or a `Seed`.
         depth: As in `remap`.
         width: As in `remap`.
@@ -37,7 +37,7 @@ class RemappedInit:
         noise: As in `remap`.
 
     Raises:
-        ValueError: `seed` has no or unknown keys, or a policy is unknown.
+        ValueError: `seed` has unknown keys or no ``checkpoint``, or a policy is unknown.
         TypeError: `seed` is of another type.
     """
 
@@ -55,13 +55,13 @@ class RemappedInit:
         self.noise = noise
 
     def __call__(self, module: nn.Module) -> RemapReport:
-        """Loads the remapped weights into `module` and returns what was done to each tensor.
+        """Loads the remapped weights into `module`; returns the report of what was done to each tensor.
 
         Raises:
-            TypeError: The module has neither an ``arch`` nor a ``space``.
+            TypeError: The module is not an MBNet or a SuperNet.
             ValueError: The seed cannot be read or does not fit.
         """
-        target = _described(module)
+        target = _find_target(module)
         seed = self.source if isinstance(self.source, Seed) else load_seed(self.source, self.arch)
         affine = bool(getattr(module, 'affine', False))
         state, report = remap(seed, target, **self.policies, noise=self.noise, affine=affine)
@@ -70,42 +70,45 @@ class RemappedInit:
         for child in children:
             if isinstance(child, _BatchNorm):
                 child.eps = seed.bn_eps
-            # MMEngine's sign that a module needs no initialisation
+            # MMEngine does not initialise a module that has this attribute
             if child is not module and hasattr(child, 'init_weights'):
                 child.is_init = True
         name = type(module).__name__
-        print_log(f'{name} from {self._shown()}, batch-norm eps {seed.bn_eps:g}: {report}', logger='current')
+        print_log(f'{name} from {self._describe_source()}, batch-norm eps {seed.bn_eps:g}: {report}', logger='current')
         print_log(f'{name}, remapped tensors:\n{report.table()}', logger='current', level=logging.DEBUG)
         if hasattr(module, '_params_init_info'):
-            update_init_info(module, init_info=f'RemappedInit: remapped from {self._shown()}')
+            update_init_info(module, init_info=f'RemappedInit: remapped from {self._describe_source()}')
         return report
 
-    def _shown(self) -> str:
-        return 'a given seed' if isinstance(self.source, Seed) else str(self.source)
+    def _describe_source(self) -> str:
+        return 'a `Seed` object' if isinstance(self.source, Seed) else str(self.source)
 
 
 def _seed_arguments(seed: Any) -> tuple[Seed | str | Path, Any]:
-    """What to read, and as which architecture."""
+    """Returns what to read and its architecture, if that is given."""
     if isinstance(seed, Seed | str | Path):
         return seed, None
     if not isinstance(seed, Mapping):
         raise TypeError(f'seed must be a dict of {_SEED_KEYS}, a path, a URL or a Seed, got {type(seed).__name__}')
     unknown = [key for key in seed if key not in _SEED_KEYS]
     if unknown or 'checkpoint' not in seed:
-        raise ValueError(f'seed must have the key checkpoint and may have arch, got the keys {list(seed)}')
+        raise ValueError(f"seed must have the key 'checkpoint' and may have 'arch', got the keys {list(seed)}")
     return seed['checkpoint'], dict(seed).get('arch')
 
 
-def _described(module: nn.Module) -> ArchSpec | SearchSpace:
+def _find_target(module: nn.Module) -> ArchSpec | SearchSpace:
+    """Returns the architecture or the space of a module."""
     for name in ('arch', 'space'):
         spec = getattr(module, name, None)
         if isinstance(spec, ArchSpec | SearchSpace):
             return spec
-    raise TypeError(f"type='Remapped' initialises an MBNet or a SuperNet, got {type(module).__name__}")
+    raise TypeError(
+        f"the module of init_cfg type 'Remapped' must be an MBNet or a SuperNet, got {type(module).__name__}"
+    )
 
 
 def _load(module: nn.Module, state: dict[str, Any]) -> None:
-    """Loads strictly; left out may only be the alphas of a super-network and a head that was not built."""
+    """Loads all tensors; only the alphas of a super-network, and a head that was not built, may be missing."""
     built = module.state_dict().keys()
     if not any(name.startswith('head.') for name in built):
         state = {name: tensor for name, tensor in state.items() if not name.startswith('head.')}
@@ -113,7 +116,7 @@ def _load(module: nn.Module, state: dict[str, Any]) -> None:
     unexpected = [name for name in state if name not in built]
     if missing or unexpected:
         raise ValueError(
-            f'{type(module).__name__} has not the tensors of its architecture (is norm_cfg a batch norm?): '
-            f'without a source {missing[:4]}, without a place {unexpected[:4]}'
+            f'{type(module).__name__} must have the tensors of its architecture (norm_cfg must be a batch norm): '
+            f'not in the seed {missing[:2]}, not in the module {unexpected[:2]}'
         )
     module.load_state_dict(state, strict=False)

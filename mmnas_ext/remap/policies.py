@@ -1,6 +1,6 @@
-"""Which of the seed's layers, channels and kernel positions a smaller or larger network takes.
+"""Policies that select the seed's layers, channels and kernel positions for a smaller or larger network.
 
-FNA (arXiv 2001.02525, section 3.1) compares these; ``last``, ``first`` and ``center`` are its choice.
+FNA (arXiv 2001.02525, section 3.1) compares them and chooses ``last``, ``first`` and ``center``.
 """
 
 from typing import Any
@@ -14,24 +14,24 @@ KERNELS = ('center', 'dilated')
 
 
 def check(depth: str, width: str, kernel: str) -> None:
-    """Raises ValueError unless each is a known policy."""
+    """Raises ValueError unless each value is a known policy."""
     for name, value, allowed in (('depth', depth, DEPTHS), ('width', width, WIDTHS), ('kernel', kernel, KERNELS)):
         _check_one(name, value, allowed)
 
 
 def source_layer(index: int, seed_layers: int) -> int:
-    """The seed's layer for layer `index` of the same stage: the one of that index, or the stage's last."""
+    """Returns the seed's layer for layer `index` of the same stage: the layer of that index, or else the last one."""
     return min(index, seed_layers - 1)
 
 
 def hidden_channels(tensors: dict[str, Tensor], keep: int, width: str) -> Tensor:
-    """The hidden channels of a seed's layer to keep, ascending, so that all its convolutions agree on them.
+    """Selects the hidden channels of a seed's layer, in ascending order, for all of its convolutions.
 
     Args:
         tensors: The layer's tensors: ``depthwise.conv.weight``, ``depthwise.bn.weight``, ``expand.…``, ``project.…``.
-        keep: How many to keep at most.
-        width: ``first``; ``bn``: those of largest scale ``|weight|`` in the depthwise norm; ``l1``: those of
-            largest L1 norm of all weights that make or read them.
+        keep: Largest number of channels to keep.
+        width: ``first``: the first channels; ``bn``: the channels with the largest scale ``|weight|`` in the depthwise
+            norm; ``l1``: the channels with the largest L1 norm of all weights that produce or read them.
 
     Returns:
         Indices ``(min(keep, hidden),)``.
@@ -40,15 +40,15 @@ def hidden_channels(tensors: dict[str, Tensor], keep: int, width: str) -> Tensor
     if keep >= hidden or width == 'first':
         return torch.arange(min(keep, hidden))
     score = tensors['depthwise.bn.weight'].abs() if width == 'bn' else _l1(tensors)
-    # stable: of equal channels the first are kept, on any machine
+    # stable, so that every machine keeps the first of equal channels
     return score.argsort(descending=True, stable=True)[:keep].sort().values
 
 
 def kernel_positions(seed_kernel: int, kernel: int, policy: str) -> tuple[range, range]:
-    """Along one side, which positions of the seed's kernel go to which positions of the new one.
+    """Returns which positions of the seed's kernel go to which positions of the new kernel, along one side.
 
-    A larger kernel holds the seed's in its centre, or (``dilated``) spread as far as whole steps allow, zeros
-    elsewhere; a smaller one takes the centre of the seed's under both policies.
+    A larger kernel has the seed's kernel in its centre, or (``dilated``) spread as far as whole steps allow, and
+    zeros elsewhere. A smaller kernel is the centre of the seed's kernel under both policies.
     """
     if kernel <= seed_kernel:
         start = (seed_kernel - kernel) // 2
@@ -59,7 +59,7 @@ def kernel_positions(seed_kernel: int, kernel: int, policy: str) -> tuple[range,
 
 
 def _l1(tensors: dict[str, Tensor]) -> Tensor:
-    # sums in double: the ranking shall not depend on the order of additions
+    # sums in double, so that the ranking does not depend on the order of additions
     score = tensors['depthwise.conv.weight'].double().abs().sum((1, 2, 3))
     score = score + tensors['project.conv.weight'].double().abs().sum((0, 2, 3))
     if 'expand.conv.weight' in tensors:

@@ -1,4 +1,4 @@
-"""What a remap did to each tensor."""
+"""The report of a remap: what it did to each tensor."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ class Entry:
     """One tensor of the target.
 
     Args:
-        name: Its name.
-        source: The seed's tensor that it comes from; ``None`` if it is new.
+        name: Name of the tensor.
+        source: Name of the seed's tensor that it comes from; ``None`` if it is new.
         action: One of `ACTIONS`.
-        seed_shape: Shape of the seed's tensor, ``None`` if it is new.
-        shape: Shape of the target's.
+        seed_shape: Shape of the seed's tensor; ``None`` if it is new.
+        shape: Shape of the target's tensor.
     """
 
     name: str
@@ -27,12 +27,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class RemapReport:
-    """All tensors of the target, in order, and the seed's tensors that none of them took.
+    """All tensors of the target, in order, and the seed's tensors that were not used.
 
     Args:
         entries: One per tensor of the target.
-        unused: Names of the seed's tensors that were not read.
-        notes: Differences that tensors do not show: activation, strides.
+        unused: Names of the seed's tensors that no tensor of the target comes from.
+        notes: Differences that are not in the tensors: activation, strides.
     """
 
     entries: tuple[Entry, ...]
@@ -40,12 +40,12 @@ class RemapReport:
     notes: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
-        """Number of tensors per action, and of ``unused`` ones; every action is a key."""
+        """Counts the tensors per action and the ``unused`` ones; every action is a key."""
         counted = Counter(entry.action for entry in self.entries)
         return {action: counted[action] for action in ACTIONS} | {'unused': len(self.unused)}
 
     def table(self) -> str:
-        """One aligned line per tensor, then the unused tensors and the notes."""
+        """Formats the report: one aligned line per tensor, then the unused tensors and the notes."""
         rows = [('tensor', 'action', 'shape', 'seed tensor', 'seed shape')]
         rows += [(e.name, e.action, _shape(e.shape), e.source or '-', _shape(e.seed_shape)) for e in self.entries]
         rows += [('-', 'unused', '-', name, '-') for name in self.unused]
@@ -59,7 +59,7 @@ class RemapReport:
 
 
 def action_of(seed_shape: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    """The action that leads from one shape to the other."""
+    """Returns the action that leads from one shape to the other."""
     pairs = list(zip(seed_shape, shape, strict=True))
     taken = ['cropped'] * any(a > b for a, b in pairs) + ['padded'] * any(a < b for a, b in pairs)
     return '+'.join(taken) or 'copied'

@@ -22,7 +22,6 @@ from tests.backbones.reference import traced
 from tests.backbones.test_mbnet import ARCH, norms
 from tests.filling import fill_state
 
-torch.set_num_threads(2)
 EXPORTED = ARCH.replace(act='swish')
 # as any host's registry meets them: by the scope in the name, or, exported, in MMEngine's own
 SUBJECTS: dict[str, tuple[dict[str, Any], ArchSpec]] = {

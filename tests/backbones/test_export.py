@@ -19,18 +19,19 @@ from tests.backbones.test_mbnet import ARCH
 from tests.filling import fill_image, fill_state
 
 ROOT = Path(__file__).parents[2]
-# builds and runs what the config says, in a process that knows nothing else of this project
+# builds and runs what the configs in some folders say, in a process that knows nothing else of this project
 DETECT = """
 import sys, torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmdet.registry import MODELS
-from mmdet.utils import register_all_modules
-register_all_modules()
-net = MODELS.build(Config.fromfile(sys.argv[1]).model)
-net.init_weights()
-print(type(net).__name__, type(net.backbone).__module__, type(net.backbone).__name__, 'tests' in sys.modules)
-with torch.no_grad():
-    torch.save(net.eval().backbone(torch.load(sys.argv[2])), sys.argv[3])
+init_default_scope('mmdet')
+for folder in sys.argv[1:]:
+    net = MODELS.build(Config.fromfile(f'{folder}/retinanet.py').model)
+    net.init_weights()
+    print(type(net).__name__, type(net.backbone).__module__, type(net.backbone).__name__, 'tests' in sys.modules)
+    with torch.no_grad():
+        torch.save(net.eval().backbone(torch.load(f'{folder}/image.pt')), f'{folder}/out.pt')
 """
 RETINANET = """
 _base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'
@@ -60,40 +61,43 @@ def expected(checkpoint: Path, image: torch.Tensor, arch: Any = ARCH) -> tuple[t
         return net(image)
 
 
-def detected(folder: Path, module: str, name: str, python_path: Path) -> tuple[str, tuple[torch.Tensor, ...]]:
-    """Builds a RetinaNet around the backbone in a fresh process; gives what it prints and the backbone's outputs."""
-    config = folder / 'retinanet.py'
-    config.write_text(RETINANET.format(module=module, name=name))
+def write_detector(folder: Path, module: str, name: str) -> None:
+    """Writes a RetinaNet's config around a backbone, and an image for it."""
+    (folder / 'retinanet.py').write_text(RETINANET.format(module=module, name=name))
     torch.save(fill_image((1, 3, 64, 96)), folder / 'image.pt')
-    environ = {**os.environ, 'PYTHONPATH': f'{python_path}{os.pathsep}{ROOT}', 'OMP_NUM_THREADS': '1'}
+
+
+def detect(*folders: Path) -> list[str]:
+    """Runs the configs in the folders in one fresh process, all of them on its path; gives what it prints of each."""
+    path = os.pathsep.join([*(str(folder / 'path') for folder in folders), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', DETECT, str(config), str(folder / 'image.pt'), str(folder / 'out.pt')],
-        cwd=folder, env=environ, capture_output=True, text=True, timeout=240,
+        [sys.executable, '-W', 'ignore', '-c', DETECT, *map(str, folders)],
+        cwd=folders[0], env={**os.environ, 'PYTHONPATH': path}, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.splitlines()[-1], torch.load(folder / 'out.pt')
+    return [line for line in done.stdout.splitlines() if line.startswith('RetinaNet ')]
 
 
-def test_a_detector_finds_it_in_a_fresh_process_with_its_weights(tmp_path: Path) -> None:
-    checkpoint = weights(tmp_path)
-    done = export_backbone(ARCH, 'MyNet', tmp_path / 'path', checkpoint)
+def test_a_detector_finds_modules_and_packages_in_a_fresh_process_with_their_weights(tmp_path: Path) -> None:
+    module, package = tmp_path / 'module', tmp_path / 'package'
+    before = []
+    for folder in (module, package):
+        folder.mkdir()
+        before.append(expected(weights(folder), fill_image((1, 3, 64, 96))))
+    done = export_backbone(ARCH, 'MyNet', module / 'path', module / 'epoch_1.pth')
     assert [path.name for path in done.files] == ['my_net.py', 'my_net.json', 'my_net.pth']
-    checkpoint_image = fill_image((1, 3, 64, 96))
-    before = expected(checkpoint, checkpoint_image)
-    checkpoint.unlink()  # what was exported stands on its own
-    said, outputs = detected(tmp_path, 'my_net', 'MyNet', tmp_path / 'path')
-    assert said == 'RetinaNet my_net MyNet False'
-    assert len(outputs) == 4
-    for output, other in zip(outputs, before, strict=True):
-        torch.testing.assert_close(output, other, rtol=1e-6, atol=1e-6)
-
-
-def test_it_may_be_a_module_of_ones_own_package(tmp_path: Path) -> None:
-    export_backbone(ARCH, 'MyNet', tmp_path / 'path' / 'ours', weights(tmp_path))
-    (tmp_path / 'path' / 'ours' / '__init__.py').write_text('from ours.my_net import MyNet\n')
-    said, outputs = detected(tmp_path, 'ours', 'MyNet', tmp_path / 'path')
-    assert said == 'RetinaNet ours.my_net MyNet False'
-    torch.testing.assert_close(outputs, expected(tmp_path / 'epoch_1.pth', fill_image((1, 3, 64, 96))))
+    (module / 'epoch_1.pth').unlink()  # what was exported stands on its own
+    # a module of one's own package
+    export_backbone(ARCH, 'OurNet', package / 'path' / 'ours', package / 'epoch_1.pth')
+    (package / 'path' / 'ours' / '__init__.py').write_text('from ours.our_net import OurNet\n')
+    write_detector(module, 'my_net', 'MyNet')
+    write_detector(package, 'ours', 'OurNet')
+    assert detect(module, package) == ['RetinaNet my_net MyNet False', 'RetinaNet ours.our_net OurNet False']
+    for folder, wanted in zip((module, package), before, strict=True):
+        outputs = torch.load(folder / 'out.pt')
+        assert len(outputs) == 4
+        for output, other in zip(outputs, wanted, strict=True):
+            torch.testing.assert_close(output, other, rtol=1e-6, atol=1e-6)
 
 
 @pytest.fixture
@@ -165,7 +169,7 @@ def test_weights_that_do_not_fit_leave_nothing_behind(tmp_path: Path) -> None:
 def test_overwriting_is_asked_for(tmp_path: Path) -> None:
     export_backbone(ARCH, 'MyNet', tmp_path, weights(tmp_path))
     module = (tmp_path / 'my_net.py').read_text()
-    with pytest.raises(FileExistsError, match=r'my_net\.py is there already: pass --overwrite'):
+    with pytest.raises(FileExistsError, match=r'my_net\.py exists: pass --overwrite'):
         export_backbone('dna_b', 'MyNet', tmp_path)
     assert ArchSpec.parse(str(tmp_path / 'my_net.json')).stages == ARCH.stages
     assert (tmp_path / 'my_net.py').read_text() == module
@@ -178,25 +182,25 @@ def test_overwriting_is_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('name', ['my net', 'myNet', '1Net', 'My-Net', '', '../Net', 'None', 'Nät', None])
 def test_names_that_are_none_for_a_class(name: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf'name must be one for a class: .*, got {name!r}'):
+    with pytest.raises(ValueError, match=rf'name must be a class name: .*, got {name!r}'):
         export_backbone(ARCH, name, tmp_path)
 
 
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('DNA_a', 'is one of mmnas_ext already'),
-        ('SuperNet', 'is one of mmnas_ext already'),
-        ('FNASegHead', 'is one of mmnas_ext already'),
+        ('DNA_a', 'is registered in mmnas_ext already'),
+        ('SuperNet', 'is registered in mmnas_ext already'),
+        ('FNASegHead', 'is registered in mmnas_ext already'),
         ('ResNet', 'is registered in mmdet already'),
         ('EncoderDecoder', 'is registered in mmseg already'),
         ('ImageClassifier', 'is registered in mmpretrain already'),
         ('Class', r'gives a module class\.py, which cannot be imported'),
-        ('Torch', r'gives a module torch\.py, and torch is .*__init__\.py here'),
+        ('Torch', r'gives a module torch\.py, but there is a module torch already, .*__init__\.py'),
     ],
 )
 def test_names_that_are_taken(name: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"name '{name}' {message}.*choose another"):
+    with pytest.raises(ValueError, match=f"name '{name}' {message}.*choose another name"):
         export_backbone(ARCH, name, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -218,6 +222,6 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "custom_imports = dict(imports=['my_net'])" in printed[2] and str(tmp_path) in printed[3]
     with pytest.raises(SystemExit):
         main(given)
-    assert 'is there already' in capsys.readouterr().err
+    assert 'exists: pass --overwrite' in capsys.readouterr().err
     main([*given, '--overwrite', '--weights', str(weights(tmp_path, 'dna_c'))])
     assert (tmp_path / 'my_net.pth').is_file()

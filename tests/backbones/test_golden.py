@@ -11,7 +11,6 @@ from mmnas_ext.registry import MODELS
 from tests.backbones.reference import alpha_state, backbone_state, golden
 from tests.filling import assert_described, fill_image
 
-torch.set_num_threads(2)
 DET = 'backbones_fna_det.json'
 SUPER = 'backbones_fna_super.json'
 SEG = 'backbones_fna_seg.json'

@@ -15,7 +15,6 @@ from mmnas_ext.backbones import MBNet
 from mmnas_ext.ops import MBConv
 from tests.filling import fill_state
 
-torch.set_num_threads(2)
 # seven stages with the strides of the published networks, and a head; layer counts 1 2 1 3 1 2 1
 WIDTHS = (8, 6, 8, 8, 12, 12, 16, 20)
 LAYERS = (

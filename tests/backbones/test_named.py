@@ -7,7 +7,6 @@ from mmnas_ext.archs import zoo
 from mmnas_ext.backbones.named import NAMES
 from mmnas_ext.registry import MODELS
 
-torch.set_num_threads(2)
 IMAGE = (2, 3, 64, 96)
 
 

@@ -12,7 +12,6 @@ from mmnas_ext.archs import ArchSpec, SearchSpace, SpaceStage, StageSpec
 from mmnas_ext.backbones import MBNet, SuperNet
 from tests.filling import fill_state
 
-torch.set_num_threads(2)
 ARCH = ArchSpec((StageSpec(8, 6, ('k3_e1',), 1), StageSpec(6, 8, ('k3_e2', 'k5_e3'), 2)), head_channels=16)
 SPACE = SearchSpace((SpaceStage(8, 6, (('k3_e1',),), 1), SpaceStage(6, 8, (('k3_e2', 'k5_e3'),), 2)), head_channels=16)
 

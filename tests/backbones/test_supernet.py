@@ -13,7 +13,6 @@ from mmnas_ext.registry import MODELS
 from tests.backbones.reference import golden, plain_supernet, traced
 from tests.filling import fill_state
 
-torch.set_num_threads(2)
 FIRST = ('k3_e2', 'k5_e3')
 OTHERS = ('k3_e2', 'k5_e3', 'k7_e2', 'skip')
 # a fixed first block, searched layers with and without skip, and a fixed layer among them

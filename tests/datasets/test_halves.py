@@ -191,7 +191,7 @@ def test_replacements_do_not_depend_on_the_global_state_or_on_what_was_read_befo
 
 def test_replacing_ends_after_max_refetch():
     view = DatasetView(Images(6, broken=tuple(range(6)), max_refetch=5), [0, 2])
-    with pytest.raises(RuntimeError, match='item 1 and for 5 others of the 2 in this view'):
+    with pytest.raises(RuntimeError, match='item 1 and for 5 replacements out of the 2 items of this view'):
         view[1]
 
 
@@ -273,7 +273,7 @@ def test_index_out_of_range(idx):
 
 @pytest.mark.parametrize('fraction', [0, 1, -0.1, 1.5, float('nan'), '0.5', True])
 def test_fraction_outside_is_refused(fraction):
-    with pytest.raises(ValueError, match='fraction must lie between 0 and 1'):
+    with pytest.raises(ValueError, match='fraction must be greater than 0 and less than 1'):
         split_halves(Images(), 0, fraction)
 
 
@@ -288,7 +288,7 @@ def test_bad_seed_is_refused(seed):
     [(Images(1), 1), (Images(0, serialize_data=False), 0), (RepeatDataset(Images(1), 4), 1)],
 )
 def test_too_few_images_are_refused(dataset, count):
-    with pytest.raises(ValueError, match=f'at least 2 images to be split, got {count}'):
+    with pytest.raises(ValueError, match=f'at least 2 images, got {count}'):
         split_halves(dataset, 0)
 
 

@@ -155,7 +155,7 @@ def test_packing_turns_the_axes_alone() -> None:
 
 
 @pytest.mark.parametrize('shape', [(4, 6), (4, 6, 4), (3, 4, 6)])
-def test_a_image_without_three_channels_is_refused(shape: tuple[int, ...]) -> None:
+def test_an_image_without_three_channels_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r'an image must be \(H, W, 3\), got \(.*\) from grey.png'):
         PackImages()({'img': np.zeros(shape, np.uint8), 'img_path': 'grey.png'})
 
@@ -164,24 +164,24 @@ def test_a_image_without_three_channels_is_refused(shape: tuple[int, ...]) -> No
     ('arguments', 'message'),
     [
         ({'part': 'test'}, r"part must be one of \('all', 'train', 'held_out'\), got 'test'"),
-        ({'held_out': 1.0}, r'held_out must lie in \[0, 1\), got 1.0'),
-        ({'held_out': -0.1}, r'held_out must lie in \[0, 1\), got -0.1'),
-        ({'held_out': float('nan')}, r'held_out must lie in \[0, 1\), got nan'),
-        ({'part': 'held_out'}, "part='held_out' needs held_out="),
-        ({'suffixes': ('.png',)}, r"\['.'\] in .* have 0 images.*'.png'"),
-        ({'held_out': 1e-9, 'part': 'held_out'}, "have 1 images, none of them in part 'held_out'"),
-        ({'sources': []}, r'sources \[\] in .* have 0 images'),
-        ({'sources': 'empty.txt'}, r"sources \['empty.txt'\] in .* have 0 images"),
-        ({'sources': 'list.json'}, 'list.json is no COCO file: it has no list of images'),
-        ({'sources': 'plain.json'}, 'plain.json is no COCO file: it has no list of images'),
-        ({'sources': 'torn.json'}, 'torn.json is no COCO file: Expecting'),
-        ({'sources': 'nameless.json'}, "nameless.json is no COCO file: an image has no file_name: {'id': 3}"),
+        ({'held_out': 1.0}, r'held_out must be in \[0, 1\), got 1.0'),
+        ({'held_out': -0.1}, r'held_out must be in \[0, 1\), got -0.1'),
+        ({'held_out': float('nan')}, r'held_out must be in \[0, 1\), got nan'),
+        ({'part': 'held_out'}, "held_out must be greater than 0 where part='held_out', got 0"),
+        ({'suffixes': ('.png',)}, r"\['.'\] in .* got 0 images .*'.png'"),
+        ({'held_out': 1e-9, 'part': 'held_out'}, "images of part 'held_out', got 1 images and none of that part"),
+        ({'sources': []}, r'sources \[\] in .* got 0 images'),
+        ({'sources': 'empty.txt'}, r"sources \['empty.txt'\] in .* got 0 images"),
+        ({'sources': 'list.json'}, "list.json is not a COCO file: it must have a list 'images'"),
+        ({'sources': 'plain.json'}, "plain.json is not a COCO file: it must have a list 'images'"),
+        ({'sources': 'torn.json'}, 'torn.json is not a COCO file: the text is not JSON: Expecting'),
+        ({'sources': 'nameless.json'}, "not a COCO file: an image must have a 'file_name', got {'id': 3}"),
     ],
 )
 def test_wrong_arguments_are_refused(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     touch(tmp_path, 'a.jpg', 'empty.txt')
     (tmp_path / 'list.json').write_text('[]')
-    (tmp_path / 'plain.json').write_text('{"images": []}')
+    (tmp_path / 'plain.json').write_text('{"files": []}')
     (tmp_path / 'torn.json').write_text('{"images": [')
     (tmp_path / 'nameless.json').write_text('{"images": [{"id": 3}]}')
     with pytest.raises(ValueError, match=message):
@@ -191,10 +191,10 @@ def test_wrong_arguments_are_refused(tmp_path: Path, arguments: dict[str, Any], 
 @pytest.mark.parametrize(
     ('source', 'message'),
     [
-        ('none', 'sources must be folders, .txt lists or COCO .json files: .*none does not exist'),
-        ('none.txt', 'none.txt does not exist'),
-        ('a.jpg', 'a.jpg does not exist or is none of these'),
-        ('list.txt', 'list.txt names n01/a.jpg, which is not in .*: set data_prefix'),
+        ('none', 'sources must be folders, .txt lists or COCO .json files, got .*none, which'),
+        ('none.txt', 'none.txt, which does not exist'),
+        ('a.jpg', 'a.jpg, which does not exist or is another file'),
+        ('list.txt', 'list.txt lists n01/a.jpg, which does not exist in .*: set data_prefix'),
     ],
 )
 def test_missing_sources_are_named(tmp_path: Path, source: str, message: str) -> None:

@@ -109,7 +109,7 @@ def test_a_folder_of_somebody_else_is_refused_and_left(tmp_path):
 @pytest.mark.parametrize('text', ['', '[]', '{"settings": {}}', 'null'])
 def test_a_foreign_manifest_is_refused(text, tmp_path):
     (tmp_path / 'shapes.json').write_text(text)
-    with pytest.raises(ValueError, match='was not written here'):
+    with pytest.raises(ValueError, match='is not a manifest made here'):
         make_detection(tmp_path, **SMALL)
 
 

@@ -89,8 +89,8 @@ def test_blocks_are_a_chain_over_all_stages(stages: list[tuple[int, bool]], stri
 @pytest.mark.parametrize(
     ('strides', 'message'),
     [
-        ((4, 8, 16), r'ends at stride 32, of which the teacher has no feature: it gives strides \[4, 8, 16\]'),
-        ((8, 4, 32), r'gives features of strides \[8, 4, 32\], and they must ascend'),
+        ((4, 8, 16), r'feature of stride 32, where the space ends, got features of strides \[4, 8, 16\]'),
+        ((8, 4, 32), r'features must ascend, got \[8, 4, 32\]'),
     ],
 )
 def test_what_does_not_meet_is_refused(strides: tuple[int, ...], message: str) -> None:

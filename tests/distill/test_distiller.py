@@ -297,7 +297,10 @@ def test_blocks_are_shared_out_evenly() -> None:
         ({'blocks': [0, 0]}, 'distinct'),
         ({'blocks': []}, 'distinct'),
         ({'space': 'nowhere'}, "unknown space of cells 'nowhere'"),
-        ({'space': small.space(stages=small.DEEP)}, 'the space ends at stride 16, of which the teacher has no feature'),
+        (
+            {'space': small.space(stages=small.DEEP)},
+            'the teacher must have a feature of stride 16, where the space ends',
+        ),
     ],
 )
 def test_what_a_user_gets_wrong(changes: dict[str, Any], message: str) -> None:
@@ -355,7 +358,7 @@ def test_a_feature_of_another_size_is_refused() -> None:
     model.teacher.register_forward_hook(lambda _m, _a, features: (*features[:2], features[2][..., :4, :4]))
     odd = small.images(1)[..., :31]
     losses_at(model, x=small.images(1)[..., :16, :16])
-    message = r'block 1 gives \(1, 16, 4, 4\) where the teacher gives \(1, 16, 4, 3\): .* sides that the last stride'
+    message = r'block 1 has output \(1, 16, 4, 4\), its target is \(1, 16, 4, 3\): .* the images, got \(32, 31\)'
     model.teacher.register_forward_hook(lambda _m, _a, features: (*features[:2], features[2][..., :3]))
     with pytest.raises(ValueError, match=message):
         losses_at(model, x=odd)

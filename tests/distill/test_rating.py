@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmnas_ext.archs import CellSpace
 from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.distill.cell import BlockCell
-from mmnas_ext.distill.rating import imitate, rate, rate_path, rating_of, units, walk_memory
+from mmnas_ext.distill.rating import imitate, rate, rate_network, rate_path, units, walk_memory
 from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings
 from mmnas_ext.search.select import select
 from tests.distill import small
@@ -159,7 +159,7 @@ def test_the_rating_is_the_error_over_the_spread() -> None:
 
     x = torch.tensor([1.0, -3.0, 5.0, 1.0]).reshape(4, 1, 1, 1)
     # |x / 2 - x| = 0.5, 1.5, 2.5, 0.5; the mean is 1.25, the deviation of x is 2 * sqrt(2)
-    assert rating_of(Half(), [x], [(x, x)]) == pytest.approx(1.25 / 8**0.5)
+    assert rate_network(Half(), [x], [(x, x)]) == pytest.approx(1.25 / 8**0.5)
 
 
 def test_what_the_chosen_path_gives() -> None:
@@ -187,13 +187,13 @@ def test_what_cannot_be_rated() -> None:
     model = small.distiller()
     cell = model.all_blocks()[1].all_cells()[0]
     data = small.batches(model, 1, (4,), seed=1)
-    with pytest.raises(ValueError, match='calibrated on at least one batch of images, got none'):
+    with pytest.raises(ValueError, match='calibration needs at least one batch of images, got none'):
         rate(cell, (), lambda: [], lambda: data)
     with pytest.raises(ValueError, match='at least one batch of held-out images, got none'):
         rate(cell, (), lambda: data, lambda: [])
     # around 1234.567 neighbouring floats are 1.2e-4 apart: there the feature varies by what rounding leaves
     for value, noise in ((0.0, 0.0), (0.3, 0.0), (1234.567, 5e-5)):
-        with pytest.raises(ValueError, match='same value everywhere'):
+        with pytest.raises(ValueError, match='all values of .* are equal'):
             rate(cell, (), lambda: data, lambda v=value, n=noise: [(x, v + n * torch.randn_like(y)) for x, y in data])
 
 
@@ -251,5 +251,5 @@ def test_constant_shifts_and_scales_of_feature_and_output_leave_a_rating() -> No
             return 1000 * x + 7
 
     x, target = torch.randn(2, 4, 4, 3, 3)
-    rating = rating_of(nn.Identity(), [x], [(x, target)])
-    assert rating_of(Scaled(), [x], [(x, 1000 * target + 7)]) == pytest.approx(rating, rel=1e-4)
+    rating = rate_network(nn.Identity(), [x], [(x, target)])
+    assert rate_network(Scaled(), [x], [(x, 1000 * target + 7)]) == pytest.approx(rating, rel=1e-4)

@@ -100,7 +100,7 @@ def test_widths_that_do_not_meet_are_refused() -> None:
     )  # fmt: skip
     model = small.distiller(space)
     stitch(model, [(1, (0, 0)), (0, (0,))])
-    with pytest.raises(ValueError, match='block 1 was trained with 12 channels entering it, .* has 10 there'):
+    with pytest.raises(ValueError, match='block 1 do not fit: it was trained with 12 input channels, .* it has 10'):
         stitch(model, [(0, (0, 0)), (0, (0,))])
     with pytest.raises(ValueError, match='chosen must have one entry per block, 2, got 1'):
         stitch(model, [(0, (0, 0))])
@@ -108,7 +108,10 @@ def test_widths_that_do_not_meet_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ('stride', 'tokens', 'message'),
-    [(2, ['k3_e1', 'k5_e1'], 'has no expansion'), (1, ['k3_e3', 'k5_e3'], 'has a residual')],
+    [
+        (2, ['k3_e1', 'k5_e1'], 'no residual, so that .* got no expansion'),
+        (1, ['k3_e3', 'k5_e3'], 'no residual, so that .* got a residual'),
+    ],
 )
 def test_adapters_that_cannot_be_folded_are_refused(stride: int, tokens: list[str], message: str) -> None:
     space = CellSpace.parse(
@@ -175,5 +178,5 @@ def test_frozen_norms_are_recalibrated_as_well() -> None:
 
 
 def test_nothing_is_recalibrated_by_nothing() -> None:
-    with pytest.raises(ValueError, match='recalibrated on at least one batch of images, got none'):
+    with pytest.raises(ValueError, match='recalibrate needs at least one batch of images, got none'):
         recalibrate(MBNet(small.ARCH, out_indices=(2,)), [])

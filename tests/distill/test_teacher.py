@@ -93,7 +93,7 @@ def test_an_mbnet_takes_a_checkpoint_of_any_known_layout(tmp_path: Path) -> None
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.save(nn.Conv2d(1, 1, 1).state_dict(), tmp_path / 'conv.pth')
-    with pytest.raises(ValueError, match='of another network: of .* tensors it lacks'):
+    with pytest.raises(ValueError, match='belongs to another network: .* tensors are missing'):
         Teacher(backbone=RESNET, checkpoint=str(tmp_path / 'conv.pth'))
     with pytest.raises(ValueError, match=r'conv.pth'):
         Teacher(backbone=MBNET, checkpoint=str(tmp_path / 'conv.pth'))
@@ -103,7 +103,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         Teacher(backbone=MBNET, checkpoint=str(tmp_path / 'wide.pth'))
     other = MODELS.build({**RESNET, 'base_channels': 32})
     torch.save(other.state_dict(), tmp_path / 'narrow.pth')
-    with pytest.raises(ValueError, match=r'narrow.pth is of another network'):
+    with pytest.raises(ValueError, match=r'narrow.pth belongs to another network'):
         Teacher(backbone=RESNET, checkpoint=str(tmp_path / 'narrow.pth'))
     with pytest.raises(FileNotFoundError, match='does not exist'):
         Teacher(backbone=RESNET, checkpoint=str(tmp_path / 'missing.pth'))
@@ -112,15 +112,15 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('cfg', 'message'),
     [
-        ({}, 'either backbone=.* or timm=NAME, got None and None'),
+        ({}, 'either backbone=.* or timm=NAME, got backbone=None and timm=None'),
         ({'backbone': RESNET, 'timm': 'resnet18'}, 'either backbone'),
         ({'timm': 'resnet_none_18'}, "timm has no network 'resnet_none_18'"),
         ({'backbone': RESNET, 'taps': ['layer9']}, "taps must name modules of the teacher, got 'layer9'"),
-        ({'backbone': RESNET, 'weights': 'a.pth'}, "takes the keys .* got 'weights'"),
+        ({'backbone': RESNET, 'weights': 'a.pth'}, "keys of teacher must be among .* got 'weights'"),
         # a list of layers is walked through, not called
         ({'backbone': MBNET, 'taps': ['stages.1']},
-         "modules that the teacher calls, and it never calls 'stages.1'"),
-        ({'timm': 'resnet18', 'taps': ['fc']}, r'gives feature maps \(N, C, H, W\), got \(1, 1000\)'),
+         "modules that run in the forward of the teacher, got 'stages.1'"),
+        ({'timm': 'resnet18', 'taps': ['fc']}, r'must be maps \(N, C, H, W\), got \(1, 1000\)'),
     ],
 )  # fmt: skip
 def test_what_a_user_gets_wrong(cfg: dict[str, Any], message: str) -> None:

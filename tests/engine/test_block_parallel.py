@@ -84,7 +84,7 @@ def test_gradients_can_be_averaged_instead_and_rating_is_shared_out(tmp_path: Pa
 
 def test_more_processes_than_blocks_are_refused(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr('mmnas_ext.distill.distiller.get_world_size', lambda: 3)
-    with pytest.raises(ValueError, match='shares 2 blocks out among the processes, and there are 3'):
+    with pytest.raises(ValueError, match='got 2 blocks and 3 processes'):
         MODELS.build({**tiny_distill.config(tmp_path).model, 'block_parallel': True})
 
 

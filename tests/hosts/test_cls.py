@@ -67,14 +67,14 @@ def test_default_is_the_recipes() -> None:
 
 @pytest.mark.parametrize('ratio', [-0.1, 1.0, 20])
 def test_ratio_out_of_range(ratio: float) -> None:
-    with pytest.raises(ValueError, match=rf'dropout_ratio must lie in \[0, 1\), got {ratio}'):
+    with pytest.raises(ValueError, match=rf'dropout_ratio must be in \[0, 1\), got {ratio}'):
         MODELS.build(dict(type='mmnas_ext.DropoutClsHead', dropout_ratio=ratio, **HEAD))
 
 
 def test_without_mmpretrain_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = install_check.installed()
+    found = install_check.find_installed()
     left = {line: {k: v for k, v in modules.items() if k != 'mmpretrain'} for line, modules in found.items()}
-    monkeypatch.setattr(install_check, 'installed', lambda: left)
+    monkeypatch.setattr(install_check, 'find_installed', lambda: left)
     monkeypatch.setattr(install_check, 'find_spec', lambda name: None if name == 'mmpretrain' else object())
     with pytest.raises(
         ImportError, match=r'mmnas_ext needs mmpretrain, not installed here(.|\n)*pip install .*pretrain'

@@ -67,15 +67,15 @@ def task_loss_by_hand(model: nn.Module) -> Tensor:
     """Mean of -log p over the labelled pixels, taken from the logits one by one."""
     height, width = tiny.SIZE
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    images, places = [], []
+    padded, places = [], []
     data = images()
     for n, (image, sample) in enumerate(zip(data['inputs'], data['data_samples'], strict=True)):
         rgb = (image[[2, 1, 0]].float() - mean) / std
-        images.append(F.pad(rgb, (0, width - image.shape[2], 0, height - image.shape[1])))
+        padded.append(F.pad(rgb, (0, width - image.shape[2], 0, height - image.shape[1])))
         labels = sample.gt_sem_seg.data[0]
         places += [(n, y, x, int(labels[y, x])) for y, x in (labels != 255).nonzero().tolist()]
     assert 100 < len(places) < 300 and {place[3] for place in places} == {0, 1, 2}
-    logits = F.interpolate(model(torch.stack(images)), tiny.SIZE, mode='bilinear', align_corners=True)
+    logits = F.interpolate(model(torch.stack(padded)), tiny.SIZE, mode='bilinear', align_corners=True)
     losses = [logits[n, :, y, x].logsumexp(0) - logits[n, label, y, x] for n, y, x, label in places]
     return torch.stack(losses).mean()
 

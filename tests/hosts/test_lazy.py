@@ -10,10 +10,10 @@ from mmnas_ext.registry import MODELS
 
 @pytest.fixture
 def without_mmseg(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = install_check.installed()
+    found = install_check.find_installed()
     left = {line: {k: v for k, v in modules.items() if k != 'mmseg'} for line, modules in found.items()}
     assert left != found
-    monkeypatch.setattr(install_check, 'installed', lambda: left)
+    monkeypatch.setattr(install_check, 'find_installed', lambda: left)
     monkeypatch.setattr(install_check, 'find_spec', lambda name: None if name == 'mmseg' else object())
 
 

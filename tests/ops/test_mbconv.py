@@ -9,7 +9,6 @@ from mmnas_ext.archs import ACTIVATIONS, LayerSpec
 from mmnas_ext.ops import MBConv, SqueezeExcite, act_layer_cfg
 from tests.filling import fill_state
 
-torch.set_num_threads(2)
 ACTS = {'relu6': lambda x: x.clamp(0, 6), 'relu': lambda x: x.clamp_min(0), 'swish': lambda x: x / (1 + (-x).exp())}
 
 

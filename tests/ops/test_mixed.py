@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from mmnas_ext.ops import MixedLayer, candidate_key
 
-torch.set_num_threads(2)
 TOKENS = ('k3_e2', 'k5_e3_se0.5', 'skip')
 MACS = (100, 3_000_000_019, 0)
 

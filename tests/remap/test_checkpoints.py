@@ -131,7 +131,7 @@ def test_file_that_wants_to_run_code_is_refused(zipped: bool, seed: Seed, tmp_pa
     trap = tmp_path / 'trap'
     content = dict(state_dict=seed.state_dict, extra=Malicious(trap))
     path = saved(tmp_path, content, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r'seed.pth wants to run code \(posix.mkdir\) and was refused'):
+    with pytest.raises(ValueError, match=r'seed.pth tries to run code \(posix.mkdir\) and was refused'):
         load_seed(path)
     assert not trap.exists()
     # the trap is a real one
@@ -158,7 +158,7 @@ def test_getattr_in_a_file_reaches_nothing(tmp_path: Path) -> None:
         archive.writestr('seed/data.pkl', program)
         archive.writestr('seed/version', b'3\n')
         archive.writestr('seed/byteorder', b'little')
-    with pytest.raises(ValueError, match=r'wants to run code .* and was refused'):
+    with pytest.raises(ValueError, match=r'tries to run code .* and was refused'):
         load_seed(path)
 
 
@@ -194,10 +194,10 @@ def test_other_archive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ({}, r'holds no tensors by name, found \[\]'),
-        ({'epoch': 3, 'meta': {}}, r"holds no tensors by name, found \['epoch', 'meta'\]"),
-        ([1, 2], 'holds no tensors by name, found list'),
-        (torch.zeros(3), 'holds no tensors by name, found Tensor'),
+        ({}, r'must have tensors by name, got \[\]'),
+        ({'epoch': 3, 'meta': {}}, r"must have tensors by name, got \['epoch', 'meta'\]"),
+        ([1, 2], 'must have tensors by name, got list'),
+        (torch.zeros(3), 'must have tensors by name, got Tensor'),
     ],
 )
 def test_file_without_a_state_dict(content: object, message: str, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_file_without_a_state_dict(content: object, message: str, tmp_path: Path
 def test_missing_file_and_directory(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='seed checkpoint does not exist: .*nowhere.pth'):
         load_seed(tmp_path / 'nowhere.pth')
-    with pytest.raises(ValueError, match='is a directory, give a file'):
+    with pytest.raises(ValueError, match='must be a file, got the folder'):
         load_seed(tmp_path)
 
 
@@ -238,10 +238,10 @@ def test_package_is_found_and_not_imported(seed: Seed, tmp_path: Path, monkeypat
 def test_package_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match='run pip install efficientnet-lite9-pytorch-model'):
         load_seed('package://efficientnet_lite9_pytorch_model')
-    with pytest.raises(ValueError, match=r"takes the name of a Python package, got '\.\./etc'"):
+    with pytest.raises(ValueError, match=r"must be followed by the name of a Python package, got '\.\./etc'"):
         load_seed('package://../etc')
     package(tmp_path, monkeypatch, 'a.pth', 'b.pt', 'c.txt')
-    with pytest.raises(ValueError, match=r"must ship one file of .*, it has 2: \['a.pth', 'b.pt'\]"):
+    with pytest.raises(ValueError, match=r"must have one file of .*, got 2: \['a.pth', 'b.pt'\]"):
         load_seed('package://some_weights')
 
 
@@ -290,7 +290,9 @@ def test_names_stand_for_mmengines_addresses(
 def test_wrong_addresses(downloads: list[str]) -> None:
     with pytest.raises(ValueError, match=r"torchvision:// has no model 'mobilenet_v9'; .*mobilenet_v2"):
         load_seed('torchvision://mobilenet_v9')
-    with pytest.raises(ValueError, match=r"unknown scheme .*'ftp://host/x.pth': known are http://, .*package://"):
+    with pytest.raises(
+        ValueError, match=r"scheme of a seed checkpoint must be one of http://, .*package://, got 'ftp://host/x.pth'"
+    ):
         load_seed('ftp://host/x.pth')
     assert downloads == []
 

@@ -241,7 +241,7 @@ def test_architecture_that_shapes_do_not_tell(tmp_path: Path) -> None:
         convert(source, tmp_path / 'plain.pth', 'efficientnet_lite2')
 
 
-NO_CLASSIFIER = 'the checkpoint has none; without --classifier the backbone alone is converted'
+NO_CLASSIFIER = 'must be one linear layer .* got none; without --classifier only the backbone is converted'
 
 
 @pytest.mark.parametrize(
@@ -252,9 +252,9 @@ NO_CLASSIFIER = 'the checkpoint has none; without --classifier the backbone alon
         ({'classifier.weight': [10, 1280, 1, 1], 'classifier.bias': [10]}, NO_CLASSIFIER),
         (
             {'classifier.1.weight': [9, 1280], 'classifier.1.bias': [9]},
-            r"has several, \['classifier', 'classifier.1'\]",
+            r"got several, \['classifier', 'classifier.1'\]",
         ),
-        ({'classifier.weight': [10, 320]}, 'the classifier classifier takes 320 channels, and the network gives 1280'),
+        ({'classifier.weight': [10, 320]}, 'the classifier classifier must have 1280 input channels, got 320'),
     ],
 )
 def test_checkpoint_without_a_classifier_that_fits(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -276,11 +276,11 @@ def test_what_cannot_be_read_or_written(tmp_path: Path) -> None:
         convert(tmp_path / 'nowhere.pth.tar', target)
     with pytest.raises(ValueError, match=r"unknown checkpoint format: the first of 1 keys are \['layer1\.weight'\]"):
         convert(saved(tmp_path, {'layer1.weight': torch.ones(1)}), target)
-    with pytest.raises(ValueError, match=r"holds no tensors by name, found \['state_dict_ema'\]"):
+    with pytest.raises(ValueError, match=r"must have tensors by name, got \['state_dict_ema'\]"):
         convert(saved(tmp_path, dict(state_dict_ema=averaged('DNA_a'))), target, ema=False)
     with pytest.raises(ValueError, match='out must be a file, got the folder'):
         convert(source, tmp_path)
-    with pytest.raises(ValueError, match=r'out must be another file than the checkpoint .*DNA_a\.pth\.tar for both'):
+    with pytest.raises(ValueError, match=r'out must not be the checkpoint .*DNA_a\.pth\.tar for both'):
         convert(source, source)
     assert not target.exists()
 
@@ -295,10 +295,10 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     main = runpy.run_path(str(TOOL))['main']
     source, target = released(tmp_path), tmp_path / 'plain.pth'
     main([str(source), str(target)])
-    assert capsys.readouterr().out.startswith(f'{target}: backbone, 490 tensors (its state_dict_ema); [[32, 16], ')
+    assert capsys.readouterr().out.startswith(f'{target}: backbone, 490 tensors (from its state_dict_ema); [[32, 16], ')
     monkeypatch.setattr(sys, 'argv', ['x', str(source), str(target), '--classifier', '--no-ema', '--arch', 'dna_a'])
     main()
-    assert 'classifier of 1000 classes, 492 tensors (its state_dict)' in capsys.readouterr().out
+    assert 'classifier of 1000 classes, 492 tensors (from its state_dict)' in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main([str(source), str(target), '--arch', 'dna_d'])
     assert 'of another network' in capsys.readouterr().err

@@ -169,7 +169,7 @@ def test_summary_and_table_are_logged(seed: Seed, monkeypatch: pytest.MonkeyPatc
     )
     report = RemappedInit(seed)(MBNet(TARGET, out_indices=(1,)))
     assert lines == [
-        (f'current: MBNet from a given seed, batch-norm eps 0.003: {report}', logging.INFO),
+        (f'current: MBNet from a `Seed` object, batch-norm eps 0.003: {report}', logging.INFO),
         (f'current: MBNet, remapped tensors:\n{report.table()}', logging.DEBUG),
     ]
 
@@ -183,7 +183,11 @@ def test_registered_under_its_name() -> None:
     ('arguments', 'error', 'message'),
     [
         (dict(seed=3), TypeError, 'seed must be a dict of .* got int'),
-        (dict(seed=dict(arch='mobilenet_v2')), ValueError, r"must have the key checkpoint .* got the keys \['arch'\]"),
+        (
+            dict(seed=dict(arch='mobilenet_v2')),
+            ValueError,
+            r"must have the key 'checkpoint' .* got the keys \['arch'\]",
+        ),
         (dict(seed=dict(checkpoint='a', network='b')), ValueError, r"got the keys \['checkpoint', 'network'\]"),
         (dict(seed='a.pth', width='widest'), ValueError, 'width must be one of'),
     ],
@@ -194,11 +198,11 @@ def test_wrong_arguments(arguments: dict[str, Any], error: type[Exception], mess
 
 
 def test_module_without_an_architecture(seed: Seed) -> None:
-    with pytest.raises(TypeError, match='initialises an MBNet or a SuperNet, got Conv2d'):
+    with pytest.raises(TypeError, match='must be an MBNet or a SuperNet, got Conv2d'):
         RemappedInit(seed)(nn.Conv2d(1, 1, 1))
 
 
 def test_norm_of_another_kind(seed: Seed) -> None:
     net = MBNet(TARGET, out_indices=(1,), norm_cfg=dict(type='GN', num_groups=1))
-    with pytest.raises(ValueError, match='has not the tensors of its architecture .is norm_cfg a batch norm'):
+    with pytest.raises(ValueError, match='must have the tensors of its architecture .norm_cfg must be a batch norm'):
         RemappedInit(seed)(net)

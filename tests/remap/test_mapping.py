@@ -16,7 +16,6 @@ from mmnas_ext.remap.layout import layers, stem_shapes, tensor_shapes
 from tests.filling import fill_image
 from tests.remap.samples import features, features_of, golden, loaded, random_arch, seed_of
 
-torch.set_num_threads(2)
 _PARTS = {3: ('expand', 'depthwise', 'project'), 2: ('depthwise', 'project')}
 
 
