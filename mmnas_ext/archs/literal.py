@@ -71,9 +71,9 @@ class Reader:
     def end(self, allowed: str = 'the end') -> None:
         """Raises ValueError unless the text ends here."""
         if self.peek():
-            self.fail(f'expected {allowed}, got {self.shown()}')
+            self.fail(f'expected {allowed}, got {self.describe()}')
 
-    def abbreviate(self) -> str:
+    def describe(self) -> str:
         """What stands at the position, for messages."""
         return repr(self.text[self.position : self.position + 20]) if self.peek() else 'the end of the text'
 
@@ -100,7 +100,7 @@ class Reader:
         if word is not None and word[0] in _CONSTANTS:
             return _CONSTANTS[word[0]]
         self.position = start
-        self.fail(f'expected a list, mapping, string or number, got {self.shown()}; only data is read, never code')
+        self.fail(f'expected a list, mapping, string or number, got {self.describe()}; only data is read, never code')
 
     def _sequence(self, depth: int) -> list[Any]:
         closing = self._open()
@@ -122,13 +122,13 @@ class Reader:
                 if self.take(closing):
                     break
             if self.peek() not in ('"', "'"):
-                self.fail(f'expected a key in quotes, got {self.shown()}')
+                self.fail(f'expected a key in quotes, got {self.describe()}')
             start = self.position
             key = self._string()
             if key in items:
                 self.fail(f'key {key[:40]!r} stands twice in one mapping', start)
             if not self.take(':'):
-                self.fail(f"expected ':' after a key, got {self.shown()}")
+                self.fail(f"expected ':' after a key, got {self.describe()}")
             items[key] = self.value(depth)
         return items
 
@@ -139,7 +139,7 @@ class Reader:
 
     def _comma(self, closing: str) -> None:
         if not self.take(','):
-            self.fail(f"expected ',' or {closing!r}, got {self.shown()}")
+            self.fail(f"expected ',' or {closing!r}, got {self.describe()}")
 
     def _string(self) -> str:
         start = self.position

@@ -151,7 +151,7 @@ def read_mapping(text: str) -> Mapping[Any, Any]:
     """
     reader = Reader(text)
     if reader.peek() != '{':
-        reader.fail(f"expected '{{' ({SPACE_FORMS} is read), got {reader.shown()}")
+        reader.fail(f"expected '{{' ({SPACE_FORMS} is read), got {reader.describe()}")
     fields: Mapping[Any, Any] = reader.value()
     reader.end()
     return fields
@@ -238,7 +238,7 @@ def _arch_from_text(text: str) -> ArchSpec:
         reader.end()
         return _arch_from_mapping(fields)
     if reader.peek() != '[':
-        reader.fail(f"expected '[' or '{{' ({_FORMS} is read), got {reader.shown()}")
+        reader.fail(f"expected '[' or '{{' ({_FORMS} is read), got {reader.describe()}")
     start = reader.position
     first = reader.value()
     if reader.peek() == '|' or _looks_fna(first):
@@ -264,7 +264,7 @@ def _arch_from_fna(reader: Reader, start: int, first: list[Any]) -> ArchSpec:
         found = reader.match(_ATTRIBUTE)
         if found is None or found[1] not in _ATTRIBUTES:
             reader.position = start
-            reader.fail(f'expected a stage or one of head=, act=, bn_eps=, got {reader.shown()}')
+            reader.fail(f'expected a stage or one of head=, act=, bn_eps=, got {reader.describe()}')
         name = _ATTRIBUTES[found[1]]
         if name in fields:
             reader.fail(f'{found[1]} is given twice', start)
