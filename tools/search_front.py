@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmnas_ext.archs.prices import show
+from mmnas_ext.archs.metrics import show
 from mmnas_ext.reports import draw_front, format_cells
 from mmnas_ext.search.ratings import RATINGS_NAME, Ratings
 from mmnas_ext.search.select import Selection, select

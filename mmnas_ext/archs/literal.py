@@ -7,7 +7,7 @@ commas, ``#`` comments). Length, nesting and numbers are bounded, so hostile tex
 import json
 import re
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 MAX_TEXT = 100_000
@@ -166,6 +166,17 @@ def check_list(value: Any, where: str, what: str) -> Sequence[Any]:
     if len(value) > MAX_ITEMS:
         raise ValueError(f'{where} has {len(value)} entries, at most {MAX_ITEMS} are read')
     return value
+
+
+def check_keys(fields: Mapping[Any, Any], where: str, wanted: Sequence[str], allowed: Sequence[str]) -> None:
+    """Raises ValueError for a key of a mapping that is unknown or missing."""
+    prefix = f'{where}: ' if where else ''
+    unknown = [key for key in fields if key not in allowed]
+    if unknown:
+        raise ValueError(f'{prefix}unknown key {abbreviate(unknown[0])}, allowed are {", ".join(allowed)}')
+    missing = [key for key in wanted if key not in fields]
+    if missing:
+        raise ValueError(f'{prefix}key {missing[0]!r} is missing')
 
 
 def number(text: str, decimal: bool) -> int | float:

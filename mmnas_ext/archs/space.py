@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from mmnas_ext.archs import forms
 from mmnas_ext.archs.spec import SKIP, ArchSpec, LayerSpec, StageSpec, check_chain, check_network, check_widths
 
 Choices = tuple[tuple[int, ...], ...]
@@ -82,15 +83,11 @@ class SearchSpace:
             ValueError: Says what is wrong and where.
             FileNotFoundError: A ``.json`` path that does not exist.
         """
-        from mmnas_ext.archs.notation import parse_space
-
-        return parse_space(source)
+        return forms.read(cls, source)
 
     def format(self) -> str:
         """The space as JSON text; `parse` reads it back."""
-        from mmnas_ext.archs.notation import format_space
-
-        return format_space(self)
+        return forms.write(self)
 
     def arch(self, path: Choices) -> ArchSpec:
         """The network of a path; skips fall away.

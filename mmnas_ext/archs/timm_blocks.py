@@ -102,7 +102,9 @@ def _read(text: Any, where: str) -> _BlockString:
         raise ValueError(f'{where} must be a block string, got {len(text)} characters')
     kind, *parts = text.split('_')
     if kind not in _FIELDS_OF:
-        raise ValueError(f'{where}: unknown block type {abbreviate(kind)} in {abbreviate(text)}, known: {", ".join(_FIELDS_OF)}')
+        raise ValueError(
+            f'{where}: unknown block type {abbreviate(kind)} in {abbreviate(text)}, known: {", ".join(_FIELDS_OF)}'
+        )
     found: dict[str, str] = {}
     for part in parts:
         match = _FIELD.fullmatch(part)

@@ -1,14 +1,13 @@
 """What a search is about to do, in words, before it starts."""
 
+from math import prod
 from typing import Any
 
 from mmengine.dist import get_world_size
 from torch import nn
 
-from mmnas_ext.archs import SKIP, ArchSpec, LayerSpec, Prices, SearchSpace, prices
-from mmnas_ext.archs.cell_prices import cell_prices
-from mmnas_ext.archs.cost import effective_strides
-from mmnas_ext.archs.prices import show
+from mmnas_ext.archs import SKIP, ArchSpec, Place, Prices, SearchSpace, cell_prices, places, prices
+from mmnas_ext.archs.metrics import show
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.limits import CostTerm
@@ -89,38 +88,28 @@ def arch_step_memory(
         output_stride: As in `cost`.
         with_cp: Whether layers are checkpointed.
     """
-    height, width = -(-size[0] // 2), -(-size[1] // 2)
     inside: list[int] = []
     between: list[int] = []
-    for stage, stride in zip(space.stages, effective_strides(space.stages, output_stride), strict=True):
-        channels = stage.in_channels
-        for tokens in stage.layers:
-            area = height * width
-            height, width = -(-height // stride), -(-width // stride)
-            # weights have no gradients, so nothing is kept before the first alpha, and of its layer what it weighs
-            if inside or len(tokens) > 1:
-                flows = bool(inside)
-                inside.append(_layer_memory(tokens, channels, stage.channels, area, height * width, flows))
-                between.append(channels * area)
-            channels, stride = stage.channels, 1
+    for place in places(space, size, output_stride).layers:
+        # weights have no gradients, so nothing is kept before the first alpha, and of its layer what it weighs
+        if inside or len(place.tokens) > 1:
+            inside.append(_layer_memory(place, flows=bool(inside)))
+            between.append(place.in_channels * prod(place.size))
     total = sum(between) + max(inside, default=0) if with_cp else sum(inside)
     return batch * total * _FLOAT
 
 
-def _layer_memory(
-    tokens: tuple[str, ...], in_channels: int, channels: int, area: int, out_area: int, flows: bool
-) -> int:
+def _layer_memory(place: Place, flows: bool) -> int:
     """Floats that a layer keeps of one image; `flows` says whether its input has a gradient."""
-    kept = in_channels * area
-    for token in tokens:
+    kept = place.in_channels * prod(place.size)
+    weighed = place.channels * prod(place.out_size) if len(place.tokens) > 1 else 0
+    for token in place.tokens:
         if token == SKIP:
             continue
-        weighed = channels * out_area if len(tokens) > 1 else 0
-        block = LayerSpec.parse(token)
-        hidden = block.hidden(in_channels)
-        expanded = hidden * area if block.expansion > 1 else 0
-        norm_input = channels * out_area
-        kept += weighed + (_KEPT * (expanded + hidden * out_area) + norm_input if flows else 0)
+        # what squeeze-excite keeps is next to nothing
+        convs = [(conv, positions) for conv, positions in place.outputs(token) if not conv.pooled]
+        inner = sum(conv.channels * positions * (_KEPT if conv.act else 1) for conv, positions in convs)
+        kept += weighed + (inner if flows else 0)
     return kept
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mmnas_ext.archs import ArchSpec, LatencyTable, Choices, Prices, SearchSpace, cost, price, prices
-from mmnas_ext.archs.prices import read_table, show
+from mmnas_ext.archs import ArchSpec, Choices, LatencyTable, Prices, SearchSpace, cost, price, prices
+from mmnas_ext.archs.metrics import metric_of, show
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.search import front
 
@@ -38,7 +38,7 @@ class CostTerm:
         if self.weight < 0:
             raise ValueError(f'cost.weight must not be negative, got {self.weight}')
         try:
-            object.__setattr__(self, 'table', read_table(self.metric, self.table))
+            object.__setattr__(self, 'table', metric_of(self.metric).read_table(self.table))
         except (ValueError, TypeError) as error:
             raise ValueError(f'optim_wrapper.cost: {error}') from None
 
@@ -120,10 +120,10 @@ def derive_path(supernet: SuperNet, target: float | None = None, priced: Prices 
         blocks = []
         for name, costs in priced.searched().items():
             surprise = (-layers[name].alpha.detach().double().cpu().log_softmax(0)).tolist()
-            blocks.append(list(zip(map(priced.steps, costs), surprise, strict=True)))
+            blocks.append(list(zip(map(priced.by.steps, costs), surprise, strict=True)))
         # whole steps add up exactly; beyond the dearest network a limit, possibly infinite, means nothing
-        limit = priced.steps_within(min(target, priced.range()[1]))
-        best = front(blocks).best(limit - priced.steps(priced.fixed))
+        limit = priced.by.steps_within(min(target, priced.range()[1]))
+        best = front(blocks).best(limit - priced.by.steps(priced.fixed))
         chosen = dict(zip(layers, (int(c) for c in best.choice), strict=True))
     return tuple(
         tuple(chosen.get(f'{i}.{j}', 0) for j in range(len(stage))) for i, stage in enumerate(supernet.layers())

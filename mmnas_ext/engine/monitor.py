@@ -9,19 +9,16 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from mmnas_ext.archs import SKIP, Prices, prices
-from mmnas_ext.archs.prices import UNITS
+from mmnas_ext.archs import METRICS, SKIP, Prices, prices
 from mmnas_ext.backbones import SuperNet
+from mmnas_ext.engine.describe import describe_search
 from mmnas_ext.engine.limits import derive_path
 from mmnas_ext.engine.optim import find_supernet
-from mmnas_ext.engine.describe import describe_search
 from mmnas_ext.registry import HOOKS
 from mmnas_ext.workdir import append_line, write_text
 
 LOG_NAME = 'search_log.jsonl'
 SPACE_NAME = 'search_space.json'
-# names of the curves by metric, whose figures are in the metric's unit
-_SCALARS = {'macs': 'gmacs', 'params': 'mparams', 'latency': 'latency_ms'}
 
 
 @HOOKS.register_module()
@@ -144,10 +141,10 @@ def measure(supernet: SuperNet, priced: Prices | None = None) -> dict[str, Any]:
 def _scalars(record: dict[str, Any]) -> dict[str, float]:
     scalars = {f'search/entropy_{name}': value for name, value in record['entropy'].items()}
     scalars['search/entropy'] = sum(record['entropy'].values()) / len(record['entropy'])
-    for metric, name in _SCALARS.items():
+    for name, metric in METRICS.items():
         for kind in ('expected', 'argmax'):
-            if f'{kind}_{metric}' in record:
-                scalars[f'search/{kind}_{name}'] = record[f'{kind}_{metric}'] / UNITS[metric].size
+            if f'{kind}_{name}' in record:
+                scalars[f'search/{kind}_{metric.curve}'] = record[f'{kind}_{name}'] / metric.unit.size
     scalars['search/skips'] = record['skips']
     for name, counts in record['drawn'].items():
         total = max(1, sum(counts))

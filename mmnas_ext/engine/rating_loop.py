@@ -18,8 +18,7 @@ from mmengine.utils import ProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmnas_ext.archs import METRICS, ArchSpec
-from mmnas_ext.archs.cell_prices import cell_prices
+from mmnas_ext.archs import METRICS, ArchSpec, cell_prices
 from mmnas_ext.backbones import MBNet
 from mmnas_ext.distill import BlockDistiller, recalibrate, stitch
 from mmnas_ext.distill.cell import BlockCell, FlatPath
@@ -88,7 +87,7 @@ class RatingLoop(BaseLoop):
         unknown = [metric for metric in (*metrics, *(limits or {})) if metric not in METRICS]
         if unknown or not metrics or any(metric not in metrics for metric in limits or {}):
             raise ValueError(
-                f'metrics must be among {METRICS} and limits among metrics, got metrics {tuple(metrics)} and limits '
+                f'metrics must be among {tuple(METRICS)} and limits among metrics, got metrics {tuple(metrics)} and limits '
                 f'{tuple(limits or {})}'
             )
         loader = same_for_all(dataloader, shuffle=False) if isinstance(dataloader, dict) else dataloader
@@ -101,7 +100,7 @@ class RatingLoop(BaseLoop):
         # before hours of training end in an error
         self.priced = {
             metric: cell_prices(
-                self.distiller.space, self.distiller.input_size, 32, metric, table if metric == 'latency' else None
+                self.distiller.space, self.distiller.input_size, 32, metric, table if METRICS[metric].measured else None
             )
             for metric in self.metrics
         }
@@ -239,7 +238,7 @@ class RatingLoop(BaseLoop):
             cells = []
             for c, cell in enumerate(block.all_cells()):
                 paths = tuple(cell.by_stage(path) for path in cell.paths)
-                by_width = [priced_paths(self.priced, stages, cell.cells, width, paths) for width in widths]
+                by_width = [priced_paths(space, self.priced, stages, cell.cells, width, paths) for width in widths]
                 costs = {
                     metric: tuple(zip(*(each[metric] for each in by_width), strict=True)) for metric in self.metrics
                 }

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from mmnas_ext.archs import ArchSpec, SearchSpace, zoo
+from mmnas_ext.archs.places import HIDDEN, INPUT
 from mmnas_ext.remap import policies
 from mmnas_ext.remap.checkpoints import Seed
-from mmnas_ext.remap.layout import COUNTER, Layer, Shapes, head_shapes, layers, stem_shapes
+from mmnas_ext.remap.layout import COUNTER, Layer, Shapes, conv_shapes, end_shapes, layers
 from mmnas_ext.remap.report import Entry, RemapReport, action_of
 
 _OPEN_GATE = 4.0  # sigmoid(4) = 0.98
@@ -69,12 +70,13 @@ def remap(
             'one to one'
         )
     mapping = _Mapping(seed.state_dict, kernel, noise)
-    mapping.module('', '', stem_shapes(spec), {})
+    stem, head = end_shapes(spec)
+    mapping.module('', '', stem, {})
     theirs = {(layer.stage, layer.index): layer for layer in layers(seed.arch)}
     for layer in layers(spec, affine):
         index = policies.source_layer(layer.index, seed.arch.depths[layer.stage])
         _map_layer(mapping, theirs[layer.stage, index], layer, width)
-    mapping.module('', '', head_shapes(spec), {})
+    mapping.module('', '', head, {})
     unused = tuple(name for name in seed.state_dict if name not in mapping.used)
     return mapping.state, RemapReport(tuple(mapping.entries), unused, _notes(seed.arch, spec))
 
@@ -109,21 +111,19 @@ def _notes(seed: ArchSpec, target: ArchSpec | SearchSpace) -> tuple[str, ...]:
 
 def _map_layer(mapping: '_Mapping', source: Layer, layer: Layer, width: str) -> None:
     """Maps one layer, all its convolutions on the same hidden channels."""
-    hidden = policies.hidden_channels(mapping.below(source.prefix), layer.hidden, width)
-    shapes = layer.shapes()
-    parts = {
-        'expand.': {0: hidden},
-        'depthwise.': {0: hidden},
-        'se.reduce.': {1: hidden},
-        'se.expand.': {0: hidden},
-        'project.': {1: hidden},
-    }
-    for part, axes in parts.items():
-        own = {name: shape for name, shape in shapes.items() if name.startswith(part)}
-        if part == 'expand.' and own and source.block.expansion == 1:
+    wanted = next(conv.channels for conv in layer.convs if conv.makes == HIDDEN)
+    hidden = policies.hidden_channels(mapping.below(source.prefix), wanted, width)
+    known = {conv.name for conv in source.convs}
+    for conv in layer.convs:
+        own = conv_shapes(conv, layer.norms)
+        if conv.name not in known and (conv.reads, conv.makes) == (INPUT, HIDDEN):
             mapping.identity(layer.prefix, own, hidden)
-        else:
-            mapping.module(source.prefix, layer.prefix, own, axes)
+            continue
+        axes = {0: hidden} if conv.makes == HIDDEN else {}
+        # of a depthwise convolution each channel has its own weights
+        if conv.reads == HIDDEN and conv.groups == 1:
+            axes[1] = hidden
+        mapping.module(source.prefix, layer.prefix, own, axes)
 
 
 @dataclass

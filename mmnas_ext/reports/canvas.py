@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
-from mmnas_ext.archs.prices import UNITS
+from mmnas_ext.archs import METRICS
 from mmnas_ext.reports.palette import FAINT, INK, PAPER, RULE, kernel_colour
 from mmnas_ext.reports.table import format_count
 
@@ -73,10 +73,10 @@ def block_colour(block: int) -> str:
 
 
 def cost_scale(metric: str, largest: float) -> Scale:
-    """The unit in which figures up to `largest` of a metric read well, as `mmnas_ext.archs.prices` names it."""
-    if metric not in UNITS:
+    """The unit in which figures up to `largest` of a metric read well, as `mmnas_ext.archs.metrics` names it."""
+    if metric not in METRICS:
         return Scale(1.0, metric)
-    unit = UNITS[metric]
+    unit = METRICS[metric].unit
     if metric in _BELOW and largest < 2 * unit.size:
         return Scale(*_BELOW[metric])
     return Scale(unit.size, unit.name)

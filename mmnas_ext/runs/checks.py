@@ -7,8 +7,8 @@ from typing import Any
 from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, CellSpace, SearchSpace
-from mmnas_ext.archs.cell_prices import cell_prices
-from mmnas_ext.archs.prices import show
+from mmnas_ext.archs import cell_prices
+from mmnas_ext.archs.metrics import show
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.engine.derive import derived_config, is_distillation
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop

@@ -116,12 +116,12 @@ def _limits(prices: Prices, min_cost: float | None, max_cost: float | None) -> t
             f'no network costs {_shown(prices, min_cost, max_cost)}: '
             f'those of this space cost {prices.show(cheapest, dearest)}'
         )
-    first = prices.steps(low)
+    first = prices.by.steps(low)
     if first / prices.unit.steps < low:
         first += 1
     single = [layer[0] for stage in prices.layers for layer in stage if len(layer) == 1]
-    stem = prices.steps(prices.fixed) - sum(map(prices.steps, single))
-    return max(first, prices.steps(cheapest)) - stem, prices.steps_within(min(high, dearest)) - stem
+    stem = prices.by.steps(prices.fixed) - sum(map(prices.by.steps, single))
+    return max(first, prices.by.steps(cheapest)) - stem, prices.by.steps_within(min(high, dearest)) - stem
 
 
 def _shown(prices: Prices, min_cost: float | None, max_cost: float | None) -> str:
@@ -143,7 +143,7 @@ def _states(space: SearchSpace, prices: Prices) -> list[_State]:
     for stage in reversed(range(len(space.stages))):
         layers = space.stages[stage].layers
         table = [
-            {token: prices.steps(price) for token, price in zip(layer, row, strict=True)}
+            {token: prices.by.steps(price) for token, price in zip(layer, row, strict=True)}
             for layer, row in zip(layers, prices.layers[stage], strict=True)
         ]
         following = len(states) - 1

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmnas_ext.archs import ArchSpec, CellSpace
-from mmnas_ext.archs.cell_prices import CellPrices
-from mmnas_ext.archs.prices import show
-from mmnas_ext.search.linked_front import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
+from mmnas_ext.archs import ArchSpec, CellPrices, CellSpace
+from mmnas_ext.archs.metrics import show
 from mmnas_ext.search.front import Front
+from mmnas_ext.search.linked_front import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
 from mmnas_ext.search.ratings import BlockRatings, Ratings
 from mmnas_ext.workdir import write_text
 
@@ -105,21 +104,20 @@ def select(ratings: Ratings, limits: Mapping[str, float | None] | None = None) -
 
 
 def reachable(space: CellSpace, priced: CellPrices) -> tuple[float, float]:
-    """Cost of the cheapest and of the dearest network of a space by one metric, stem included.
+    """Cost of the cheapest and of the most expensive network of a space by one metric, stem included.
 
     Args:
         space: The space.
         priced: Its prices.
     """
-    blocks = []
-    for number, stage in enumerate(space.stages):
-        stem = 0 if number else priced.stem
-        rows = []
-        for (enters, cell), layers in priced.stages[number].items():
-            for pick in (min, max):
-                figure = priced.total([stem, *map(pick, layers)])
-                rows.append(Link((figure,), 0, enters, stage.cells[cell].channels))
-        blocks.append(rows)
+    blocks = [
+        [
+            Link((figure,), 0, enters, stage.cells[cell].channels)
+            for (enters, cell), prices in rows.items()
+            for figure in prices.range()
+        ]
+        for stage, rows in zip(space.stages, priced, strict=True)
+    ]
     (ends,) = cost_ranges(blocks)
     return ends
 

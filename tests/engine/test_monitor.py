@@ -12,14 +12,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mmnas_ext.archs import SearchSpace
 from mmnas_ext.engine import SearchMonitorHook
-from mmnas_ext.workdir import write_text
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import Alternation
 from mmnas_ext.engine.monitor import measure
-from mmnas_ext.workdir import append_line
+from mmnas_ext.reports.log import read_log
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.run import run
-from mmnas_ext.reports.log import read_log
+from mmnas_ext.workdir import append_line, write_text
 from tests.engine import tiny
 
 

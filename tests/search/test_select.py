@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmnas_ext.archs import price
-from mmnas_ext.archs.cell_prices import cell_prices
+from mmnas_ext.archs import cell_prices, price
 from mmnas_ext.search import ChainChoice
 from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings
 from mmnas_ext.search.select import Selection, reachable, select
