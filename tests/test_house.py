@@ -91,6 +91,11 @@ BROKEN = [
         {'README.md': '```bash\nA=1 python tools/a.py c.py \\\n  --fly\n```', 'tools/a.py': "'--walk'"},
         'tools/a.py has no --fly',
     ),
+    (
+        'missing_commands',
+        {'README.md': '`python tools/a.py --max-macs 1 --mid-macs 2`', 'tools/a.py': 'add_limits(parser)'},
+        'tools/a.py has no --mid-macs',
+    ),
     ('machine_paths', {'docs/a.md': f'data in {MACHINE}'}, f'docs/a.md: {MACHINE[:12]}'),
     ('bare_configs', {'configs/a.py': 'x = 1'}, 'configs/a.py: no header'),
     ('bare_configs', {'configs/a.py': '# fine words\nx = 1'}, 'does not give the command'),

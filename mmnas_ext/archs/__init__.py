@@ -4,6 +4,7 @@ from mmnas_ext.archs import sources, zoo
 from mmnas_ext.archs.cells import Cell, CellSpace, CellStage
 from mmnas_ext.archs.cost import Cost, candidate_costs, cost, fixed_cost
 from mmnas_ext.archs.latency_table import Geometry, LatencyTable
+from mmnas_ext.archs.limit import Limit
 from mmnas_ext.archs.metrics import METRICS, Metric, Unit
 from mmnas_ext.archs.places import Conv, Place, cell_places, layer_convs, places
 from mmnas_ext.archs.prices import CellPrices, Prices, cell_prices, entries, price, prices
@@ -25,6 +26,7 @@ __all__ = [
     'Geometry',
     'LatencyTable',
     'LayerSpec',
+    'Limit',
     'Metric',
     'Place',
     'Prices',

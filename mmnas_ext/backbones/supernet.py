@@ -1,5 +1,6 @@
 """All networks of a space in one, sharing what they share (FNA, ICLR 2020, section 3.2)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -151,13 +152,31 @@ class SuperNet(Chain):
         """Cost of stem and fixed layers at `input_size`."""
         return fixed_cost(self.space, self.input_size, self.output_stride)
 
-    def derive(self) -> ArchSpec:
-        """The network of each layer's largest alpha (the first of equals); it keeps this network's BN epsilon."""
-        path = tuple(
+    def best_path(self) -> Choices:
+        """The candidate of each layer's largest alpha, the first of equals.
+
+        Raises:
+            ValueError: An alpha is NaN or infinite.
+        """
+        for name, layer in self.mixed_layers().items():
+            wrong = [value for value in layer.alpha.detach().tolist() if not math.isfinite(value)]
+            if wrong:
+                raise ValueError(
+                    f'alpha of layer {name} must be finite, got {wrong[0]} in {len(wrong)} of {len(layer.tokens)} '
+                    'candidates: no network can be derived from it'
+                )
+        return tuple(
             tuple(int(layer.alpha.argmax()) if isinstance(layer, MixedLayer) else 0 for layer in stage)
             for stage in self.layers()
         )
-        return self.space.arch(path)
+
+    def derive(self) -> ArchSpec:
+        """The network of `best_path`; it keeps this network's BN epsilon.
+
+        Raises:
+            ValueError: An alpha is NaN or infinite.
+        """
+        return self.space.arch(self.best_path())
 
 
 def _draw(layer: MixedLayer, policy: str, generator: Generator) -> int:

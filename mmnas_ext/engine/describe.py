@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.dist import get_world_size
 from torch import nn
 
-from mmnas_ext.archs import SKIP, ArchSpec, Place, Prices, SearchSpace, cell_prices, places, prices
+from mmnas_ext.archs import METRICS, SKIP, ArchSpec, Limit, Place, Prices, SearchSpace, cell_prices, places, prices
 from mmnas_ext.archs.metrics import show
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.distill import BlockDistiller
@@ -34,7 +34,7 @@ def describe_search(runner: Any, supernet: SuperNet) -> str:
         'what this search will do:',
         f'  space         {space.size:.3g} networks, {_ranges(supernet, priced)} at {size[0]}x{size[1]}',
         f'  seed          {_seed_cost(supernet, term)}',
-        f'  limit         {"none" if term.target is None else f"at most {priced.show(term.target)}"}',
+        f'  limit         {_limit(term, priced)}',
         f'  weights only  {weights} iterations of {batch * get_world_size()} images',
         f'  alternating   {both} iterations with {alternation.arch_steps(loop.max_iters)} arch steps',
         f'  memory        about {memory / 2**30:.2g} GiB for the activations of an arch step in the backbone, '
@@ -55,7 +55,8 @@ def describe_distillation(distiller: BlockDistiller, iterations: int, batch: int
         staged: Whether blocks are trained one after the other.
     """
     space, size = distiller.space, distiller.input_size
-    ranges = ', '.join(show(m, *reachable(space, cell_prices(space, size, 32, m))) for m in ('macs', 'params'))
+    counted = [name for name, metric in METRICS.items() if not metric.measured]
+    ranges = ', '.join(show(name, *reachable(space, cell_prices(space, size, 32, name))) for name in counted)
     lines = [
         'what this distillation will do:',
         f'  space         {space.size:.3g} networks, {ranges} at {size[0]}x{size[1]}',
@@ -111,6 +112,12 @@ def _layer_memory(place: Place, flows: bool) -> int:
         inner = sum(conv.channels * positions * (_KEPT if conv.act else 1) for conv, positions in convs)
         kept += weighed + (inner if flows else 0)
     return kept
+
+
+def _limit(term: CostTerm, priced: Prices) -> str:
+    """The limit, and which of its bounds all networks meet anyway."""
+    slack = term.limit.slack(priced.by, priced.range(), 'cost')
+    return 'none' if term.limit == Limit() else '; '.join([term.limit.show(priced.by), *slack])
 
 
 def _ranges(supernet: SuperNet, priced: Prices) -> str:

@@ -71,7 +71,7 @@ class SearchMonitorHook(Hook):
             measured = measure(supernet, runner.optim_wrapper.prices)
             record = {'iter': runner.iter + 1, 'epoch': runner.epoch, **measured, 'drawn': self._drawn}
             append_line(Path(runner.work_dir) / LOG_NAME, json.dumps(record))
-            runner.visualizer.add_scalars(_scalars(record), step=runner.iter + 1)
+            runner.visualizer.add_scalars(scalars(record), step=runner.iter + 1)
             self._check(runner, supernet, record)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
@@ -138,15 +138,16 @@ def measure(supernet: SuperNet, priced: Prices | None = None) -> dict[str, Any]:
     }
 
 
-def _scalars(record: dict[str, Any]) -> dict[str, float]:
-    scalars = {f'search/entropy_{name}': value for name, value in record['entropy'].items()}
-    scalars['search/entropy'] = sum(record['entropy'].values()) / len(record['entropy'])
+def scalars(record: dict[str, Any]) -> dict[str, float]:
+    """The curves of a record, costs in their metric's unit."""
+    found = {f'search/entropy_{name}': value for name, value in record['entropy'].items()}
+    found['search/entropy'] = sum(record['entropy'].values()) / len(record['entropy'])
     for name, metric in METRICS.items():
         for kind in ('expected', 'argmax'):
             if f'{kind}_{name}' in record:
-                scalars[f'search/{kind}_{metric.curve}'] = record[f'{kind}_{name}'] / metric.unit.size
-    scalars['search/skips'] = record['skips']
+                found[f'search/{kind}_{metric.curve}'] = record[f'{kind}_{name}'] / metric.unit.size
+    found['search/skips'] = record['skips']
     for name, counts in record['drawn'].items():
         total = max(1, sum(counts))
-        scalars.update({f'search/drawn_{name}/{i}': count / total for i, count in enumerate(counts)})
-    return scalars
+        found.update({f'search/drawn_{name}/{i}': count / total for i, count in enumerate(counts)})
+    return found

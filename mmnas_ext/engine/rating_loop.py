@@ -60,7 +60,7 @@ class RatingLoop(BaseLoop):
         max_memory: GiB that features may take in each process.
         metrics: What is counted beside the rating, among `METRICS`.
         table: Of the latency, as in `prices`.
-        limits: Limits of the chosen network by metric, ``dict(macs=3.5e8, params=None)``; without any the network of
+        limits: Limits of the chosen network by metric, ``dict(macs=3.5e8, params=dict(min=2e6))``; without any the network of
             the lowest rating is chosen.
 
     Raises:
@@ -77,7 +77,7 @@ class RatingLoop(BaseLoop):
         max_memory: float = 4.0,
         metrics: Sequence[str] = ('macs', 'params'),
         table: Any = None,
-        limits: dict[str, float | None] | None = None,
+        limits: dict[str, Any] | None = None,
     ) -> None:
         del evaluator
         self.distiller = find_distiller(runner.model)

@@ -1,23 +1,23 @@
 """What a user can get wrong in a config, found before anything is built or trained."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
-from mmnas_ext.archs import ArchSpec, CellSpace, SearchSpace
-from mmnas_ext.archs import cell_prices
-from mmnas_ext.archs.metrics import show
+from mmnas_ext.archs import METRICS, ArchSpec, CellSpace, Limit, SearchSpace, cell_prices
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.engine.derive import derived_config, is_distillation
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
+from mmnas_ext.registry import LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmnas_ext.remap import load_seed, remap
 from mmnas_ext.runs.random_search import TRIALS_DIR, check_resumable
 from mmnas_ext.runs.run import check_mode
 from mmnas_ext.runs.trials import TrialPlan, read_space
-from mmnas_ext.registry import LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
-from mmnas_ext.remap import load_seed, remap
 from mmnas_ext.search.select import reachable
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -89,20 +89,21 @@ def _check_distillation(cfg: Config, search_only: bool, arch: str | None) -> lis
     """Checks a distillation; returns the configs whose data will be needed."""
     model = cfg.model
     space = CellSpace.parse(model.get('space'))
-    limits: dict[str, float | None] = {}
+    limits: dict[str, Any] = {}
     metrics = ('macs', 'params')
     if cfg.get('val_cfg'):
         limits, metrics = cfg.val_cfg.get('limits') or {}, cfg.val_cfg.get('metrics', metrics)
-    for metric, limit in limits.items():
-        if limit is None or metric not in metrics:
+    for metric, given in limits.items():
+        where = f'val_cfg.limits.{metric}'
+        limit = Limit.parse(given, where)
+        if limit == Limit() or metric not in metrics or metric not in METRICS:
             continue
         size, table = tuple(model.get('input_size', (224, 224))), cfg.val_cfg.get('table')
-        low, high = reachable(space, cell_prices(space, size, 32, metric, table if metric == 'latency' else None))
-        if limit < low:
-            raise ValueError(
-                f'val_cfg.limits.{metric} must be at least {show(metric, low)}, the cheapest network, got {limit}: '
-                f'those of this space cost {show(metric, low, high)}'
-            )
+        by = METRICS[metric]
+        reach = reachable(space, cell_prices(space, size, 32, metric, table if by.measured else None))
+        limit.check(by, reach, where)
+        for sentence in limit.slack(by, reach, where):
+            print_log(sentence, logger='current', level=logging.WARNING)
     halves = [] if arch is not None else [cfg]
     if cfg.get('derived') and not search_only:
         first = space.arch([0] * len(space.stages), tuple((0,) * len(s.cells[0].layers) for s in space.stages))
