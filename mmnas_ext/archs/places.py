@@ -3,10 +3,10 @@
 Costs, prices, tensor shapes, memory and figures are sums over `places` and over the convolutions of each place.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from mmnas_ext.archs.cells import CellSpace
 from mmnas_ext.archs.space import SearchSpace, SpaceStage
@@ -235,60 +235,36 @@ def shrink(size: Size, stride: int) -> Size:
     return -(-size[0] // stride), -(-size[1] // stride)
 
 
-class _Strided(Protocol):
-    """Anything with a stride: a stage of an architecture or of a space."""
-
-    @property
-    def stride(self) -> int: ...
-
-
-class _Step(NamedTuple):
-    """What a stage's first layer meets, and the dilation of all its layers."""
-
-    stage: int
-    stride: int
-    dilation: int
-    size: Size
-    reached: int
-
-
-def _steps(stages: Iterable[_Strided], size: Size, output_stride: int) -> Iterator[_Step]:
-    """Yields each stage's step once the output stride caps the product of all strides."""
+def _steps(stages: Sequence[Any], size: Size, output_stride: int) -> Iterator[Place]:
+    """Yields where each stage's first layer stands, without channels and tokens."""
     if not isinstance(output_stride, int) or output_stride not in OUTPUT_STRIDES:
         raise ValueError(f'output_stride must be one of {OUTPUT_STRIDES}, got {output_stride!r}')
-    stem = _stem(1, size)
-    here, reached, dilation = stem.out_size, stem.reached, 1
+    before = _stem(0, size)
+    dilation = 1
     for number, stage in enumerate(stages):
-        stride = stage.stride if reached * stage.stride <= output_stride else 1
+        stride = stage.stride if before.reached * stage.stride <= output_stride else 1
         # what the output stride takes from the strides widens all depthwise kernels from there on
         dilation *= stage.stride // stride
-        reached *= stride
-        yield _Step(number, stride, dilation, here, reached)
-        here = shrink(here, stride)
+        before = Place(number, 0, 0, 0, stride, dilation, before.out_size, before.reached * stride, ())
+        yield before
 
 
-def _row(step: _Step, in_channels: int, channels: int, layers: Iterable[str | tuple[str, ...]]) -> tuple[Place, ...]:
+def _row(first: Place, in_channels: int, channels: int, layers: Iterable[str | tuple[str, ...]]) -> tuple[Place, ...]:
     """The places of a stage's layers: the first changes channels and stride, the others keep both."""
-    row = []
-    stride, size = step.stride, step.size
-    for number, choices in enumerate(layers):
-        tokens = (choices,) if isinstance(choices, str) else choices
-        row.append(Place(step.stage, number, in_channels, channels, stride, step.dilation, size, step.reached, tokens))
-        in_channels, stride, size = channels, 1, row[-1].out_size
-    return tuple(row)
+    rest = first._replace(in_channels=channels, channels=channels, stride=1, size=first.out_size)
+    first = first._replace(in_channels=in_channels, channels=channels)
+    return tuple(
+        (rest if number else first)._replace(layer=number, tokens=(choices,) if isinstance(choices, str) else choices)
+        for number, choices in enumerate(layers)
+    )
 
 
 def _stem(channels: int, size: Size) -> Place:
-    _check_size(size)
-    conv = stem_conv(channels)
-    return Place(-1, 0, conv.in_channels, channels, conv.stride, 1, (size[0], size[1]), conv.stride, (STEM,))
-
-
-def _check_size(size: Size) -> None:
-    """Raises ValueError unless `size` is a pair of positive integers."""
     sides = tuple(size) if isinstance(size, (tuple, list)) else ()
     if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
         raise ValueError(f'size must be a pair of positive integers (height, width), got {size!r}')
+    conv = stem_conv(channels)
+    return Place(-1, 0, conv.in_channels, channels, conv.stride, 1, (size[0], size[1]), conv.stride, (STEM,))
 
 
 @lru_cache(maxsize=1 << 14)

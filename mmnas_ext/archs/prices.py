@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from mmnas_ext.archs.cells import CellSpace
-from mmnas_ext.archs.latency_table import Geometry, LatencyTable
-from mmnas_ext.archs.metrics import Metric, Unit, metric_of
+from mmnas_ext.archs.latency_table import Geometry
+from mmnas_ext.archs.metrics import Metric, Pricing, Unit, metric_of
 from mmnas_ext.archs.places import Place, Size, cell_places, places
 from mmnas_ext.archs.space import Choices, SearchSpace
 from mmnas_ext.archs.spec import SKIP, ArchSpec
@@ -99,11 +99,10 @@ def prices(space: SearchSpace, size: Size, output_stride: int = 32, metric: str 
             for this space, size and output stride.
         FileNotFoundError: The table is a path that does not exist.
     """
-    measured = metric_of(metric).read_table(table)
     walk = places(space, size, output_stride)
-    _check_entries(measured, space.act, _geometries([walk.stem, *walk.layers]), size, output_stride)
-    stem, *stages = _price_rows([(walk.stem,), *walk.stages], metric, measured)
-    return Prices(metric, stem[0][0], tuple(stages))
+    pricing = _pricing(metric, table, space.act, [walk.stem, *walk.layers], output_stride)
+    (stem,) = _price(walk.stem, pricing)
+    return Prices(metric, stem, tuple(tuple(_price(place, pricing) for place in stage) for stage in walk.stages))
 
 
 def cell_prices(
@@ -126,16 +125,13 @@ def cell_prices(
         ValueError: As in `prices`.
         FileNotFoundError: The table is a path that does not exist.
     """
-    measured = metric_of(metric).read_table(table)
     stem, stages = cell_places(space, size, output_stride)
-    rows = [row for stage in stages for row in stage.values()]
-    _check_entries(
-        measured, space.act, _geometries([stem, *(each for row in rows for each in row)]), size, output_stride
-    )
-    ((paid,),) = _price_rows([(stem,)], metric, measured)
+    everywhere = [stem, *(place for stage in stages for row in stage.values() for place in row)]
+    pricing = _pricing(metric, table, space.act, everywhere, output_stride)
+    (paid,) = _price(stem, pricing)
     return tuple(
         {
-            key: Prices(metric, 0 if number else paid[0], _price_rows([row], metric, measured))
+            key: Prices(metric, 0 if number else paid, (tuple(_price(place, pricing) for place in row),))
             for key, row in stage.items()
         }
         for number, stage in enumerate(stages)
@@ -158,11 +154,9 @@ def price(arch: ArchSpec, size: Size, output_stride: int = 32, metric: str = 'ma
         ValueError: As in `prices`.
         FileNotFoundError: The table is a path that does not exist.
     """
-    measured = metric_of(metric).read_table(table)
     walk = places(arch, size, output_stride)
     layers = [walk.stem, *walk.layers]
-    _check_entries(measured, arch.act, _geometries(layers), size, output_stride)
-    pricing = metric_of(metric).pricing(measured)
+    pricing = _pricing(metric, table, arch.act, layers, output_stride)
     return metric_of(metric).total([pricing(place, place.tokens[0]) for place in layers])
 
 
@@ -178,39 +172,36 @@ def entries(space: SearchSpace, size: Size, output_stride: int = 32) -> tuple[Ge
         ValueError: The size or output stride is out of range.
     """
     walk = places(space, size, output_stride)
-    return tuple(dict.fromkeys(_geometries([walk.stem, *walk.layers])))
+    return _geometries([walk.stem, *walk.layers])
 
 
-def _price_rows(
-    stages: Iterable[Sequence[Place]], metric: str, table: LatencyTable | None
-) -> tuple[tuple[tuple[float, ...], ...], ...]:
-    """Per stage, per place, per candidate: its price."""
-    pricing = metric_of(metric).pricing(table)
-    return tuple(tuple(tuple(pricing(place, token) for token in place.tokens) for place in row) for row in stages)
+def _price(place: Place, pricing: Pricing) -> tuple[float, ...]:
+    return tuple(pricing(place, token) for token in place.tokens)
 
 
-def _geometries(layers: Iterable[Place]) -> list[Geometry]:
-    return [Geometry.of(place, token) for place in layers for token in place.tokens if token != SKIP]
+def _geometries(layers: Iterable[Place]) -> tuple[Geometry, ...]:
+    found = (Geometry.of(place, token) for place in layers for token in place.tokens if token != SKIP)
+    return tuple(dict.fromkeys(found))
 
 
-def _check_entries(
-    table: LatencyTable | None, act: str, layers: Sequence[Geometry], size: Size, output_stride: int
-) -> None:
-    """Raises ValueError where a table was not measured for what is to be priced."""
-    if table is None:
-        return
-    again = (
-        f'measure this space with tools/measure_latency.py at input size {size[0]} {size[1]} '
-        f'and output stride {output_stride}'
-    )
-    if table.act != act:
-        raise ValueError(
-            f'the latency table of {table.device} has activation {table.act!r}, wanted is {act!r}: {again}'
+def _pricing(metric: str, table: Any, act: str, layers: Sequence[Place], output_stride: int) -> Pricing:
+    """What prices these layers; raises ValueError where a table was not measured for them."""
+    measured = metric_of(metric).read_table(table)
+    if measured is not None:
+        height, width = layers[0].size
+        again = (
+            f'measure this space with tools/measure_latency.py at input size {height} {width} '
+            f'and output stride {output_stride}'
         )
-    distinct = tuple(dict.fromkeys(layers))
-    missing = [layer for layer in distinct if layer not in table]
-    if missing:
-        raise ValueError(
-            f'the latency table of {table.device} lacks {len(missing)} of {len(distinct)} layers, '
-            f'the first is {missing[0]}: {again}'
-        )
+        if measured.act != act:
+            raise ValueError(
+                f'the latency table of {measured.device} has activation {measured.act!r}, wanted is {act!r}: {again}'
+            )
+        wanted = _geometries(layers)
+        missing = [layer for layer in wanted if layer not in measured]
+        if missing:
+            raise ValueError(
+                f'the latency table of {measured.device} lacks {len(missing)} of {len(wanted)} layers, '
+                f'the first is {missing[0]}: {again}'
+            )
+    return metric_of(metric).pricing(measured)

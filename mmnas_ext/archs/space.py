@@ -136,7 +136,7 @@ class SearchSpace:
         """
         if arch not in self:
             raise ValueError(f'arch must be a network of this space, got {arch.format("fna")}')
-        return tuple(_placed(ours, theirs) for ours, theirs in zip(self.stages, arch.stages, strict=True))
+        return tuple(_place_layers(ours, theirs) for ours, theirs in zip(self.stages, arch.stages, strict=True))
 
     def __contains__(self, arch: object) -> bool:
         """Whether some path gives `arch`."""
@@ -163,7 +163,7 @@ def _reachable(offered: SpaceStage, stage: StageSpec) -> list[set[int]]:
     return reached
 
 
-def _placed(offered: SpaceStage, stage: StageSpec) -> tuple[int, ...]:
+def _place_layers(offered: SpaceStage, stage: StageSpec) -> tuple[int, ...]:
     """Candidate indices of a stage that fits: followed back from the end, skipping whenever that is possible."""
     reached = _reachable(offered, stage)
     count, choices = len(stage.layers), []

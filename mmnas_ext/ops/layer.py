@@ -6,29 +6,17 @@ from mmnas_ext.archs import LayerSpec
 from mmnas_ext.ops.mbconv import MBConv
 
 
-def build_layer(
-    token: str,
-    in_channels: int,
-    channels: int,
-    stride: int,
-    dilation: int,
-    norm_cfg: dict[str, Any] | None,
-    act_cfg: dict[str, Any] | None,
-    **more: Any,
-) -> MBConv:
+def build_layer(token: str, in_channels: int, channels: int, *shape: Any, **more: Any) -> MBConv:
     """Builds a layer: the one place that knows which module belongs to which kind of token.
 
     Args:
         token: The layer's token, ``'k3_e6'`` for instance.
         in_channels: Channels of the input.
         channels: Channels of the output.
-        stride: Stride.
-        dilation: Dilation of the depthwise convolution.
-        norm_cfg: Norm of every convolution.
-        act_cfg: Activation.
+        shape: Stride and dilation, norm and activation, as the module takes them.
         more: What else the module takes, such as ``with_cp``.
 
     Raises:
         ValueError: The token is unknown.
     """
-    return MBConv(in_channels, channels, LayerSpec.parse(token), stride, dilation, norm_cfg, act_cfg, **more)
+    return MBConv(in_channels, channels, LayerSpec.parse(token), *shape, **more)
