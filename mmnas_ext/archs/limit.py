@@ -13,11 +13,11 @@ class Limit(NamedTuple):
     max: float | None = None
 
     @classmethod
-    def parse(cls, source: Any, where: str) -> 'Limit':
+    def parse(cls, source: Any, where: str, max_name: str = 'max') -> 'Limit':
         """Reads ``None``, a number (the highest cost), ``dict(min=…, max=…)`` or a `Limit`.
 
         Raises:
-            ValueError: It is something else, a bound is no number, or the lowest is above the highest.
+            ValueError: It is something else, a bound is not a number, or the lowest is above the highest.
         """
         if isinstance(source, Limit):
             found = source
@@ -28,11 +28,11 @@ class Limit(NamedTuple):
             found = cls(**source)
         else:
             found = cls(max=source)
-        for name, bound in zip(cls._fields, found, strict=True):
+        for name, bound in zip(('min', max_name), found, strict=True):
             if isinstance(bound, bool) or not isinstance(bound, int | float | None) or bound != bound:
                 raise ValueError(f'{where}.{name} must be a number or None, got {bound!r}')
         if found.min is not None and found.max is not None and found.min > found.max:
-            raise ValueError(f'{where}.min must be at most {where}.max, got {found.min} and {found.max}')
+            raise ValueError(f'{where}.min must be at most {where}.{max_name}, got {found.min} and {found.max}')
         return found
 
     def plain(self) -> Any:
@@ -62,17 +62,19 @@ class Limit(NamedTuple):
             f'networks of this space cost {metric.show(*reach)}{at}'
         )
 
-    def slack(self, metric: Metric, reach: tuple[float, float], where: str) -> list[str]:
+    def slack(self, metric: Metric, reach: tuple[float, float], where: str, max_name: str = 'max') -> list[str]:
         """Says of each bound that all networks meet that it limits nothing, a sentence each."""
-        binding, told = self.binding(reach), []
-        for name, words, end in (('max', 'more', reach[1]), ('min', 'less', reach[0])):
-            bound = getattr(self, name)
-            if bound is not None and getattr(binding, name) is None:
-                told.append(
-                    f'{where}.{name} of {metric.show(bound)} limits nothing: '
-                    f'no network of this space costs {words} than {metric.show(end)}'
-                )
-        return told
+        binding = self.binding(reach)
+        told = (
+            (max_name, self.max if binding.max is None else None, 'more', reach[1]),
+            ('min', self.min if binding.min is None else None, 'less', reach[0]),
+        )
+        return [
+            f'{where}.{name} of {metric.show(bound)} limits nothing: '
+            f'no network of this space costs {words} than {metric.show(end)}'
+            for name, bound, words, end in told
+            if bound is not None
+        ]
 
     def binding(self, reach: tuple[float, float]) -> 'Limit':
         """The limit without the bounds that all networks meet."""

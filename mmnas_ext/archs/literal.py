@@ -49,7 +49,7 @@ class Reader:
         raise ValueError(f'character {self.position if position is None else position}: {reason}')
 
     def peek(self) -> str:
-        """The next character that is no blank or comment, an empty string at the end."""
+        """The next character that is neither blank nor part of a comment, an empty string at the end."""
         blank = _BLANK.match(self.text, self.position)
         self.position = blank.end() if blank else self.position
         return self.text[self.position : self.position + 1]
@@ -201,5 +201,5 @@ def call_at(where: str, make: Callable[..., _Made], *args: Any) -> _Made:
 
 
 def abbreviate(value: object) -> str:
-    """A short image of anything, for messages; large values are not walked through."""
+    """A short text of anything, for messages; large values are not walked through."""
     return reprlib.repr(value)

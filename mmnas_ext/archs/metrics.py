@@ -128,7 +128,7 @@ def metric_of(name: Any) -> Metric:
     """The metric of a name.
 
     Raises:
-        ValueError: There is none; the message lists those that there are.
+        ValueError: There is no such metric; the message lists those that there are.
     """
     if not isinstance(name, str) or name not in METRICS:
         raise ValueError(f'metric must be one of {tuple(METRICS)}, got {name!r}')

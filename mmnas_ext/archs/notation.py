@@ -28,14 +28,14 @@ _Made = TypeVar('_Made')
 
 
 def format_arch(arch: ArchSpec, notation: str = 'fna') -> str:
-    """Writes an architecture; `parse_arch` of the result equals `arch`.
+    """Writes an architecture; `ArchSpec.parse` of the result equals `arch`.
 
     Args:
         arch: The architecture.
         notation: ``'json'``, ``'fna'`` or ``'timm'``.
 
     Raises:
-        ValueError: `notation` is none of these.
+        ValueError: `notation` is another one.
     """
     if notation == 'json':
         return _json_text(arch, [json.dumps(_stage_fields(stage)) for stage in arch.stages])
@@ -47,7 +47,7 @@ def format_arch(arch: ArchSpec, notation: str = 'fna') -> str:
 
 
 def format_space(space: SearchSpace) -> str:
-    """Writes a search space as JSON text, one line a stage; `parse_space` of the result equals `space`."""
+    """Writes a search space as JSON text, one line a stage; `SearchSpace.parse` of the result equals `space`."""
     return _json_text(space, [json.dumps(_stage_fields(stage)) for stage in space.stages])
 
 
@@ -68,7 +68,7 @@ def read_mapping(text: str) -> Mapping[Any, Any]:
     """Reads JSON text of a mapping.
 
     Raises:
-        ValueError: It is none; the message says at which character.
+        ValueError: The text is not such a mapping; the message says at which character.
     """
     reader = Reader(text)
     if reader.peek() != '{':
@@ -114,7 +114,7 @@ def read_layers(layers: Any, where: str) -> tuple[tuple[str, ...], ...]:
     """Per layer the tokens of its candidates.
 
     Raises:
-        ValueError: They are no lists of tokens; the message says where.
+        ValueError: They are not lists of tokens; the message says where.
     """
     found = []
     for j, candidates in enumerate(check_list(layers, where, 'lists of candidates')):
@@ -221,6 +221,6 @@ def _fna_text(arch: ArchSpec) -> str:
 
 
 def check_token(token: Any, where: str) -> None:
-    """Raises ValueError, with the place, for what is no layer token."""
+    """Raises ValueError, with the place, for what is not a layer token."""
     if token != SKIP:
         call_at(where, LayerSpec.parse, token)

@@ -50,7 +50,7 @@ class LayerSpec:
         """Reads ``k{kernel}_e{expansion}[_se{ratio}]``.
 
         Raises:
-            ValueError: The token is not of that form (``skip`` is no layer).
+            ValueError: The token is not of that form (``skip`` is not a layer).
         """
         match = _TOKEN.fullmatch(token) if isinstance(token, str) else None
         if match is None:
@@ -82,7 +82,7 @@ class StageSpec:
     Args:
         in_channels: Channels that enter the stage.
         channels: Channels that leave it.
-        layers: LayerSpec tokens, first layer first.
+        layers: Tokens of the layers, first layer first.
         stride: Stride of the first layer, 1 or 2.
     """
 

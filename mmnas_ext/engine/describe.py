@@ -116,8 +116,7 @@ def _layer_memory(place: Place, flows: bool) -> int:
 
 def _limit(term: CostTerm, priced: Prices) -> str:
     """The limit, and which of its bounds all networks meet anyway."""
-    slack = term.limit.slack(priced.by, priced.range(), 'cost')
-    return 'none' if term.limit == Limit() else '; '.join([term.limit.show(priced.by), *slack])
+    return 'none' if term.limit == Limit() else '; '.join([term.limit.show(priced.by), *term.slack(priced)])
 
 
 def _ranges(supernet: SuperNet, priced: Prices) -> str:

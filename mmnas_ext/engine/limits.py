@@ -50,7 +50,7 @@ class CostTerm:
             object.__setattr__(self, 'table', self.by.read_table(self.table))
         except (ValueError, TypeError) as error:
             raise ValueError(f'optim_wrapper.cost: {error}') from None
-        _ = self.limit  # refuses bounds that are no numbers or cross
+        _ = self.limit  # refuses bounds that are not numbers or that cross
 
     @property
     def by(self) -> Metric:
@@ -60,7 +60,17 @@ class CostTerm:
     @property
     def limit(self) -> Limit:
         """What the derived network may cost."""
-        return Limit.parse({'min': self.min, 'max': self.max if self.target is None else self.target}, 'cost')
+        highest = self.max if self.target is None else self.target
+        return Limit.parse({'min': self.min, 'max': highest}, 'cost', self.max_name)
+
+    @property
+    def max_name(self) -> str:
+        """What the highest cost was called."""
+        return 'max' if self.target is None else 'target'
+
+    def slack(self, priced: Prices) -> list[str]:
+        """Says of each bound that all networks meet that it limits nothing, a sentence each."""
+        return self.limit.slack(self.by, priced.range(), 'cost', self.max_name)
 
     @classmethod
     def parse(cls, cfg: Mapping[str, Any] | None) -> 'CostTerm':
@@ -83,8 +93,8 @@ class CostTerm:
             ValueError: No network meets the limit, or the table lacks layers of this space.
         """
         priced = prices(space, size, output_stride, self.metric, self.table)
-        check_limit(priced, self.limit, size, 'max' if self.target is None else 'target')
-        for sentence in self.limit.slack(self.by, priced.range(), 'cost'):
+        check_limit(priced, self.limit, size, self.max_name)
+        for sentence in self.slack(priced):
             print_log(sentence, logger='current', level=logging.WARNING)
         return priced
 

@@ -166,12 +166,12 @@ class _Mapping:
             else:
                 # a vector goes with its convolution's output channels
                 taken = axes if len(shape) == 4 else {0: axes[0]} if 0 in axes else {}
-                self._add(own, theirs, self._taken(own, tensor, shape, taken))
+                self._add(own, theirs, self._fit(own, tensor, shape, taken))
 
     def identity(self, prefix: str, shapes: Shapes, hidden: Tensor) -> None:
         """A new expansion that passes its input on to the hidden channels which the seed's layer works on."""
         for name, shape in shapes.items():
-            value = self._lacking(prefix + name, shape)
+            value = self._fill(prefix + name, shape)
             if len(shape) == 4:
                 for row, channel in enumerate(hidden.tolist()):
                     if channel < shape[1]:
@@ -189,7 +189,7 @@ class _Mapping:
         seed_shape = tuple(self.seed[source].shape)
         self.entries.append(Entry(name, source, action_of(seed_shape, shape), seed_shape, shape))
 
-    def _taken(self, name: str, tensor: Tensor, shape: tuple[int, ...], axes: dict[int, Tensor]) -> Tensor:
+    def _fit(self, name: str, tensor: Tensor, shape: tuple[int, ...], axes: dict[int, Tensor]) -> Tensor:
         """The seed's tensor brought to `shape`."""
         taken = tensor.detach()
         places = []
@@ -203,14 +203,14 @@ class _Mapping:
             first = axis not in axes
             taken = taken.narrow(axis, 0, count) if first else taken.index_select(axis, axes[axis][:count])
             places.append(slice(count))
-        value = self._lacking(name, shape).to(tensor.dtype)
+        value = self._fill(name, shape).to(tensor.dtype)
         if len(shape) == 4:
             # around the seed's kernels there are zeros: noise is for channels that it lacks
             value[tuple(places[:2])] = 0
         value[tuple(places)] = taken
         return value
 
-    def _lacking(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _fill(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """What channels without a counterpart hold."""
         if len(shape) == 4 and self.noise:
             return self.noise * _kaiming(name, shape)

@@ -38,7 +38,10 @@ def best_between(blocks: Sequence[Row], least: int | None, most: int | None) -> 
     costs = [np.array([cost for cost, _ in block], np.int64) for block in blocks]
     ratings = [np.array([rating for _, rating in block], np.float64) for block in blocks]
     arcs: list[Arcs] = [{(0 if number else ANY, 0): np.arange(len(block))} for number, block in enumerate(blocks)]
-    return lowest(ratings, [costs, [-each for each in costs]], [most, -least], arcs)
+    try:
+        return lowest(ratings, [costs, [-each for each in costs]], [most, -least], arcs)
+    except ValueError as error:
+        raise ValueError(f'{least} and {most} are too close together to find what lies between: {error}') from None
 
 
 def _best_up_to(blocks: Sequence[Row], most: int) -> tuple[int, ...] | None:

@@ -143,7 +143,7 @@ def test_a_limit_is_a_number(bound):
             CostTerm(**{name: bound})
         with pytest.raises(ValueError, match=rf'cost.{name} must be a number or None, got '):
             derive_path(supernet(0), {name: bound})
-    with pytest.raises(ValueError, match='cost.max must be a number or None, got '):
+    with pytest.raises(ValueError, match='cost.target must be a number or None, got '):
         CostTerm(target=bound)
 
 
@@ -292,7 +292,7 @@ def test_bounds_that_cross_and_two_names_of_one_are_refused():
 
 
 @pytest.mark.parametrize(('given', 'sentence'), [
-    ({'target': 77120}, 'cost.max of 7.712e-05 G multiply-adds limits nothing: no network of this space costs more'),
+    ({'target': 77120}, 'cost.target of 7.712e-05 G multiply-adds limits nothing: no network of this space costs more'),
     ({'max': math.inf}, 'cost.max of inf G multiply-adds limits nothing'),
     ({'min': 36416}, 'cost.min of 3.642e-05 G multiply-adds limits nothing: no network of this space costs less than'),
 ])  # fmt: skip

@@ -157,7 +157,7 @@ def test_a_limit_that_limits_nothing_is_said() -> None:
 
 
 def test_limits_that_cannot_be_met_together() -> None:
-    # by hand: the cheap entry of one metric is the dear one of the other
+    # by hand: the cheap entry of one metric is the expensive one of the other
     cells = (
         CellRatings((0,), (8,), 12, (((0,),), ((1,),)), (0.1, 0.2), {'macs': ((10,), (20,)), 'params': ((6,), (3,))}),
     )
