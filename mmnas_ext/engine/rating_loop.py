@@ -26,13 +26,13 @@ from mmnas_ext.distill.rating import Batch, Batches, Unit, imitate, rate, units,
 from mmnas_ext.engine.batches import Batches as Stream
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.derive import DERIVED_DIR, WEIGHTS_NAME
-from mmnas_ext.workdir import write_text
 from mmnas_ext.engine.distill import preprocessed, same_for_all
 from mmnas_ext.engine.loops import check_positive
 from mmnas_ext.registry import LOOPS
 from mmnas_ext.remap.convert import save
 from mmnas_ext.search.ratings import RATINGS_NAME, BlockRatings, CellRatings, Ratings, priced_paths
 from mmnas_ext.search.select import Selection, select
+from mmnas_ext.workdir import write_text
 
 PARTS_DIR = 'ratings'
 FEATURES_NAME = 'features.npz'
@@ -60,8 +60,8 @@ class RatingLoop(BaseLoop):
         max_memory: GiB that features may take in each process.
         metrics: What is counted beside the rating, among `METRICS`.
         table: Of the latency, as in `prices`.
-        limits: Limits of the chosen network by metric, ``dict(macs=3.5e8, params=dict(min=2e6))``; without any the network of
-            the lowest rating is chosen.
+        limits: Limits of the chosen network by metric, ``dict(macs=3.5e8, params=dict(min=2e6))``; without any
+            the network of the lowest rating is chosen.
 
     Raises:
         ValueError: The model is no `BlockDistiller`, or an argument is out of range.
@@ -87,8 +87,8 @@ class RatingLoop(BaseLoop):
         unknown = [metric for metric in (*metrics, *(limits or {})) if metric not in METRICS]
         if unknown or not metrics or any(metric not in metrics for metric in limits or {}):
             raise ValueError(
-                f'metrics must be among {tuple(METRICS)} and limits among metrics, got metrics {tuple(metrics)} and limits '
-                f'{tuple(limits or {})}'
+                f'metrics must be among {tuple(METRICS)} and limits among metrics, got metrics '
+                f'{tuple(metrics)} and limits {tuple(limits or {})}'
             )
         loader = same_for_all(dataloader, shuffle=False) if isinstance(dataloader, dict) else dataloader
         super().__init__(runner, loader)

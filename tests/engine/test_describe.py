@@ -8,9 +8,9 @@ import torch
 
 from mmnas_ext.archs import SearchSpace, SpaceStage
 from mmnas_ext.backbones import SuperNet
+from mmnas_ext.engine.describe import arch_step_memory, describe_search
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import Alternation
-from mmnas_ext.engine.describe import arch_step_memory, describe_search
 from tests.engine import tiny
 
 CANDIDATES = ('k3_e3', 'k3_e6', 'k5_e3', 'k5_e6', 'k7_e3', 'k7_e6')

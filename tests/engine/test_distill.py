@@ -12,10 +12,10 @@ from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, price
 from mmnas_ext.engine import rating
+from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.run import rate_checkpoint, run
 from mmnas_ext.runs.training import make_runner
-from mmnas_ext.registry import MODELS
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import select
 from tests.engine import tiny_distill, tiny_seg
