@@ -5,6 +5,8 @@ import os
 
 from mmengine.config import DictAction
 
+from mmnas_ext.archs import METRICS, Limit
+
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the config, the work dir, overrides and the launcher, as OpenMMLab's tools have them."""
@@ -22,3 +24,22 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--max-<name>`` and ``--min-<name>`` for every metric."""
+    for name, metric in METRICS.items():
+        for word, bound in (('most', 'max'), ('least', 'min')):
+            parser.add_argument(
+                f'--{bound}-{name}', type=float, help=f'{metric.unit.plain} that the chosen network has at {word}'
+            )
+
+
+def read_limits(args: argparse.Namespace) -> dict[str, Limit]:
+    """The limits that a command line gives, by metric.
+
+    Raises:
+        ValueError: A limit is NaN, or its lowest cost is above its highest.
+    """
+    given = {name: Limit(getattr(args, f'min_{name}'), getattr(args, f'max_{name}')) for name in METRICS}
+    return {name: Limit.parse(limit, name) for name, limit in given.items() if limit != Limit()}

@@ -134,6 +134,49 @@ def wrong_directions(root: Path) -> list[str]:
     return found
 
 
+def import_circles(root: Path) -> list[str]:
+    """No modules of the package import each other, also not inside functions; what only a type checker reads may."""
+    modules = {Path(name).with_suffix('').as_posix().replace('/', '.'): name for name in python_files(root, PACKAGE)}
+    modules = {module.removesuffix('.__init__'): name for module, name in modules.items()}
+    needs = {}
+    for module, name in modules.items():
+        targets = (target for _, target in imports(_at_run_time(parsed(root, name))))
+        known = {next((each for each in _prefixes(target) if each in modules), module) for target in targets}
+        needs[module] = known - {module}
+    found, left = [], set(modules)
+    while left:
+        chain = [min(left)]
+        while (after := sorted(needs[chain[-1]] & left)) and after[0] not in chain:
+            chain.append(after[0])
+        if after:
+            circle = chain[chain.index(after[0]) :]
+            found.append(' -> '.join([*circle, circle[0]]) + ': a circle of imports')
+        # a module that needs none of the rest is in no circle, and a circle is told once
+        left -= set(circle) if after else {chain[-1]}
+    return found
+
+
+def _prefixes(target: str) -> list[str]:
+    """A dotted name and what it lies in, the name itself first."""
+    parts = target.split('.')
+    return ['.'.join(parts[:length]) for length in range(len(parts), 0, -1)]
+
+
+def _at_run_time(module: ast.Module) -> ast.Module:
+    """A module without what stands under ``if TYPE_CHECKING``."""
+    for node in ast.walk(module):
+        for field in ('body', 'orelse', 'finalbody'):
+            block = getattr(node, field, None)
+            if isinstance(block, list):
+                kept = [[each] if not _is_for_checkers(each) else each.orelse for each in block]
+                setattr(node, field, list(itertools.chain.from_iterable(kept)))
+    return module
+
+
+def _is_for_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).split('.')[-1] == 'TYPE_CHECKING'
+
+
 def foreign_imports(root: Path) -> list[str]:
     """Which rooms may know which library."""
     found = []
@@ -323,7 +366,10 @@ def _bad_script(root: Path, rest: str) -> list[str]:
         return []
     options = re.findall(r'(?<!\S)(--[a-z][\w-]*)', rest.split('#')[0])
     known = text(root, script[1])
-    return [f'{script[1]} has no {option}' for option in options if f"'{option}'" not in known and option != '--help']
+    # made from the table of metrics
+    made = re.compile(r'--(max|min)-\w+' if 'add_limits(' in known else r'--help')
+    unknown = [option for option in options if f"'{option}'" not in known and not made.fullmatch(option)]
+    return [f'{script[1]} has no {option}' for option in unknown if option != '--help']
 
 
 def machine_paths(root: Path) -> list[str]:
@@ -368,6 +414,7 @@ def repeated_configs(root: Path) -> list[str]:
 
 RULES = (
     wrong_directions,
+    import_circles,
     foreign_imports,
     helper_rooms,
     long_files,

@@ -28,6 +28,29 @@ BROKEN = [
     ('wrong_directions', {'mmnas_ext/__init__.py': 'import mmnas_ext.registry'}, 'mmnas_ext must not import registry'),
     ('wrong_directions', {'mmnas_ext/ops/a.py': 'from .mixed import x'}, 'relative import'),
     ('wrong_directions', {'mmnas_ext/kitchen/a.py': ''}, "'kitchen' is no room"),
+    (
+        'import_circles',
+        {'mmnas_ext/archs/a.py': 'from mmnas_ext.archs.b import x', 'mmnas_ext/archs/b.py': 'import mmnas_ext.archs.a'},
+        'mmnas_ext.archs.a -> mmnas_ext.archs.b -> mmnas_ext.archs.a: a circle',
+    ),
+    (
+        'import_circles',
+        {
+            'mmnas_ext/archs/a.py': 'def f():\n    from mmnas_ext.archs import b',
+            'mmnas_ext/archs/b.py': 'from mmnas_ext.archs.c import x',
+            'mmnas_ext/archs/c.py': 'try:\n    from mmnas_ext.archs.a import x\nexcept ImportError:\n    pass',
+            'mmnas_ext/archs/d.py': 'import mmnas_ext.archs.a',
+        },
+        'archs.a -> mmnas_ext.archs.b -> mmnas_ext.archs.c -> mmnas_ext.archs.a',
+    ),
+    (
+        'import_circles',
+        {
+            'mmnas_ext/ops/__init__.py': 'from mmnas_ext.ops.a import x',
+            'mmnas_ext/ops/a.py': 'from mmnas_ext.ops import y',
+        },
+        'mmnas_ext.ops -> mmnas_ext.ops.a -> mmnas_ext.ops',
+    ),
     ('foreign_imports', {'mmnas_ext/archs/a.py': 'import json\nimport torch'}, 'a.py:2: standard library only'),
     ('foreign_imports', {'mmnas_ext/__init__.py': 'import numpy'}, 'standard library only'),
     ('foreign_imports', {'mmnas_ext/install_check.py': 'import packaging'}, 'standard library only'),
@@ -68,6 +91,11 @@ BROKEN = [
         {'README.md': '```bash\nA=1 python tools/a.py c.py \\\n  --fly\n```', 'tools/a.py': "'--walk'"},
         'tools/a.py has no --fly',
     ),
+    (
+        'missing_commands',
+        {'README.md': '`python tools/a.py --max-macs 1 --mid-macs 2`', 'tools/a.py': 'add_limits(parser)'},
+        'tools/a.py has no --mid-macs',
+    ),
     ('machine_paths', {'docs/a.md': f'data in {MACHINE}'}, f'docs/a.md: {MACHINE[:12]}'),
     ('bare_configs', {'configs/a.py': 'x = 1'}, 'configs/a.py: no header'),
     ('bare_configs', {'configs/a.py': '# fine words\nx = 1'}, 'does not give the command'),
@@ -81,6 +109,17 @@ KEPT = [
     ('wrong_directions', {'mmnas_ext/archs/a.py': 'from mmnas_ext import __version__'}),
     ('wrong_directions', {'mmnas_ext/registry.py': 'from mmnas_ext.install_check import require_mm'}),
     ('wrong_directions', {'tools/a.py': 'import mmnas_ext.hosts', 'tests/a.py': 'import mmnas_ext.hosts'}),
+    (
+        'import_circles',
+        {
+            'mmnas_ext/archs/__init__.py': 'from mmnas_ext.archs.a import x',
+            'mmnas_ext/archs/a.py': 'import json\nfrom mmnas_ext.archs import b\nfrom mmnas_ext.archs.c import x',
+            'mmnas_ext/archs/b.py': 'from mmnas_ext.archs.c import x',
+            'mmnas_ext/archs/c.py': (
+                'from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mmnas_ext.archs.a import x'
+            ),
+        },
+    ),
     ('foreign_imports', {'mmnas_ext/hosts/det.py': 'import mmdet', 'mmnas_ext/engine/a.py': 'import mmengine'}),
     ('foreign_imports', {'mmnas_ext/search/front.py': 'import numpy as np'}),
     ('long_files', {'mmnas_ext/ops/a.py': 'x = 1\n' * 499}),

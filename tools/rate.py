@@ -6,7 +6,7 @@ Example: ``python tools/rate.py configs/dna_coco.py work_dirs/dna_coco/iter_1000
 import argparse
 import sys
 
-from mmnas_ext.cli import make_parser, parse
+from mmnas_ext.cli import add_limits, make_parser, parse, read_limits
 from mmnas_ext.install_check import require_mm
 from mmnas_ext.runs.distillation import rate_checkpoint
 from mmnas_ext.runs.run import prepare
@@ -21,20 +21,18 @@ def parse_args() -> argparse.Namespace:
         help='of the distillation, several if runs trained some blocks each; default: the newest',
     )
     parser.add_argument('--max-memory', type=float, help="GiB that features may take; default: the config's")
-    parser.add_argument('--max-macs', type=float, help='multiply-adds that the chosen network may have')
-    parser.add_argument('--max-params', type=float, help='parameters that it may have')
-    parser.add_argument('--max-latency', type=float, help='milliseconds that it may take')
+    add_limits(parser)
     return parse(parser)
 
 
 def main() -> None:
     """Reads the config, then rates."""
     args = parse_args()
-    limits = {'macs': args.max_macs, 'params': args.max_params, 'latency': args.max_latency}
     try:
         require_mm('mmcv')
         cfg = prepare(args.config, args.work_dir, args.launcher, options=args.cfg_options)
-        rate_checkpoint(cfg, args.checkpoints, args.max_memory, {k: v for k, v in limits.items() if v is not None})
+        limits = {name: limit.plain() for name, limit in read_limits(args).items()}
+        rate_checkpoint(cfg, args.checkpoints, args.max_memory, limits)
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f'error: {error}')
 

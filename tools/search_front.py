@@ -7,7 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmnas_ext.archs.prices import show
+from mmnas_ext.archs import METRICS
+from mmnas_ext.archs.metrics import show
+from mmnas_ext.cli import add_limits, read_limits
 from mmnas_ext.reports import draw_front, format_cells
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import Selection, select
@@ -18,17 +20,14 @@ def main() -> None:
     """Reads ratings, prints the front and writes ``front.json``, ``front.png`` and ``arch.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('ratings', help='ratings.json, or the work dir that holds it')
-    parser.add_argument('--max-macs', type=float, help='multiply-adds that the network may have')
-    parser.add_argument('--max-params', type=float, help='parameters that it may have')
-    parser.add_argument('--max-latency', type=float, help='milliseconds that it may take')
+    add_limits(parser)
     parser.add_argument('--out', help='where files go (default: front/ beside the ratings)')
     parser.add_argument('--rows', type=int, default=12, help='rows of the printed front')
     args = parser.parse_args()
-    given = {'macs': args.max_macs, 'params': args.max_params, 'latency': args.max_latency}
     file = Path(args.ratings)
     file = WorkDir(file).ratings if file.is_dir() else file
     try:
-        selection = select(Ratings.parse(file), {name: limit for name, limit in given.items() if limit is not None})
+        selection = select(Ratings.parse(file), read_limits(args))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f'error: {error}')
     out = Path(args.out) if args.out else file.parent / 'front'
@@ -45,7 +44,7 @@ def table(selection: Selection, rows: int) -> str:
     front = selection.front
     count = min(max(rows, 2), len(front))
     steps = sorted({round(i * (len(front) - 1) / max(1, count - 1)) for i in range(count)})
-    cells = [['multiply-adds' if selection.metric == 'macs' else selection.metric, 'rating', 'network']]
+    cells = [[METRICS[selection.metric].unit.plain, 'rating', 'network']]
     for index in steps:
         choice = tuple(front.choices[index].tolist())
         cost = show(selection.metric, front.costs[index].item())

@@ -1,10 +1,13 @@
 """Architectures as values: what they are, how they are written, what they cost. Standard library only."""
 
-from mmnas_ext.archs import zoo
+from mmnas_ext.archs import sources, zoo
 from mmnas_ext.archs.cells import Cell, CellSpace, CellStage
 from mmnas_ext.archs.cost import Cost, candidate_costs, cost, fixed_cost
 from mmnas_ext.archs.latency_table import Geometry, LatencyTable
-from mmnas_ext.archs.prices import METRICS, Prices, entries, price, prices
+from mmnas_ext.archs.limit import Limit
+from mmnas_ext.archs.metrics import METRICS, Metric, Unit
+from mmnas_ext.archs.places import Conv, Place, cell_places, layer_convs, places
+from mmnas_ext.archs.prices import CellPrices, Prices, cell_prices, entries, price, prices
 from mmnas_ext.archs.space import Choices, SearchSpace, SpaceStage
 from mmnas_ext.archs.spec import ACTIVATIONS, SKIP, ArchSpec, LayerSpec, StageSpec
 
@@ -14,22 +17,33 @@ __all__ = [
     'SKIP',
     'ArchSpec',
     'Cell',
+    'CellPrices',
     'CellSpace',
     'CellStage',
     'Choices',
+    'Conv',
     'Cost',
     'Geometry',
     'LatencyTable',
     'LayerSpec',
+    'Limit',
+    'Metric',
+    'Place',
     'Prices',
     'SearchSpace',
     'SpaceStage',
     'StageSpec',
+    'Unit',
     'candidate_costs',
+    'cell_places',
+    'cell_prices',
     'cost',
     'entries',
     'fixed_cost',
+    'layer_convs',
+    'places',
     'price',
     'prices',
+    'sources',
     'zoo',
 ]

@@ -4,30 +4,16 @@ DNA (arXiv 1911.13053, section 3.3) trains, for every block of the super-network
 channels side by side, so that a search chooses depth and width together with the operations.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 from typing import Any
 
-from mmnas_ext.archs.literal import abbreviate, call_at, check_list
-from mmnas_ext.archs.notation import (
-    SPACE_FORMS,
-    build,
-    check_keys,
-    check_token,
-    from_text,
-    read_layers,
-    read_mapping,
-)
+from mmnas_ext.archs import forms
 from mmnas_ext.archs.space import Choices, SearchSpace, SpaceStage
-from mmnas_ext.archs.spec import MAX_LAYERS, ArchSpec, check_network
+from mmnas_ext.archs.spec import ArchSpec, check_network
 
-_KEYS = ('stem_channels', 'stages', 'head_channels', 'act', 'bn_eps', 'source')
-_CELL_KEYS = ('channels', 'layers')
-_SHORT_KEYS = ('channels', 'depths', 'candidates')
-_MAX_CELLS = 64
+MAX_CELLS = 64
 
 
 @dataclass(frozen=True)
@@ -61,8 +47,8 @@ class CellStage:
     cells: tuple[Cell, ...]
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.cells) <= _MAX_CELLS:
-            raise ValueError(f'a stage needs 1..{_MAX_CELLS} cells, got {len(self.cells) or "none"}')
+        if not 1 <= len(self.cells) <= MAX_CELLS:
+            raise ValueError(f'a stage needs 1..{MAX_CELLS} cells, got {len(self.cells) or "none"}')
         # a stage of a plain space checks and canonicalises what a cell holds
         stages = [SpaceStage(1, cell.channels, cell.layers, self.stride) for cell in self.cells]
         cells = tuple(Cell(stage.channels, stage.layers) for stage in stages)
@@ -121,24 +107,17 @@ class CellSpace:
             TypeError: `source` is of another type.
             FileNotFoundError: A ``.json`` path that does not exist.
         """
-        if isinstance(source, CellSpace):
-            return source
-        if isinstance(source, SearchSpace):
-            return _of_space(source)
-        if isinstance(source, Mapping):
-            return _from_mapping(source)
-        from mmnas_ext.archs import zoo
-
-        return from_text(source, 'space of cells', SPACE_FORMS, _read, zoo.cells)
+        return forms.read(cls, source)
 
     def format(self) -> str:
         """The space as JSON text; `parse` reads it back."""
-        stages = [
-            {'stride': stage.stride, 'cells': [{'channels': c.channels, 'layers': c.layers} for c in stage.cells]}
-            for stage in self.stages
-        ]
-        rest = {key: getattr(self, key) for key in ('head_channels', 'act', 'bn_eps')}
-        return json.dumps({'stem_channels': self.stem_channels, 'stages': stages, **rest})
+        return forms.write(self)
+
+    @classmethod
+    def of(cls, space: SearchSpace) -> 'CellSpace':
+        """The same networks as those of a search space: one cell per stage."""
+        stages = tuple(CellStage(stage.stride, (Cell(stage.channels, stage.layers),)) for stage in space.stages)
+        return cls(space.stem_channels, stages, space.head_channels, space.act, space.bn_eps)
 
     def space(self, cells: Sequence[int] | None = None) -> SearchSpace:
         """The plain space of one cell per stage.
@@ -168,49 +147,3 @@ class CellSpace:
             ValueError: `cells` or `path` does not fit.
         """
         return self.space(cells).arch(path)
-
-
-def _of_space(space: SearchSpace) -> CellSpace:
-    stages = tuple(CellStage(stage.stride, (Cell(stage.channels, stage.layers),)) for stage in space.stages)
-    return CellSpace(space.stem_channels, stages, space.head_channels, space.act, space.bn_eps)
-
-
-def _read(text: str) -> CellSpace:
-    return _from_mapping(read_mapping(text))
-
-
-def _from_mapping(fields: Mapping[Any, Any]) -> CellSpace:
-    check_keys(fields, '', ('stem_channels', 'stages'), _KEYS)
-    stages = [_stage(stage, f'stages[{i}]') for i, stage in enumerate(check_list(fields['stages'], 'stages', 'stages'))]
-    return build(CellSpace, stages, fields, stem_channels=fields['stem_channels'])
-
-
-def _stage(stage: Any, where: str) -> CellStage:
-    if not isinstance(stage, Mapping):
-        raise ValueError(f'{where} must be a mapping, got {abbreviate(stage)}')
-    if 'cells' in stage:
-        check_keys(stage, where, ('stride', 'cells'), ('stride', 'cells'))
-        cells = [
-            _cell(cell, f'{where}.cells[{i}]')
-            for i, cell in enumerate(check_list(stage['cells'], f'{where}.cells', 'cells'))
-        ]
-    else:
-        check_keys(stage, where, ('stride', *_SHORT_KEYS), ('stride', *_SHORT_KEYS))
-        widths, depths, candidates = (tuple(check_list(stage[key], f'{where}.{key}', key)) for key in _SHORT_KEYS)
-        for depth in depths:
-            # before cells are made of them: an absurd depth must not fill the memory
-            if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= MAX_LAYERS:
-                raise ValueError(f'{where}.depths must be integers in 1..{MAX_LAYERS}, got {abbreviate(depth)}')
-        if len(widths) * len(depths) > _MAX_CELLS:
-            raise ValueError(f'{where}: a stage needs 1..{_MAX_CELLS} cells, got {len(widths) * len(depths)}')
-        for k, token in enumerate(candidates):
-            check_token(token, f'{where}.candidates[{k}]')
-        cells = [Cell(width, (candidates,) * depth) for width, depth in product(widths, depths)]
-    return call_at(where, CellStage, stage['stride'], tuple(cells))
-
-
-def _cell(cell: Any, where: str) -> Cell:
-    if not isinstance(cell, Mapping):
-        raise ValueError(f'{where} must be a mapping, got {abbreviate(cell)}')
-    check_keys(cell, where, _CELL_KEYS, _CELL_KEYS)
-    return Cell(cell['channels'], read_layers(cell['layers'], f'{where}.layers'))

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmnas_ext.archs.literal import abbreviate, call_at, check_list
+from mmnas_ext.archs.literal import abbreviate, call_at, check_keys, check_list
+from mmnas_ext.archs.places import STEM, Place
 from mmnas_ext.archs.spec import ACTIVATIONS, LayerSpec
 
-STEM = 'stem'
 _FORMS = 'a LatencyTable, a dict, JSON text or a .json path'
 # a space has at most 4000 candidates, an entry some 150 characters
 _MAX_TEXT = 1_000_000
@@ -39,6 +39,11 @@ class Geometry(NamedTuple):
     dilation: int
     height: int
     width: int
+
+    @classmethod
+    def of(cls, place: Place, token: str) -> 'Geometry':
+        """That of a candidate of a place."""
+        return cls(token, place.in_channels, place.channels, place.stride, place.dilation, *place.size)
 
     def __str__(self) -> str:
         dilated = f', dilation {self.dilation}' if self.dilation > 1 else ''
@@ -138,7 +143,7 @@ def _from_text(text: str) -> LatencyTable:
     except RecursionError:
         raise ValueError('brackets are nested too deep') from None
     except ValueError as error:
-        raise ValueError(f'no JSON: {error}') from None
+        raise ValueError(f'the text is not JSON: {error}') from None
     if not isinstance(content, dict):
         raise ValueError(f'must be a JSON object, got {abbreviate(content)}')
     return _from_mapping(content)
@@ -146,24 +151,15 @@ def _from_text(text: str) -> LatencyTable:
 
 def _from_mapping(content: Mapping[Any, Any]) -> LatencyTable:
     names = [field.name for field in fields(LatencyTable)]
-    _check_keys(content, '', ('device', 'batch_size', 'entries'), names)
+    check_keys(content, '', ('device', 'batch_size', 'entries'), names)
     wanted = (*Geometry._fields, 'ms')
     rows = []
     for number, row in enumerate(check_list(content['entries'], 'entries', 'layers')):
         if not isinstance(row, Mapping):
             raise ValueError(f'entries[{number}] must be a mapping, got {abbreviate(row)}')
-        _check_keys(row, f'entries[{number}]: ', wanted, wanted)
+        check_keys(row, f'entries[{number}]', wanted, wanted)
         rows.append((Geometry(*(row[name] for name in Geometry._fields)), row['ms']))
     return LatencyTable(**{**{name: content[name] for name in names if name in content}, 'entries': tuple(rows)})
-
-
-def _check_keys(content: Mapping[Any, Any], where: str, wanted: Any, allowed: Any) -> None:
-    unknown = [key for key in content if key not in allowed]
-    if unknown:
-        raise ValueError(f'{where}unknown key {abbreviate(unknown[0])}, allowed are {", ".join(allowed)}')
-    missing = [key for key in wanted if key not in content]
-    if missing:
-        raise ValueError(f'{where}key {missing[0]!r} is missing')
 
 
 def _entry(number: int, geometry: Geometry, ms: float) -> tuple[Geometry, float]:

@@ -7,7 +7,7 @@ commas, ``#`` comments). Length, nesting and numbers are bounded, so hostile tex
 import json
 import re
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 MAX_TEXT = 100_000
@@ -49,7 +49,7 @@ class Reader:
         raise ValueError(f'character {self.position if position is None else position}: {reason}')
 
     def peek(self) -> str:
-        """The next character that is no blank or comment, an empty string at the end."""
+        """The next character that is neither blank nor part of a comment, an empty string at the end."""
         blank = _BLANK.match(self.text, self.position)
         self.position = blank.end() if blank else self.position
         return self.text[self.position : self.position + 1]
@@ -71,9 +71,9 @@ class Reader:
     def end(self, allowed: str = 'the end') -> None:
         """Raises ValueError unless the text ends here."""
         if self.peek():
-            self.fail(f'expected {allowed}, got {self.show_next()}')
+            self.fail(f'expected {allowed}, got {self.describe()}')
 
-    def show_next(self) -> str:
+    def describe(self) -> str:
         """What stands at the position, for messages."""
         return repr(self.text[self.position : self.position + 20]) if self.peek() else 'the end of the text'
 
@@ -100,7 +100,7 @@ class Reader:
         if word is not None and word[0] in _CONSTANTS:
             return _CONSTANTS[word[0]]
         self.position = start
-        self.fail(f'expected a list, mapping, string or number, got {self.show_next()}; only data is read, never code')
+        self.fail(f'expected a list, mapping, string or number, got {self.describe()}; only data is read, never code')
 
     def _sequence(self, depth: int) -> list[Any]:
         closing = self._open()
@@ -122,13 +122,13 @@ class Reader:
                 if self.take(closing):
                     break
             if self.peek() not in ('"', "'"):
-                self.fail(f'expected a key in quotes, got {self.show_next()}')
+                self.fail(f'expected a key in quotes, got {self.describe()}')
             start = self.position
             key = self._string()
             if key in items:
                 self.fail(f'key {key[:40]!r} stands twice in one mapping', start)
             if not self.take(':'):
-                self.fail(f"expected ':' after a key, got {self.show_next()}")
+                self.fail(f"expected ':' after a key, got {self.describe()}")
             items[key] = self.value(depth)
         return items
 
@@ -139,7 +139,7 @@ class Reader:
 
     def _comma(self, closing: str) -> None:
         if not self.take(','):
-            self.fail(f"expected ',' or {closing!r}, got {self.show_next()}")
+            self.fail(f"expected ',' or {closing!r}, got {self.describe()}")
 
     def _string(self) -> str:
         start = self.position
@@ -168,6 +168,17 @@ def check_list(value: Any, where: str, what: str) -> Sequence[Any]:
     return value
 
 
+def check_keys(fields: Mapping[Any, Any], where: str, wanted: Sequence[str], allowed: Sequence[str]) -> None:
+    """Raises ValueError for a key of a mapping that is unknown or missing."""
+    prefix = f'{where}: ' if where else ''
+    unknown = [key for key in fields if key not in allowed]
+    if unknown:
+        raise ValueError(f'{prefix}unknown key {abbreviate(unknown[0])}, allowed are {", ".join(allowed)}')
+    missing = [key for key in wanted if key not in fields]
+    if missing:
+        raise ValueError(f'{prefix}key {missing[0]!r} is missing')
+
+
 def number(text: str, decimal: bool) -> int | float:
     """Reads a number that stands alone, a whole one unless `decimal`.
 
@@ -190,5 +201,5 @@ def call_at(where: str, make: Callable[..., _Made], *args: Any) -> _Made:
 
 
 def abbreviate(value: object) -> str:
-    """A short image of anything, for messages; large values are not walked through."""
+    """A short text of anything, for messages; large values are not walked through."""
     return reprlib.repr(value)

@@ -8,83 +8,34 @@ is not the default. timm's is a list of stages, each a list of strings such as `
 import json
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
-from mmnas_ext.archs.literal import MAX_TEXT, Reader, abbreviate, call_at, check_list, number
+from mmnas_ext.archs.literal import Reader, abbreviate, call_at, check_keys, check_list, number
 from mmnas_ext.archs.space import SearchSpace, SpaceStage
 from mmnas_ext.archs.spec import SKIP, ArchSpec, LayerSpec, StageSpec
 from mmnas_ext.archs.timm_blocks import format_timm, parse_timm
 
 NOTATIONS = ('json', 'fna', 'timm')
-_FORMS = 'FNA text, timm block strings, JSON text, a .json path or a zoo name'
+ARCH_FORMS = 'FNA text, timm block strings, JSON text, a .json path or a zoo name'
 SPACE_FORMS = 'JSON text, a .json path or a zoo name'
-_KEYS = ('stages', 'head_channels', 'act', 'bn_eps', 'source')
+NETWORK_KEYS = ('head_channels', 'act', 'bn_eps')
+_KEYS = ('stages', *NETWORK_KEYS, 'source')
 _STAGE_KEYS = ('in_channels', 'channels', 'layers', 'stride')
-_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_.\-]*')
 _ATTRIBUTE = re.compile(r'(\w+)[ \t]*=[ \t]*([^|\s]*)')
 _ATTRIBUTES = {'head': 'head_channels', 'act': 'act', 'bn_eps': 'bn_eps'}
 
-_Read = TypeVar('_Read')
-
-
-# --- entry points --------------------------------------------------------------------------------------------------
-
-
-def parse_arch(source: Any) -> ArchSpec:
-    """Reads an architecture in any notation; `source` is left as it was.
-
-    Args:
-        source: FNA text, timm block strings (lists of strings, or text of such lists), JSON text or a dict of the same
-            content, a path that ends in ``.json``, a zoo name, or an `ArchSpec`, which is returned.
-
-    Raises:
-        ValueError: The content is malformed; the message says where (a character, or a place as
-            ``stages[3].layers[1]``) and why.
-        TypeError: `source` is of another type.
-        FileNotFoundError: There is no such ``.json`` file.
-    """
-    from mmnas_ext.archs import zoo
-
-    if isinstance(source, ArchSpec):
-        return source
-    if isinstance(source, Mapping):
-        return _arch_from_mapping(source)
-    if isinstance(source, (list, tuple)):
-        return parse_timm(source)
-    return from_text(source, 'architecture', _FORMS, _arch_from_text, zoo.arch)
-
-
-def parse_space(source: Any) -> SearchSpace:
-    """Reads a search space; `source` is left as it was.
-
-    Args:
-        source: JSON text or a dict of the same content, a path that ends in ``.json``, a zoo name, or a `SearchSpace`,
-            which is returned.
-
-    Raises:
-        ValueError: The content is malformed; the message says where and why.
-        TypeError: `source` is of another type.
-        FileNotFoundError: There is no such ``.json`` file.
-    """
-    from mmnas_ext.archs import zoo
-
-    if isinstance(source, SearchSpace):
-        return source
-    if isinstance(source, Mapping):
-        return _space_from_mapping(source)
-    return from_text(source, 'search space', SPACE_FORMS, _space_from_text, zoo.space)
+_Made = TypeVar('_Made')
 
 
 def format_arch(arch: ArchSpec, notation: str = 'fna') -> str:
-    """Writes an architecture; `parse_arch` of the result equals `arch`.
+    """Writes an architecture; `ArchSpec.parse` of the result equals `arch`.
 
     Args:
         arch: The architecture.
         notation: ``'json'``, ``'fna'`` or ``'timm'``.
 
     Raises:
-        ValueError: `notation` is none of these.
+        ValueError: `notation` is another one.
     """
     if notation == 'json':
         return _json_text(arch, [json.dumps(_stage_fields(stage)) for stage in arch.stages])
@@ -96,68 +47,43 @@ def format_arch(arch: ArchSpec, notation: str = 'fna') -> str:
 
 
 def format_space(space: SearchSpace) -> str:
-    """Writes a search space as JSON text, one line a stage; `parse_space` of the result equals `space`."""
+    """Writes a search space as JSON text, one line a stage; `SearchSpace.parse` of the result equals `space`."""
     return _json_text(space, [json.dumps(_stage_fields(stage)) for stage in space.stages])
-
-
-def from_text(
-    source: Any, kind: str, forms: str, read: Callable[[str], _Read], by_name: Callable[[str], _Read]
-) -> _Read:
-    """Tells a path, a zoo name and content apart, and names in errors what was read."""
-    if isinstance(source, Path):
-        return _from_file(source, kind, read)
-    if not isinstance(source, str):
-        raise TypeError(f'{kind} must be given as {forms}, got {type(source).__name__}')
-    text = source.strip() if len(source) <= MAX_TEXT else source
-    if len(text) < 4096 and text.endswith('.json') and '\0' not in text and not text.startswith(('[', '{')):
-        return _from_file(Path(text), kind, read)
-    if _NAME.fullmatch(text) and len(text) <= MAX_TEXT:
-        return by_name(text)
-    try:
-        return read(source)
-    except ValueError as error:
-        raise ValueError(f'{kind}: {error}') from None
-
-
-def _from_file(path: Path, kind: str, read: Callable[[str], _Read]) -> _Read:
-    if not path.is_file():
-        raise FileNotFoundError(f'{kind} file does not exist: {path}')
-    try:
-        size = path.stat().st_size
-        if size > 4 * MAX_TEXT:
-            raise ValueError(f'the file is too large, {size} bytes')
-        return read(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ValueError(f'{kind} file {path}: {error}') from None
 
 
 # --- JSON ----------------------------------------------------------------------------------------------------------
 
 
-def _arch_from_mapping(fields: Mapping[Any, Any]) -> ArchSpec:
+def arch_of(fields: Mapping[Any, Any]) -> ArchSpec:
+    """Makes an architecture of what JSON says.
+
+    Raises:
+        ValueError: Says what is wrong and where.
+    """
     stages = _stage_mappings(fields)
     return build(ArchSpec, [_arch_stage(stage, f'stages[{i}]') for i, stage in enumerate(stages)], fields)
-
-
-def _space_from_text(text: str) -> SearchSpace:
-    return _space_from_mapping(read_mapping(text))
 
 
 def read_mapping(text: str) -> Mapping[Any, Any]:
     """Reads JSON text of a mapping.
 
     Raises:
-        ValueError: It is none; the message says at which character.
+        ValueError: The text is not such a mapping; the message says at which character.
     """
     reader = Reader(text)
     if reader.peek() != '{':
-        reader.fail(f"expected '{{' ({SPACE_FORMS} is read), got {reader.show_next()}")
+        reader.fail(f"expected '{{' ({SPACE_FORMS} is read), got {reader.describe()}")
     fields: Mapping[Any, Any] = reader.value()
     reader.end()
     return fields
 
 
-def _space_from_mapping(fields: Mapping[Any, Any]) -> SearchSpace:
+def space_of(fields: Mapping[Any, Any]) -> SearchSpace:
+    """Makes a search space of what JSON says.
+
+    Raises:
+        ValueError: Says what is wrong and where.
+    """
     stages = _stage_mappings(fields)
     return build(SearchSpace, [_space_stage(stage, f'stages[{i}]') for i, stage in enumerate(stages)], fields)
 
@@ -170,17 +96,6 @@ def _stage_mappings(fields: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
             raise ValueError(f'stages[{i}] must be a mapping, got {abbreviate(stage)}')
         check_keys(stage, f'stages[{i}]', _STAGE_KEYS, _STAGE_KEYS)
     return list(stages)
-
-
-def check_keys(fields: Mapping[Any, Any], where: str, wanted: tuple[str, ...], allowed: tuple[str, ...]) -> None:
-    """Raises ValueError for a key of a mapping that is unknown or missing."""
-    prefix = f'{where}: ' if where else ''
-    unknown = [key for key in fields if key not in allowed]
-    if unknown:
-        raise ValueError(f'{prefix}unknown key {abbreviate(unknown[0])}, allowed are {", ".join(allowed)}')
-    missing = [key for key in wanted if key not in fields]
-    if missing:
-        raise ValueError(f'{prefix}key {missing[0]!r} is missing')
 
 
 def _arch_stage(stage: Mapping[Any, Any], where: str) -> StageSpec:
@@ -199,7 +114,7 @@ def read_layers(layers: Any, where: str) -> tuple[tuple[str, ...], ...]:
     """Per layer the tokens of its candidates.
 
     Raises:
-        ValueError: They are no lists of tokens; the message says where.
+        ValueError: They are not lists of tokens; the message says where.
     """
     found = []
     for j, candidates in enumerate(check_list(layers, where, 'lists of candidates')):
@@ -209,12 +124,12 @@ def read_layers(layers: Any, where: str) -> tuple[tuple[str, ...], ...]:
     return tuple(found)
 
 
-def build(cls: Callable[..., _Read], stages: list[Any], fields: Mapping[Any, Any], **more: Any) -> _Read:
+def build(cls: Callable[..., _Made], stages: list[Any], fields: Mapping[Any, Any], **more: Any) -> _Made:
     """Makes an architecture or a space of its stages, `more` and the fields that all have."""
     source = fields.get('source', '')
     if not isinstance(source, str):
         raise ValueError(f'source must be a string, got {abbreviate(source)}')
-    rest = {key: fields[key] for key in ('head_channels', 'act', 'bn_eps') if key in fields}
+    rest = {key: fields[key] for key in NETWORK_KEYS if key in fields}
     return cls(stages=tuple(stages), **more, **rest)
 
 
@@ -224,21 +139,26 @@ def _stage_fields(stage: StageSpec | SpaceStage) -> dict[str, Any]:
 
 def _json_text(spec: ArchSpec | SearchSpace, stages: list[str]) -> str:
     lines = ',\n    '.join(stages)
-    rest = ',\n  '.join(f'"{key}": {json.dumps(getattr(spec, key))}' for key in ('head_channels', 'act', 'bn_eps'))
+    rest = ',\n  '.join(f'"{key}": {json.dumps(getattr(spec, key))}' for key in NETWORK_KEYS)
     return f'{{\n  "stages": [\n    {lines}\n  ],\n  {rest}\n}}\n'
 
 
 # --- FNA text ------------------------------------------------------------------------------------------------------
 
 
-def _arch_from_text(text: str) -> ArchSpec:
+def read_arch(text: str) -> ArchSpec:
+    """Reads an architecture from text in any notation.
+
+    Raises:
+        ValueError: Says what is wrong and at which character or in which place.
+    """
     reader = Reader(text)
     if reader.peek() == '{':
         fields = reader.value()
         reader.end()
-        return _arch_from_mapping(fields)
+        return arch_of(fields)
     if reader.peek() != '[':
-        reader.fail(f"expected '[' or '{{' ({_FORMS} is read), got {reader.show_next()}")
+        reader.fail(f"expected '[' or '{{' ({ARCH_FORMS} is read), got {reader.describe()}")
     start = reader.position
     first = reader.value()
     if reader.peek() == '|' or _looks_fna(first):
@@ -264,7 +184,7 @@ def _arch_from_fna(reader: Reader, start: int, first: list[Any]) -> ArchSpec:
         found = reader.match(_ATTRIBUTE)
         if found is None or found[1] not in _ATTRIBUTES:
             reader.position = start
-            reader.fail(f'expected a stage or one of head=, act=, bn_eps=, got {reader.show_next()}')
+            reader.fail(f'expected a stage or one of head=, act=, bn_eps=, got {reader.describe()}')
         name = _ATTRIBUTES[found[1]]
         if name in fields:
             reader.fail(f'{found[1]} is given twice', start)
@@ -301,6 +221,6 @@ def _fna_text(arch: ArchSpec) -> str:
 
 
 def check_token(token: Any, where: str) -> None:
-    """Raises ValueError, with the place, for what is no layer token."""
+    """Raises ValueError, with the place, for what is not a layer token."""
     if token != SKIP:
         call_at(where, LayerSpec.parse, token)

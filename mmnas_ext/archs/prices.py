@@ -1,56 +1,16 @@
-"""What the networks of a space cost by a metric of the user's choice: multiply-adds, parameters or measured latency.
-
-Every metric adds up over layers. Of multiply-adds and parameters that is exact. Of latency it is a model: a network's
-is the sum of its layers' latencies, each measured alone (`LatencyTable`), so what a device gains or loses between
-layers (fusion, caches, the start of a kernel while another one runs) is not in it. Units are multiply-adds for one
-image, parameters, and milliseconds for one batch; latencies count in whole nanoseconds, so that sums are exact in
-any order.
-"""
+"""What the networks of a space cost by one of `METRICS`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
-from mmnas_ext.archs.cost import (
-    IMAGE_CHANNELS,
-    STEM_STRIDE,
-    Size,
-    candidate_costs,
-    check_size,
-    cost,
-    effective_strides,
-    fixed_cost,
-    shrink,
-)
-from mmnas_ext.archs.latency_table import STEM, Geometry, LatencyTable
-from mmnas_ext.archs.space import Choices, SearchSpace, SpaceStage
-from mmnas_ext.archs.spec import SKIP, ArchSpec, StageSpec
-
-METRICS = ('macs', 'params', 'latency')
-
-
-class Unit(NamedTuple):
-    """How a metric's figures are written.
-
-    Args:
-        size: The figure that is written as 1; the arch loss takes the logarithm of figures over it.
-        name: What stands behind a figure that is written so.
-        plain: What a figure counts that is not divided.
-        steps: Smallest steps per 1 of the metric's own figures.
-    """
-
-    size: float
-    name: str
-    plain: str
-    steps: int
-
-
-UNITS = {
-    'macs': Unit(1e9, 'G multiply-adds', 'multiply-adds', 1),
-    'params': Unit(1e6, 'M parameters', 'parameters', 1),
-    # table entries are rounded to nanoseconds, far below what can be measured
-    'latency': Unit(1.0, 'ms', 'milliseconds', 10**6),
-}
+from mmnas_ext.archs.cells import CellSpace
+from mmnas_ext.archs.latency_table import Geometry
+from mmnas_ext.archs.metrics import Metric, Pricing, Unit, metric_of
+from mmnas_ext.archs.places import Place, Size, cell_places, places
+from mmnas_ext.archs.space import Choices, SearchSpace
+from mmnas_ext.archs.spec import SKIP, ArchSpec
 
 
 @dataclass(frozen=True)
@@ -59,22 +19,32 @@ class Prices:
 
     Args:
         metric: One of `METRICS`.
-        fixed: What every network pays: stem and layers with a single candidate.
+        stem: Price of the stem.
         layers: Per stage, per layer, per candidate, in the space's order (layers with a single candidate as well);
             a skip is free.
     """
 
     metric: str
-    fixed: float
+    stem: float
     layers: tuple[tuple[tuple[float, ...], ...], ...]
 
     def __post_init__(self) -> None:
-        check_metric(self.metric)
+        metric_of(self.metric)
+
+    @property
+    def by(self) -> Metric:
+        """The metric."""
+        return metric_of(self.metric)
 
     @property
     def unit(self) -> Unit:
         """How figures are written."""
-        return UNITS[self.metric]
+        return self.by.unit
+
+    @cached_property
+    def fixed(self) -> float:
+        """What every network pays: stem and layers with a single candidate."""
+        return self.by.total([self.stem, *(row[0] for stage in self.layers for row in stage if len(row) == 1)])
 
     def searched(self) -> dict[str, tuple[float, ...]]:
         """Prices of the candidates of each searched layer by ``'<stage>.<layer>'``, in order."""
@@ -83,15 +53,12 @@ class Prices:
         }
 
     def range(self) -> tuple[float, float]:
-        """Price of the cheapest and of the dearest network, stem and fixed layers included."""
-        searched = self.searched().values()
-        return (
-            total([self.fixed, *map(min, searched)], self.metric),
-            total([self.fixed, *map(max, searched)], self.metric),
-        )
+        """Price of the cheapest and of the most expensive network, stem and fixed layers included."""
+        rows = [row for stage in self.layers for row in stage]
+        return self.by.total([self.stem, *map(min, rows)]), self.by.total([self.stem, *map(max, rows)])
 
     def path(self, path: Choices) -> float:
-        """Price of a path's network, stem and fixed layers included.
+        """Price of the network of a candidate per layer, stem and fixed layers included.
 
         Raises:
             ValueError: The path does not fit the space.
@@ -99,27 +66,21 @@ class Prices:
         wanted, got = tuple(map(len, self.layers)), tuple(map(len, path))
         if wanted != got:
             raise ValueError(f'path must have {wanted} entries per stage, got {got}')
-        parts = [self.fixed]
+        parts = [self.stem]
         for i, (stage, choices) in enumerate(zip(self.layers, path, strict=True)):
             for j, (layer, choice) in enumerate(zip(stage, choices, strict=True)):
                 if not 0 <= choice < len(layer):
                     raise ValueError(f'path[{i}][{j}] must lie in 0..{len(layer) - 1}, got {choice}')
-                if len(layer) > 1:
-                    parts.append(layer[choice])
-        return total(parts, self.metric)
-
-    def steps(self, figure: float) -> int:
-        """A figure in the metric's smallest steps: multiply-adds, parameters, nanoseconds."""
-        return round(figure * self.unit.steps)
-
-    def steps_within(self, limit: float) -> int:
-        """The most steps whose figure is at most `limit` (finite), itself allowed."""
-        steps = self.steps(limit)
-        return steps if steps / self.unit.steps <= limit else steps - 1
+                parts.append(layer[choice])
+        return self.by.total(parts)
 
     def show(self, *figures: float) -> str:
-        """One figure for people, ``'4.823 G multiply-adds'``, or a range of two, ``'20.1 to 37.5 ms'``."""
-        return show(self.metric, *figures)
+        """Figures for people, as `Metric.show`."""
+        return self.by.show(*figures)
+
+
+# per stage, by (entering width, index of the cell): the cell's prices, in the first stage with the stem's
+CellPrices = tuple[dict[tuple[int, int], Prices], ...]
 
 
 def prices(space: SearchSpace, size: Size, output_stride: int = 32, metric: str = 'macs', table: Any = None) -> Prices:
@@ -129,8 +90,8 @@ def prices(space: SearchSpace, size: Size, output_stride: int = 32, metric: str 
         space: The search space.
         size: Height and width of the input image in pixels.
         output_stride: As in `cost`.
-        metric: ``'macs'`` (multiply-adds for one image), ``'params'`` or ``'latency'`` (milliseconds for one batch of
-            the table's size; additive, see above).
+        metric: ``'macs'`` (multiply-adds for one image), ``'params'``, ``'latency'`` (milliseconds for one batch of
+            the table's size; additive) or another name in `METRICS`.
         table: Of the latency: anything that `LatencyTable.parse` reads.
 
     Raises:
@@ -138,24 +99,43 @@ def prices(space: SearchSpace, size: Size, output_stride: int = 32, metric: str 
             for this space, size and output stride.
         FileNotFoundError: The table is a path that does not exist.
     """
-    measured = read_table(metric, table)
-    if measured is None:
-        # `Cost` has the fields that these two metrics are named by
-        layers = tuple(
-            tuple(tuple(getattr(each, metric) for each in layer) for layer in stage)
-            for stage in candidate_costs(space, size, output_stride)
-        )
-        return Prices(metric, getattr(fixed_cost(space, size, output_stride), metric), layers)
-    _check_entries(measured, space.act, entries(space, size, output_stride), size, output_stride)
-    layers = tuple(
-        tuple(
-            tuple(0.0 if token == SKIP else measured[place._replace(token=token)] for token in tokens)
-            for tokens, place in zip(stage.layers, places, strict=True)
-        )
-        for stage, places in zip(space.stages, _places(space, size, output_stride), strict=True)
+    walk = places(space, size, output_stride)
+    pricing = _pricing(metric, table, space.act, [walk.stem, *walk.layers], output_stride)
+    (stem,) = _price(walk.stem, pricing)
+    return Prices(metric, stem, tuple(tuple(_price(place, pricing) for place in stage) for stage in walk.stages))
+
+
+def cell_prices(
+    space: CellSpace, size: Size, output_stride: int = 32, metric: str = 'macs', table: Any = None
+) -> CellPrices:
+    """Prices every candidate of every cell for every width that may enter it.
+
+    Args:
+        space: The space.
+        size: Height and width of the input image in pixels.
+        output_stride: As in `cost`.
+        metric: As in `prices`.
+        table: As in `prices`.
+
+    Returns:
+        Per stage the prices of its cells, each a `Prices` of one stage, by (entering width, index of the cell). What
+        enters the first stage has paid the stem. A network's `price` is the sum over its cells.
+
+    Raises:
+        ValueError: As in `prices`.
+        FileNotFoundError: The table is a path that does not exist.
+    """
+    stem, stages = cell_places(space, size, output_stride)
+    everywhere = [stem, *(place for stage in stages for row in stage.values() for place in row)]
+    pricing = _pricing(metric, table, space.act, everywhere, output_stride)
+    (paid,) = _price(stem, pricing)
+    return tuple(
+        {
+            key: Prices(metric, 0 if number else paid, (tuple(_price(place, pricing) for place in row),))
+            for key, row in stage.items()
+        }
+        for number, stage in enumerate(stages)
     )
-    single = [layer[0] for stage in layers for layer in stage if len(layer) == 1]
-    return Prices(metric, total([measured[_stem(space, size)], *single], metric), layers)
 
 
 def price(arch: ArchSpec, size: Size, output_stride: int = 32, metric: str = 'macs', table: Any = None) -> float:
@@ -174,14 +154,10 @@ def price(arch: ArchSpec, size: Size, output_stride: int = 32, metric: str = 'ma
         ValueError: As in `prices`.
         FileNotFoundError: The table is a path that does not exist.
     """
-    measured = read_table(metric, table)
-    if measured is None:
-        return int(getattr(cost(arch, size, output_stride), metric))
-    layers = [_stem(arch, size)]
-    for stage, places in zip(arch.stages, _places(arch, size, output_stride), strict=True):
-        layers += [place._replace(token=token) for place, token in zip(places, stage.layers, strict=True)]
-    _check_entries(measured, arch.act, layers, size, output_stride)
-    return total([measured[layer] for layer in layers], metric)
+    walk = places(arch, size, output_stride)
+    layers = [walk.stem, *walk.layers]
+    pricing = _pricing(metric, table, arch.act, layers, output_stride)
+    return metric_of(metric).total([pricing(place, place.tokens[0]) for place in layers])
 
 
 def entries(space: SearchSpace, size: Size, output_stride: int = 32) -> tuple[Geometry, ...]:
@@ -195,86 +171,37 @@ def entries(space: SearchSpace, size: Size, output_stride: int = 32) -> tuple[Ge
     Raises:
         ValueError: The size or output stride is out of range.
     """
-    found = [_stem(space, size)]
-    for stage, places in zip(space.stages, _places(space, size, output_stride), strict=True):
-        for place, tokens in zip(places, stage.layers, strict=True):
-            found += [place._replace(token=token) for token in tokens if token != SKIP]
+    walk = places(space, size, output_stride)
+    return _geometries([walk.stem, *walk.layers])
+
+
+def _price(place: Place, pricing: Pricing) -> tuple[float, ...]:
+    return tuple(pricing(place, token) for token in place.tokens)
+
+
+def _geometries(layers: Iterable[Place]) -> tuple[Geometry, ...]:
+    found = (Geometry.of(place, token) for place in layers for token in place.tokens if token != SKIP)
     return tuple(dict.fromkeys(found))
 
 
-def check_metric(metric: Any) -> None:
-    """Raises ValueError unless `metric` is one of `METRICS`."""
-    if not isinstance(metric, str) or metric not in METRICS:
-        raise ValueError(f'metric must be one of {METRICS}, got {metric!r}')
-
-
-def read_table(metric: Any, table: Any) -> LatencyTable | None:
-    """The latency table where the metric is latency, else ``None``.
-
-    Raises:
-        ValueError: Another metric than `METRICS`, a table is missing or given to a metric that has none, or malformed.
-        FileNotFoundError: The table is a path that does not exist.
-    """
-    check_metric(metric)
-    if metric != 'latency':
-        if table is not None:
-            raise ValueError(f"table goes with metric='latency' alone, got one with metric={metric!r}")
-        return None
-    if table is None:
-        raise ValueError("metric='latency' needs table=…, what tools/measure_latency.py wrote, got none")
-    return LatencyTable.parse(table)
-
-
-def show(metric: str, *figures: float) -> str:
-    """Figures of a metric for people, as `Prices.show`."""
-    size, name = UNITS[metric].size, UNITS[metric].name
-    return f'{" to ".join(f"{figure / size:.4g}" for figure in figures)} {name}'
-
-
-def _stem(spec: ArchSpec | SearchSpace, size: Size) -> Geometry:
-    check_size(size)
-    return Geometry(STEM, IMAGE_CHANNELS, spec.stem_channels, STEM_STRIDE, 1, *size)
-
-
-def _places(spec: ArchSpec | SearchSpace, size: Size, output_stride: int) -> list[list[Geometry]]:
-    """Where each layer of each stage stands: geometries without a token."""
-    stages: tuple[StageSpec | SpaceStage, ...] = spec.stages
-    here, dilation = shrink(size, STEM_STRIDE), 1
-    found = []
-    for stage, stride in zip(stages, effective_strides(stages, output_stride), strict=True):
-        # what the output stride takes from the strides widens all depthwise kernels from there on
-        dilation *= stage.stride // stride
-        channels, row = stage.in_channels, []
-        for _ in stage.layers:
-            row.append(Geometry('', channels, stage.channels, stride, dilation, *here))
-            here = shrink(here, stride)
-            channels, stride = stage.channels, 1
-        found.append(row)
-    return found
-
-
-def _check_entries(table: LatencyTable, act: str, layers: Sequence[Geometry], size: Size, output_stride: int) -> None:
-    """Raises ValueError where a table was not measured for what is to be priced."""
-    again = (
-        f'measure this space with tools/measure_latency.py at input size {size[0]} {size[1]} '
-        f'and output stride {output_stride}'
-    )
-    if table.act != act:
-        raise ValueError(
-            f'the latency table of {table.device} has activation {table.act!r}, wanted is {act!r}: {again}'
+def _pricing(metric: str, table: Any, act: str, layers: Sequence[Place], output_stride: int) -> Pricing:
+    """What prices these layers; raises ValueError where a table was not measured for them."""
+    measured = metric_of(metric).read_table(table)
+    if measured is not None:
+        height, width = layers[0].size
+        again = (
+            f'measure this space with tools/measure_latency.py at input size {height} {width} '
+            f'and output stride {output_stride}'
         )
-    missing = [layer for layer in layers if layer not in table]
-    if missing:
-        raise ValueError(
-            f'the latency table of {table.device} lacks {len(missing)} of {len(layers)} layers, '
-            f'the first is {missing[0]}: {again}'
-        )
-
-
-def total(parts: Iterable[float], metric: str) -> float:
-    """A sum of figures of a metric, exact in its smallest steps, so the same in any order."""
-    steps = UNITS[metric].steps
-    if steps == 1:
-        return sum(parts)
-    # in whole steps: the sum is the same in any order, and the one that its decimals give
-    return sum(round(part * steps) for part in parts) / steps
+        if measured.act != act:
+            raise ValueError(
+                f'the latency table of {measured.device} has activation {measured.act!r}, wanted is {act!r}: {again}'
+            )
+        wanted = _geometries(layers)
+        missing = [layer for layer in wanted if layer not in measured]
+        if missing:
+            raise ValueError(
+                f'the latency table of {measured.device} lacks {len(missing)} of {len(wanted)} layers, '
+                f'the first is {missing[0]}: {again}'
+            )
+    return metric_of(metric).pricing(measured)

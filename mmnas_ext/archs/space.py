@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from mmnas_ext.archs import forms
 from mmnas_ext.archs.spec import SKIP, ArchSpec, LayerSpec, StageSpec, check_chain, check_network, check_widths
 
 Choices = tuple[tuple[int, ...], ...]
@@ -82,15 +83,11 @@ class SearchSpace:
             ValueError: Says what is wrong and where.
             FileNotFoundError: A ``.json`` path that does not exist.
         """
-        from mmnas_ext.archs.notation import parse_space
-
-        return parse_space(source)
+        return forms.read(cls, source)
 
     def format(self) -> str:
         """The space as JSON text; `parse` reads it back."""
-        from mmnas_ext.archs.notation import format_space
-
-        return format_space(self)
+        return forms.write(self)
 
     def arch(self, path: Choices) -> ArchSpec:
         """The network of a path; skips fall away.
@@ -139,7 +136,7 @@ class SearchSpace:
         """
         if arch not in self:
             raise ValueError(f'arch must be a network of this space, got {arch.format("fna")}')
-        return tuple(_placed(ours, theirs) for ours, theirs in zip(self.stages, arch.stages, strict=True))
+        return tuple(_place_layers(ours, theirs) for ours, theirs in zip(self.stages, arch.stages, strict=True))
 
     def __contains__(self, arch: object) -> bool:
         """Whether some path gives `arch`."""
@@ -166,7 +163,7 @@ def _reachable(offered: SpaceStage, stage: StageSpec) -> list[set[int]]:
     return reached
 
 
-def _placed(offered: SpaceStage, stage: StageSpec) -> tuple[int, ...]:
+def _place_layers(offered: SpaceStage, stage: StageSpec) -> tuple[int, ...]:
     """Candidate indices of a stage that fits: followed back from the end, skipping whenever that is possible."""
     reached = _reachable(offered, stage)
     count, choices = len(stage.layers), []

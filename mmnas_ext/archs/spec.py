@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from mmnas_ext.archs import forms
+
 SKIP = 'skip'
 ACTIVATIONS = ('relu6', 'swish', 'relu')
 MAX_STAGES = 64
@@ -48,7 +50,7 @@ class LayerSpec:
         """Reads ``k{kernel}_e{expansion}[_se{ratio}]``.
 
         Raises:
-            ValueError: The token is not of that form (``skip`` is no layer).
+            ValueError: The token is not of that form (``skip`` is not a layer).
         """
         match = _TOKEN.fullmatch(token) if isinstance(token, str) else None
         if match is None:
@@ -80,7 +82,7 @@ class StageSpec:
     Args:
         in_channels: Channels that enter the stage.
         channels: Channels that leave it.
-        layers: LayerSpec tokens, first layer first.
+        layers: Tokens of the layers, first layer first.
         stride: Stride of the first layer, 1 or 2.
     """
 
@@ -155,15 +157,11 @@ class ArchSpec:
             ValueError: Says what is wrong and where.
             FileNotFoundError: A ``.json`` path that does not exist.
         """
-        from mmnas_ext.archs.notation import parse_arch
-
-        return parse_arch(source)
+        return forms.read(cls, source)
 
     def format(self, notation: str = 'fna') -> str:
         """Writes the architecture as ``'json'``, ``'fna'`` or ``'timm'`` text; `parse` reads each back."""
-        from mmnas_ext.archs.notation import format_arch
-
-        return format_arch(self, notation)
+        return forms.write(self, notation)
 
 
 def check_chain(stages: Sequence[Any]) -> None:

@@ -3,29 +3,31 @@
 from functools import cache
 from pathlib import Path
 
+from mmnas_ext.archs.cell_notation import read_cells
 from mmnas_ext.archs.cells import CellSpace
 from mmnas_ext.archs.literal import abbreviate
+from mmnas_ext.archs.notation import read_arch, read_mapping, space_of
 from mmnas_ext.archs.space import SearchSpace
 from mmnas_ext.archs.spec import ArchSpec
 
-_SPACE_SUFFIX = '.space.json'
-_CELLS_SUFFIX = '.cells.json'
-_ARCH_SUFFIX = '.json'
+_SPACE = '.space.json'
+_CELLS = '.cells.json'
+_ARCH = '.json'
 
 
 def names() -> tuple[str, ...]:
     """Names of all architectures, sorted."""
-    return tuple(sorted(_entries()[0]))
+    return tuple(sorted(_files(_ARCH)))
 
 
 def spaces() -> tuple[str, ...]:
     """Names of all search spaces, sorted."""
-    return tuple(sorted(_entries()[1]))
+    return tuple(sorted(_files(_SPACE)))
 
 
 def cell_spaces() -> tuple[str, ...]:
     """Names of all spaces of cells, sorted."""
-    return tuple(sorted(_entries()[2]))
+    return tuple(sorted(_files(_CELLS)))
 
 
 def arch(name: str) -> ArchSpec:
@@ -47,8 +49,7 @@ def space(name: str) -> SearchSpace:
         ValueError: No search space has that name; the message lists those that exist.
     """
     if name not in spaces():
-        hint = '; that is an architecture, see zoo.arch' if name in names() else ''
-        raise ValueError(f'unknown search space {abbreviate(name)}: the zoo has {", ".join(spaces())}{hint}')
+        raise ValueError(f'unknown search space {abbreviate(name)}: the zoo has {", ".join(spaces())}{_hint(name)}')
     return _read_space(name)
 
 
@@ -58,41 +59,39 @@ def cells(name: str) -> CellSpace:
     Raises:
         ValueError: No space has that name; the message lists those that exist.
     """
-    if name not in cell_spaces():
-        if name in spaces():
-            return CellSpace.parse(_read_space(name))
-        hint = '; that is an architecture, see zoo.arch' if name in names() else ''
-        listed = ', '.join(sorted({*cell_spaces(), *spaces()}))
-        raise ValueError(f'unknown space of cells {abbreviate(name)}: the zoo has {listed}{hint}')
-    return _read_cells(name)
+    if name in cell_spaces():
+        return _read_cells(name)
+    if name in spaces():
+        return CellSpace.of(_read_space(name))
+    known = ', '.join(sorted({*cell_spaces(), *spaces()}))
+    raise ValueError(f'unknown space of cells {abbreviate(name)}: the zoo has {known}{_hint(name)}')
+
+
+def _hint(name: str) -> str:
+    return '; that is an architecture, see zoo.arch' if name in names() else ''
 
 
 @cache
 def _read_arch(name: str) -> ArchSpec:
-    return ArchSpec.parse(_entries()[0][name].read_text(encoding='utf-8'))
+    return read_arch(_files(_ARCH)[name].read_text(encoding='utf-8'))
 
 
 @cache
 def _read_space(name: str) -> SearchSpace:
-    return SearchSpace.parse(_entries()[1][name].read_text(encoding='utf-8'))
+    return space_of(read_mapping(_files(_SPACE)[name].read_text(encoding='utf-8')))
 
 
 @cache
 def _read_cells(name: str) -> CellSpace:
-    return CellSpace.parse(_entries()[2][name].read_text(encoding='utf-8'))
+    return read_cells(read_mapping(_files(_CELLS)[name].read_text(encoding='utf-8')))
 
 
 @cache
-def _entries() -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
-    """Files of the architectures, of the search spaces and of the spaces of cells, by name."""
-    archs: dict[str, Path] = {}
-    listed: dict[str, Path] = {}
-    celled: dict[str, Path] = {}
+def _files(suffix: str) -> dict[str, Path]:
+    """The files that hold one kind of value, by name."""
+    found = {}
     for file in Path(__file__).with_name('zoo').iterdir():
-        if file.name.endswith(_SPACE_SUFFIX):
-            listed[file.name.removesuffix(_SPACE_SUFFIX)] = file
-        elif file.name.endswith(_CELLS_SUFFIX):
-            celled[file.name.removesuffix(_CELLS_SUFFIX)] = file
-        elif file.name.endswith(_ARCH_SUFFIX):
-            archs[file.name.removesuffix(_ARCH_SUFFIX)] = file
-    return archs, listed, celled
+        kind = next((each for each in (_SPACE, _CELLS, _ARCH) if file.name.endswith(each)), None)
+        if kind == suffix:
+            found[file.name.removesuffix(kind)] = file
+    return found

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmnas_ext.archs import ArchSpec, SearchSpace, SpaceStage, StageSpec
-from mmnas_ext.archs.cost import effective_strides
+from mmnas_ext.archs import ArchSpec, Place, SearchSpace, places
+from mmnas_ext.archs.places import Places, head_conv, stem_conv
+from mmnas_ext.ops import build_conv
 
 _DEFAULT_EPS = 1e-5  # PyTorch's
 
@@ -63,12 +63,13 @@ class Chain(BaseModule):
         self.norm_eval = norm_eval
         self.channels_last = channels_last
         self.output_stride = output_stride
-        self.stem = ConvModule(3, spec.stem_channels, 3, stride=2, padding=1, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.stem = build_conv(stem_conv(spec.stem_channels), norm_cfg, act_cfg)
         self.stages = nn.ModuleList(stages)
         self.head = None
         if len(spec.stages) in self.out_indices:
-            self.head = ConvModule(spec.stages[-1].channels, spec.head_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.out_channels, self.out_strides = _outputs(self.out_indices, spec, self.layers(), output_stride)
+            assert spec.head_channels is not None, 'check_out_indices has seen to it'
+            self.head = build_conv(head_conv(spec.stages[-1].channels, spec.head_channels), norm_cfg, act_cfg)
+        self.out_channels, self.out_strides = _outputs(self.out_indices, spec, output_stride)
         self._freeze()
 
     def layers(self) -> list[list[Any]]:
@@ -143,21 +144,6 @@ class Chain(BaseModule):
             unexpected[:] = [key for key in unexpected if not key.startswith(f'{prefix}head.')]
 
 
-def strides_and_dilations(spec: ArchSpec | SearchSpace, output_stride: int) -> list[tuple[int, int]]:
-    """Stride of the first layer and dilation of all layers, per stage, at an output stride.
-
-    Raises:
-        ValueError: `output_stride` is none of 8, 16, 32.
-    """
-    stages: tuple[StageSpec | SpaceStage, ...] = spec.stages
-    dilation = 1
-    pairs = []
-    for stage, stride in zip(stages, effective_strides(stages, output_stride), strict=True):
-        dilation *= stage.stride // stride
-        pairs.append((stride, dilation))
-    return pairs
-
-
 def is_remapped(init_cfg: Any) -> bool:
     """Whether an ``init_cfg`` is of type ``Remapped``, with or without its scope."""
     return isinstance(init_cfg, dict) and str(init_cfg.get('type')).rpartition('.')[2] == 'Remapped'
@@ -196,29 +182,25 @@ def _expansion(spec: ArchSpec | SearchSpace, stage: int) -> int:
 
 
 def _outputs(
-    out_indices: tuple[int | str, ...],
-    spec: ArchSpec | SearchSpace,
-    stages: list[list[Any]],
-    output_stride: int,
+    out_indices: tuple[int | str, ...], spec: ArchSpec | SearchSpace, output_stride: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    reached = [2]
-    for stride in effective_strides(spec.stages, output_stride):
-        reached.append(reached[-1] * stride)
-    channels: list[int] = []
-    strides: list[int] = []
+    """Channels and strides of what leaves."""
+    walk = places(spec, output_stride=output_stride)
+    channels, strides = [], []
     for index in out_indices:
-        if isinstance(index, str):
-            stage = int(index.partition('.')[0])
-            channels.append(stages[stage][0].expand.out_channels)
-            strides.append(reached[stage])
-        elif index == len(spec.stages):
-            assert spec.head_channels is not None, 'check_out_indices has seen to it'
-            channels.append(spec.head_channels)
-            strides.append(reached[-1])
-        else:
-            channels.append(spec.stages[index].channels)
-            strides.append(reached[index + 1])
+        place = walk.stages[int(index.partition('.')[0])][0] if isinstance(index, str) else _last(walk, index)
+        # an expansion inside a layer stands before the layer's stride
+        inside = isinstance(index, str)
+        channels.append(place.convs(place.tokens[0])[0].channels if inside else place.channels)
+        strides.append(place.reached // (place.stride if inside else 1))
     return tuple(channels), tuple(strides)
+
+
+def _last(walk: Places, index: int) -> Place:
+    """What an output leaves: a stage's last layer, or the head."""
+    place = walk.head if index == len(walk.stages) else walk.stages[index][-1]
+    assert place is not None, 'check_out_indices has seen to it'
+    return place
 
 
 def default_init() -> list[dict[str, Any]]:

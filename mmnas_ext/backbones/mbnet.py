@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from mmnas_ext.archs import ArchSpec
-from mmnas_ext.backbones.chain import Chain, norm_with_eps, strides_and_dilations
-from mmnas_ext.ops import MBConv, act_layer_cfg
+from mmnas_ext.archs import ArchSpec, places
+from mmnas_ext.backbones.chain import Chain, norm_with_eps
+from mmnas_ext.ops import act_layer_cfg, build_layer
 from mmnas_ext.registry import MODELS
 
 
@@ -55,24 +55,16 @@ class MBNet(Chain):
         norm_cfg = norm_with_eps(norm_cfg, spec, init_cfg)
         act_cfg = act_cfg or act_layer_cfg(spec.act)
         rates = iter(_linear(drop_path_rate, sum(spec.depths)))
-        stages = []
-        for stage, (stride, dilation) in zip(spec.stages, strides_and_dilations(spec, output_stride), strict=True):
-            layers = nn.ModuleList()
-            for j, block in enumerate(stage.specs):
-                layers.append(
-                    MBConv(
-                        stage.in_channels if j == 0 else stage.channels,
-                        stage.channels,
-                        block,
-                        stride=stride if j == 0 else 1,
-                        dilation=dilation,
-                        norm_cfg=norm_cfg,
-                        act_cfg=act_cfg,
-                        drop_path=next(rates),
-                        with_cp=with_cp,
-                    )
+        stages = [
+            nn.ModuleList(
+                build_layer(
+                    place.tokens[0], place.in_channels, place.channels, place.stride, place.dilation, norm_cfg, act_cfg,
+                    drop_path=next(rates), with_cp=with_cp,
                 )
-            stages.append(layers)
+                for place in stage
+            )
+            for stage in places(spec, output_stride=output_stride).stages
+        ]  # fmt: skip
         super().__init__(
             spec, stages, out_indices, output_stride, norm_cfg, act_cfg,
             frozen_stages, norm_eval, channels_last, init_cfg,

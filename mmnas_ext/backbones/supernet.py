@@ -1,14 +1,16 @@
 """All networks of a space in one, sharing what they share (FNA, ICLR 2020, section 3.2)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from mmnas_ext.archs import ArchSpec, Choices, Cost, LayerSpec, Prices, SearchSpace, candidate_costs, fixed_cost
-from mmnas_ext.backbones.chain import Chain, norm_with_eps, strides_and_dilations
-from mmnas_ext.ops import MBConv, MixedLayer, act_layer_cfg
+from mmnas_ext.archs import ArchSpec, Choices, Cost, Prices, SearchSpace, fixed_cost, places
+from mmnas_ext.archs.cost import token_cost
+from mmnas_ext.backbones.chain import Chain, norm_with_eps
+from mmnas_ext.ops import MixedLayer, act_layer_cfg, build_layer
 from mmnas_ext.registry import MODELS
 
 POLICIES = ('uniform', 'softmax')
@@ -61,22 +63,19 @@ class SuperNet(Chain):
         norm_cfg = norm_with_eps(norm_cfg, spec, init_cfg)
         act_cfg = act_cfg or act_layer_cfg(spec.act)
         height, width = input_size
-        costs = candidate_costs(spec, (height, width), output_stride)
         stages = []
-        for i, (stride, dilation) in enumerate(strides_and_dilations(spec, output_stride)):
-            stage = spec.stages[i]
+        for row in places(spec, (height, width), output_stride).stages:
             layers = nn.ModuleList()
-            for j, tokens in enumerate(stage.layers):
-                in_channels = stage.in_channels if j == 0 else stage.channels
+            for place in row:
                 shape: dict[str, Any] = dict(
-                    stride=stride if j == 0 else 1, dilation=dilation, norm_cfg=norm_cfg, act_cfg=act_cfg
-                )
-                if len(tokens) == 1:
-                    layers.append(MBConv(in_channels, stage.channels, LayerSpec.parse(tokens[0]), **shape))
+                    in_channels=place.in_channels, channels=place.channels, stride=place.stride,
+                    dilation=place.dilation, norm_cfg=norm_cfg, act_cfg=act_cfg,
+                )  # fmt: skip
+                if len(place.tokens) == 1:
+                    layers.append(build_layer(place.tokens[0], **shape))
                     continue
-                macs = [cost.macs for cost in costs[i][j]]
-                mixed = MixedLayer(in_channels, stage.channels, tokens, macs, with_cp=with_cp, affine=affine, **shape)
-                layers.append(mixed)
+                macs = [token_cost(place, token).macs for token in place.tokens]
+                layers.append(MixedLayer(tokens=place.tokens, macs=macs, with_cp=with_cp, affine=affine, **shape))
             stages.append(layers)
         super().__init__(
             spec, stages, out_indices, output_stride, norm_cfg, act_cfg,
@@ -153,13 +152,31 @@ class SuperNet(Chain):
         """Cost of stem and fixed layers at `input_size`."""
         return fixed_cost(self.space, self.input_size, self.output_stride)
 
-    def derive(self) -> ArchSpec:
-        """The network of each layer's largest alpha (the first of equals); it keeps this network's BN epsilon."""
-        path = tuple(
+    def best_path(self) -> Choices:
+        """The candidate of each layer's largest alpha, the first of equals.
+
+        Raises:
+            ValueError: An alpha is NaN or infinite.
+        """
+        for name, layer in self.mixed_layers().items():
+            wrong = [value for value in layer.alpha.detach().tolist() if not math.isfinite(value)]
+            if wrong:
+                raise ValueError(
+                    f'alpha of layer {name} must be finite, got {wrong[0]} in {len(wrong)} of {len(layer.tokens)} '
+                    'candidates: no network can be derived from it'
+                )
+        return tuple(
             tuple(int(layer.alpha.argmax()) if isinstance(layer, MixedLayer) else 0 for layer in stage)
             for stage in self.layers()
         )
-        return self.space.arch(path)
+
+    def derive(self) -> ArchSpec:
+        """The network of `best_path`; it keeps this network's BN epsilon.
+
+        Raises:
+            ValueError: An alpha is NaN or infinite.
+        """
+        return self.space.arch(self.best_path())
 
 
 def _draw(layer: MixedLayer, policy: str, generator: Generator) -> int:

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmnas_ext.archs import CellSpace
-from mmnas_ext.archs.cost import STEM_STRIDE, effective_strides
+from mmnas_ext.archs import CellSpace, places
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,10 @@ def align(space: CellSpace, taps: Sequence[Tap]) -> tuple[BlockPlan, ...]:
     strides = [tap.stride for tap in taps]
     if sorted(strides) != strides:
         raise ValueError(f"the strides of the teacher's features must ascend, got {strides}")
-    reached, student = STEM_STRIDE, []
-    for stride in effective_strides(space.stages, 32):
-        reached *= stride
-        student.append(reached)
-    if reached not in strides:
+    student = [stage[0].reached for stage in places(space.space()).stages]
+    if student[-1] not in strides:
         raise ValueError(
-            f'the teacher must have a feature of stride {reached}, where the space ends, got features of strides '
+            f'the teacher must have a feature of stride {student[-1]}, where the space ends, got features of strides '
             f'{strides}'
         )
     ends = {}

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmnas_ext.archs import CellSpace
-from mmnas_ext.archs.cost import IMAGE_CHANNELS
-from mmnas_ext.backbones.chain import strides_and_dilations
+from mmnas_ext.archs import CellSpace, cell_places
+from mmnas_ext.archs.places import stem_conv
 from mmnas_ext.distill.align import BlockPlan, Tap
-from mmnas_ext.ops import ChoiceLayer
+from mmnas_ext.ops import ChoiceLayer, build_conv
 
 FlatPath = tuple[int, ...]
 # the modules that a step of a cell chooses from; ``None`` is an identity
@@ -52,17 +50,20 @@ class BlockCell(BaseModule):
         self.depths = tuple(len(part.layers) for part in parts)
         self.enter: nn.Module | None = None
         if source is None:
-            self.enter = ConvModule(IMAGE_CHANNELS, enters, 3, stride=2, padding=1, norm_cfg=norm_cfg, act_cfg=act_cfg)
+            self.enter = build_conv(stem_conv(enters), norm_cfg, act_cfg)
         elif source != enters:
             self.enter = nn.Conv2d(source, enters, 1)
-        pairs = strides_and_dilations(space.space(), 32)  # the same as in the network stitched from the blocks
         self.layers = nn.ModuleList()
-        channels = enters
-        for i, part in zip(stages, parts, strict=True):
-            for j, tokens in enumerate(part.layers):
-                stride, dilation = pairs[i] if j == 0 else (1, pairs[i][1])
-                self.layers.append(ChoiceLayer(channels, part.channels, tokens, stride, dilation, norm_cfg, act_cfg))
-                channels = part.channels
+        walk = cell_places(space)[1]  # as the network that is stitched from it
+        width = enters
+        for i, cell, part in zip(stages, cells, parts, strict=True):
+            for place in walk[i][width, cell]:
+                self.layers.append(
+                    ChoiceLayer(
+                        place.in_channels, place.channels, place.tokens, place.stride, place.dilation, norm_cfg, act_cfg
+                    )
+                )
+            width = part.channels
         self.leave = nn.Conv2d(self.leaves, target, 1) if self.leaves != target else None
 
     @property

@@ -12,9 +12,8 @@ from mmengine.model import BaseModel
 from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 
-from mmnas_ext.archs import SKIP, Cell, CellSpace, LayerSpec
-from mmnas_ext.archs.cell_prices import Rows, cell_prices
-from mmnas_ext.archs.cost import STEM_STRIDE, effective_strides, shrink
+from mmnas_ext.archs import CellSpace, Place, cell_places
+from mmnas_ext.archs.cost import token_cost
 from mmnas_ext.backbones.chain import default_init, norm_with_eps
 from mmnas_ext.distill.align import align
 from mmnas_ext.distill.cell import Block, FlatPath
@@ -287,31 +286,17 @@ def _mean_work(space: CellSpace, blocks: Sequence[Block], size: tuple[int, int])
     A value that a convolution puts out counts as some multiply-adds more: norms, activations and their gradients read
     and write it several times, and early blocks have many.
     """
-    priced = cell_prices(space, size)
-    height, width = shrink(size, STEM_STRIDE)
-    stem = priced.stem + _PER_VALUE * space.stem_channels * height * width
-    works = []
-    for number, stride in enumerate(effective_strides(space.stages, 32)):
-        after = shrink((height, width), stride)
-        cells = [
-            _cell_work(space.stages[number].cells[cell], enters, rows, height * width, after[0] * after[1])
-            for (enters, cell), rows in priced.stages[number].items()
-        ]
-        works.append(fmean(cells))
-        height, width = after
-    return [sum(works[i] for i in block.plan.stages) + (stem if block.plan.source is None else 0) for block in blocks]
+    stem, stages = cell_places(space, size)
+    works = [
+        fmean(sum(fmean(_work(place, token) for token in place.tokens) for place in row) for row in stage.values())
+        for stage in stages
+    ]
+    first = _work(stem, stem.tokens[0])
+    return [sum(works[i] for i in block.plan.stages) + (first if block.plan.source is None else 0) for block in blocks]
 
 
-def _cell_work(cell: Cell, enters: int, rows: Rows, area: int, after: int) -> float:
-    """Work of a cell whose first layer takes `area` positions to `after`."""
-    total, channels = 0.0, enters
-    for tokens, prices in zip(cell.layers, rows, strict=True):
-        values = []
-        for token in tokens:
-            block = None if token == SKIP else LayerSpec.parse(token)
-            hidden = 0 if block is None else block.hidden(channels)
-            expanded = hidden * area if block is not None and block.expansion > 1 else 0
-            values.append(expanded + hidden * after + (cell.channels * after if hidden else 0))
-        total += fmean(prices) + _PER_VALUE * fmean(values)
-        channels, area = cell.channels, after
-    return total
+def _work(place: Place, token: str) -> float:
+    """Work of a candidate; what squeeze-excite puts out is next to nothing."""
+    counted = [(conv, positions) for conv, positions in place.outputs(token) if not conv.pooled]
+    values = sum(conv.channels * positions for conv, positions in counted)
+    return token_cost(place, token).macs + _PER_VALUE * values

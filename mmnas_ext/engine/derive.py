@@ -66,7 +66,7 @@ class DeriveHook(Hook):
 
     def _arch(self, runner: Any) -> ArchSpec:
         wrapper = runner.optim_wrapper
-        return derive(find_supernet(runner.model), wrapper.cost.target, wrapper.prices)
+        return derive(find_supernet(runner.model), wrapper.cost.limit, wrapper.prices)
 
 
 def _counts_epochs(runner: Any) -> bool:

@@ -1,14 +1,13 @@
 """What a search is about to do, in words, before it starts."""
 
+from math import prod
 from typing import Any
 
 from mmengine.dist import get_world_size
 from torch import nn
 
-from mmnas_ext.archs import SKIP, ArchSpec, LayerSpec, Prices, SearchSpace, prices
-from mmnas_ext.archs.cell_prices import cell_prices
-from mmnas_ext.archs.cost import effective_strides
-from mmnas_ext.archs.prices import show
+from mmnas_ext.archs import METRICS, SKIP, ArchSpec, Limit, Place, Prices, SearchSpace, cell_prices, places, prices
+from mmnas_ext.archs.metrics import show
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.limits import CostTerm
@@ -35,7 +34,7 @@ def describe_search(runner: Any, supernet: SuperNet) -> str:
         'what this search will do:',
         f'  space         {space.size:.3g} networks, {_ranges(supernet, priced)} at {size[0]}x{size[1]}',
         f'  seed          {_seed_cost(supernet, term)}',
-        f'  limit         {"none" if term.target is None else f"at most {priced.show(term.target)}"}',
+        f'  limit         {_limit(term, priced)}',
         f'  weights only  {weights} iterations of {batch * get_world_size()} images',
         f'  alternating   {both} iterations with {alternation.arch_steps(loop.max_iters)} arch steps',
         f'  memory        about {memory / 2**30:.2g} GiB for the activations of an arch step in the backbone, '
@@ -56,7 +55,8 @@ def describe_distillation(distiller: BlockDistiller, iterations: int, batch: int
         staged: Whether blocks are trained one after the other.
     """
     space, size = distiller.space, distiller.input_size
-    ranges = ', '.join(show(m, *reachable(space, cell_prices(space, size, 32, m))) for m in ('macs', 'params'))
+    counted = [name for name, metric in METRICS.items() if not metric.measured]
+    ranges = ', '.join(show(name, *reachable(space, cell_prices(space, size, 32, name))) for name in counted)
     lines = [
         'what this distillation will do:',
         f'  space         {space.size:.3g} networks, {ranges} at {size[0]}x{size[1]}',
@@ -89,39 +89,34 @@ def arch_step_memory(
         output_stride: As in `cost`.
         with_cp: Whether layers are checkpointed.
     """
-    height, width = -(-size[0] // 2), -(-size[1] // 2)
     inside: list[int] = []
     between: list[int] = []
-    for stage, stride in zip(space.stages, effective_strides(space.stages, output_stride), strict=True):
-        channels = stage.in_channels
-        for tokens in stage.layers:
-            area = height * width
-            height, width = -(-height // stride), -(-width // stride)
-            # weights have no gradients, so nothing is kept before the first alpha, and of its layer what it weighs
-            if inside or len(tokens) > 1:
-                flows = bool(inside)
-                inside.append(_layer_memory(tokens, channels, stage.channels, area, height * width, flows))
-                between.append(channels * area)
-            channels, stride = stage.channels, 1
+    for place in places(space, size, output_stride).layers:
+        # weights have no gradients, so nothing is kept before the first alpha, and of its layer what it weighs
+        if inside or len(place.tokens) > 1:
+            inside.append(_layer_memory(place, flows=bool(inside)))
+            between.append(place.in_channels * prod(place.size))
     total = sum(between) + max(inside, default=0) if with_cp else sum(inside)
     return batch * total * _FLOAT
 
 
-def _layer_memory(
-    tokens: tuple[str, ...], in_channels: int, channels: int, area: int, out_area: int, flows: bool
-) -> int:
+def _layer_memory(place: Place, flows: bool) -> int:
     """Floats that a layer keeps of one image; `flows` says whether its input has a gradient."""
-    kept = in_channels * area
-    for token in tokens:
+    kept = place.in_channels * prod(place.size)
+    weighed = place.channels * prod(place.out_size) if len(place.tokens) > 1 else 0
+    for token in place.tokens:
         if token == SKIP:
             continue
-        weighed = channels * out_area if len(tokens) > 1 else 0
-        block = LayerSpec.parse(token)
-        hidden = block.hidden(in_channels)
-        expanded = hidden * area if block.expansion > 1 else 0
-        norm_input = channels * out_area
-        kept += weighed + (_KEPT * (expanded + hidden * out_area) + norm_input if flows else 0)
+        # what squeeze-excite keeps is next to nothing
+        convs = [(conv, positions) for conv, positions in place.outputs(token) if not conv.pooled]
+        inner = sum(conv.channels * positions * (_KEPT if conv.act else 1) for conv, positions in convs)
+        kept += weighed + (inner if flows else 0)
     return kept
+
+
+def _limit(term: CostTerm, priced: Prices) -> str:
+    """The limit, and which of its bounds all networks meet anyway."""
+    return 'none' if term.limit == Limit() else '; '.join([term.limit.show(priced.by), *term.slack(priced)])
 
 
 def _ranges(supernet: SuperNet, priced: Prices) -> str:

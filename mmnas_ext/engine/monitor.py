@@ -9,8 +9,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from mmnas_ext.archs import SKIP, Prices, prices
-from mmnas_ext.archs.prices import UNITS
+from mmnas_ext.archs import METRICS, SKIP, Prices, prices
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.describe import describe_search
 from mmnas_ext.engine.limits import derive_path
@@ -20,8 +19,6 @@ from mmnas_ext.workdir import append_line, write_text
 
 LOG_NAME = 'search_log.jsonl'
 SPACE_NAME = 'search_space.json'
-# names of the curves by metric, whose figures are in the metric's unit
-_SCALARS = {'macs': 'gmacs', 'params': 'mparams', 'latency': 'latency_ms'}
 
 
 @HOOKS.register_module()
@@ -74,7 +71,7 @@ class SearchMonitorHook(Hook):
             measured = measure(supernet, runner.optim_wrapper.prices)
             record = {'iter': runner.iter + 1, 'epoch': runner.epoch, **measured, 'drawn': self._drawn}
             append_line(Path(runner.work_dir) / LOG_NAME, json.dumps(record))
-            runner.visualizer.add_scalars(_scalars(record), step=runner.iter + 1)
+            runner.visualizer.add_scalars(scalars(record), step=runner.iter + 1)
             self._check(runner, supernet, record)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
@@ -141,15 +138,16 @@ def measure(supernet: SuperNet, priced: Prices | None = None) -> dict[str, Any]:
     }
 
 
-def _scalars(record: dict[str, Any]) -> dict[str, float]:
-    scalars = {f'search/entropy_{name}': value for name, value in record['entropy'].items()}
-    scalars['search/entropy'] = sum(record['entropy'].values()) / len(record['entropy'])
-    for metric, name in _SCALARS.items():
+def scalars(record: dict[str, Any]) -> dict[str, float]:
+    """The curves of a record, costs in their metric's unit."""
+    found = {f'search/entropy_{name}': value for name, value in record['entropy'].items()}
+    found['search/entropy'] = sum(record['entropy'].values()) / len(record['entropy'])
+    for name, metric in METRICS.items():
         for kind in ('expected', 'argmax'):
-            if f'{kind}_{metric}' in record:
-                scalars[f'search/{kind}_{name}'] = record[f'{kind}_{metric}'] / UNITS[metric].size
-    scalars['search/skips'] = record['skips']
+            if f'{kind}_{name}' in record:
+                found[f'search/{kind}_{metric.curve}'] = record[f'{kind}_{name}'] / metric.unit.size
+    found['search/skips'] = record['skips']
     for name, counts in record['drawn'].items():
         total = max(1, sum(counts))
-        scalars.update({f'search/drawn_{name}/{i}': count / total for i, count in enumerate(counts)})
-    return scalars
+        found.update({f'search/drawn_{name}/{i}': count / total for i, count in enumerate(counts)})
+    return found

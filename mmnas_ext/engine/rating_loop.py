@@ -19,8 +19,7 @@ from mmengine.utils import ProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmnas_ext.archs import METRICS, SKIP, ArchSpec
-from mmnas_ext.archs.cell_prices import cell_prices
+from mmnas_ext.archs import METRICS, SKIP, ArchSpec, cell_prices
 from mmnas_ext.backbones import MBNet
 from mmnas_ext.distill import BlockDistiller, recalibrate, stitch
 from mmnas_ext.distill.cell import BlockCell, FlatPath
@@ -59,8 +58,8 @@ class RatingLoop(BaseLoop):
         max_memory: GiB that features may take in each process.
         metrics: What is counted beside the rating, among `METRICS`.
         table: Of the latency, as in `prices`.
-        limits: Limits of the chosen network by metric, ``dict(macs=3.5e8, params=None)``; without any the network of
-            the lowest rating is chosen.
+        limits: Limits of the chosen network by metric, ``dict(macs=3.5e8, params=dict(min=2e6))``; without any
+            the network of the lowest rating is chosen.
 
     Attributes:
         rated: Iterations that the blocks had been trained for when they were rated; -1 before that.
@@ -79,7 +78,7 @@ class RatingLoop(BaseLoop):
         max_memory: float = 4.0,
         metrics: Sequence[str] = ('macs', 'params'),
         table: Any = None,
-        limits: dict[str, float | None] | None = None,
+        limits: dict[str, Any] | None = None,
     ) -> None:
         del evaluator
         self.distiller = find_distiller(runner.model)
@@ -89,8 +88,8 @@ class RatingLoop(BaseLoop):
         unknown = [metric for metric in (*metrics, *(limits or {})) if metric not in METRICS]
         if unknown or not metrics or any(metric not in metrics for metric in limits or {}):
             raise ValueError(
-                f'metrics must be among {METRICS} and limits among metrics, got metrics {tuple(metrics)} and limits '
-                f'{tuple(limits or {})}'
+                f'metrics must be among {tuple(METRICS)} and limits among metrics, got metrics '
+                f'{tuple(metrics)} and limits {tuple(limits or {})}'
             )
         loader = same_for_all(dataloader, shuffle=False) if isinstance(dataloader, dict) else dataloader
         super().__init__(runner, loader)
@@ -104,7 +103,7 @@ class RatingLoop(BaseLoop):
         # before hours of training end in an error
         self.priced = {
             metric: cell_prices(
-                self.distiller.space, self.distiller.input_size, 32, metric, table if metric == 'latency' else None
+                self.distiller.space, self.distiller.input_size, 32, metric, table if METRICS[metric].measured else None
             )
             for metric in self.metrics
         }
@@ -299,7 +298,7 @@ class RatingLoop(BaseLoop):
             cells = []
             for c, cell in enumerate(block.all_cells()):
                 paths = tuple(cell.by_stage(path) for path in cell.paths)
-                by_width = [priced_paths(self.priced, stages, cell.cells, width, paths) for width in widths]
+                by_width = [priced_paths(space, self.priced, stages, cell.cells, width, paths) for width in widths]
                 costs = {
                     metric: tuple(zip(*(each[metric] for each in by_width), strict=True)) for metric in self.metrics
                 }

@@ -2,7 +2,8 @@
 
 from mmnas_ext.ops.choice import ChoiceLayer, candidate_key
 from mmnas_ext.ops.dilated import DilatedDepthwiseConv2d
-from mmnas_ext.ops.mbconv import MBConv, SqueezeExcite, act_layer_cfg
+from mmnas_ext.ops.layer import build_layer
+from mmnas_ext.ops.mbconv import MBConv, SqueezeExcite, act_layer_cfg, build_conv
 from mmnas_ext.ops.mixed import MixedLayer
 
 __all__ = [
@@ -12,5 +13,7 @@ __all__ = [
     'MixedLayer',
     'SqueezeExcite',
     'act_layer_cfg',
+    'build_conv',
+    'build_layer',
     'candidate_key',
 ]

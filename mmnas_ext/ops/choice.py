@@ -6,8 +6,8 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmnas_ext.archs import SKIP, LayerSpec
-from mmnas_ext.ops.mbconv import MBConv
+from mmnas_ext.archs import SKIP
+from mmnas_ext.ops.layer import build_layer
 
 
 def candidate_key(token: str) -> str:
@@ -42,9 +42,7 @@ class ChoiceLayer(BaseModule):
         self.tokens = tuple(tokens)
         self.candidates = nn.ModuleDict(
             {
-                candidate_key(token): MBConv(
-                    in_channels, channels, LayerSpec.parse(token), stride, dilation, norm_cfg, act_cfg
-                )
+                candidate_key(token): build_layer(token, in_channels, channels, stride, dilation, norm_cfg, act_cfg)
                 for token in tokens
                 if token != SKIP
             }

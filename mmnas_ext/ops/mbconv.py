@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmnas_ext.archs import LayerSpec
+from mmnas_ext.archs import Conv, LayerSpec, layer_convs
 from mmnas_ext.ops.dilated import DilatedDepthwiseConv2d
 
 _ACT_LAYERS = {'relu6': 'ReLU6', 'swish': 'SiLU', 'relu': 'ReLU'}
@@ -20,6 +20,26 @@ _ACT_LAYERS = {'relu6': 'ReLU6', 'swish': 'SiLU', 'relu': 'ReLU'}
 def act_layer_cfg(act: str) -> dict[str, Any]:
     """MMCV's config of an `ArchSpec.act`."""
     return dict(type=_ACT_LAYERS[act])
+
+
+def build_conv(conv: Conv, norm_cfg: dict[str, Any], act_cfg: dict[str, Any]) -> ConvModule:
+    """Builds a convolution with the norm and, where it has one, the activation after it."""
+    module = ConvModule(
+        conv.in_channels,
+        conv.channels,
+        conv.kernel,
+        stride=conv.stride,
+        padding=conv.kernel // 2 * conv.dilation,
+        dilation=conv.dilation,
+        groups=conv.groups,
+        norm_cfg=norm_cfg,
+        act_cfg=act_cfg if conv.act else None,
+    )
+    if conv.dilation > 1 and conv.stride == 1 and conv.groups == conv.channels:
+        fast = DilatedDepthwiseConv2d(conv.channels, conv.kernel, conv.dilation)
+        fast.load_state_dict(module.conv.state_dict())  # as ConvModule has initialised it
+        module.conv = fast
+    return module
 
 
 class SqueezeExcite(BaseModule):
@@ -75,29 +95,16 @@ class MBConv(BaseModule):
         super().__init__()
         norm_cfg = norm_cfg or dict(type='BN')
         act_cfg = act_cfg or dict(type='ReLU6')
-        hidden = spec.hidden(in_channels)
         self.with_cp = with_cp
         self.residual = stride == 1 and in_channels == channels
-        self.expand = (
-            ConvModule(in_channels, hidden, 1, norm_cfg=norm_cfg, act_cfg=act_cfg) if spec.expansion > 1 else None
-        )
-        self.depthwise = ConvModule(
-            hidden,
-            hidden,
-            spec.kernel,
-            stride=stride,
-            padding=spec.kernel // 2 * dilation,
-            dilation=dilation,
-            groups=hidden,
-            norm_cfg=norm_cfg,
-            act_cfg=act_cfg,
-        )
-        if dilation > 1 and stride == 1:
-            conv = DilatedDepthwiseConv2d(hidden, spec.kernel, dilation)
-            conv.load_state_dict(self.depthwise.conv.state_dict())  # as ConvModule has initialised it
-            self.depthwise.conv = conv
-        self.se = SqueezeExcite(hidden, spec.squeezed(in_channels), act_cfg) if spec.se else None
-        self.project = ConvModule(hidden, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
+        convs = {conv.name: conv for conv in layer_convs(spec, in_channels, channels, stride, dilation)}
+        # in the order in which they run: it decides what each is initialised with
+        self.expand = build_conv(convs['expand'], norm_cfg, act_cfg) if 'expand' in convs else None
+        self.depthwise = build_conv(convs['depthwise'], norm_cfg, act_cfg)
+        self.se = None
+        if 'se.reduce' in convs:
+            self.se = SqueezeExcite(convs['se.reduce'].in_channels, convs['se.reduce'].channels, act_cfg)
+        self.project = build_conv(convs['project'], norm_cfg, act_cfg)
         self.drop_path = DropPath(drop_path) if drop_path and self.residual else None
 
     def forward(self, x: Tensor) -> Tensor:

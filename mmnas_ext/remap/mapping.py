@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from mmnas_ext.archs import ArchSpec, SearchSpace, zoo
+from mmnas_ext.archs.places import HIDDEN, INPUT
 from mmnas_ext.remap import policies
 from mmnas_ext.remap.checkpoints import Seed
-from mmnas_ext.remap.layout import COUNTER, Layer, Shapes, head_shapes, layers, stem_shapes
+from mmnas_ext.remap.layout import COUNTER, Layer, Shapes, conv_shapes, end_shapes, layers
 from mmnas_ext.remap.report import Entry, RemapReport, action_of
 
 _OPEN_GATE = 4.0  # sigmoid(4) = 0.98
@@ -69,12 +70,13 @@ def remap(
             'one to one'
         )
     mapping = _Mapping(seed.state_dict, kernel, noise)
-    mapping.module('', '', stem_shapes(spec), {})
+    stem, head = end_shapes(spec)
+    mapping.module('', '', stem, {})
     theirs = {(layer.stage, layer.index): layer for layer in layers(seed.arch)}
     for layer in layers(spec, affine):
         index = policies.source_layer(layer.index, seed.arch.depths[layer.stage])
         _map_layer(mapping, theirs[layer.stage, index], layer, width)
-    mapping.module('', '', head_shapes(spec), {})
+    mapping.module('', '', head, {})
     unused = tuple(name for name in seed.state_dict if name not in mapping.used)
     return mapping.state, RemapReport(tuple(mapping.entries), unused, _notes(seed.arch, spec))
 
@@ -109,21 +111,19 @@ def _notes(seed: ArchSpec, target: ArchSpec | SearchSpace) -> tuple[str, ...]:
 
 def _map_layer(mapping: '_Mapping', source: Layer, layer: Layer, width: str) -> None:
     """Maps one layer, all its convolutions on the same hidden channels."""
-    hidden = policies.hidden_channels(mapping.below(source.prefix), layer.hidden, width)
-    shapes = layer.shapes()
-    parts = {
-        'expand.': {0: hidden},
-        'depthwise.': {0: hidden},
-        'se.reduce.': {1: hidden},
-        'se.expand.': {0: hidden},
-        'project.': {1: hidden},
-    }
-    for part, axes in parts.items():
-        own = {name: shape for name, shape in shapes.items() if name.startswith(part)}
-        if part == 'expand.' and own and source.block.expansion == 1:
+    wanted = next(conv.channels for conv in layer.convs if conv.makes == HIDDEN)
+    hidden = policies.hidden_channels(mapping.below(source.prefix), wanted, width)
+    known = {conv.name for conv in source.convs}
+    for conv in layer.convs:
+        own = conv_shapes(conv, layer.norms)
+        if conv.name not in known and (conv.reads, conv.makes) == (INPUT, HIDDEN):
             mapping.identity(layer.prefix, own, hidden)
-        else:
-            mapping.module(source.prefix, layer.prefix, own, axes)
+            continue
+        axes = {0: hidden} if conv.makes == HIDDEN else {}
+        # of a depthwise convolution each channel has its own weights
+        if conv.reads == HIDDEN and conv.groups == 1:
+            axes[1] = hidden
+        mapping.module(source.prefix, layer.prefix, own, axes)
 
 
 @dataclass
@@ -166,12 +166,12 @@ class _Mapping:
             else:
                 # a vector goes with its convolution's output channels
                 taken = axes if len(shape) == 4 else {0: axes[0]} if 0 in axes else {}
-                self._add(own, theirs, self._taken(own, tensor, shape, taken))
+                self._add(own, theirs, self._fit(own, tensor, shape, taken))
 
     def identity(self, prefix: str, shapes: Shapes, hidden: Tensor) -> None:
         """A new expansion that passes its input on to the hidden channels which the seed's layer works on."""
         for name, shape in shapes.items():
-            value = self._lacking(prefix + name, shape)
+            value = self._fill(prefix + name, shape)
             if len(shape) == 4:
                 for row, channel in enumerate(hidden.tolist()):
                     if channel < shape[1]:
@@ -189,7 +189,7 @@ class _Mapping:
         seed_shape = tuple(self.seed[source].shape)
         self.entries.append(Entry(name, source, action_of(seed_shape, shape), seed_shape, shape))
 
-    def _taken(self, name: str, tensor: Tensor, shape: tuple[int, ...], axes: dict[int, Tensor]) -> Tensor:
+    def _fit(self, name: str, tensor: Tensor, shape: tuple[int, ...], axes: dict[int, Tensor]) -> Tensor:
         """The seed's tensor brought to `shape`."""
         taken = tensor.detach()
         places = []
@@ -203,14 +203,14 @@ class _Mapping:
             first = axis not in axes
             taken = taken.narrow(axis, 0, count) if first else taken.index_select(axis, axes[axis][:count])
             places.append(slice(count))
-        value = self._lacking(name, shape).to(tensor.dtype)
+        value = self._fill(name, shape).to(tensor.dtype)
         if len(shape) == 4:
             # around the seed's kernels there are zeros: noise is for channels that it lacks
             value[tuple(places[:2])] = 0
         value[tuple(places)] = taken
         return value
 
-    def _lacking(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _fill(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """What channels without a counterpart hold."""
         if len(shape) == 4 and self.noise:
             return self.noise * _kaiming(name, shape)

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mmnas_ext.archs import ArchSpec
+from mmnas_ext.archs import ArchSpec, Limit
 from mmnas_ext.reports.distill_log import find_losses
 from mmnas_ext.reports.distillation import draw_ratings, list_stages, losses_figure
 from mmnas_ext.reports.facts import read_facts
@@ -15,7 +15,7 @@ from mmnas_ext.reports.imitation import draw_features
 from mmnas_ext.reports.markup import figure_html, note_html, table_html, write_html
 from mmnas_ext.reports.page import write_network, write_report
 from mmnas_ext.reports.ranking import draw_front, draw_rank
-from mmnas_ext.reports.table import format_cost, format_size, name_metric
+from mmnas_ext.reports.table import format_cost, format_limit, format_size, name_metric
 from mmnas_ext.search.front_file import FrontFile
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.workdir import WorkDir
@@ -135,7 +135,7 @@ def _tell_choice(front: FrontFile, ratings: Ratings | None) -> str:
     costs = [format_cost(metric, cost) for metric, cost in front.chosen_costs.items()]
     cells = [['network', *map(name_metric, metrics), 'rating'], ['chosen', *costs, f'{front.rating:.4f}']]
     if front.limits:
-        limits = [format_cost(metric, front.limits[metric]) if metric in front.limits else '–' for metric in metrics]
+        limits = [format_limit(metric, front.limits.get(metric, Limit())) for metric in metrics]
         cells.append(['limit', *limits, '–'])
     note = note_html(f'MAdds at {format_size(ratings.input_size)}.') if ratings else ''
     return f'{note}{table_html(cells)}{_tell_paths(front.choice, ratings) if ratings else ""}'

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from mmnas_ext.archs import ArchSpec, LayerSpec, SearchSpace, SpaceStage, candidate_costs, cost
-from mmnas_ext.archs.cost import effective_strides
+from mmnas_ext.archs import ArchSpec, LayerSpec, cost, places
+from mmnas_ext.archs.cost import total_cost
 from mmnas_ext.reports.canvas import DPI, WIDTH, Style, canvas, save
 from mmnas_ext.reports.palette import FAINT, FOUND, INK, PANEL, PAPER, RULE, SEED, kernel_colour, tint
 from mmnas_ext.reports.table import format_count, format_size
@@ -99,30 +99,17 @@ def stage_macs(
     arch: ArchSpec, input_size: tuple[int, int], output_stride: int = 32, head: bool = False
 ) -> tuple[int, ...]:
     """MACs of the stem, of each stage and, if `head` and there is one, of the head: they sum up to the network's."""
-    fixed = tuple(
-        SpaceStage(stage.in_channels, stage.channels, tuple((token,) for token in stage.layers), stage.stride)
-        for stage in arch.stages
-    )
-    table = candidate_costs(SearchSpace(fixed, arch.head_channels, arch.act, arch.bn_eps), input_size, output_stride)
-    stages = tuple(sum(layer[0].macs for layer in stage) for stage in table)
-    body = cost(arch, input_size, output_stride).macs
-    parts = (body - sum(stages), *stages)
-    if head and arch.head_channels is not None:
-        parts += (cost(arch, input_size, output_stride, head=True).macs - body,)
-    return parts
+    walk = places(arch, input_size, output_stride)
+    parts = [(walk.stem,), *walk.stages, *([(walk.head,)] if head and walk.head else [])]
+    return tuple(total_cost(part).macs for part in parts)
 
 
 def _row(name: str, kind: str, arch: ArchSpec, size: tuple[int, int], output_stride: int, head: bool) -> _Row:
     total = cost(arch, size, output_stride, head=head and arch.head_channels is not None)
-    reached = 2
-    strides = [reached]
-    for stride in effective_strides(arch.stages, output_stride):
-        reached *= stride
-        strides.append(reached)
-    # Rounding up at each stride of 2 gives the same as rounding up once at their product.
-    sizes = tuple((-(-size[0] // stride), -(-size[1] // stride)) for stride in strides)
-    shares = stage_macs(arch, size, output_stride, head)
-    return _Row(name, kind, arch, shares, total.macs, total.params, sizes, tuple(strides))
+    walk = places(arch, size, output_stride)
+    ends = [walk.stem, *(stage[-1] for stage in walk.stages)]
+    sizes, strides = (tuple(place.out_size for place in ends), tuple(place.reached for place in ends))
+    return _Row(name, kind, arch, stage_macs(arch, size, output_stride, head), *total, sizes, strides)
 
 
 def _box_width(kernel: int) -> float:

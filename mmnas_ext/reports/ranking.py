@@ -1,5 +1,6 @@
 """Figures of whole networks by their ratings: the front that was searched, and how well ratings rank."""
 
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +11,11 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mmnas_ext.archs import Limit
 from mmnas_ext.reports import canvas as c
 from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, Label
 from mmnas_ext.reports.palette import ACCENT, FAINT, FOUND, INK, RULE, kernel_colour, tint
-from mmnas_ext.reports.table import cost_scale, format_cost, name_metric
+from mmnas_ext.reports.table import cost_scale, format_cost, format_limit, name_metric
 from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, take
 from mmnas_ext.search.front_file import FrontFile
 
@@ -93,11 +95,12 @@ def front_figure(front: FrontFile) -> Figure:
 
     The axes are labelled ``front``; artists have the gids ``front``, ``limit`` and ``chosen``.
     """
-    limits = [f'{format_cost(name, limit)} {name_metric(name)}' for name, limit in front.limits.items()]
+    limits = [f'{format_limit(name, limit)} {name_metric(name)}' for name, limit in front.limits.items()]
     note = f'networks that no other one beats: {len(front.costs)}'
     note += f'; limits: {", ".join(limits)}' if len(limits) > 1 else ''
-    limit, chosen = front.limits.get(front.metric), front.chosen_costs[front.metric]
-    reach = [*front.costs, chosen, *([] if limit is None else [limit])]
+    chosen = front.chosen_costs[front.metric]
+    bounds = [bound for bound in front.limits.get(front.metric, Limit()) if bound is not None]
+    reach = [*front.costs, chosen, *bounds]
     scale = cost_scale(front.metric, max(reach))
     up = 'rating, sum over blocks (lower is better)'
     figure, axes = c.plot('front', 'Rating a network can have at its cost', note, scale.name, up)
@@ -115,12 +118,12 @@ def front_figure(front: FrontFile) -> Figure:
     heights = [*front.ratings, front.rating]
     room = 0.08 * (max(heights) - min(heights) or 1)
     axes.set_ylim(min(heights) - room, max(heights) + room)
-    if limit is not None:
-        _draw_limit(axes, front.metric, limit, scale.size)
+    for bound in bounds:
+        _draw_limit(axes, front.metric, bound, scale.size)
     axes.plot([chosen / scale.size], [front.rating], gid='chosen', **c.MARK)
     text = f'chosen: {format_cost(front.metric, chosen)}, {front.rating:.3f}'
     label = Label(text, chosen / scale.size, front.rating, bold=True)
-    c.place_labels(axes, [label], _busy(axes, x, y, None if limit is None else limit / scale.size))
+    c.place_labels(axes, [label], _busy(axes, x, y, [bound / scale.size for bound in bounds]))
     return figure
 
 
@@ -185,8 +188,8 @@ def _draw_limit(axes: Axes, metric: str, limit: float, size: float) -> None:
     c.annotate(axes, text, (limit / size, 1), shift, ('data', 'axes fraction'), **style)
 
 
-def _busy(axes: Axes, x: np.ndarray, y: np.ndarray, limit: float | None) -> list[tuple[float, float]]:
-    """Places along the staircase, and along the limit, close enough that no label fits between two."""
+def _busy(axes: Axes, x: np.ndarray, y: np.ndarray, bounds: Sequence[float]) -> list[tuple[float, float]]:
+    """Places along the staircase, and along the limits, close enough that no label fits between two."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     # its corners, and how far along it each is, in widths and heights of the axes
     across, up = np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
@@ -194,4 +197,4 @@ def _busy(axes: Axes, x: np.ndarray, y: np.ndarray, limit: float | None) -> list
     along = np.concatenate([[0.0], np.cumsum(steps)])
     places = np.linspace(0, along[-1], _BUSY)
     stairs = zip(np.interp(places, along, across).tolist(), np.interp(places, along, up).tolist(), strict=True)
-    return [*stairs, *([(limit, value) for value in np.linspace(low, high, 60)] if limit is not None else [])]
+    return [*stairs, *((bound, value) for bound in bounds for value in np.linspace(low, high, 60))]

@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmnas_ext.archs.prices import UNITS
+from mmnas_ext.archs import METRICS, Limit
 from mmnas_ext.search.fields import check_kind, take
 
-_NAMES = {'macs': 'MAdds'}
-_BELOW = {'macs': (1e6, 'M multiply-adds'), 'params': (1e3, 'k parameters')}
 _UNITS = ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
 _MISSING = '\N{EN DASH}'
 
@@ -43,24 +41,31 @@ class Scale(NamedTuple):
 
 def name_metric(metric: str) -> str:
     """What a cost is called: ``MAdds``, ``parameters``, ``latency``."""
-    counts = metric in UNITS and UNITS[metric].size > 1
-    return _NAMES.get(metric, UNITS[metric].plain if counts else metric)
+    return METRICS[metric].title if metric in METRICS else metric
 
 
 def format_cost(metric: str, value: float) -> str:
     """A cost with its unit: what is counted in four digits, what is measured in three."""
-    if metric in UNITS and UNITS[metric].size == 1:
-        return f'{value:.3g} {UNITS[metric].name}'
+    if metric in METRICS and METRICS[metric].measured:
+        return f'{value:.3g} {METRICS[metric].unit.name}'
     return format_count(value)
+
+
+def format_limit(metric: str, limit: Limit) -> str:
+    """A limit with its unit: the most alone, ``at least`` the least, or both."""
+    least, most = (None if bound is None else format_cost(metric, bound) for bound in limit)
+    if least is None:
+        return most or _MISSING
+    return f'at least {least}' if most is None else f'{least} to {most}'
 
 
 def cost_scale(metric: str, largest: float) -> Scale:
     """The unit in which costs up to `largest` of a metric read well."""
-    if metric not in UNITS:
+    if metric not in METRICS:
         return Scale(1.0, metric)
-    unit = UNITS[metric]
-    if metric in _BELOW and largest < 2 * unit.size:
-        return Scale(*_BELOW[metric])
+    unit, small = METRICS[metric].unit, METRICS[metric].small
+    if small is not None and largest < 2 * unit.size:
+        return Scale(*small)
     return Scale(unit.size, unit.name)
 
 

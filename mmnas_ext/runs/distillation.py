@@ -1,5 +1,6 @@
 """DNA (arXiv 1911.13053): blocks imitate a teacher, every path is rated, the best network within limits is exact."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 
-from mmnas_ext.archs import ArchSpec, CellSpace
-from mmnas_ext.archs.cell_prices import cell_prices
-from mmnas_ext.archs.prices import show
+from mmnas_ext.archs import METRICS, ArchSpec, CellSpace, Limit, cell_prices
 from mmnas_ext.backbones.export import export_backbone
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.distill import join_blocks
@@ -98,20 +98,21 @@ def rate_checkpoint(
 def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:
     model = cfg.model
     space = CellSpace.parse(model.get('space'))
-    limits: dict[str, float | None] = {}
+    limits: dict[str, Any] = {}
     metrics = ('macs', 'params')
     if cfg.get('val_cfg'):
         limits, metrics = cfg.val_cfg.get('limits') or {}, cfg.val_cfg.get('metrics', metrics)
-    for metric, limit in limits.items():
-        if limit is None or metric not in metrics:
+    for metric, given in limits.items():
+        where = f'val_cfg.limits.{metric}'
+        limit = Limit.parse(given, where)
+        if limit == Limit() or metric not in metrics or metric not in METRICS:
             continue
         size, table = tuple(model.get('input_size', (224, 224))), cfg.val_cfg.get('table')
-        low, high = reachable(space, cell_prices(space, size, 32, metric, table if metric == 'latency' else None))
-        if limit < low:
-            raise ValueError(
-                f'val_cfg.limits.{metric} must be at least {show(metric, low)}, the cheapest network, got {limit}: '
-                f'those of this space cost {show(metric, low, high)}'
-            )
+        by = METRICS[metric]
+        reach = reachable(space, cell_prices(space, size, 32, metric, table if by.measured else None))
+        limit.check(by, reach, where)
+        for sentence in limit.slack(by, reach, where):
+            print_log(sentence, logger='current', level=logging.WARNING)
     halves = [] if arch is not None else [cfg]
     if cfg.get('derived') and not search_only:
         first = space.arch([0] * len(space.stages), tuple((0,) * len(s.cells[0].layers) for s in space.stages))
@@ -139,7 +140,7 @@ def _settings(cfg: Config) -> Settings:
     limits = {key: limit for key, limit in (rated.get('limits') or {}).items() if limit is not None}
     rating = {key: value for key, value in rated.items() if key not in _NOT_RATED}
     held_out = settings_of(cfg, 'val_dataloader')
-    ends = {m: limit if isinstance(limit, Mapping) else {'min': None, 'max': limit} for m, limit in limits.items()}
+    ends = {name: Limit.parse(limit, f'val_cfg.limits.{name}')._asdict() for name, limit in limits.items()}
     return Settings(
         search=settings_of(cfg, 'train_dataloader'),
         # not by their names in the config: there, a change of them is harmless to the blocks' training

@@ -120,7 +120,7 @@ def _find(session: Session) -> ArchSpec:
     with open_runner(session.cfg, session.checkpoint(SEARCH), part.id) as runner:
         runner.train()
         wrapper = runner.optim_wrapper
-        arch = derive(find_supernet(runner.model), wrapper.cost.target, wrapper.prices)
+        arch = derive(find_supernet(runner.model), wrapper.cost.limit, wrapper.prices)
     session.finish(SEARCH)
     return arch
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmnas_ext.archs import METRICS, ArchSpec
+from mmnas_ext.archs import METRICS, ArchSpec, Limit
 from mmnas_ext.archs.literal import call_at
 from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, take, take_list
 from mmnas_ext.search.ratings import Ratings
@@ -29,7 +29,7 @@ class FrontFile:
     metric: str
     costs: tuple[float, ...]
     ratings: tuple[float, ...]
-    limits: Mapping[str, float]
+    limits: Mapping[str, Limit]
     chosen_costs: Mapping[str, float]
     rating: float
     choice: tuple[int, ...]
@@ -67,7 +67,10 @@ def _from_mapping(content: Mapping[str, Any], where: str, ratings: Ratings | Non
         if wrong is not None:
             order = 'ascend' if sign == 1 else 'descend'
             raise ValueError(f'{where}: {name} must {order}, got {figures[wrong - 1]} before {figures[wrong]}')
-    limits = _costs(take(content, 'limits', dict, where), f'{where}: limits')
+    given = take(content, 'limits', dict, where)
+    _check_metrics(given, f'{where}: limits')
+    parsed = {name: Limit.parse(limit, f'{where}: limits {name}') for name, limit in given.items()}
+    limits = {name: limit for name, limit in parsed.items() if limit != Limit()}
     chosen = take(content, 'chosen', dict, where)
     chosen_costs = _costs(take(chosen, 'costs', dict, f'{where}: chosen'), f'{where}: chosen: costs')
     if metric not in chosen_costs:
@@ -87,7 +90,11 @@ def _from_mapping(content: Mapping[str, Any], where: str, ratings: Ratings | Non
 
 def _costs(given: Mapping[str, Any], where: str) -> dict[str, float]:
     """Reads figures by metric; those that are ``None`` are left out."""
+    _check_metrics(given, where)
+    return {name: check_kind(value, float, f'{where}: {name}') for name, value in given.items() if value is not None}
+
+
+def _check_metrics(given: Mapping[str, Any], where: str) -> None:
     foreign = sorted(set(given) - set(METRICS))
     if foreign:
         raise ValueError(f'{where} must be by metric, {tuple(METRICS)}, got {foreign}')
-    return {name: check_kind(value, float, f'{where}: {name}') for name, value in given.items() if value is not None}

@@ -144,7 +144,7 @@ def chain_front(blocks: Iterable[ChainBlock], metric: int = 0) -> Front:
 
 
 def cost_ranges(blocks: Iterable[ChainBlock]) -> tuple[tuple[float, float], ...]:
-    """Cost of the cheapest and of the dearest fitting chain, per metric.
+    """Cost of the cheapest and of the most expensive fitting chain, per metric.
 
     Args:
         blocks: As for `chain_front`; ratings do not matter.
@@ -226,8 +226,8 @@ def _range(parts: Sequence[_Block], metric: int) -> tuple[float, float]:
     return min(low for low, _ in ends.values()).item(), max(high for _, high in ends.values()).item()
 
 
-def _ceiling(label: str, limit: Any, cheapest: float, dearest: float) -> float:
-    """The limit, or the dearest cost where that is lower, in the type of the costs without admitting more."""
+def _ceiling(label: str, limit: Any, cheapest: float, most_expensive: float) -> float:
+    """The limit, or the most expensive cost where that is lower, in the type of the costs without admitting more."""
     given: Any = limit.item() if isinstance(limit, np.generic) else limit
     is_number = isinstance(given, Real) and not isinstance(given, bool)
     if not is_number:
@@ -238,11 +238,11 @@ def _ceiling(label: str, limit: Any, cheapest: float, dearest: float) -> float:
     if given < cheapest:
         raise ValueError(
             f'limit of {label} must be at least {cheapest}, got {limit}: '
-            f'chains whose widths fit cost from {cheapest} to {dearest}'
+            f'chains whose widths fit cost from {cheapest} to {most_expensive}'
         )
-    if given >= dearest:
-        return dearest
-    if isinstance(dearest, int):
+    if given >= most_expensive:
+        return most_expensive
+    if isinstance(most_expensive, int):
         return math.floor(given)
     near = float(given)
     # Python compares exactly: an integer or fraction between two floats may have been rounded up
@@ -252,7 +252,7 @@ def _ceiling(label: str, limit: Any, cheapest: float, dearest: float) -> float:
 def _check_together(
     parts: Sequence[_Block], ceilings: dict[int, float], shown: dict[int, tuple[str, str, float, float]]
 ) -> None:
-    """Raises ValueError if no chain is within all ceilings; `shown`: limit, name, cheapest and dearest per metric."""
+    """Raises ValueError if no chain is within all ceilings; `shown`: limit, name and range per metric."""
 
     def least(metric: int) -> float | None:
         others = {other: ceiling for other, ceiling in ceilings.items() if other != metric}
@@ -265,10 +265,10 @@ def _check_together(
     if found is not None and found <= ceilings[first]:
         return
     lines = []
-    for metric, (_, label, cheapest, dearest) in shown.items():
+    for metric, (_, label, cheapest, most_expensive) in shown.items():
         under = found if metric == first else least(metric)
         rest = 'no chain meets the other limits' if under is None else f'at least {under} under the other limits'
-        lines.append(f'{label} from {cheapest} to {dearest}, {rest}')
+        lines.append(f'{label} from {cheapest} to {most_expensive}, {rest}')
     given = ', '.join(limit for limit, *_ in shown.values())
     raise ValueError(
         f'limits can be met one by one but not together, got {given}: chains whose widths fit cost {"; ".join(lines)}'

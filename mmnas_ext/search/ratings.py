@@ -7,8 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmnas_ext.archs import METRICS, ArchSpec, CellSpace, Choices
-from mmnas_ext.archs.cell_prices import CellPrices
+from mmnas_ext.archs import METRICS, ArchSpec, CellPrices, CellSpace, Choices
 from mmnas_ext.archs.literal import call_at
 from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, read_size, take, take_list
 
@@ -183,6 +182,7 @@ class Ratings:
 
 
 def priced_paths(
+    space: CellSpace,
     priced: Mapping[str, CellPrices],
     stages: tuple[int, ...],
     cell: tuple[int, ...],
@@ -192,29 +192,21 @@ def priced_paths(
     """Cost of paths of a block's cell, by metric.
 
     Args:
-        priced: Prices of the space, by metric.
+        space: The space.
+        priced: Its `cell_prices`, by metric.
         stages: The block's stages.
         cell: Index of the cell, per stage.
         enters: Width that enters.
         paths: Per stage of the block a candidate index per layer.
     """
     found = {}
-    for metric, prices in priced.items():
-        rows = []
-        width = enters
+    for metric, by_stage in priced.items():
+        width, parts = enters, []
         for stage, index in zip(stages, cell, strict=True):
-            rows.append(prices.stages[stage][width, index])
-            width = prices.widths[stage][index]
-        stem = prices.stem if stages[0] == 0 else 0
+            parts.append(by_stage[stage][width, index])
+            width = space.stages[stage].cells[index].channels
         found[metric] = [
-            prices.total(
-                [stem]
-                + [
-                    row[choice]
-                    for layers, choices in zip(rows, path, strict=True)
-                    for row, choice in zip(layers, choices, strict=True)
-                ]
-            )
+            METRICS[metric].total([part.path((choices,)) for part, choices in zip(parts, path, strict=True)])
             for path in paths
         ]
     return found

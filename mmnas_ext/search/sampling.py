@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmnas_ext.archs import SKIP, ArchSpec, Choices, Prices, SearchSpace, StageSpec
+from mmnas_ext.archs import SKIP, ArchSpec, Choices, Limit, Prices, SearchSpace, StageSpec
 
 # costs are counted in that many bins: 40 ms and some 10 MB for FNA's spaces, and of networks that are drawn within
 # limits a thousandth of the whole range apart more than half lie within them
@@ -90,44 +90,39 @@ def sample_within(
             return found
         if counter.total > _LISTED and tries == _TRIES:
             break
-    shown = _shown(prices, min_cost, max_cost)
+    wanted = _describe(prices, min_cost, max_cost)
     if counter.total > _LISTED:
         raise ValueError(
-            f'found only {len(found)} of count={count} networks {shown}, and none in {_TRIES} further draws: '
+            f'found only {len(found)} of count={count} networks {wanted}, and none in {_TRIES} further draws: '
             'the limits are too narrow, widen them'
         )
-    raise ValueError(f'count must be at most {len(found)}, got {count}: no more networks of this space cost {shown}')
+    raise ValueError(f'count must be at most {len(found)}, got {count}: no more networks of this space cost {wanted}')
 
 
 def _limits(prices: Prices, min_cost: float | None, max_cost: float | None) -> tuple[int, int]:
     """Both limits in the metric's smallest steps, without the stem."""
-    for name, limit in (('min_cost', min_cost), ('max_cost', max_cost)):
-        if limit is None:
+    for name, bound in (('min_cost', min_cost), ('max_cost', max_cost)):
+        if bound is None:
             continue
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit):
-            raise ValueError(f'{name} must be a finite number or None, got {limit!r}')
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
+            raise ValueError(f'{name} must be a finite number or None, got {bound!r}')
     if min_cost is not None and max_cost is not None and min_cost > max_cost:
-        raise ValueError(f'min_cost must be at most max_cost, got {_shown(prices, min_cost, max_cost)}')
-    cheapest, dearest = prices.range()
-    low = cheapest if min_cost is None else min_cost
-    high = dearest if max_cost is None else max_cost
-    if high < cheapest or low > dearest:
+        raise ValueError(f'min_cost must be at most max_cost, got {_describe(prices, min_cost, max_cost)}')
+    cheapest, most_expensive = prices.range()
+    low = cheapest if min_cost is None else max(min_cost, cheapest)
+    high = most_expensive if max_cost is None else min(max_cost, most_expensive)
+    if high < cheapest or low > most_expensive:
         raise ValueError(
-            f'no network costs {_shown(prices, min_cost, max_cost)}: '
-            f'those of this space cost {prices.show(cheapest, dearest)}'
+            f'no network costs {_describe(prices, min_cost, max_cost)}: '
+            f'those of this space cost {prices.show(cheapest, most_expensive)}'
         )
-    first = prices.steps(low)
-    if first / prices.unit.steps < low:
-        first += 1
-    single = [layer[0] for stage in prices.layers for layer in stage if len(layer) == 1]
-    stem = prices.steps(prices.fixed) - sum(map(prices.steps, single))
-    return max(first, prices.steps(cheapest)) - stem, prices.steps_within(min(high, dearest)) - stem
+    stem = prices.by.steps(prices.stem)
+    return prices.by.steps_from(low) - stem, prices.by.steps_within(high) - stem
 
 
-def _shown(prices: Prices, min_cost: float | None, max_cost: float | None) -> str:
-    bounds = [('at least', min_cost), ('at most', max_cost)]
-    texts = [f'{word} {prices.show(limit)}' for word, limit in bounds if limit is not None]
-    return ' and '.join(texts) or 'anything at all'
+def _describe(prices: Prices, min_cost: float | None, max_cost: float | None) -> str:
+    limit = Limit(min_cost, max_cost)
+    return 'anything at all' if limit == Limit() else limit.show(prices.by)
 
 
 def _states(space: SearchSpace, prices: Prices) -> list[_State]:
@@ -143,7 +138,7 @@ def _states(space: SearchSpace, prices: Prices) -> list[_State]:
     for stage in reversed(range(len(space.stages))):
         layers = space.stages[stage].layers
         table = [
-            {token: prices.steps(price) for token, price in zip(layer, row, strict=True)}
+            {token: prices.by.steps(price) for token, price in zip(layer, row, strict=True)}
             for layer, row in zip(layers, prices.layers[stage], strict=True)
         ]
         following = len(states) - 1

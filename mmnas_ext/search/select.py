@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from mmnas_ext.archs import ArchSpec, CellSpace
-from mmnas_ext.archs.cell_prices import CellPrices
-from mmnas_ext.archs.prices import show
+from mmnas_ext.archs import METRICS, ArchSpec, CellPrices, CellSpace, Limit
+from mmnas_ext.archs.metrics import show
 from mmnas_ext.search.front import Front
 from mmnas_ext.search.linked_front import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
 from mmnas_ext.search.ratings import BlockRatings, Ratings
@@ -24,14 +24,14 @@ class Selection:
         ratings: The ratings.
         metric: What the front is drawn over: the first limited metric, or the first of all.
         front: The exact front of that metric's cost and the rating, whatever the limits.
-        limits: Limit by metric; ``None`` for none.
+        limits: Limit by metric.
         chosen: The network of the lowest rating within all limits.
     """
 
     ratings: Ratings
     metric: str
     front: Front
-    limits: dict[str, float | None]
+    limits: dict[str, Limit]
     chosen: ChainChoice
 
     @property
@@ -50,15 +50,24 @@ class Selection:
         blocks = [links(block, self.ratings.metrics) for block in self.ratings.blocks]
         return dict(zip(self.ratings.metrics, cost_ranges(blocks), strict=True))
 
+    def slack(self) -> list[str]:
+        """A sentence for each bound that all networks meet, so that it limits nothing."""
+        ranges = self.ranges
+        return [
+            sentence
+            for name, limit in self.limits.items()
+            for sentence in limit.slack(METRICS[name], ranges[name], f'limits.{name}')
+        ]
+
     def describe(self) -> str:
         """The choice in words."""
-        limits = [f'at most {show(metric, limit)}' for metric, limit in self.limits.items() if limit is not None]
+        limits = [limit.show(METRICS[name]) for name, limit in self.limits.items() if limit != Limit()]
         costs = ', '.join(show(metric, cost) for metric, cost in self.costs.items())
         lowest, highest = self.front.costs[0].item(), self.front.costs[-1].item()
         return (
             f'front of {len(self.front)} networks, {show(self.metric, lowest, highest)}; '
             f'chosen ({" and ".join(limits) or "no limit"}): rating {self.chosen.rating:.4f}, {costs}: '
-            f'{self.arch.format("fna")}'
+            f'{self.arch.format("fna")}' + ''.join(f'\n{sentence}' for sentence in self.slack())
         )
 
     def format(self) -> str:
@@ -70,7 +79,7 @@ class Selection:
                 'costs': self.front.costs.tolist(),
                 'ratings': self.front.ratings.tolist(),
                 'choices': self.front.choices.tolist(),
-                'limits': self.limits,
+                'limits': {name: limit.plain() for name, limit in self.limits.items()},
                 'chosen': chosen,
                 'arch': self.arch.format('fna'),
             }
@@ -83,43 +92,63 @@ class Selection:
         return file
 
 
-def select(ratings: Ratings, limits: Mapping[str, float | None] | None = None) -> Selection:
+def select(ratings: Ratings, limits: Mapping[str, Any] | None = None) -> Selection:
     """Finds the front, and the best network within limits; exactly, ties broken stably.
 
     Args:
         ratings: The ratings.
-        limits: Limit by metric, itself allowed; ``None`` for none.
+        limits: By metric what `Limit.parse` reads: the highest cost, or ``dict(min=…, max=…)``.
 
     Raises:
         ValueError: A limit's metric was not counted, or no network meets the limits: the message names the range that
             can be reached.
     """
-    given = dict(limits or {})
-    unknown = [metric for metric in given if metric not in ratings.metrics]
+    given = {name: Limit.parse(limit, f'limits.{name}') for name, limit in (limits or {}).items()}
+    unknown = [name for name in given if name not in ratings.metrics]
     if unknown:
         raise ValueError(f'limits must be among the metrics that were counted, {ratings.metrics}, got {unknown[0]!r}')
-    metric = next((name for name, limit in given.items() if limit is not None), ratings.metrics[0])
+    metric = next((name for name, limit in given.items() if limit != Limit()), ratings.metrics[0])
     blocks = [links(block, ratings.metrics) for block in ratings.blocks]
-    chosen = best_within(blocks, [given.get(name) for name in ratings.metrics], names=ratings.metrics)
+    chosen = _choose(blocks, ratings.metrics, given)
     return Selection(ratings, metric, chain_front(blocks, ratings.metrics.index(metric)), given, chosen)
 
 
+def _choose(blocks: list[Links], metrics: tuple[str, ...], limits: Mapping[str, Limit]) -> ChainChoice:
+    """The best chain; what must cost at least so much has a negative cost that is at most so much."""
+    reach = dict(zip(metrics, cost_ranges(blocks), strict=True))
+    binding = {name: limit.binding(reach[name]) for name, limit in limits.items()}
+    least = [name for name, limit in binding.items() if limit.min is not None]
+    for name in least:
+        limits[name].check(METRICS[name], reach[name], f'limits.{name}')
+    highest = [binding.get(name, Limit()).max for name in metrics]
+    found = best_within(blocks, highest, names=metrics)
+    lowest = {name: binding[name].min or 0 for name in least}
+    if all(found.costs[metrics.index(name)] >= bound for name, bound in lowest.items()):
+        return found
+    mirrored = [
+        replace(block, costs=[*block.costs, *([-cost for cost in block.costs[metrics.index(name)]] for name in least)])
+        for block in blocks
+    ]
+    names = (*metrics, *(f'minus {name}' for name in least))
+    found = best_within(mirrored, [*highest, *(-bound for bound in lowest.values())], names=names)
+    return found._replace(costs=found.costs[: len(metrics)])
+
+
 def reachable(space: CellSpace, priced: CellPrices) -> tuple[float, float]:
-    """Cost of the cheapest and of the dearest network of a space by one metric, stem included.
+    """Cost of the cheapest and of the most expensive network of a space by one metric, stem included.
 
     Args:
         space: The space.
         priced: Its prices.
     """
-    blocks = []
-    for number, stage in enumerate(space.stages):
-        stem = 0 if number else priced.stem
-        rows = []
-        for (enters, cell), layers in priced.stages[number].items():
-            for pick in (min, max):
-                figure = priced.total([stem, *map(pick, layers)])
-                rows.append(Link((figure,), 0, enters, stage.cells[cell].channels))
-        blocks.append(rows)
+    blocks = [
+        [
+            Link((figure,), 0, enters, stage.cells[cell].channels)
+            for (enters, cell), prices in rows.items()
+            for figure in prices.range()
+        ]
+        for stage, rows in zip(space.stages, priced, strict=True)
+    ]
     (ends,) = cost_ranges(blocks)
     return ends
 

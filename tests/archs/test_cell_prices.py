@@ -1,13 +1,24 @@
 """Prices of cells, by hand and against whole networks."""
 
 import random
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmnas_ext.archs import Cell, CellSpace, CellStage, Geometry, LatencyTable, entries, price, zoo
-from mmnas_ext.archs.cell_prices import CellPrices, cell_prices
+from mmnas_ext.archs import (
+    Cell,
+    CellPrices,
+    CellSpace,
+    CellStage,
+    Geometry,
+    LatencyTable,
+    cell_prices,
+    entries,
+    price,
+    zoo,
+)
 
 SIZE = (9, 12)
 SPACE = CellSpace(
@@ -32,44 +43,47 @@ def table() -> LatencyTable:
 METRICS = [('macs', None), ('params', None), ('latency', table())]
 
 
-def priced_by_parts(prices: CellPrices, cells: tuple[int, ...], path: tuple[tuple[int, ...], ...]) -> float:
-    """Stem and layers, each looked up by the width that enters its stage."""
-    parts, width = [prices.stem], SPACE.stem_channels
+def priced_by_parts(prices: CellPrices, cells: tuple[int, ...], path: tuple[tuple[int, ...], ...]) -> Fraction:
+    """Stem and layers, each looked up by the width that enters its stage; of the decimals, not of the floats."""
+    parts, width = [prices[0][SPACE.stem_channels, cells[0]].stem], SPACE.stem_channels
     for number, (cell, choices) in enumerate(zip(cells, path, strict=True)):
-        rows = prices.stages[number][width, cell]
+        (rows,) = prices[number][width, cell].layers
         parts += [row[choice] for row, choice in zip(rows, choices, strict=True)]
-        width = prices.widths[number][cell]
-    return prices.total(parts)
+        width = SPACE.stages[number].cells[cell].channels
+    return sum((Fraction(str(part)) for part in parts), Fraction(0))
+
+
+def rows_of(prices: CellPrices, stage: int) -> dict[tuple[int, int], tuple[tuple[float, ...], ...]]:
+    return {key: found.layers[0] for key, found in prices[stage].items()}
 
 
 def test_multiply_adds_by_hand() -> None:
     prices = cell_prices(SPACE, SIZE)
     # the stem leaves 5x6 positions, the first stride 3x3, the second 2x2
-    assert prices.stem == 27 * 4 * 30
-    assert prices.widths == ((4,), (6, 8), (10, 6), (12,))
-    assert prices.stages[0] == {(4, 0): (((9 * 4 + 4 * 4) * 30,),)}
+    assert [[found.stem for found in stage.values()] for stage in prices] == [[27 * 4 * 30], [0, 0], [0] * 4, [0] * 2]
+    assert rows_of(prices, 0) == {(4, 0): (((9 * 4 + 4 * 4) * 30,),)}
     narrow, wide = 4 * 8 * 30 + 9 * 8 * 9, 4 * 12 * 30 + 25 * 12 * 9
-    assert prices.stages[1] == {
+    assert rows_of(prices, 1) == {
         (4, 0): ((narrow + 8 * 6 * 9, wide + 12 * 6 * 9),),
         (4, 1): ((narrow + 8 * 8 * 9, wide + 12 * 8 * 9), ((8 * 16 + 9 * 16 + 16 * 8) * 9, 0)),
     }
     # what the first layer costs depends on the width that enters, what the second costs does not
-    assert set(prices.stages[2]) == {(6, 0), (6, 1), (8, 0), (8, 1)}
+    assert set(prices[2]) == {(6, 0), (6, 1), (8, 0), (8, 1)}
     second = ((6 * 12 + 49 * 12 + 12 * 6) * 4, 0)
     for width in (6, 8):
         first = width * 2 * width * 9 + 9 * 2 * width * 4 + 2 * width * 6 * 4
-        assert prices.stages[2][width, 1] == ((first,), second)
+        assert rows_of(prices, 2)[width, 1] == ((first,), second)
 
 
 def test_latencies_by_hand() -> None:
     measured = table()
     prices = cell_prices(SPACE, SIZE, metric='latency', table=measured)
-    assert prices.stem == measured[Geometry('stem', 3, 4, 2, 1, 9, 12)]
-    assert prices.stages[1][4, 1] == (
+    assert prices[0][4, 0].stem == measured[Geometry('stem', 3, 4, 2, 1, 9, 12)]
+    assert rows_of(prices, 1)[4, 1] == (
         (measured[Geometry('k3_e2', 4, 8, 2, 1, 5, 6)], measured[Geometry('k5_e3', 4, 8, 2, 1, 5, 6)]),
         (measured[Geometry('k3_e2', 8, 8, 1, 1, 3, 3)], 0.0),
     )
-    assert prices.stages[3][6, 0] == ((measured[Geometry('k5_e3', 6, 12, 1, 1, 2, 2)],),)
+    assert rows_of(prices, 3)[6, 0] == ((measured[Geometry('k5_e3', 6, 12, 1, 1, 2, 2)],),)
 
 
 @pytest.mark.parametrize(('metric', 'measured'), METRICS)
@@ -80,8 +94,11 @@ def test_parts_add_up_to_the_network(metric: str, measured: LatencyTable | None,
     path = SPACE.space(cells).sample_path(rng)
     prices = cell_prices(SPACE, SIZE, metric=metric, table=measured)
     whole = price(SPACE.arch(cells, path), SIZE, metric=metric, table=measured)
-    assert priced_by_parts(prices, cells, path) == whole
-    assert prices.metric == metric
+    assert priced_by_parts(prices, cells, path) == Fraction(str(whole))
+    assert {found.metric for stage in prices for found in stage.values()} == {metric}
+    # a stage alone is priced as any space is
+    first = prices[0][4, 0]
+    assert first.path(path[:1]) == first.range()[0]
 
 
 def test_the_output_stride_counts() -> None:
@@ -89,8 +106,8 @@ def test_the_output_stride_counts() -> None:
     arch = strided.arch((0,) * 4, ((0,),) * 4)
     for output_stride in (8, 16, 32):
         prices = cell_prices(strided, (64, 64), output_stride)
-        rows = [stage[width, 0][0][0] for stage, width in zip(prices.stages, (4, 8, 8, 8), strict=True)]
-        assert prices.total([prices.stem, *rows]) == price(arch, (64, 64), output_stride)
+        rows = [stage[width, 0].path(((0,),)) for stage, width in zip(prices, (4, 8, 8, 8), strict=True)]
+        assert sum(rows) == price(arch, (64, 64), output_stride)
     assert price(arch, (64, 64), 8) > price(arch, (64, 64), 16) > price(arch, (64, 64), 32)
 
 
@@ -99,15 +116,15 @@ def test_published_networks_have_their_published_cost() -> None:
     prices = cell_prices(space, (224, 224), metric='params')
     # EfficientNet-Lite0 has 4.65 M parameters, of which head and classifier 320 * 1280 + 2 * 1280 + 1280 * 1000 + 1000
     tokens = (['k3_e1'], ['k3_e6'] * 2, ['k5_e6'] * 2, ['k3_e6'] * 3, ['k5_e6'] * 3, ['k5_e6'] * 4, ['k3_e6'])
-    parts, width = [prices.stem], space.stem_channels
+    parts, width = [prices[0][space.stem_channels, 0].stem], space.stem_channels
     for number, layers in enumerate(tokens):
         cells = space.stages[number].cells
         cell = next(i for i, each in enumerate(cells) if len(each.layers) == len(layers))
         offered = cells[cell].layers
-        for row, tokens_of, token in zip(prices.stages[number][width, cell], offered, layers, strict=True):
+        for row, tokens_of, token in zip(prices[number][width, cell].layers[0], offered, layers, strict=True):
             parts.append(row[tokens_of.index(token)])
         width = cells[cell].channels
-    assert prices.total(parts) == 4_652_008 - (320 * 1280 + 2 * 1280 + 1280 * 1000 + 1000)
+    assert sum(parts) == 4_652_008 - (320 * 1280 + 2 * 1280 + 1280 * 1000 + 1000)
 
 
 @pytest.mark.parametrize(

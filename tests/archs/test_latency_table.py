@@ -76,12 +76,12 @@ def test_a_file_that_is_not_there() -> None:
 def test_errors_in_a_file_name_it(tmp_path: Path) -> None:
     file = tmp_path / 'latency.json'
     file.write_text('{"device": ')
-    with pytest.raises(ValueError, match=r'latency table .*latency.json: no JSON: '):
+    with pytest.raises(ValueError, match=r'latency table .*latency.json: the text is not JSON: '):
         LatencyTable.parse(file)
 
 
 @pytest.mark.parametrize(('source', 'message'), [
-    ('', 'latency table: no JSON'),
+    ('', 'latency table: the text is not JSON'),
     ('[1]', r'latency table: must be a JSON object, got \[1\]'),
     ('[' * 200_000, 'brackets are nested too deep'),
     ('[' * 1_000_001, 'the text is too long, 1000001 characters; 1000000 are read'),

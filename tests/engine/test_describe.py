@@ -1,5 +1,6 @@
 """What a search says before it starts, and its estimate of memory held against what is really kept."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -66,13 +67,20 @@ def test_the_plan_states_limit_seed_and_what_is_done():
 
 
 def test_the_plan_of_another_metric_states_its_figures_and_multiply_adds():
-    # by hand: stem 216 + 16; k3_e1 of 8 to 4 channels; then the cheapest and the dearest candidates
+    # by hand: stem 216 + 16; k3_e1 of 8 to 4 channels; then the cheapest and the most expensive candidates
     text = described(metric='params', target=2500)
     low, high = tiny.PARAMS['fixed'], tiny.PARAMS['fixed']
     for name in ('1.0', '1.1', '2.0'):
         low, high = low + min(tiny.PARAMS[name]), high + max(tiny.PARAMS[name])
     assert f'G multiply-adds, {low / 1e6:.4g} to {high / 1e6:.4g} M parameters at 800x1088' in text
     assert 'limit         at most 0.0025 M parameters' in text
+
+
+def test_the_plan_says_both_bounds_and_which_of_them_limits_nothing():
+    text = described(min=1, max=math.inf)
+    assert 'limit         at least 1e-09 G multiply-adds and at most inf G multiply-adds; cost.max of inf G' in text
+    assert text.count('limits nothing') == 2
+    assert 'limits nothing' not in described(target=2.5e8)
 
 
 def test_the_plan_of_latency_prices_a_seed_that_the_table_covers():

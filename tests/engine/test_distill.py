@@ -266,7 +266,9 @@ def test_what_is_found_is_trained_as_derived_says(tmp_path: Path, weights: str |
 @pytest.mark.parametrize(
     ('changes', 'error', 'message'),
     [
-        ({'val_cfg.limits': {'macs': 10.0}}, ValueError, 'val_cfg.limits.macs must be at least .* cost'),
+        ({'val_cfg.limits': {'macs': 10.0}}, ValueError, 'val_cfg.limits.macs.max must be at least .* cost'),
+        ({'val_cfg.limits': {'macs': {'min': 1e12}}}, ValueError, 'val_cfg.limits.macs.min must be at most .* cost'),
+        ({'val_cfg.limits': {'macs': {'least': 1}}}, ValueError, 'val_cfg.limits.macs takes min and max, got'),
         ({'derived': {'config': 'missing.py'}}, FileNotFoundError, 'derived.config is missing.py'),
         ({'derived': {'train_cfg': {}}}, ValueError, 'must name the config'),
         ({'derived': {'config': 'ordinary.py', 'weights': 'good'}}, ValueError, "weights must be one of .* got 'good'"),

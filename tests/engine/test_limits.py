@@ -7,9 +7,9 @@ from fractions import Fraction
 import pytest
 import torch
 
-from mmnas_ext.archs import LatencyTable, SearchSpace, SpaceStage, cost, entries, price, prices
+from mmnas_ext.archs import LatencyTable, Limit, SearchSpace, SpaceStage, cost, entries, price, prices
 from mmnas_ext.backbones import SuperNet
-from mmnas_ext.engine.limits import CostTerm, check_target, derive, derive_path
+from mmnas_ext.engine.limits import CostTerm, check_limit, derive, derive_path
 from tests.engine import tiny
 
 NAMES = ('1.0', '1.1', '2.0')
@@ -101,23 +101,23 @@ def test_without_a_limit_every_layer_takes_its_largest_alpha():
 
 
 @pytest.mark.parametrize(('metric', 'shown', 'targets'), [
-    ('macs', ('3.642e-05', '7.712e-05', ' G multiply-adds'), (36415, 0, math.nan)),
+    ('macs', ('3.642e-05', '7.712e-05', ' G multiply-adds'), (36415, 0, -math.inf)),
     ('params', ('0.001388', '0.00414', ' M parameters'), (1387, 1387.5, -1)),
     ('latency', ('1.9', '13.1', ' ms'), (1.8999999, 1.899, 0)),
 ])  # fmt: skip
 def test_a_limit_out_of_reach_names_the_range(metric, shown, targets):
     low, high, unit = shown
     message = (
-        f'cost.target must be at least {low}{unit}, got .*{unit}: '
+        f'cost.{{}} must be at least {low}{unit}, got .*{unit}: '
         f'networks of this space cost {low} to {high}{unit} at 16x16'
     )
     for target in targets:
-        with pytest.raises(ValueError, match=message):
-            check_target(priced_by(metric), target, tiny.SIZE)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message.format('max')):
+            check_limit(priced_by(metric), Limit(max=target), tiny.SIZE)
+        with pytest.raises(ValueError, match=message.format('max')):
             derive_path(supernet(0), target, priced_by(metric))
         term = CostTerm(0.1, target, metric, tiny.latency_table() if metric == 'latency' else None)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message.format('target')):
             term.prices(tiny.SPACE, tiny.SIZE)
 
 
@@ -127,7 +127,7 @@ def test_a_limit_out_of_reach_names_the_range(metric, shown, targets):
 )
 def test_a_limit_within_reach_is_accepted(metric, targets):
     for target in targets:
-        check_target(priced_by(metric), target, tiny.SIZE)
+        check_limit(priced_by(metric), Limit(max=target), tiny.SIZE)
 
 
 @pytest.mark.parametrize('target', [77120, 1e300, math.inf])
@@ -136,13 +136,15 @@ def test_a_limit_that_all_meet_is_none(target):
     assert derive_path(built, target) == derive_path(built)
 
 
-@pytest.mark.parametrize(
-    ('metric', 'unit'), [('macs', 'multiply-adds'), ('params', 'parameters'), ('latency', 'milliseconds')]
-)
-@pytest.mark.parametrize('target', ['small', True, [1]])
-def test_a_limit_is_a_number(metric, unit, target):
-    with pytest.raises(ValueError, match=rf'cost.target must be a number of {unit}, got '):
-        check_target(priced_by(metric), target, tiny.SIZE)
+@pytest.mark.parametrize('bound', ['small', True, [1], math.nan])
+def test_a_limit_is_a_number(bound):
+    for name in ('min', 'max'):
+        with pytest.raises(ValueError, match=rf'cost.{name} must be a number or None, got '):
+            CostTerm(**{name: bound})
+        with pytest.raises(ValueError, match=rf'cost.{name} must be a number or None, got '):
+            derive_path(supernet(0), {name: bound})
+    with pytest.raises(ValueError, match='cost.target must be a number or None, got '):
+        CostTerm(target=bound)
 
 
 def test_a_cost_term_reads_what_a_config_says():
@@ -229,3 +231,95 @@ def test_a_space_of_full_size_is_solved_in_time(metric):
                 assert priced.path(changed) > target
                 better += 1
     assert better > 0
+
+
+# lower bounds
+
+
+@pytest.mark.parametrize('metric', ['macs', 'params', 'latency'])
+@pytest.mark.parametrize('seed', range(3))
+def test_between_two_bounds_is_the_most_probable_path_there(seed, metric):
+    built = supernet(seed, scale=3.0)
+    paths = tried(built, metric)
+    figures = sorted({figure for _, figure, _ in paths})
+    found = 0
+    for low, high in itertools.product([None, *figures], [None, *figures]):
+        if low is not None and high is not None and low > high:
+            continue
+        fitting = [p for p in paths if (low is None or p[1] >= low) and (high is None or p[1] <= high)]
+        limit = {'min': None if low is None else float(low), 'max': None if high is None else float(high)}
+        assert derive_path(built, limit, priced_by(metric)) == max(fitting, key=lambda p: p[2])[0]
+        found += 1
+    assert found > 50
+
+
+@pytest.mark.parametrize(('metric', 'bound', 'wanted', 'unit', 'ends'), [
+    ('macs', 77121, '7.712e-05', ' G multiply-adds', '3.642e-05 to 7.712e-05'),
+    ('params', 4140.5, '0.00414', ' M parameters', '0.001388 to 0.00414'),
+    ('latency', 13.2, '13.1', ' ms', '1.9 to 13.1'),
+])  # fmt: skip
+def test_a_lower_bound_out_of_reach_names_the_range(metric, bound, wanted, unit, ends):
+    message = (
+        f'cost.min must be at most {wanted}{unit}, got .*{unit}: networks of this space cost {ends}{unit} at 16x16'
+    )
+    term = CostTerm(min=bound, metric=metric, table=tiny.latency_table() if metric == 'latency' else None)
+    with pytest.raises(ValueError, match=message):
+        term.prices(tiny.SPACE, tiny.SIZE)
+    with pytest.raises(ValueError, match=message):
+        derive_path(supernet(0), {'min': bound}, priced_by(metric))
+
+
+def test_bounds_without_a_network_between_them_are_refused_before_the_search():
+    figures = sorted({figure for _, figure, _ in tried(supernet(0))})
+    low, high = max(itertools.pairwise(figures), key=lambda pair: pair[1] - pair[0])
+    term = CostTerm(min=float(low + 1), max=float(high - 1))
+    with pytest.raises(ValueError, match='no network of this space costs at least .* and at most .*: widen the limit'):
+        term.prices(tiny.SPACE, tiny.SIZE)
+    CostTerm(min=float(low), max=float(high)).prices(tiny.SPACE, tiny.SIZE)
+
+
+def test_bounds_that_cross_and_two_names_of_one_are_refused():
+    with pytest.raises(ValueError, match=r'cost.min must be at most cost.max, got 5 and 4'):
+        CostTerm.parse({'min': 5, 'max': 4})
+    with pytest.raises(ValueError, match=r'cost.target is another name of cost.max, got both: 4 and 4'):
+        CostTerm.parse({'target': 4, 'max': 4})
+    with pytest.raises(ValueError, match=r'takes weight, target, metric, table, min, max, got \[.least.\]'):
+        CostTerm.parse({'least': 4})
+    assert CostTerm(target=4).limit == CostTerm(max=4).limit == Limit(None, 4)
+
+
+# limits that limit nothing
+
+
+@pytest.mark.parametrize(('given', 'sentence'), [
+    ({'target': 77120}, 'cost.target of 7.712e-05 G multiply-adds limits nothing: no network of this space costs more'),
+    ({'max': math.inf}, 'cost.max of inf G multiply-adds limits nothing'),
+    ({'min': 36416}, 'cost.min of 3.642e-05 G multiply-adds limits nothing: no network of this space costs less than'),
+])  # fmt: skip
+def test_a_slack_limit_is_warned_of(monkeypatch, given, sentence):
+    said = []
+    monkeypatch.setattr('mmnas_ext.engine.limits.print_log', lambda text, logger, level: said.append((level, text)))
+    CostTerm(**given).prices(tiny.SPACE, tiny.SIZE)
+    ((level, text),) = said
+    assert (level, text[: len(sentence)]) == (30, sentence)
+    said.clear()
+    CostTerm(min=36417, max=77119).prices(tiny.SPACE, tiny.SIZE)
+    assert said == []
+
+
+# alpha that says nothing
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_no_network_is_derived_from_an_alpha_that_is_not_finite(value):
+    built = supernet(0)
+    built.arch_parameters()[1].data[2] = value
+    message = rf'alpha of layer 1.1 must be finite, got {value} in 1 of 3 candidates: no network can be derived from it'
+    for derived in (
+        lambda: derive_path(built),
+        lambda: derive_path(built, 5e4),
+        lambda: derive(built, {'min': 4e4}),
+        built.derive,
+    ):
+        with pytest.raises(ValueError, match=message):
+            derived()

@@ -386,7 +386,7 @@ def test_the_two_optimizers_share_out_all_parameters():
     [
         ({'lr': 1}, r"missing \[\], unknown \['lr'\]"),
         ({'arch': None}, r"missing \['arch'\], unknown \[\]"),
-        ({'cost': {'wieght': 1}}, r"optim_wrapper.cost takes weight, target, metric and table, got \['wieght'\]"),
+        ({'cost': {'wieght': 1}}, r"cost takes weight, target, metric, table, min, max, got \['wieght'\]"),
         ({'cost': {'weight': -1}}, r'cost.weight must not be negative, got -1'),
         ({'cost': {'weight': '1'}}, r"cost.weight must be a number, got '1'"),
         ({'cost': {'weight': math.nan}}, r'cost.weight must be a number, got nan'),

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmnas_ext.archs import ArchSpec, SearchSpace, SpaceStage, StageSpec, zoo
 from mmnas_ext.backbones import MBNet, SuperNet
 from mmnas_ext.remap import Seed, remap
-from mmnas_ext.remap.layout import layers, stem_shapes, tensor_shapes
+from mmnas_ext.remap.layout import end_shapes, layers, tensor_shapes
 from tests.filling import fill_image
 from tests.remap.samples import features, features_of, golden, loaded, random_arch, seed_of
 
@@ -135,7 +135,7 @@ def test_layout_names_what_a_network_builds(number: int) -> None:
 def test_layout_names_what_a_super_network_builds() -> None:
     space = zoo.space('fna_det')
     built = SuperNet(space, out_indices=(6,), input_size=(64, 64)).state_dict()
-    named = stem_shapes(space)
+    named, _ = end_shapes(space)
     for layer in layers(space):
         named |= {layer.prefix + name: shape for name, shape in layer.shapes().items()}
     expected = {name: tuple(tensor.shape) for name, tensor in built.items() if not name.endswith('.alpha')}

@@ -263,7 +263,7 @@ def test_sums_beyond_the_floats_are_exact() -> None:
     assert found.best(2 * big).cost == 2 * big
     assert found.best(np.int64(2 * big)).cost == 2 * big
     assert found.best(Fraction(4 * big + 1, 2)).cost == 2 * big
-    # as a float the limit is 2**61 to the unit, which the dearer choice passes
+    # as a float the limit is 2**61 to the unit, which the more expensive choice passes
     assert found.best(float(2 * big + 1)).cost == 2 * big
     assert found.best(np.float64(2 * big + 1)).cost == 2 * big
     assert found.best(10**30).cost == 2 * big + 1

@@ -174,12 +174,12 @@ def test_latencies_are_limited_to_the_nanosecond():
 
 
 def test_a_limit_out_of_reach_names_the_range():
-    cheapest, dearest = min(NETWORKS.values()), max(NETWORKS.values())
-    reach = f'those of this space cost {cheapest / 1e9:.4g} to {dearest / 1e9:.4g} G multiply-adds'
+    cheapest, most_expensive = min(NETWORKS.values()), max(NETWORKS.values())
+    reach = f'those of this space cost {cheapest / 1e9:.4g} to {most_expensive / 1e9:.4g} G multiply-adds'
     with pytest.raises(ValueError, match=f'no network costs at most .*: {reach}'):
         drawn(1, max_cost=cheapest - 1)
     with pytest.raises(ValueError, match=f'no network costs at least .*: {reach}'):
-        drawn(1, min_cost=dearest + 1)
+        drawn(1, min_cost=most_expensive + 1)
 
 
 def test_more_than_there_are_says_how_many_there_are():

@@ -1,14 +1,14 @@
 """From ratings to the network within limits: by hand, and against all networks of a small space."""
 
 import json
+import math
 import random
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from mmnas_ext.archs import price
-from mmnas_ext.archs.cell_prices import cell_prices
+from mmnas_ext.archs import cell_prices, price
 from mmnas_ext.search import ChainChoice
 from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings
 from mmnas_ext.search.select import Selection, reachable, select
@@ -106,8 +106,58 @@ def test_limits_that_cannot_be_met(limits: dict[str, float], message: str) -> No
         select(ratings(), limits)
 
 
+def test_lower_limits_are_exact() -> None:
+    value = ratings()
+    every = networks(value)
+    figures = sorted({costs['macs'] for costs, _, _ in every})
+    params = sorted({costs['params'] for costs, _, _ in every})
+    low, high = figures[len(figures) // 3], figures[2 * len(figures) // 3]
+    for limits in (
+        {'macs': {'min': low, 'max': high}},
+        {'macs': {'min': high}},
+        {'macs': {'min': low + 1}, 'params': {'max': params[len(params) // 2]}},
+        {'macs': {'max': high}, 'params': {'min': params[len(params) // 3]}},
+    ):
+        read = {name: (limit.get('min', 0), limit.get('max', 10**12)) for name, limit in limits.items()}
+        fitting = [
+            rating
+            for costs, rating, _ in every
+            if all(least <= costs[name] <= most for name, (least, most) in read.items())
+        ]
+        found = select(value, limits)
+        assert found.chosen.rating == min(fitting)
+        assert all(least <= found.costs[name] <= most for name, (least, most) in read.items())
+        assert set(found.costs) == {'macs', 'params'}
+        assert json.loads(found.format())['limits'].keys() == limits.keys()
+    with pytest.raises(ValueError, match=r'limits.macs.min must be at most .*, got .*: networks of this space cost'):
+        select(value, {'macs': {'min': figures[-1] + 10**6}})
+
+
+def test_a_lower_limit_binds_where_the_best_within_an_upper_one_is_too_cheap() -> None:
+    rows = [(10, 0.1), (15, 0.5), (20, 0.2)]
+    costs = {'macs': tuple((cost,) for cost, _ in rows)}
+    cell = CellRatings((0,), (8,), 12, (((0,),), ((1,),), ((2,),)), tuple(rating for _, rating in rows), costs)
+    value = Ratings(SPACE, SIZE, ('macs',), (BlockRatings((0,), (cell,)),))
+    picked = {
+        (12, 18): 1, (11, None): 2, (None, 19): 0, (10, 20): 0,
+    }  # fmt: skip
+    for (least, most), index in picked.items():
+        assert select(value, {'macs': {'min': least, 'max': most}}).chosen.choice == (index,)
+    with pytest.raises(ValueError, match='not together'):
+        select(value, {'macs': {'min': 16, 'max': 18}})
+
+
+def test_a_limit_that_limits_nothing_is_said() -> None:
+    most = select(ratings()).ranges['macs'][1]
+    for limit in (most, math.inf):
+        found = select(ratings(), {'macs': limit})
+        assert found.chosen == select(ratings()).chosen
+        assert f'limits.macs.max of {limit / 1e9:.4g} G multiply-adds limits nothing' in found.describe()
+    assert 'limits nothing' not in select(ratings(), {'macs': most - 1}).describe()
+
+
 def test_limits_that_cannot_be_met_together() -> None:
-    # by hand: the cheap entry of one metric is the dear one of the other
+    # by hand: the cheap entry of one metric is the expensive one of the other
     cells = (
         CellRatings((0,), (8,), 12, (((0,),), ((1,),)), (0.1, 0.2), {'macs': ((10,), (20,)), 'params': ((6,), (3,))}),
     )

@@ -1,0 +1,57 @@
+"""The best choice whose cost lies between two bounds: what the front, which only knows an upper one, cannot tell."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmnas_ext.search.branch import lowest
+from mmnas_ext.search.front import ANY, Arcs, front
+
+Row = Sequence[tuple[int, float]]
+
+
+def best_between(blocks: Sequence[Row], least: int | None, most: int | None) -> tuple[int, ...] | None:
+    """Finds the lowest sum of ratings among choices of one entry per block that cost from `least` to `most`, exactly.
+
+    Args:
+        blocks: Per block its entries' (cost, rating); costs are integers, both add up.
+        least: Lowest cost, itself allowed; ``None`` is no bound.
+        most: Highest cost, itself allowed; ``None`` is no bound.
+
+    Returns:
+        The index of the entry per block, or ``None`` where no choice costs as much.
+
+    Raises:
+        ValueError: Telling the best choice would take too long: the bounds are too close together.
+    """
+    if least is None and most is None:
+        return tuple(min(range(len(block)), key=lambda i: block[i][1]) for block in blocks)
+    mirrored = [[(-cost, rating) for cost, rating in block] for block in blocks]
+    # mostly one of two bounds decides: the best choice within it meets the other one too
+    for bounded, bound in ((blocks, most), (mirrored, None if least is None else -least)):
+        if bound is None:
+            continue
+        found = _best_up_to(bounded, bound)
+        if found is None or _is_between(_cost(blocks, found), least, most):
+            return found
+    assert least is not None and most is not None, 'one bound alone is met by its own best choice'
+    costs = [np.array([cost for cost, _ in block], np.int64) for block in blocks]
+    ratings = [np.array([rating for _, rating in block], np.float64) for block in blocks]
+    arcs: list[Arcs] = [{(0 if number else ANY, 0): np.arange(len(block))} for number, block in enumerate(blocks)]
+    try:
+        return lowest(ratings, [costs, [-each for each in costs]], [most, -least], arcs)
+    except ValueError as error:
+        raise ValueError(f'{least} and {most} are too close together to find what lies between: {error}') from None
+
+
+def _best_up_to(blocks: Sequence[Row], most: int) -> tuple[int, ...] | None:
+    points = front(blocks)
+    return points.best(most).choice if points.costs[0].item() <= most else None
+
+
+def _cost(blocks: Sequence[Row], choice: tuple[int, ...]) -> int:
+    return sum(block[index][0] for block, index in zip(blocks, choice, strict=True))
+
+
+def _is_between(cost: int, least: int | None, most: int | None) -> bool:
+    return (least is None or least <= cost) and (most is None or cost <= most)
