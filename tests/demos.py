@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -12,11 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 def run_demo(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     """Calls `tools/demo.py` with these arguments, from the project's folder, as ``python tools/demo.py`` does."""
     spec = importlib.util.spec_from_file_location('tools_demo', ROOT / 'tools' / 'demo.py')
-    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # dataclasses of a module look it up by its name
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, 'argv', ['tools/demo.py', *arguments])
+    # a runner's host stays MMEngine's default scope: the next test must not build in it
+    monkeypatch.setattr(DefaultScope, '_instance_dict', DefaultScope._instance_dict.copy())
     module.main()
