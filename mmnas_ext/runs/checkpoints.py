@@ -154,7 +154,7 @@ def inspect(path: Path, number: int, by_epoch: bool, part: str | None) -> tuple[
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # whatever a damaged file makes the reader stumble over
         return 0, f'it is truncated or damaged ({error})'
     if broken is not None:
         return 0, f'it is damaged: the checksum of its entry {broken} does not hold'
@@ -162,9 +162,13 @@ def inspect(path: Path, number: int, by_epoch: bool, part: str | None) -> tuple[
         content = read_training(path)
     except ValueError as error:
         return 0, str(error)
-    meta = content.get('meta') if isinstance(content, Mapping) else None
-    if not isinstance(meta, Mapping) or not isinstance(meta.get('iter'), int) or 'state_dict' not in content:
-        return 0, 'it is no checkpoint of a training'
+    if not isinstance(content, Mapping) or 'state_dict' not in content:
+        return 0, 'it holds no state_dict'
+    meta = content.get('meta')
+    if part is None and meta is None:
+        return 0, ''  # of any tool; it is tested, not gone on from
+    if not isinstance(meta, Mapping) or not isinstance(meta.get('iter'), int):
+        return 0, 'it holds no state of a training'
     if part is not None and meta.get(STAMP) != part:
         return 0, 'another run has written it'
     if meta.get('epoch' if by_epoch else 'iter') != number:

@@ -208,11 +208,10 @@ def test_a_search_is_not_resumed_on_other_ranks(tmp_path, monkeypatch, ranks):
 def test_what_is_harmless_is_taken_over_and_named(tmp_path, reference, capsys):
     work_dir = tmp_path / 'run'
     start(work_dir, stop=3)
-    start(work_dir, resume=True, **{'default_hooks.logger.interval': 3, 'train_dataloader.pin_memory': True})
+    start(work_dir, resume=True, **{'default_hooks.logger.interval': 3})
     said = capsys.readouterr().out
     assert 'search: taken over: custom_hooks.StopHook.at' in said
     assert 'default_hooks.logger.interval 1 -> 3' in said
-    assert 'train_dataloader.pin_memory None -> True' in said
     assert same_run(work_dir, reference)
 
 

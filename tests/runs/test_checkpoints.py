@@ -67,8 +67,8 @@ def test_damage_inside_a_file_is_seen_and_the_one_before_taken(tmp_path, damage)
     ({'meta': {'epoch': 3, 'iter': 15, STAMP: 'me'}}, 'its name says 2, its content 3'),
     ({'meta': {'epoch': 2, 'iter': 10, STAMP: 'other'}}, 'another run has written it'),
     ({'meta': {'epoch': 2, 'iter': 10}}, 'another run has written it'),
-    ({'meta': {'epoch': 2}}, 'no checkpoint of a training'),
-    ({'meta': None}, 'no checkpoint of a training'),
+    ({'meta': {'epoch': 2}}, 'it holds no state of a training'),
+    ({'meta': None}, 'it holds no state of a training'),
 ])  # fmt: skip
 def test_metadata_that_does_not_fit_is_refused(tmp_path, content, reason):
     path = save(tmp_path / 'epoch_2.pth', 2, **content)
