@@ -54,10 +54,3 @@ def known_random_states() -> None:
         sys.modules['numpy'].random.seed(0)
     if 'torch' in sys.modules:
         sys.modules['torch'].manual_seed(0)
-
-
-@pytest.fixture(autouse=True, scope='session')
-def frozen_imports() -> None:
-    """Keeps the garbage collector from what is imported: MMEngine's datasets call it, a fifth of a second each time."""
-    gc.collect()
-    gc.freeze()

@@ -165,7 +165,7 @@ def inspect(path: Path, number: int, by_epoch: bool, part: str | None) -> tuple[
     if not isinstance(content, Mapping) or 'state_dict' not in content:
         return 0, 'it holds no state_dict'
     meta = content.get('meta')
-    if part is None and meta is None:
+    if part is None and not meta:
         return 0, ''  # of any tool; it is tested, not gone on from
     if not isinstance(meta, Mapping) or not isinstance(meta.get('iter'), int):
         return 0, 'it holds no state of a training'

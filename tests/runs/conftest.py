@@ -6,9 +6,9 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope='module')
 def one_thread() -> Iterator[None]:
-    """Computes with a single thread."""
+    """Computes with a single thread, before any fixture of a module runs: other numbers give other last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
