@@ -38,7 +38,7 @@ from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.distill.cell import FlatPath
 from mmnas_ext.distill.rating import rate_network
 from mmnas_ext.engine.batches import Batches, reproducible
-from mmnas_ext.engine.distill import preprocessed
+from mmnas_ext.engine.distill import preprocess
 from mmnas_ext.registry import MODELS
 from mmnas_ext.remap.checkpoints import read_state
 from mmnas_ext.reports import draw_rank
@@ -78,13 +78,13 @@ class Task:
         loader['dataset'] = DATASETS.build(loader['dataset'])
         batches = Batches(Runner.build_dataloader(loader, seed=0), 0, name)
         batches.seek(first)
-        return preprocessed(self.distiller, batches)
+        return preprocess(self.distiller, batches)
 
     def held_out(self) -> list[Tensor]:
         """Returns the held-out images."""
         loader = dict(self.cfg.val_dataloader)
         loader['dataset'] = DATASETS.build(loader['dataset'])
-        return list(preprocessed(self.distiller, Runner.build_dataloader(loader, seed=0)))
+        return list(preprocess(self.distiller, Runner.build_dataloader(loader, seed=0)))
 
     def target(self, images: Tensor) -> Tensor:
         """Computes the teacher's last feature, standardised."""

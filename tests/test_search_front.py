@@ -25,7 +25,7 @@ SPACE = CellSpace.parse(
 
 @pytest.fixture
 def ratings(tmp_path: Path) -> Path:
-    """Two blocks of two paths each; the dearer one is better."""
+    """Two blocks of two paths each; the more expensive one is better."""
     first = CellRatings(
         (0,), (8,), 8, (((0,),), ((1,),)), (0.5, 0.4), {'macs': ((100,), (200,)), 'params': ((7,), (9,))}
     )

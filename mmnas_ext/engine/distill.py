@@ -73,7 +73,7 @@ class DistillLoop(ResumableIterLoop):
         if not self.distiller.calibrated:
             logger.info(f'features are standardised by {self.calibration_batches} batches')
             with closing(Batches(self.dataloader, self.runner.seed, 'calibration', self.shared)) as batches:
-                self.distiller.calibrate(preprocessed(self.distiller, batches, self.calibration_batches))
+                self.distiller.calibrate(preprocess(self.distiller, batches, self.calibration_batches))
         return super().run()
 
     def run_iter(self, data_batch: Any) -> None:
@@ -214,7 +214,7 @@ def same_for_all(dataloader: dict[str, Any], shuffle: bool) -> dict[str, Any]:
     return dict(reproducible(dataloader), sampler=dict(type=SameForAll, shuffle=shuffle))
 
 
-def preprocessed(distiller: BlockDistiller, batches: Any, count: int | None = None) -> Iterator[Tensor]:
+def preprocess(distiller: BlockDistiller, batches: Any, count: int | None = None) -> Iterator[Tensor]:
     """Images ``(N, 3, H, W)`` of up to `count` batches as the networks take them."""
     for number, batch in enumerate(batches):
         if number == count:

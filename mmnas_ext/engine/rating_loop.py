@@ -26,11 +26,11 @@ from mmnas_ext.distill.cell import BlockCell, FlatPath
 from mmnas_ext.distill.rating import Batch, Batches, Unit, imitate, rate, units, walk_memory
 from mmnas_ext.engine.batches import Batches as Stream
 from mmnas_ext.engine.block_optim import find_distiller
-from mmnas_ext.engine.distill import preprocessed, same_for_all
+from mmnas_ext.engine.distill import preprocess, same_for_all
 from mmnas_ext.engine.loops import check_positive
 from mmnas_ext.registry import LOOPS
 from mmnas_ext.remap.convert import save
-from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, priced_paths
+from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, price_paths
 from mmnas_ext.search.select import Selection, select
 from mmnas_ext.workdir import WorkDir, append_line, write_bytes, write_text
 
@@ -228,13 +228,13 @@ class RatingLoop(BaseLoop):
     def _sources(self, block: int) -> tuple[Batches, Batches]:
         """Calibration and held-out batches of a block, kept in memory where half of what is allowed holds them."""
         return self._kept(block, self._calibration), self._kept(
-            block, lambda: preprocessed(self.distiller, self.dataloader)
+            block, lambda: preprocess(self.distiller, self.dataloader)
         )
 
     def _calibration(self) -> Iterator[Tensor]:
         """Always the same images, on all processes."""
         with closing(Stream(self._calibration_loader, self.runner.seed, 'rating', same_for_all=True)) as stream:
-            yield from preprocessed(self.distiller, stream, self.calibration_batches)
+            yield from preprocess(self.distiller, stream, self.calibration_batches)
 
     @cached_property
     def _calibration_loader(self) -> DataLoader:
@@ -298,7 +298,7 @@ class RatingLoop(BaseLoop):
             cells = []
             for c, cell in enumerate(block.all_cells()):
                 paths = tuple(cell.by_stage(path) for path in cell.paths)
-                by_width = [priced_paths(space, self.priced, stages, cell.cells, width, paths) for width in widths]
+                by_width = [price_paths(space, self.priced, stages, cell.cells, width, paths) for width in widths]
                 costs = {
                     metric: tuple(zip(*(each[metric] for each in by_width), strict=True)) for metric in self.metrics
                 }
@@ -308,7 +308,7 @@ class RatingLoop(BaseLoop):
 
     def _write_features(self, chosen: Sequence[tuple[int, FlatPath]]) -> None:
         """Keeps the feature maps of a few held-out images: the teacher's, and the chosen paths'."""
-        inputs = next(preprocessed(self.distiller, self.dataloader))[:_SHOWN]
+        inputs = next(preprocess(self.distiller, self.dataloader))[:_SHOWN]
         features = self.distiller.features(inputs)
         arrays: dict[str, Any] = {'image': _shown(self.distiller, inputs)}
         for index, (block, (cell, path)) in enumerate(zip(self.distiller.all_blocks(), chosen, strict=True)):

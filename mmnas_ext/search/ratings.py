@@ -181,7 +181,7 @@ class Ratings:
         return _from_mapping(read_object(file), str(file))
 
 
-def priced_paths(
+def price_paths(
     space: CellSpace,
     priced: Mapping[str, CellPrices],
     stages: tuple[int, ...],

@@ -24,7 +24,7 @@ from mmnas_ext.backbones import SuperNet
 from mmnas_ext.cli import add_limits, read_limits
 from mmnas_ext.engine.limits import CostTerm, derive_path
 from mmnas_ext.engine.monitor import measure, scalars
-from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, priced_paths
+from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, price_paths
 from mmnas_ext.search.select import reachable, select
 
 SIZE = (16, 16)
@@ -79,7 +79,7 @@ def test_a_network_is_selected() -> None:
     cells = CellSpace.of(SPACE)
     priced = {'activations': cell_prices(cells, SIZE, metric='activations')}
     paths = tuple(((a, b),) for a in (0, 1) for b in (0, 1))
-    costs = priced_paths(cells, priced, (0,), (0,), 8, paths)['activations']
+    costs = price_paths(cells, priced, (0,), (0,), 8, paths)['activations']
     assert costs == [STEM + ROWS[0][a] + ROWS[1][b] for ((a, b),) in paths]
     cell = CellRatings((0,), (8,), 12, paths, (0.1, 0.2, 0.3, 0.4), {'activations': tuple((cost,) for cost in costs)})
     value = Ratings(cells, SIZE, ('activations',), (BlockRatings((0,), (cell,)),))

@@ -9,9 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmnas_ext.archs import CellSpace
-from mmnas_ext.archs.cell_prices import cell_prices
-from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, priced_paths
+from mmnas_ext.archs import CellSpace, cell_prices
+from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, price_paths
 from mmnas_ext.search.select import Selection, select
 from tests.reports.drawn import by_gid, texts
 
@@ -175,7 +174,7 @@ def ratings(
             chosen = [space.stages[stage].cells[index] for stage, index in zip(block, cell, strict=True)]
             rows = [list(product(range(len(candidates)), repeat=len(each.layers))) for each in chosen]
             paths = tuple(product(*rows))
-            by_width = [priced_paths(priced, block, cell, width, paths) for width in enters]
+            by_width = [price_paths(space, priced, block, cell, width, paths) for width in enters]
             costs = {m: tuple(zip(*(each[m] for each in by_width), strict=True)) for m in priced}
             work = [sum(sum(choices) for choices in path) for path in paths]
             values = tuple(round(0.8 + 0.06 * number - 0.01 * w + 0.008 * float(rng.normal()), 6) for w in work)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mmnas_ext.archs import CellSpace, cell_prices, price
-from mmnas_ext.search.ratings import BlockRatings, CellRatings, Pick, Ratings, priced_paths
+from mmnas_ext.search.ratings import BlockRatings, CellRatings, Pick, Ratings, price_paths
 
 SPACE = CellSpace.parse(
     {
@@ -32,7 +32,7 @@ def ratings() -> Ratings:
                 (path,)
                 for path in ([(0,), (1,)] if len(cell.layers) == 1 else [(a, b) for a in (0, 1) for b in (0, 1)])
             )
-            by_width = [priced_paths(SPACE, priced, (stage,), (index,), width, paths) for width in enters]
+            by_width = [price_paths(SPACE, priced, (stage,), (index,), width, paths) for width in enters]
             costs = {m: tuple(zip(*(each[m] for each in by_width), strict=True)) for m in ('macs', 'params')}
             figures = tuple(1.0 - number / 8 for number in range(len(paths)))
             cells.append(CellRatings((index,), enters, cell.channels, paths, figures, costs))
@@ -76,7 +76,7 @@ def test_a_block_of_several_stages_costs_what_its_layers_do(metric: str) -> None
     for cells in ((0, 0), (1, 0), (1, 1)):
         deep = (1,) * (cells[1] + 1)
         paths = (((0,), (0,) * len(deep)), ((1,), deep))
-        found = priced_paths(SPACE, priced, (0, 1), cells, 8, paths)
+        found = price_paths(SPACE, priced, (0, 1), cells, 8, paths)
         assert found == {metric: [price(SPACE.arch(cells, path), SIZE, metric=metric) for path in paths]}
 
 
