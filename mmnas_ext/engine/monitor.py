@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +14,7 @@ from mmnas_ext.engine.describe import describe_search
 from mmnas_ext.engine.limits import derive_path
 from mmnas_ext.engine.optim import find_supernet
 from mmnas_ext.registry import HOOKS
-from mmnas_ext.workdir import append_line, write_text
-
-LOG_NAME = 'search_log.jsonl'
-SPACE_NAME = 'search_space.json'
+from mmnas_ext.workdir import WorkDir, append_line, write_text
 
 
 @HOOKS.register_module()
@@ -58,7 +54,7 @@ class SearchMonitorHook(Hook):
             self._drawn.setdefault(name, [0] * len(layer.tokens))
         runner.logger.info(describe_search(runner, supernet))
         if is_main_process():
-            write_text(Path(runner.work_dir) / SPACE_NAME, supernet.space.format())
+            write_text(WorkDir(runner.work_dir).search_space, supernet.space.format())
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Counts the drawn path; at an interval, records and checks."""
@@ -70,7 +66,7 @@ class SearchMonitorHook(Hook):
         if (self.every_n_train_iters(runner, self.interval) or last) and is_main_process():
             measured = measure(supernet, runner.optim_wrapper.prices)
             record = {'iter': runner.iter + 1, 'epoch': runner.epoch, **measured, 'drawn': self._drawn}
-            append_line(Path(runner.work_dir) / LOG_NAME, json.dumps(record))
+            append_line(WorkDir(runner.work_dir).search_log, json.dumps(record))
             runner.visualizer.add_scalars(scalars(record), step=runner.iter + 1)
             self._check(runner, supernet, record)
 

@@ -5,6 +5,7 @@ the one that validates best is kept. Files: ``trials/<nn>/`` for each (``config.
 ``result.json`` once it has ended) and ``trials.md``, the table of all.
 """
 
+import logging
 import os
 import time
 from functools import partial
@@ -15,9 +16,10 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
-from mmnas_ext.archs import ArchSpec, cost
+from mmnas_ext.archs import ArchSpec, Limit, cost
 from mmnas_ext.engine.optim import NonFiniteLossError
 from mmnas_ext.runs.changes import flatten, settings_of
 from mmnas_ext.runs.checkpoints import checkpoint_places
@@ -205,6 +207,9 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
     space = read_space(cfg)
     plan = TrialPlan.of(cfg)
     plan.check()
+    limit = Limit(plan.settings.limit.get('min'), plan.settings.limit.get('max'))
+    for sentence in limit.slack(plan.prices.by, plan.prices.range(), 'random_search.limit'):
+        print_log(sentence, logger='current', level=logging.WARNING)
     return list_halves(cfg, plan.trial_config(plan.drawn[0][0]), space, arch, search_only)
 
 

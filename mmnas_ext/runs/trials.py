@@ -22,6 +22,8 @@ _EVALUATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
 # one to go on from while the next is being written
 _KEPT_CHECKPOINTS = 2
 _MISSING = '\N{EN DASH}'
+# costs that every table of trials shows
+_COUNTED = ('macs', 'params')
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,7 @@ def trials_table(trials: Sequence[Trial], plan: TrialPlan) -> str:
     rows = rank_trials(trials, wanted, plan.settings.rule)
     others = sorted({name for trial in rows for name in trial.metrics} - {wanted})
     columns = {'trial': [f'{trial.index:02d}' for trial in rows]}
-    if metric == 'latency':
+    if metric not in _COUNTED:
         columns[metric] = [plan.prices.show(trial.cost) for trial in rows]
     columns['MAdds'] = [f'{trial.macs / 1e9:.4g} G' for trial in rows]
     columns['parameters'] = [f'{trial.params / 1e6:.4g} M' for trial in rows]
@@ -301,7 +303,7 @@ def describe(arch: ArchSpec, plan: TrialPlan, index: int, price: float) -> str:
     """One line about a network that is going to be tried."""
     macs, params = cost(arch, plan.size, plan.output_stride)
     shown = f'{macs / 1e9:.4g} G multiply-adds, {params / 1e6:.4g} M parameters'
-    if plan.prices.metric == 'latency':
+    if plan.prices.metric not in _COUNTED:
         shown += f', {plan.prices.show(price)}'
     return f'trial {index + 1} of {plan.settings.count}: {shown}'
 

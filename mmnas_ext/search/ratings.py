@@ -12,7 +12,6 @@ from mmnas_ext.archs.literal import call_at
 from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, read_size, take, take_list
 
 VERSION = 1
-RATINGS_NAME = 'ratings.json'
 
 
 class Pick(NamedTuple):

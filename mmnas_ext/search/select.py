@@ -11,9 +11,7 @@ from mmnas_ext.archs.metrics import show
 from mmnas_ext.search.front import Front
 from mmnas_ext.search.linked_front import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
 from mmnas_ext.search.ratings import BlockRatings, Ratings
-from mmnas_ext.workdir import write_text
-
-FRONT_NAME = 'front.json'
+from mmnas_ext.workdir import WorkDir, write_text
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Selection:
 
     def write(self, folder: Path) -> Path:
         """Writes ``front.json`` into a folder, whole or not at all."""
-        file = folder / FRONT_NAME
+        file = WorkDir(folder).front
         write_text(file, self.format())
         return file
 

@@ -1,6 +1,7 @@
 """A random search from its draw to the adaptation of the best, killed and resumed, with trials that fail."""
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -351,3 +352,29 @@ def test_a_loss_that_diverges_on_one_rank_ends_the_trial_on_both(tmp_path, refer
     found = results(tmp_path / 'run')
     assert found['00']['failure'] == 'the loss was not finite at iteration 10'
     assert found['01']['failure'] == ''
+
+
+def test_a_limit_that_every_network_meets_is_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmnas_ext.runs.random_search.print_log', lambda text, **_: said.append(text))
+    highest = max(map(tiny_trials.macs, tiny_trials.PATHS))
+    check_config(random_cfg(tmp_path, **{'random_search.limit.max': highest}))
+    check_config(random_cfg(tmp_path))
+    (sentence,) = said
+    assert sentence.startswith('random_search.limit.max of ')
+    assert 'limits nothing: no network of this space costs more than ' in sentence
+
+
+def test_an_ended_trial_leaves_neither_open_files_nor_weights(tmp_path):
+    def count():
+        return len(os.listdir('/proc/self/fd'))
+
+    run(random_cfg(tmp_path / 'a', **{'random_search.count': 1}), search_only=True)
+    before = count()
+    run(random_cfg(tmp_path / 'b', **{'random_search.count': 3}), search_only=True)
+    assert count() <= before
+    # killed after its result, before its weights are deleted
+    place = tmp_path / 'b' / 'trials' / '01'
+    torch.save({}, place / 'epoch_2.pth')
+    run(random_cfg(tmp_path / 'b', **{'random_search.count': 4}), resume=True, search_only=True)
+    assert list(tmp_path.glob('b/trials/*/*.pth')) == []
