@@ -22,6 +22,7 @@ from pathlib import Path
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.reports import format_count
 from mmnas_ext.runs.results import last_metrics
+from mmnas_ext.workdir import WorkDir
 
 ROOT = Path(__file__).resolve().parents[1]
 FNA = 'configs/fna_deeplabv3_lite0_480.py'
@@ -77,15 +78,16 @@ def run_row(row: Row, seed: int, work_dir: Path, options: Sequence[str], found: 
         found.result()
         arch = str(folder.parent / 'fna' / 'derived' / 'arch.json')
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, 'tools/train.py', row.config, '--work-dir', str(folder), '--resume']
+    command = [sys.executable, 'tools/train.py', row.config, '--work-dir', str(folder)]
+    begun = ['--resume'] if WorkDir(folder).manifest.is_file() else []
     overrides = ['--cfg-options', f'randomness.seed={seed}', f'train_cfg.split_seed={seed}', *options, *row.options]
     if row.config == RANDOM:
         overrides.append(f'random_search.seed={seed}')
     if arch is None:
-        run(folder, 'search', [*command, '--search-only', *overrides])
-        run(folder, 'adapt', [*command, *overrides])
+        run(folder, 'search', [*command, *begun, '--search-only', *overrides])
+        run(folder, 'adapt', [*command, '--resume', *overrides])
     else:
-        run(folder, 'adapt', [*command, '--arch', arch, *overrides])
+        run(folder, 'adapt', [*command, *begun, '--arch', arch, *overrides])
 
 
 def run(folder: Path, part: str, command: list[str]) -> None:

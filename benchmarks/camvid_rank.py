@@ -30,6 +30,7 @@ from mmnas_ext.engine.optim import find_supernet, statistics_kept
 from mmnas_ext.reports import format_count
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.run import prepare
+from mmnas_ext.workdir import WorkDir
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/fna_deeplabv3_lite0_480.py'
@@ -71,6 +72,7 @@ def train_alone(folder: Path, seed: int, count: int) -> list[Path]:
     ours = folder / 'rank'
     if not (ours / 'trials').exists():
         shutil.copytree(folder / 'random' / 'trials', ours / 'trials')
+        shutil.copy(WorkDir(folder / 'random').manifest, WorkDir(ours).manifest)
     command = [sys.executable, 'tools/train.py', RANDOM, '--work-dir', str(ours), '--resume', '--search-only']
     command += ['--cfg-options', f'randomness.seed={seed}', f'train_cfg.split_seed={seed}']
     command += [f'random_search.seed={seed}', f'random_search.count={count}']

@@ -24,6 +24,7 @@ from mmnas_ext.reports import format_count
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import Selection, select
+from mmnas_ext.workdir import WorkDir
 
 SHARES = (0.6, 0.8, 1.0)  # of the teacher's multiply-adds
 TITLES = {
@@ -59,7 +60,8 @@ def train(row: str, seed: int, work_dir: Path, arch: ArchSpec, weights: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / 'arch.json'
     file.write_text(arch.format('json'))
-    command = [sys.executable, 'tools/train.py', FNA, '--work-dir', str(folder), '--resume', '--arch', str(file)]
+    command = [sys.executable, 'tools/train.py', FNA, '--work-dir', str(folder), '--arch', str(file)]
+    command += ['--resume'] if WorkDir(folder).manifest.is_file() else []
     options = [f'randomness.seed={seed}']
     if row == 'distilled':
         init = 'derived.model.backbone.init_cfg.seed'

@@ -17,6 +17,7 @@ from pathlib import Path
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.reports import format_count
 from mmnas_ext.runs.results import last_metrics, logged_scalars
+from mmnas_ext.workdir import WorkDir
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/fna_retinanet_lite0_320.py'
@@ -61,7 +62,8 @@ def run_row(row: Row, work_dir: Path, options: list[str]) -> None:
     if last_metrics(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', str(folder), '--resume']
+    command = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', str(folder)]
+    command += ['--resume'] if WorkDir(folder).manifest.is_file() else []
     command += ['--arch', row.arch] if row.arch else []
     command += ['--cfg-options', *options, *row.options]
     begun = time.monotonic()

@@ -110,7 +110,7 @@ def main() -> None:
     run(cfg, args.resume)
     print('3. the seed, with the same recipe', flush=True)
     seed = prepare(task.seed_config, str(work_dir / 'seed'), options=options)
-    run(seed, args.resume, arch=SEED)
+    run(seed, args.resume and WorkDir(work_dir / 'seed').manifest.is_file(), arch=SEED)
     size, stride = tuple(seed.model.backbone.input_size), seed.model.backbone.get('output_stride', 32)
     runs = {'seed (EfficientNet-Lite0)': work_dir / 'seed', task.found: work_dir}
     rows = [result_row(title, folder, size, task.metrics, stride) for title, folder in runs.items()]

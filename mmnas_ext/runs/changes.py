@@ -11,6 +11,7 @@ import os
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,17 +98,23 @@ def list_changes(changes: Iterable[Change]) -> str:
 
 def data_identity(dataset: Any) -> str:
     """A digest of which files a dataset's config names, wherever they lie: annotations by content, folders by names."""
+    files = [file for leaf in list_datasets(dataset) for file in _data_files(leaf)]
+    return _digest(tuple((file, file.stat().st_mtime_ns) for file in files))
+
+
+@cache
+def _digest(files: tuple[tuple[Path, int], ...]) -> str:
+    """The digest of files and folders, each with the time of its last change."""
     digest = hashlib.sha256()
-    for leaf in list_datasets(dataset):
-        for file in _data_files(leaf):
-            if file.is_file():
-                with file.open('rb') as stream:
-                    for block in iter(lambda: stream.read(1 << 20), b''):
-                        digest.update(block)
-            else:
-                for folder, folders, names in os.walk(file):
-                    folders.sort()
-                    digest.update(repr((os.path.relpath(folder, file), sorted(names))).encode())
+    for path, _ in files:
+        if path.is_file():
+            with path.open('rb') as stream:
+                while part := stream.read(1 << 20):
+                    digest.update(part)
+        else:
+            for folder, folders, names in os.walk(path):
+                folders.sort()
+                digest.update(repr((os.path.relpath(folder, path), sorted(names))).encode())
     return digest.hexdigest()[:16]
 
 
