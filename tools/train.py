@@ -13,7 +13,7 @@ from mmnas_ext.cli import make_parser, parse
 from mmnas_ext.install_check import require_mm
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.manifest import ResumeError
-from mmnas_ext.runs.run import prepare, run
+from mmnas_ext.runs.run import prepare, run, start_processes
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,6 +33,7 @@ def main() -> None:
     try:
         require_mm('mmcv')
         cfg = prepare(args.config, args.work_dir, args.launcher, args.amp, args.auto_scale_lr, args.cfg_options)
+        start_processes(cfg)
         check_config(cfg, args.arch, args.search_only, args.resume)
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f'error: {error}')

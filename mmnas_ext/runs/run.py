@@ -91,10 +91,7 @@ def run(
         ResumeError: The run cannot go on, since there is none or its settings were others.
     """
     check_mode(cfg, search_only, arch)
-    launcher = cfg.get('launcher', 'none')
-    if launcher != 'none' and not is_distributed():
-        # before the runner does it: the files below are one process's to write
-        init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
+    start_processes(cfg)
     method = method_of(cfg)
     session = open_session(cfg, method, resume, None if arch is None else ArchSpec.parse(arch))
     if method.find is None:
@@ -109,10 +106,20 @@ def run(
         _draw(method.report, session)
     if config is None or search_only:
         return
-    ours = {'work_dir': str(session.files.adapt), 'launcher': launcher}
+    ours = {'work_dir': str(session.files.adapt), 'launcher': cfg.get('launcher', 'none')}
     fast = getattr(config, '_format_python_code', True)
     adapt = Config({**config.to_dict(), **ours}, filename=str(session.files.config), format_python_code=fast)
     train(session, ADAPT, adapt, settings_of(config, 'train_dataloader'))
+
+
+def start_processes(cfg: Config) -> None:
+    """Joins the processes that a launcher has started, once; before the runner does it.
+
+    What a run goes on with depends on how many they are, and its files are one process's to write.
+    """
+    launcher = cfg.get('launcher', 'none')
+    if launcher != 'none' and not is_distributed():
+        init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
 
 
 def _draw(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:
