@@ -14,7 +14,7 @@ from mmnas_ext.archs import METRICS, ArchSpec, CellSpace, Limit, cell_prices
 from mmnas_ext.backbones.export import export_backbone
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.distill import join_blocks
-from mmnas_ext.reports import write_distill_report
+from mmnas_ext.reports import write_any_report
 from mmnas_ext.runs.changes import find_versions, flatten, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.derived import distilled_config, settle
@@ -248,5 +248,5 @@ DISTILLATION = Method(
     find=_find,
     derive=distilled_config,
     supply=_supply,
-    report=write_distill_report,
+    report=write_any_report,
 )

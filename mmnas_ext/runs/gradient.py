@@ -1,7 +1,6 @@
 """The search by gradients, FNA (ICLR 2020): a super-network in a detector or segmentor, from which one is derived."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -11,7 +10,7 @@ from mmnas_ext.engine.limits import derive
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor, find_supernet
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
-from mmnas_ext.reports import write_report
+from mmnas_ext.reports import write_any_report
 from mmnas_ext.runs.changes import flatten, settings_of
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.manifest import SEARCH
@@ -125,10 +124,6 @@ def _find(session: Session) -> ArchSpec:
     return arch
 
 
-def _report(work_dir: Path) -> tuple[Path, ...]:
-    return write_report(work_dir)
-
-
 GRADIENT = Method(
     'gradient',
     claims=lambda cfg: bool(cfg.get('derived')),
@@ -136,5 +131,5 @@ GRADIENT = Method(
     settings=_settings,
     find=_find,
     derive=derived_config,
-    report=_report,
+    report=write_any_report,
 )

@@ -42,6 +42,7 @@ def train_main(monkeypatch, tmp_path):
         assert started == []
         return code
 
+    call.module = module
     return call
 
 
@@ -321,7 +322,7 @@ def test_a_config_of_this_project_is_sound_as_far_as_data_is_not_asked_for(data)
 def test_processes_are_joined_before_they_are_counted(monkeypatch, train_main, tiny_file, tmp_path):
     """A resumed run on four ranks is compared with one on four ranks."""
     seen = []
-    module = train_main.__closure__[[c for c in train_main.__code__.co_freevars].index('module')].cell_contents
+    module = train_main.module
     monkeypatch.setattr(module, 'start_processes', lambda cfg: seen.append('start'))
     monkeypatch.setattr(module, 'check_config', lambda *args: seen.append('check'))
     train_main(tiny_file())
