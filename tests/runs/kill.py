@@ -2,7 +2,8 @@
 
 Python tells of each operation before it is done (PEP 578), so what is counted is what really happens: files opened for
 writing, renamed, deleted, folders made. A process that is killed there leaves the files as they are at that moment: so
-they are copied, and the run goes on. Logs that no run goes on from are left out, and of equal states one is kept.
+they are copied, and the run goes on. Logs, and files that are about to be renamed, are left out, since nothing reads
+them, and of equal states one is kept.
 """
 
 import os
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# MMEngine's
-_LOGS = re.compile(r'/\d{8}_\d{6}(_\d+)?(/|$)|/last_checkpoint$')
+# MMEngine's logs, and what is about to be renamed: nothing reads either
+_LOGS = re.compile(r'/\d{8}_\d{6}(_\d+)?(/|$)|/last_checkpoint$|\.part$')
 
 
 class State(NamedTuple):
@@ -51,8 +52,7 @@ class Witness:
         try:
             moment = f'{event} {path.removeprefix(self.root)}'
             self._keep(State(moment, read_files(Path(self.root))))
-            if event == 'open' and (not path.endswith('.part') or path.endswith('.run.json.part')):
-                # of the files that are written whole one stands for all
+            if event == 'open':
                 self._keep(State(f'half of {moment}', {**self.states[-1].files, Path(path): _half(path, args)}))
         finally:
             self._busy = False

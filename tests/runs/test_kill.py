@@ -80,11 +80,13 @@ def killed(request, tmp_path_factory):
 def test_a_run_killed_at_any_file_operation_ends_as_if_it_had_not_been(killed):
     folder, make, wanted, states = killed
     assert wanted['state'] in ('done', 'derived')
-    assert len(states) >= 15
-    assert sum(state.moment.startswith('half of') for state in states) >= 5
+    assert len(states) >= 8
+    assert sum(state.moment.startswith('half of') for state in states) >= 2
     refused = 0
     for state in states:
         restore(folder / 'work', state)
+        (folder / 'work').mkdir(exist_ok=True)
+        (folder / 'work' / '.run.json.part').write_text('{"half of a ma')
         try:
             run(make(folder), resume=True)
         except ResumeError as error:
