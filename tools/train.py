@@ -38,7 +38,7 @@ def main() -> None:
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f'error: {error}')
     try:
-        run(cfg, args.resume, args.search_only, args.arch, draw=True)
+        run(cfg, args.resume, args.search_only, args.arch, draw=True, checked=True)
     except ResumeError as error:
         sys.exit(f'error: {error}')
 

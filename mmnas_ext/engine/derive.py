@@ -35,6 +35,11 @@ class DeriveHook(Hook):
             raise ValueError(f'interval must be at least 1, got {interval}')
         self.interval = interval
 
+    def before_train(self, runner: Any) -> None:
+        """Makes sure that the network will be trained, before it is searched for."""
+        if not runner.cfg.get('derived'):
+            raise ValueError('this config has no derived=dict(…), which says how the found network is trained')
+
     @master_only
     def after_train_epoch(self, runner: Any) -> None:
         """Writes a snapshot."""

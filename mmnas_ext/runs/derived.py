@@ -62,14 +62,7 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     left = sorted(set(_SEARCH_CLASS.findall(result.pretty_text)))
     if left:
         raise ValueError(f'derived=dict(…) leaves {left} of the search in place: say there what replaces them')
-    return complete(result)
-
-
-def complete(cfg: Config) -> Config:
-    """Adds what MMEngine's tools read of every config."""
-    for key, value in (('load_from', None), ('resume', False)):
-        cfg.setdefault(key, value)
-    return cfg
+    return result
 
 
 def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
@@ -122,7 +115,7 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
         headless = arch.replace(head_channels=None).format('fna')
         backbone.init_cfg = dict(type='mmnas_ext.Remapped', seed=dict(arch=headless, checkpoint=str(checkpoint)))
     _fit_channels(result.model, MODELS.build({**backbone, 'init_cfg': None}).out_channels)
-    return complete(result)
+    return result
 
 
 def _fit_channels(model: Any, channels: tuple[int, ...]) -> None:

@@ -15,4 +15,6 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
     return [cfg]
 
 
-PLAIN = Method('plain', claims=lambda cfg: True, check=_check, settings=lambda cfg: Settings(report={'method': 'plain'}))
+PLAIN = Method(
+    'plain', claims=lambda cfg: True, check=_check, settings=lambda cfg: Settings(report={'method': 'plain'})
+)

@@ -72,6 +72,7 @@ def run(
     search_only: bool = False,
     arch: str | None = None,
     draw: bool = False,
+    checked: bool = False,
 ) -> None:
     """Runs a config: what its method searches for is found, written down and trained.
 
@@ -85,6 +86,7 @@ def run(
         search_only: Stop after the search.
         arch: Skip the search and train this network: anything that `ArchSpec.parse` reads.
         draw: Draw figures and page once a network is found.
+        checked: `mmnas_ext.runs.checks.check_config` has found nothing wrong: the method need not look again.
 
     Raises:
         ValueError: The arguments contradict each other or the config.
@@ -93,7 +95,10 @@ def run(
     check_mode(cfg, search_only, arch)
     start_processes(cfg)
     method = method_of(cfg)
-    session = open_session(cfg, method, resume, None if arch is None else ArchSpec.parse(arch))
+    given = None if arch is None else ArchSpec.parse(arch)
+    if not checked:
+        method.check(cfg, given, search_only)
+    session = open_session(cfg, method, resume, given)
     if method.find is None:
         train(session, ADAPT, cfg, settings_of(cfg, 'train_dataloader'))
         return

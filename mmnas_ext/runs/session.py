@@ -284,7 +284,7 @@ def _choose_again(manifest: Manifest, choice: Mapping[str, Any], arch: ArchSpec 
         return given
     if part is None or manifest.is_given:
         return manifest
-    known = {key: value for key, value in part.settings.items() if key.startswith('choice.')}
+    known = {key: value for key, value in part.settings.items() if not key.startswith('derived.')}
     taken, refused = find_changes(known, choice)
     if taken or refused:
         said.append(f'the network is chosen again: {list_changes([*taken, *refused])}')

@@ -85,7 +85,8 @@ def test_supernet_with_one_path(supernet: Any) -> None:
     with torch.no_grad():
         outputs = supernet(fill_image((2, 3, 96, 128)))
     for output, description in zip(outputs, figures['outputs'], strict=True):
-        assert_described(output, description)
+        # normalised by few positions: in double precision the last one is 1.6e-4 from the authors' own float32
+        assert_described(output, description, rtol=3e-4)
 
 
 def test_supernet_parameters(supernet: Any) -> None:

@@ -12,7 +12,7 @@ from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.distillation import rate_checkpoint
 from mmnas_ext.runs.run import run
 from mmnas_ext.search.ratings import Ratings
-from tests.engine import tiny_distill
+from tests.engine import tiny_distill, tiny_seg
 from tests.engine.kept import differences, last_checkpoint, loaded
 from tests.engine.test_ddp import DISTRIBUTED, both_ranks
 
@@ -24,6 +24,13 @@ def shared(folder: str, max_iters: int = 6, **changes: Any) -> None:
     torch.set_num_threads(1)
     cfg = tiny_distill.config(Path(folder), max_iters, **{'model.block_parallel': True, **GLOO, **changes})
     run(cfg, resume=Path(cfg.work_dir, 'run.json').exists())
+
+
+def interrupted(folder: str) -> None:
+    """The same, ended before its fifth iteration."""
+    stop = dict(custom_imports=dict(imports=['tests.engine.tiny_seg']), custom_hooks=[dict(type='StopHook', at=4)])
+    with pytest.raises(tiny_seg.KilledError):
+        shared(folder, **stop)
 
 
 @pytest.fixture(scope='module')
@@ -53,10 +60,8 @@ def test_the_log_has_every_block(both: Path) -> None:
 
 def test_a_checkpoint_on_the_way_goes_on_to_the_same_end(both: Path, tmp_path: Path) -> None:
     tiny_distill.config(tmp_path)
-    both_ranks(shared, str(tmp_path), tmp_path=tmp_path)
-    (tmp_path / 'work' / 'iter_6.pth').unlink()
-    for name in ('front.json', 'ratings.json'):
-        (tmp_path / 'work' / name).unlink()
+    both_ranks(interrupted, str(tmp_path), tmp_path=tmp_path)
+    assert last_checkpoint(tmp_path / 'work')[0] == 'iter_3.pth'
     both_ranks(shared, str(tmp_path), tmp_path=tmp_path)
     kept = [loaded(folder / 'iter_6.pth') for folder in (both, tmp_path / 'work')]
     for key in ('state_dict', 'optimizer'):

@@ -132,4 +132,4 @@ def test_two_ranks_train_a_given_network_and_one_writes_it_down(tmp_path):
     both_ranks(adapt_given, str(work_dir), tmp_path=tmp_path)
     assert (work_dir / 'adapt' / 'epoch_2.pth').is_file()
     assert 'k5_e3' in (work_dir / 'derived' / 'arch.json').read_text()
-    assert len(list(work_dir.glob('derived_before_*/arch.json'))) == 1
+    assert len(list(work_dir.glob('before_*/derived/arch.json'))) == 1

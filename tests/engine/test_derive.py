@@ -191,7 +191,7 @@ def test_what_cannot_be_derived_is_not_searched_for(tmp_path, spoil):
     cfg.derived.extra = {'merged': 'into nothing'}
     spoil(cfg)
     with pytest.raises(ValueError, match=r'derived=dict\(…\)'):
-        train(cfg, resume=False)
+        run(cfg)
     assert list(tmp_path.glob('*.pth')) == []
 
 

@@ -234,7 +234,7 @@ def test_losses_of_several_levels_are_named_once():
     [
         ({'train_cfg.arch_start': 4}, r'train_cfg.arch_start must lie in 0..3 \(epochs of 4\), got 4'),
         ({'train_cfg.arch_start': 1.5}, r'arch_start must lie in 0..3 .*got 1.5'),
-        ({'train_cfg.weight_fraction': 1}, 'fraction must lie between 0 and 1'),
+        ({'train_cfg.weight_fraction': 1}, 'fraction must be greater than 0 and less than 1, got 1'),
         ({'train_dataloader.batch_size': 7, 'train_dataloader.drop_last': True},
          'train_dataloader.batch_size is larger than the weights half'),
         ({'optim_wrapper': {'_delete_': True, 'optimizer': {'type': 'SGD', 'lr': 0.1}}},

@@ -338,8 +338,8 @@ def test_the_derived_config_is_ordinary_and_complete(tmp_path):
     start(tmp_path, visualizer={'type': 'Visualizer', 'vis_backends': backends, 'name': 'mine'}, stop=0, half='adapt')
     cfg = Config.fromfile(tmp_path / 'derived' / 'config.py')
     assert cfg.visualizer == {'type': 'Visualizer', 'vis_backends': backends, 'name': 'mine'}
-    assert not {'experiment_name', 'work_dir', 'launcher', 'derived'} & set(cfg)
-    assert (cfg.load_from, cfg.resume) == (None, False)
+    assert not {'experiment_name', 'work_dir', 'launcher', 'derived', 'resume', 'load_from'} & set(cfg)
+    assert cfg.randomness == {'seed': 3}
     # what MMDetection's tools do with it
     visualizer = VISUALIZERS.build({**cfg.visualizer, 'save_dir': str(tmp_path / 'browse')})
     assert visualizer.instance_name == 'mine'

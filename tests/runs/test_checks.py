@@ -27,7 +27,7 @@ def train_main(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     started = []
-    monkeypatch.setattr(module, 'run', lambda *args, draw: started.append(args))
+    monkeypatch.setattr(module, 'run', lambda *args, draw, checked: started.append(args))
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mmnas_ext.archs import zoo
+from mmnas_ext.archs import Limit, zoo
 from mmnas_ext.search.front_file import FrontFile
 from mmnas_ext.search.select import select
 from tests.search.test_ratings import ratings
@@ -20,7 +20,7 @@ def test_a_file_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         assert read.metric == 'macs'
         assert read.costs == tuple(found.front.costs.tolist())
         assert read.ratings == tuple(found.front.ratings.tolist())
-        assert read.limits == {'macs': 10**9}
+        assert read.limits == {'macs': Limit(None, 10**9)}
         assert (read.chosen_costs, read.rating, read.choice) == (found.costs, found.chosen.rating, found.chosen.choice)
         assert read.arch.format('fna') == found.arch.format('fna')
 
@@ -34,7 +34,7 @@ def test_a_file_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         (('costs', 1), 0, r'costs must ascend, got \d+ before 0'),
         (('ratings', 1), 99.5, r'ratings must descend, got [\d.]+ before 99\.5'),
         (('ratings', 0), 'low', "ratings must be a number, got 'low'"),
-        (('limits', 'macs'), 'much', "limits: macs must be a number, got 'much'"),
+        (('limits', 'macs'), 'much', "limits macs.max must be a number or None, got 'much'"),
         (('limits', 'watts'), 3, r"limits must be by metric, .* got \['watts'\]"),
         (('chosen',), None, 'chosen must be an object, got None'),
         (('chosen', 'costs'), {'params': 3}, r"chosen: costs must have the front's metric macs, got \['params'\]"),
