@@ -51,7 +51,7 @@ def losses_figure(log: DistillLog) -> Figure:
     window = _window(max(len(rows) for rows in log.losses.values()))
     kept = 'as logged' if log.stride == 1 else f'one of {log.stride} records'
     note = f'faint: {kept}; bold: mean of {window} around' if window > 1 else kept
-    up = 'squared error over the variance of the feature'
+    up = "squared error over the variance of the feature (dashed: no better than the feature's mean)"
     figure, axes = c.plot('losses', 'Distillation loss per block', note, 'step', up)
     labels, values = [], []
     for block, rows in log.losses.items():
@@ -153,8 +153,6 @@ def _scale_losses(axes: Axes, values: Sequence[float]) -> None:
         axes.set_ylim(low - 0.06 * (high - low or 1), high + 0.06 * (high - low or 1))
     if axes.get_ylim()[0] < 1 < axes.get_ylim()[1]:
         axes.axhline(1, color=FAINT, linewidth=1, linestyle=(0, (3, 2)), zorder=1, gid='mean')
-        style: Style = {'ha': 'right', 'size': 10, 'color': FAINT}
-        annotate(axes, "no better than the feature's mean", (1, 1), (-4, 3), ('axes fraction', 'data'), **style)
 
 
 def _draw_block(axes: Axes, index: int, block: BlockRatings, span: float, chosen: Pick | None) -> None:
