@@ -133,7 +133,7 @@ def find_distiller(model: nn.Module) -> BlockDistiller:
     """The distiller inside a model, wrapped or not.
 
     Raises:
-        ValueError: The model is none.
+        ValueError: The model is no distiller.
     """
     module = model.module if is_model_wrapper(model) else model
     if not isinstance(module, BlockDistiller):

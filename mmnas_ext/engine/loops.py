@@ -105,7 +105,7 @@ class SearchEpochLoop(EpochBasedTrainLoop):
         weight_fraction: Share of the images that train weights; the others train alpha.
         split_seed: Seed of the split.
         kwargs: MMEngine's ``val_begin``, ``val_interval``, ``dynamic_intervals``. Without a ``val_begin`` a search is
-            not validated: all candidates mixed are no network.
+            not validated: the mixed super-network is not a network you would deploy.
 
     Raises:
         ValueError: `arch_start` is past the last epoch, or another argument out of range.
@@ -167,7 +167,7 @@ class SearchIterLoop(IterBasedTrainLoop):
         weight_fraction: Share of the images that train weights; the others train alpha.
         split_seed: Seed of the split.
         kwargs: MMEngine's ``val_begin``, ``val_interval``, ``dynamic_intervals``. Without a ``val_begin`` a search is
-            not validated: all candidates mixed are no network.
+            not validated: the mixed super-network is not a network you would deploy.
 
     Raises:
         ValueError: `arch_start` is past the last iteration, or another argument out of range.

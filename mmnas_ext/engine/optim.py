@@ -190,7 +190,7 @@ class SearchOptimWrapperConstructor:
         paramwise_cfg: Not taken here: it belongs into ``weights``.
 
     Raises:
-        ValueError: A key is missing or unknown, the cost is none, or the model has not exactly one `SuperNet`.
+        ValueError: A key is missing or unknown, the cost is malformed, or the model has not exactly one `SuperNet`.
         FileNotFoundError: The cost's table does not exist.
     """
 

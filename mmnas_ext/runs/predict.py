@@ -95,7 +95,7 @@ def read_run(folder: Path) -> tuple[Config, Path]:
     cfg = Config.fromfile(configs[-1])
     if cfg.get('derived'):
         raise ValueError(
-            f'{folder} is the work dir of a search, which is no network: name {WorkDir(folder).adapt}, '
+            f'{folder} is the work dir of a search, not of the training of one network: name {WorkDir(folder).adapt}, '
             'where what it found was trained'
         )
     checkpoint = find_checkpoint(folder).path

@@ -157,7 +157,7 @@ def _best(trials: list[Trial], plan: TrialPlan) -> ArchSpec:
 
 
 class _Watch(Hook):
-    """Validates at a trial's end, counts its time over resumptions, and ends it when its loss is no number.
+    """Validates at a trial's end, counts its time over resumptions, and ends it when its loss is NaN or infinite.
 
     Attributes:
         metrics: Of the validation, empty before it.
