@@ -30,6 +30,8 @@ def main() -> None:
             raise FileNotFoundError(f'checkpoint {args.checkpoint} does not exist')
         if cfg.get('derived'):
             raise ValueError(f'{args.config} describes a search: test what it wrote, <work dir>/derived/config.py')
+        if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
+            raise ValueError(f'{args.config} must have test_dataloader and test_evaluator to be tested, it lacks one')
         check_data(cfg, ('test_dataloader',))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f'error: {error}')

@@ -40,6 +40,7 @@ _PLACES = ('data_root', 'ann_file', 'data_prefix', 'sources', 'img_path', 'seg_m
 _DECIDING_HOOKS = ('EMAHook', 'ReseedHook', 'SwitchHook', 'EarlyStoppingHook', 'FreezeHook', 'SetEpochInfoHook')
 # more of these is trained on, up to the new end
 LONGER = ('train_cfg.max_epochs', 'train_cfg.max_iters')
+_LONGEST_PATH = 1024
 TRIAL = 'random_search.trial.'  # before the settings of a trial
 _VALIDATION = ('val_*', 'custom_hooks*')
 _SHOWN = 3  # changes that a message names
@@ -59,12 +60,15 @@ class Change(NamedTuple):
         return f'{self.key} {_SHORT.repr(self.old)} -> {_SHORT.repr(self.new)}'
 
 
-def settings_of(cfg: Mapping[str, Any], *loaders: str) -> dict[str, Any]:
+def settings_of(cfg: Mapping[str, Any], *loaders: str, root: Path | None = None) -> dict[str, Any]:
     """The settings of a part: of its config what a runner reads, its data, and the processes that share it.
+
+    A file that a setting names counts by its name and content, wherever it lies.
 
     Args:
         cfg: Config of the part.
         loaders: Those whose data decide its result, such as ``'train_dataloader'``.
+        root: Work dir of the run, whose own files count by their place in it.
     """
     plain = _as_json({key: cfg[key] for key in RUNNER_KEYS if cfg.get(key) is not None})
     plain.setdefault('randomness', {}).setdefault('seed', 0)
@@ -72,12 +76,12 @@ def settings_of(cfg: Mapping[str, Any], *loaders: str) -> dict[str, Any]:
     where = 'position' if _counts_positions(plain) else 'launch'
     plain[where] = {'processes': get_world_size()}
     plain['data'] = {name: data_identity(cfg[name]['dataset']) for name in loaders if _dataset(cfg, name)}
-    return flatten(plain)
+    return flatten(plain, root=root)
 
 
-def flatten(value: Mapping[str, Any], key: str = '') -> dict[str, Any]:
-    """Values by dotted key, as JSON has them; `key` stands before all."""
-    return dict(_flat(_as_json(value), key))
+def flatten(value: Mapping[str, Any], key: str = '', root: Path | None = None) -> dict[str, Any]:
+    """Values by dotted key, as JSON has them and files by their content; `key` stands before all."""
+    return {name: _identify(each, root) for name, each in _flat(_as_json(value), key)} if value else {}
 
 
 def find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[Change], list[Change]]:
@@ -100,6 +104,16 @@ def data_identity(dataset: Any) -> str:
     """A digest of which files a dataset's config names, wherever they lie: annotations by content, folders by names."""
     files = [file for leaf in list_datasets(dataset) for file in _data_files(leaf)]
     return _digest(tuple((file, file.stat().st_mtime_ns) for file in files))
+
+
+def _identify(value: Any, root: Path | None) -> Any:
+    """A setting, or what identifies the file that it names."""
+    if not isinstance(value, str) or len(value) > _LONGEST_PATH or not value.strip():
+        return value
+    path = Path(value)
+    if root is not None and path.resolve().is_relative_to(root.resolve()):
+        return path.resolve().relative_to(root.resolve()).as_posix()
+    return f'{path.name}, content {_digest(((path, path.stat().st_mtime_ns),))}' if os.path.isfile(value) else value
 
 
 @cache

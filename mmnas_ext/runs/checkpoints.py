@@ -104,6 +104,17 @@ def checkpoint_places(cfg: Config) -> list[Places]:
     return found
 
 
+def nest_checkpoints(cfg: Config, name: str) -> None:
+    """Lets hooks that write elsewhere write into a folder `name` there.
+
+    MMEngine names their folder by the work dir's own, and every run has an ``adapt`` and a ``trials/00``.
+    """
+    hooks = [(cfg.get('default_hooks') or {}).get('checkpoint'), *(cfg.get('custom_hooks') or [])]
+    for hook in hooks:
+        if hook is not None and hook.get('out_dir') is not None:
+            hook['out_dir'] = f'{str(hook["out_dir"]).rstrip("/")}/{name}'
+
+
 def note_places(places: Sequence[Places], root: Path) -> list[dict[str, Any]]:
     """Places as a manifest keeps them: those below its work dir move with it."""
     return [

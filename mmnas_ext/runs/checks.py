@@ -42,7 +42,7 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
         _check_neck(backbone, half.model.get('neck') or {})
         check_data(half)
     if resume and cfg.get('work_dir'):
-        continue_run(read_manifest(WorkDir(cfg.work_dir).manifest), cfg, method, given)
+        continue_run(read_manifest(WorkDir(cfg.work_dir).manifest), cfg, method, given, search_only)
 
 
 def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:

@@ -145,11 +145,13 @@ def settle(session: Session, arch: ArchSpec) -> Config | None:
     """
     method, files = session.method, session.files
     config = method.derive(session.cfg, arch) if method.derive is not None and session.cfg.get('derived') else None
-    trained = {} if config is None else settings_of(config, 'train_dataloader')
+    trained = {} if config is None else settings_of(config, 'train_dataloader', root=files.root)
     settings = {**session.settings.choice, **{f'derived.{key}': value for key, value in trained.items()}}
     known = session.manifest.parts.get(DERIVE)
     text = arch.format('fna')
-    if known is not None and known.done and known.notes.get('arch') == text and dict(known.settings) == settings:
+    there = files.arch.is_file() and (config is None or files.config.is_file())
+    same = known is not None and known.notes.get('arch') == text and dict(known.settings) == settings
+    if known is not None and known.done and same and there:
         return config
     adapted = session.manifest.parts.get(ADAPT)
     former = adapted.settings.get('model.backbone.arch') if adapted else None
@@ -171,6 +173,6 @@ def settle(session: Session, arch: ArchSpec) -> Config | None:
         method.supply(session, arch)
     if is_main_process() and config is not None:
         write_text(files.config, config.pretty_text)
-    origin = {} if session.manifest.is_given else {'origin': 'search'}
-    session.finish(DERIVE, arch=text, **origin)
+    origin = session.manifest.parts[DERIVE].notes.get('origin', 'search')
+    session.finish(DERIVE, arch=text, origin=origin)
     return config

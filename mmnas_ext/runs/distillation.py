@@ -10,17 +10,17 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
-from mmnas_ext.archs import METRICS, ArchSpec, CellSpace, Limit, cell_prices
+from mmnas_ext.archs import METRICS, ArchSpec, CellSpace, Limit, SearchSpace, SpaceStage, cell_prices
 from mmnas_ext.backbones.export import export_backbone
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.distill import join_blocks
 from mmnas_ext.reports import write_any_report
-from mmnas_ext.runs.changes import find_versions, flatten, settings_of
+from mmnas_ext.runs.changes import find_changes, find_versions, flatten, list_changes, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.derived import distilled_config, settle
-from mmnas_ext.runs.manifest import DERIVE, RATING, SEARCH, Manifest, ResumeError, new_id, read_manifest
+from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, ResumeError, new_id, read_manifest
 from mmnas_ext.runs.method import Method, Settings
-from mmnas_ext.runs.session import Session
+from mmnas_ext.runs.session import RATED, Session
 from mmnas_ext.runs.training import is_distillation, open_runner
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import reachable, select
@@ -58,8 +58,8 @@ def rate_checkpoint(
         checkpoints: A checkpoint of it, by default the newest in the work dir; or several, of runs that each trained
             some of the blocks.
         max_memory: GiB that features may take; by default the config's.
-        limits: Limits by metric; those of the config that are not named here stay. The network that they choose is
-            the one that ``--resume`` goes on with.
+        limits: Limits by metric; those of the config that are not named here stay. ``--resume`` goes on with the
+            network that they choose, once the blocks are trained to their end and while the config's limits stay.
 
     Raises:
         ValueError: The config is of no distillation, or an argument is out of range.
@@ -67,6 +67,7 @@ def rate_checkpoint(
     """
     if not is_distillation(cfg) or not cfg.get('val_cfg'):
         raise ValueError("rating needs model=dict(type='mmnas_ext.BlockDistiller', …) and val_cfg in the config")
+    asked = _settings(cfg).choice
     cfg = cfg.copy()
     cfg.load_from = None
     if max_memory is not None:
@@ -89,9 +90,10 @@ def rate_checkpoint(
         session.finish(RATING)
         session.kept['loop'] = runner.val_loop
         arch = select(Ratings.parse(session.files.ratings), runner.val_loop.limits).arch
+        _drop_choice(session)
         settle(session, arch)
         if limits:
-            session.note(DERIVE, origin='given')
+            session.note(DERIVE, origin=RATED, asked=dict(asked))
         session.kept.clear()
 
 
@@ -118,20 +120,36 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
         first = space.arch([0] * len(space.stages), tuple((0,) * len(s.cells[0].layers) for s in space.stages))
         half = distilled_config(cfg, first if arch is None else arch)
         if cfg.derived.get('weights') == 'distilled':
-            _check_weights(cfg, arch)
+            _check_weights(cfg, space, arch)
             half.model.backbone.pop('init_cfg', None)  # yet to come
         halves.append(half)
     return halves
 
 
-def _check_weights(cfg: Config, arch: ArchSpec | None) -> None:
+def _check_weights(cfg: Config, space: CellSpace, arch: ArchSpec | None) -> None:
+    """Raises ValueError where a given network cannot get distilled weights, before anything is set aside for it."""
     if arch is None:
         return
     known = read_manifest(Path(cfg.work_dir, 'run.json')) if cfg.get('work_dir') else None
-    if known is None or not known.is_done(RATING):
+    search = known.parts.get(SEARCH) if known else None
+    changed = find_changes(search.settings, _settings(cfg).search)[1] if search else []
+    if known is None or search is None or changed or not known.is_done(RATING):
+        why = f'; its settings were others ({list_changes(changed)})' if changed else ''
         raise ValueError(
             "derived.weights='distilled' with --arch needs a work dir whose distillation has been rated, got "
-            f'{cfg.get("work_dir")}: train without --arch first'
+            f'{cfg.get("work_dir")}{why}: train without --arch first'
+        )
+    fits = len(arch.stages) == len(space.stages) and all(
+        any(
+            ArchSpec((ours,)) in SearchSpace((SpaceStage(ours.in_channels, cell.channels, cell.layers, stage.stride),))
+            for cell in stage.cells
+        )
+        for ours, stage in zip(arch.stages, space.stages, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f'--arch must be a network of model.space to have distilled weights, got {arch.format("fna"):.150}: '
+            "take one of front.json, or derived.weights='remapped' or None"
         )
 
 
@@ -164,6 +182,7 @@ def _find(session: Session) -> ArchSpec | None:
     cfg, manifest = session.cfg, session.manifest
     if manifest.is_done(SEARCH) and manifest.is_done(RATING):
         return _choose(session)
+    _drop_choice(session)
     part = session.begin(SEARCH, session.settings.search, cfg)
     with open_runner(cfg, session.checkpoint(SEARCH), part.id) as runner:
         if cfg.get('val_cfg'):
@@ -181,6 +200,13 @@ def _find(session: Session) -> ArchSpec | None:
         settle(session, arch)
         session.kept.clear()
     return arch
+
+
+def _drop_choice(session: Session) -> None:
+    """Notes that weights will be stitched anew, even of the same network; what began from the former is set aside."""
+    if DERIVE in session.manifest.parts:
+        clears = ADAPT in session.manifest.parts and (session.cfg.get('derived') or {}).get('weights') == 'distilled'
+        session.drop_choice(clears)
 
 
 def _choose(session: Session) -> ArchSpec:

@@ -13,7 +13,7 @@ from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmnas_ext.reports import write_any_report
 from mmnas_ext.runs.changes import flatten, settings_of
 from mmnas_ext.runs.derived import derived_config
-from mmnas_ext.runs.manifest import SEARCH
+from mmnas_ext.runs.manifest import SEARCH, ResumeError
 from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.session import Session
 from mmnas_ext.runs.training import open_runner
@@ -115,11 +115,21 @@ def _settings(cfg: Config) -> Settings:
 
 
 def _find(session: Session) -> ArchSpec:
+    done = session.manifest.is_done(SEARCH)
+    checkpoint = session.checkpoint(SEARCH)
+    if done and checkpoint is None:
+        raise ResumeError(
+            f'--resume: the search in {session.files.root} is done, and no whole checkpoint is left to choose from: '
+            'give a network by --arch, or start without --resume'
+        )
     part = session.begin(SEARCH, session.settings.search, session.cfg)
-    with open_runner(session.cfg, session.checkpoint(SEARCH), part.id) as runner:
+    with open_runner(session.cfg, checkpoint, part.id) as runner:
         runner.train()
         wrapper = runner.optim_wrapper
-        arch = derive(find_supernet(runner.model), wrapper.cost.limit, wrapper.prices)
+        try:
+            arch = derive(find_supernet(runner.model), wrapper.cost.limit, wrapper.prices)
+        except ValueError as error:
+            raise ResumeError(f'no network can be derived: {error}') from None
     session.finish(SEARCH)
     return arch
 

@@ -21,7 +21,11 @@ STATES = ('created', 'searching', 'rating', 'found', 'derived', 'adapting', 'don
 
 
 class ResumeError(ValueError):
-    """A run cannot go on as it is asked to; nothing was changed."""
+    """A run cannot go on as it is asked to."""
+
+
+class NoNetworkError(RuntimeError):
+    """A search has ended, and gives no network."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,12 @@ class Part:
     settings: Mapping[str, Any] = field(default_factory=dict)
     done: bool = False
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kinds = {'id': str, 'settings': Mapping, 'done': bool, 'notes': Mapping}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f'{name} must be a {kind.__name__}, got {getattr(self, name)!r:.40}')
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,9 @@ def read_manifest(path: Path) -> Manifest | None:
     try:
         return Manifest.parse(path.read_text(encoding='utf-8'))
     except ValueError as error:
-        raise ResumeError(f'{path} is no manifest of a run that this version knows: {error}') from None
+        raise ResumeError(
+            f'{path} is no manifest of a run that this version knows: {error}; start without --resume to set it aside'
+        ) from None
 
 
 def new_id() -> str:

@@ -23,10 +23,10 @@ from mmnas_ext.archs import ArchSpec, Limit, cost
 from mmnas_ext.engine.optim import NonFiniteLossError
 from mmnas_ext.reports import write_any_report
 from mmnas_ext.runs.changes import flatten, settings_of
-from mmnas_ext.runs.checkpoints import checkpoint_places
+from mmnas_ext.runs.checkpoints import checkpoint_places, nest_checkpoints
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import describe_backbone, list_halves, read_space
-from mmnas_ext.runs.manifest import SEARCH
+from mmnas_ext.runs.manifest import SEARCH, NoNetworkError, ResumeError
 from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.session import Session, resume_from, say
 from mmnas_ext.runs.training import open_runner
@@ -50,7 +50,7 @@ def random_search(session: Session) -> ArchSpec:
 
     Raises:
         ValueError: The settings are out of range; ``rank_by`` is no metric of the validation.
-        RuntimeError: All trials failed.
+        NoNetworkError: All trials failed.
     """
     plan = TrialPlan.of(session.cfg)
     plan.check()
@@ -59,15 +59,16 @@ def random_search(session: Session) -> ArchSpec:
     trials: list[Trial] = []
     for index, (arch, price) in enumerate(plan.drawn):
         place = session.files.trials / f'{index:02d}'
+        cfg = _trial_config(plan, arch, place)
         trial = _read_result(place, arch) if index in ended else None
         if trial is None:
             say(describe(arch, plan, index, price))
-            trial = _try(plan, index, arch, price, place, f'{part.id}/{index:02d}')
+            trial = _try(plan, index, arch, price, cfg, f'{part.id}/{index:02d}')
             if is_main_process():
                 write_text(place / _RESULT_NAME, trial.format())
             ended.append(index)
             session.note(SEARCH, trials=ended)
-        _drop_weights(place, plan.settings.keep_checkpoints)
+        _drop_weights(cfg, plan.settings.keep_checkpoints)
         trials.append(trial)
         if is_main_process():
             write_text(session.files.trials_table, trials_table(trials, plan) + '\n')
@@ -91,13 +92,19 @@ def _read_result(place: Path, arch: ArchSpec) -> Trial:
     return trial
 
 
-def _try(plan: TrialPlan, index: int, arch: ArchSpec, price: float, place: Path, part: str) -> Trial:
-    """Adapts one network briefly and validates it."""
+def _trial_config(plan: TrialPlan, arch: ArchSpec, place: Path) -> Config:
+    """The config of a trial in its place; checkpoints elsewhere get a folder of this run's."""
     cfg = plan.trial_config(arch)
-    if is_main_process():
-        write_text(place / 'arch.json', arch.format('json'))
-        write_text(place / 'config.py', cfg.pretty_text)
     cfg.work_dir, cfg.launcher = str(place), plan.cfg.get('launcher', 'none')
+    nest_checkpoints(cfg, f'{place.parents[1].name}/{place.parent.name}')
+    return cfg
+
+
+def _try(plan: TrialPlan, index: int, arch: ArchSpec, price: float, cfg: Config, part: str) -> Trial:
+    """Adapts one network briefly and validates it."""
+    if is_main_process():
+        write_text(Path(cfg.work_dir, 'arch.json'), arch.format('json'))
+        write_text(Path(cfg.work_dir, 'config.py'), plan.trial_config(arch).pretty_text)
     # validated once, at the end, by the watch: also where a trial was killed between its last step and that
     cfg.train_cfg.val_begin = 1 + max(cfg.train_cfg.get(key) or 0 for key in ('max_epochs', 'max_iters'))
     watch = _Watch()
@@ -126,10 +133,11 @@ def _try(plan: TrialPlan, index: int, arch: ArchSpec, price: float, place: Path,
         )
 
 
-def _drop_weights(place: Path, keep_last: bool) -> None:
+def _drop_weights(cfg: Config, keep_last: bool) -> None:
     """Deletes the checkpoints of a trial that has ended: its weights are of no more use."""
     if is_main_process():
-        checkpoints = sorted(place.glob('*.pth'), key=lambda path: path.stat().st_mtime_ns)
+        written = {path for place in checkpoint_places(cfg) for _, _, path in place.numbered()}
+        checkpoints = sorted({*written, *Path(cfg.work_dir).glob('*.pth')}, key=lambda path: path.stat().st_mtime_ns)
         for path in checkpoints[:-1] if keep_last else checkpoints:
             path.unlink()
     barrier()
@@ -139,7 +147,7 @@ def _check_metric(trials: list[Trial], plan: TrialPlan) -> None:
     """Raises ValueError where validations give metrics, but never the one that ranks."""
     names = sorted({name for trial in trials for name in trial.metrics})
     if names and plan.settings.rank_by not in names:
-        raise ValueError(
+        raise ResumeError(
             f'random_search.rank_by must be one of {names}, which the validation gives, got '
             f'{plan.settings.rank_by!r}: say it right and go on with --resume'
         )
@@ -151,7 +159,7 @@ def _best(trials: list[Trial], plan: TrialPlan) -> ArchSpec:
     say(trials_table(trials, plan))
     if best.why_failed(rank_by):
         reasons = sorted({trial.why_failed(rank_by) for trial in trials})
-        raise RuntimeError(f'all {len(trials)} trials failed: {"; ".join(reasons)}')
+        raise NoNetworkError(f'all {len(trials)} trials failed: {"; ".join(reasons)}')
     say(f'best: trial {best.index:02d}, {best.arch}')
     return ArchSpec.parse(best.arch).replace(bn_eps=best.bn_eps)
 

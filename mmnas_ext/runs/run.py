@@ -9,6 +9,7 @@ from mmengine.dist import init_dist, is_distributed, is_main_process
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.runs.changes import settings_of
+from mmnas_ext.runs.checkpoints import nest_checkpoints
 from mmnas_ext.runs.derived import settle
 from mmnas_ext.runs.manifest import ADAPT
 from mmnas_ext.runs.methods import method_of
@@ -98,7 +99,7 @@ def run(
     given = None if arch is None else ArchSpec.parse(arch)
     if not checked:
         method.check(cfg, given, search_only)
-    session = open_session(cfg, method, resume, given)
+    session = open_session(cfg, method, resume, given, search_only)
     if method.find is None:
         train(session, ADAPT, cfg, settings_of(cfg, 'train_dataloader'))
         return
@@ -106,7 +107,8 @@ def run(
     if found is None:
         return
     config = settle(session, found)
-    say(f'found {found.format("fna")}; written to {session.files.arch}')
+    how = 'given' if session.manifest.is_given else 'found'
+    say(f'{how}: {found.format("fna")}; written to {session.files.arch}')
     if draw and method.report is not None and is_main_process():
         _draw(method.report, session)
     if config is None or search_only:
@@ -114,7 +116,8 @@ def run(
     ours = {'work_dir': str(session.files.adapt), 'launcher': cfg.get('launcher', 'none')}
     fast = getattr(config, '_format_python_code', True)
     adapt = Config({**config.to_dict(), **ours}, filename=str(session.files.config), format_python_code=fast)
-    train(session, ADAPT, adapt, settings_of(config, 'train_dataloader'))
+    nest_checkpoints(adapt, session.files.root.name)
+    train(session, ADAPT, adapt, settings_of(config, 'train_dataloader', root=session.files.root))
 
 
 def start_processes(cfg: Config) -> None:

@@ -31,6 +31,9 @@ from mmnas_ext.runs.manifest import (
 from mmnas_ext.runs.method import Method
 from mmnas_ext.workdir import WorkDir, write_text
 
+RATED = 'rated'  # origin of a network that the rating tool chose by limits of its own
+# what is known of a network that is to be chosen anew
+_CHOSEN = ('arch', 'origin', 'asked')
 # MMEngine's own files beside the checkpoints: a folder of logs per start, the config as it was read
 _LOGS = re.compile(r'\d{8}_\d{6}')
 
@@ -60,7 +63,10 @@ class Session:
     def found(self) -> ArchSpec | None:
         """The network that is found or given; ``None`` while there is none, or none by the settings of now."""
         part = self.manifest.parts.get(DERIVE)
-        text = part.notes.get('arch') if part else None
+        searched = all(self.manifest.parts[name].done for name in (SEARCH, RATING) if name in self.manifest.parts)
+        if part is None or not (searched or self.manifest.is_given):
+            return None
+        text = part.notes.get('arch')
         return ArchSpec.parse(text) if text else None
 
     def begin(self, name: str, settings: Mapping[str, Any], cfg: Config | None = None) -> Part:
@@ -94,12 +100,25 @@ class Session:
         part = self.manifest.parts[name]
         self.write(self.manifest.with_part(name, replace(part, notes={**part.notes, **notes})))
 
+    def drop_choice(self, clears: bool) -> None:
+        """Notes that a network is to be chosen and written down again.
+
+        Args:
+            clears: Set the files of the former one, and its training, aside.
+        """
+        manifest = _open_again(self.manifest, DERIVE)
+        if clears:
+            part = manifest.parts[DERIVE]
+            manifest = manifest.without(ADAPT).with_part(DERIVE, replace(part, notes={**part.notes, 'clears': True}))
+        self.write(manifest)
+
     def checkpoint(self, name: str) -> Path | None:
         """The checkpoint from which a part goes on; ``None`` where it begins."""
-        if name in self._fresh:
+        part = self.manifest.parts.get(name)
+        if part is None or name in self._fresh:
             return None
-        part = self.manifest.parts[name]
-        return resume_from(read_places(part.notes.get('checkpoints', []), self.files.root), part.id, name)
+        call = ('adaptation' if self.method.find else 'training') if name == ADAPT else name
+        return resume_from(read_places(part.notes.get('checkpoints', []), self.files.root), part.id, call)
 
     def write(self, manifest: Manifest) -> None:
         """Writes the manifest down; all processes go on when it is there."""
@@ -109,7 +128,9 @@ class Session:
         barrier()
 
 
-def open_session(cfg: Config, method: Method, resume: bool, arch: ArchSpec | None) -> Session:
+def open_session(
+    cfg: Config, method: Method, resume: bool, arch: ArchSpec | None, search_only: bool = False
+) -> Session:
     """Opens the run of a config in its work dir: goes on with the one that is there, or sets it aside and begins.
 
     Args:
@@ -118,6 +139,7 @@ def open_session(cfg: Config, method: Method, resume: bool, arch: ArchSpec | Non
         resume: Go on.
         arch: The network that is trained instead of searched, if any. Without `resume` too, a finished search of the
             same settings stays.
+        search_only: Only the search is asked for: resumed, a network that was given instead of it is left.
 
     Raises:
         ResumeError: There is nothing to go on from, or a setting has changed that would give another result.
@@ -126,9 +148,9 @@ def open_session(cfg: Config, method: Method, resume: bool, arch: ArchSpec | Non
     files = WorkDir(cfg.work_dir)
 
     def decide() -> tuple[Manifest, list[str], bool]:
-        old = read_manifest(files.manifest)
         if resume:
-            return (*continue_run(old, cfg, method, arch), False)
+            return (*continue_run(read_manifest(files.manifest), cfg, method, arch, search_only), False)
+        old = _read_if_whole(files)
         if arch is not None and old is not None and _same_search(old, method, settings.search):
             return _give(old, arch, True), ['the search of this work dir stays; another network is trained'], False
         fresh = Manifest(new_id(), method.name, report=settings.report, versions=find_versions())
@@ -137,7 +159,8 @@ def open_session(cfg: Config, method: Method, resume: bool, arch: ArchSpec | Non
     manifest, said, anew = _agreed(decide)
     session = Session(cfg, method, manifest)
     if anew and is_main_process():
-        clear(cfg)
+        aside = clear(cfg)
+        said += [f'what an earlier run left is set aside: {aside}'] if aside else []
     for line in said:
         say(line)
     session.write(replace(manifest, report=settings.report))
@@ -145,7 +168,7 @@ def open_session(cfg: Config, method: Method, resume: bool, arch: ArchSpec | Non
 
 
 def continue_run(
-    old: Manifest | None, cfg: Config, method: Method, arch: ArchSpec | None
+    old: Manifest | None, cfg: Config, method: Method, arch: ArchSpec | None, search_only: bool = False
 ) -> tuple[Manifest, list[str]]:
     """The manifest with which a run goes on, and what is to be said of it.
 
@@ -177,6 +200,11 @@ def continue_run(
         manifest = manifest.with_part(name, replace(part, settings=wanted[name], done=part.done and not again))
         if again:
             manifest = _open_again(manifest, RATING, DERIVE)
+    if search_only and manifest.is_given and SEARCH in manifest.parts:
+        said.append('the network that was given is left: the search goes on, or gives its own')
+        manifest = _open_again(manifest, DERIVE)
+    elif manifest.is_given and arch is None and SEARCH in manifest.parts:
+        said.append('the network was given by --arch; --resume --search-only goes back to the search in this work dir')
     manifest = _choose_again(manifest, settings.choice, arch, said)
     versions = find_versions()
     if versions != dict(old.versions):
@@ -195,12 +223,13 @@ def check_training(manifest: Manifest, cfg: Config, method: Method, said: list[s
     if method.derive is not None and text is None:
         return  # what is trained is not known yet
     config = cfg if method.derive is None else method.derive(cfg, ArchSpec.parse(text))
-    taken, refused = find_changes(part.settings, settings_of(config, 'train_dataloader'))
+    root = None if method.derive is None else WorkDir(cfg.work_dir).root
+    taken, refused = find_changes(part.settings, settings_of(config, 'train_dataloader', root=root))
     if part.settings.get('model.backbone.arch') != config.model.get('backbone', {}).get('arch'):
         return  # another network: the former training is set aside
     if refused:
-        raise ResumeError(_refusal(cfg, 'training' if method.derive is None else ADAPT, refused))
-    said += [f'{ADAPT}: taken over: {list_changes(taken)}'] if taken else []
+        raise ResumeError(_refusal(cfg, 'training' if method.derive is None else 'adaptation', refused))
+    said += [f'adaptation: taken over: {list_changes(taken)}'] if taken else []
 
 
 def resume_from(places: list[Places], part: str, name: str) -> Path | None:
@@ -227,28 +256,30 @@ def resume_from(places: list[Places], part: str, name: str) -> Path | None:
     return path
 
 
-def clear(cfg: Config) -> None:
-    """Sets aside all that an earlier run left in a work dir, and where its checkpoints were told to be."""
+def clear(cfg: Config) -> Path | None:
+    """Sets aside all that an earlier run left in a work dir, and where its checkpoints were told to be.
+
+    Returns:
+        Where to; ``None`` where nothing was left.
+    """
     files = WorkDir(cfg.work_dir)
     if not files.root.is_dir():
-        return
-    try:
-        old = read_manifest(files.manifest)
-    except ResumeError:
-        old = None
+        return None
+    old = _read_if_whole(files)
     places = checkpoint_places(cfg)
     for part in (old.parts if old else {}).values():
         places += read_places(part.notes.get('checkpoints', []), files.root)
     checkpoints = [path for place in places for _, _, path in place.numbered()]
     logs = [path for path in files.root.iterdir() if path.is_dir() and _LOGS.fullmatch(path.name)]
     dumped = [path for path in files.root.glob('*.py') if logs]
-    set_aside(files, [*files.of_a_run(), *dict.fromkeys(checkpoints), *logs, *dumped])
+    return set_aside(files, [*files.of_a_run(), *dict.fromkeys(checkpoints), *logs, *dumped])
 
 
-def set_aside(files: WorkDir, paths: Iterable[Path]) -> None:
-    """Moves what is there of some files and folders into a folder of its own, in this order."""
+def set_aside(files: WorkDir, paths: Iterable[Path]) -> Path | None:
+    """Moves what is there of some files and folders into a folder of its own, in this order; returns that, if any."""
     # to the microsecond: two short searches may end in one second
     name = datetime.now().strftime('before_%Y%m%d_%H%M%S_%f')
+    moved = None
     for path in paths:
         if not path.exists():
             continue
@@ -256,6 +287,16 @@ def set_aside(files: WorkDir, paths: Iterable[Path]) -> None:
         target = files.root / name / path.relative_to(files.root) if inside else path.parent / name / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)
+        moved = files.root / name
+    return moved
+
+
+def _read_if_whole(files: WorkDir) -> Manifest | None:
+    """The manifest of a work dir that is about to be set aside, whatever state it is in."""
+    try:
+        return read_manifest(files.manifest)
+    except ResumeError:
+        return None
 
 
 def say(text: str) -> None:
@@ -284,6 +325,8 @@ def _choose_again(manifest: Manifest, choice: Mapping[str, Any], arch: ArchSpec 
         return given
     if part is None or manifest.is_given:
         return manifest
+    if part.notes.get('origin') == RATED and not any(find_changes(part.notes['asked'], choice)):
+        return manifest  # other limits were given to the rating tool, and the config's are as they were
     known = {key: value for key, value in part.settings.items() if not key.startswith('derived.')}
     taken, refused = find_changes(known, choice)
     if taken or refused:
@@ -296,7 +339,7 @@ def _open_again(manifest: Manifest, *names: str) -> Manifest:
     for name in names:
         part = manifest.parts.get(name)
         if part is not None:
-            notes = {key: value for key, value in part.notes.items() if name != DERIVE or key != 'arch'}
+            notes = {key: value for key, value in part.notes.items() if name != DERIVE or key not in _CHOSEN}
             manifest = manifest.with_part(name, replace(part, done=False, notes=notes))
     return manifest
 

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmnas_ext.runs.changes import find_changes, list_changes
-from mmnas_ext.runs.checkpoints import StampHook
+from mmnas_ext.runs.checkpoints import StampHook, find_checkpoint, read_places
 from mmnas_ext.runs.manifest import ResumeError
 from mmnas_ext.runs.session import Session, say
 
@@ -90,16 +90,19 @@ def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any])
     Raises:
         ResumeError: It was begun with other settings.
     """
+    call = 'adaptation' if session.method.find else 'training'
     known = session.manifest.parts.get(name)
     if known is not None:
         refused = find_changes(known.settings, settings)[1]
         if refused:
             raise ResumeError(
-                f'--resume: the {name} in {cfg.work_dir} was begun with other settings ({list_changes(refused)}): go '
+                f'--resume: the {call} in {cfg.work_dir} was begun with other settings ({list_changes(refused)}): go '
                 'on with those, or start without --resume'
             )
         if known.done and dict(known.settings) == dict(settings):
-            say(f'the {name} is done: nothing is left to train')
+            say(f'the {call} is done: nothing is left to train')
+            if find_checkpoint(read_places(known.notes.get('checkpoints', []), session.files.root)).path is None:
+                say(f'warning: the {call} left no whole checkpoint in {cfg.work_dir}; it may have been deleted since')
             return
     part = session.begin(name, settings, cfg)
     with open_runner(cfg, session.checkpoint(name), part.id) as runner:

@@ -191,7 +191,7 @@ def test_an_earlier_choice_of_a_finished_search_is_trained_and_the_search_stays(
     ({'train_dataloader.batch_size': 4}, 'train_dataloader.batch_size 2 -> 4'),
     ({'optim_wrapper.cost.weight': 0.3}, 'optim_wrapper.cost.weight 0.1 -> 0.3'),
     ({'model.backbone.space': tiny.STRIDED.format()}, 'model.backbone.space'),
-    ({'derived.optim_wrapper.optimizer.lr': 0.1}, 'the adapt in .*optim_wrapper.optimizer.lr 0.05 -> 0.1'),
+    ({'derived.optim_wrapper.optimizer.lr': 0.1}, 'the adaptation in .*optim_wrapper.optimizer.lr 0.05 -> 0.1'),
     ({'derived.train_cfg.max_epochs': 1}, 'train_cfg.max_epochs 2 -> 1'),
 ])  # fmt: skip
 def test_a_finished_run_is_not_resumed_under_other_settings(reference, change, message):
@@ -363,3 +363,88 @@ def test_files_of_the_user_are_left_where_they_are(tmp_path):
     assert (work_dir / 'notes.txt').read_text() == 'mine'
     assert (work_dir / 'seed').is_dir()
     assert len(os.listdir(work_dir)) == len({*os.listdir(work_dir)})
+
+
+def test_files_that_settings_name_count_by_their_content(tmp_path, reference):
+    space = tmp_path / 'space.json'
+    space.write_text(tiny.SPACE.format())
+    given = {'model.backbone.space': str(space)}
+    start(tmp_path / 'run', stop=3, **given)
+    space.write_text(tiny.SPACE.format().replace('k5_e6', 'k5_e3'))
+    refuses(tmp_path / 'run', r'model.backbone.space .space.jso.* -> .space.jso', **given)
+    space.unlink()
+    moved = tmp_path / 'elsewhere' / 'space.json'
+    moved.parent.mkdir()
+    moved.write_text(tiny.SPACE.format())
+    start(tmp_path / 'run', resume=True, **{'model.backbone.space': str(moved)})
+    assert same_run(tmp_path / 'run', reference)
+
+
+def test_a_moved_work_dir_goes_on(tmp_path, reference):
+    start(tmp_path / 'first', stop=3)
+    (tmp_path / 'first').rename(tmp_path / 'second')
+    start(tmp_path / 'second', resume=True)
+    assert same_run(tmp_path / 'second', reference)
+
+
+def test_a_limit_counts_again_after_a_given_network_was_replaced(tmp_path):
+    start(tmp_path)
+    start(tmp_path, arch=B.format('fna'))
+    start(tmp_path, resume=True, **{'train_cfg.max_epochs': 3})
+    limit = tiny.MACS['fixed'] + tiny.MACS['1.0'][0] + tiny.MACS['2.0'][0]
+    start(tmp_path, resume=True, **{'train_cfg.max_epochs': 3, 'optim_wrapper.cost.max': limit})
+    assert ArchSpec.parse(tmp_path / 'derived' / 'arch.json').replace(bn_eps=None) == A
+
+
+def test_the_way_back_from_a_given_network_to_the_search(tmp_path, reference, capsys):
+    work_dir = tmp_path / 'run'
+    start(work_dir, stop=3)
+    start(work_dir, arch=B.format('fna'))
+    start(work_dir, resume=True)
+    assert '--resume --search-only goes back to the search' in capsys.readouterr().out
+    run(config(work_dir), resume=True, search_only=True)
+    assert state(work_dir) == 'derived'
+    start(work_dir, resume=True)
+    assert same_run(work_dir, reference)
+
+
+def test_a_finished_search_is_not_searched_again_where_its_checkpoints_are_gone(tmp_path):
+    start(tmp_path)
+    for path in tmp_path.glob('epoch_*.pth'):
+        path.unlink()
+    with pytest.raises(ResumeError, match='is done, and no whole checkpoint is left to choose from'):
+        start(tmp_path, resume=True, **{'optim_wrapper.cost.max': 1e9})
+    assert state(tmp_path) == 'found'
+    assert (tmp_path / 'adapt' / 'epoch_2.pth').is_file()
+
+
+def test_what_was_deleted_by_hand_is_written_again_or_said(tmp_path, capsys):
+    start(tmp_path)
+    for path in (tmp_path / 'derived').glob('*.*'):
+        path.unlink()
+    start(tmp_path, resume=True)
+    assert (tmp_path / 'derived' / 'config.py').is_file()
+    (tmp_path / 'adapt' / 'epoch_1.pth').unlink()
+    (tmp_path / 'adapt' / 'epoch_2.pth').unlink()
+    capsys.readouterr()
+    start(tmp_path, resume=True)
+    assert 'warning: the adaptation left no whole checkpoint in ' in capsys.readouterr().out
+
+
+def test_a_damaged_manifest_is_set_aside_by_a_new_run(tmp_path, reference):
+    work_dir = tmp_path / 'run'
+    start(work_dir)
+    (work_dir / 'run.json').write_text('{"half of a ma')
+    refuses(work_dir, 'start without --resume to set it aside')
+    start(work_dir)
+    assert same_run(work_dir, reference)
+    (aside,) = work_dir.glob('before_*')
+    assert (aside / 'run.json').read_text() == '{"half of a ma'
+
+
+def test_runs_that_share_a_folder_of_checkpoints_keep_theirs_apart(tmp_path):
+    out = {'default_hooks.checkpoint.out_dir': str(tmp_path / 'big')}
+    for name in ('a', 'b'):
+        start(tmp_path / name, **out)
+    found = sorted(path.relative_to(tmp_path / 'big').as_posix() for path in (tmp_path / 'big').rglob('epoch_2.pth'))
+    assert found == ['a/adapt/epoch_2.pth', 'a/epoch_2.pth', 'b/adapt/epoch_2.pth', 'b/epoch_2.pth']

@@ -152,17 +152,38 @@ def test_another_point_of_the_front_gets_its_own_weights(tmp_path: Path, resume:
     assert ArchSpec.parse(work_dir / 'derived' / 'arch.json') == arch
 
 
-def test_distilled_weights_of_a_foreign_network_are_refused(tmp_path: Path) -> None:
+def test_what_cannot_get_distilled_weights_is_refused_before_anything_is_set_aside(tmp_path: Path) -> None:
     ordinary(tmp_path)
     derived = dict(config='ordinary.py', train_cfg=dict(max_iters=1), weights='distilled')
-    cfg = config(tmp_path, derived=derived)
     foreign = '[[8, 8], ["k3_e1"], 1]|[[8, 12], ["k7_e3"], 2]|[[12, 16], ["k3_e3"], 2]'
     with pytest.raises(ValueError, match="weights='distilled' with --arch needs a work dir whose distillation"):
-        check_config(cfg, foreign)
-    run(cfg, search_only=True)
-    with pytest.raises(ResumeError, match="derived.weights='distilled': there are none of"):
         start(tmp_path, arch=foreign, derived=derived)
-    assert state(tmp_path) == 'found'
+    start(tmp_path, derived=derived)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'work').rglob('*')}
+    with pytest.raises(ValueError, match='--arch must be a network of model.space to have distilled weights'):
+        start(tmp_path, arch=foreign, derived=derived)
+    ours = another_of_the_front(tmp_path).format('fna')
+    with pytest.raises(ValueError, match='its settings were others .randomness.seed 5 -> 6'):
+        start(tmp_path, arch=ours, derived=derived, **{'randomness.seed': 6})
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / 'work').rglob('*')} == before
+
+
+def test_a_moved_distillation_goes_on(tmp_path: Path) -> None:
+    ordinary(tmp_path)
+    derived = dict(config='ordinary.py', train_cfg=dict(max_iters=1), weights='distilled')
+    start(tmp_path, derived=derived)
+    (tmp_path / 'work').rename(tmp_path / 'moved')
+    moved = config(tmp_path, derived={**derived, 'train_cfg': dict(max_iters=2)}, work_dir=str(tmp_path / 'moved'))
+    run(moved, resume=True)
+    assert last_checkpoint(tmp_path / 'moved' / 'adapt')[0] == 'iter_2.pth'
+
+
+def test_blocks_that_were_rated_half_trained_are_trained_on(tmp_path: Path, whole: Path) -> None:
+    start(tmp_path, stop=4)
+    rate_checkpoint(config(tmp_path))
+    assert state(tmp_path) == 'searching'
+    start(tmp_path, resume=True)
+    assert differences(results(tmp_path), results(whole)) == []
 
 
 def test_a_changed_limit_chooses_again_and_rates_nothing(tmp_path: Path, monkeypatch: Any) -> None:
@@ -201,3 +222,7 @@ def test_a_network_chosen_by_the_rating_tool_is_gone_on_with(tmp_path: Path) -> 
     assert state(tmp_path) == 'derived'
     start(tmp_path, resume=True)
     assert ArchSpec.parse(work_dir / 'derived' / 'arch.json') == arch
+    # until the config's own limits change
+    front = json.loads((work_dir / 'front.json').read_text())
+    start(tmp_path, resume=True, **{'val_cfg.limits': dict(macs=front['costs'][-1])})
+    assert ArchSpec.parse(work_dir / 'derived' / 'arch.json') != arch

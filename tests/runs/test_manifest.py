@@ -57,6 +57,8 @@ def test_it_reads_back_what_it_writes():
     (lambda c: c.pop('parts'), 'a field is missing or unknown'),
     (lambda c: c['parts'].update(dinner=c['parts']['search']), r"parts must be among .*'dinner'"),
     (lambda c: c['parts']['search'].update(colour=1), 'a field is missing or unknown'),
+    (lambda c: c['parts']['search'].update(notes=[]), r'notes must be a Mapping, got \[\]'),
+    (lambda c: c['parts']['search'].update(done='yes'), "done must be a bool, got 'yes'"),
 ])  # fmt: skip
 def test_another_text_is_refused(tmp_path, change, message):
     content = json.loads(manifest(search=True).format())
