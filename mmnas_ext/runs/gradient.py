@@ -63,6 +63,12 @@ def list_halves(
 
 def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:
     space = read_space(cfg)
+    if arch is None:  # else nothing is searched
+        _check_search(cfg, space)
+    return list_halves(cfg, cfg, space, arch, search_only)
+
+
+def _check_search(cfg: Config, space: SearchSpace) -> None:
     backbone = cfg.model.backbone
     _check_loop(cfg.train_cfg)
     settings = dict(cfg.optim_wrapper)
@@ -74,7 +80,6 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
         )
     size = tuple(backbone.get('input_size', (800, 1088)))
     constructor(settings, paramwise).cost.prices(space, size, backbone.get('output_stride', 32))
-    return list_halves(cfg, cfg, space, arch, search_only)
 
 
 def _check_loop(loop: Mapping[str, Any]) -> None:
