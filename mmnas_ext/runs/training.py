@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmnas_ext.runs.changes import find_changes, list_changes
+from mmnas_ext.runs.changes import LONGER, find_changes, list_changes
 from mmnas_ext.runs.checkpoints import StampHook, find_checkpoint, read_places
 from mmnas_ext.runs.manifest import ResumeError
 from mmnas_ext.runs.session import Session, say
@@ -93,13 +93,13 @@ def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any])
     call = 'adaptation' if session.method.find else 'training'
     known = session.manifest.parts.get(name)
     if known is not None:
-        refused = find_changes(known.settings, settings)[1]
+        taken, refused = find_changes(known.settings, settings)
         if refused:
             raise ResumeError(
                 f'--resume: the {call} in {cfg.work_dir} was begun with other settings ({list_changes(refused)}): go '
                 'on with those, or start without --resume'
             )
-        if known.done and dict(known.settings) == dict(settings):
+        if known.done and not any(change.key in LONGER for change in taken):
             say(f'the {call} is done: nothing is left to train')
             if find_checkpoint(read_places(known.notes.get('checkpoints', []), session.files.root)).path is None:
                 say(f'warning: the {call} left no whole checkpoint in {cfg.work_dir}; it may have been deleted since')

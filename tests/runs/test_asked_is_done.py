@@ -448,3 +448,11 @@ def test_runs_that_share_a_folder_of_checkpoints_keep_theirs_apart(tmp_path):
         start(tmp_path / name, **out)
     found = sorted(path.relative_to(tmp_path / 'big').as_posix() for path in (tmp_path / 'big').rglob('epoch_2.pth'))
     assert found == ['a/adapt/epoch_2.pth', 'a/epoch_2.pth', 'b/adapt/epoch_2.pth', 'b/epoch_2.pth']
+
+
+def test_a_finished_run_is_not_trained_for_a_harmless_change(tmp_path, capsys):
+    start(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*.pth')}
+    start(tmp_path, resume=True, log_level='ERROR', **{'derived.default_hooks.logger': {'interval': 2}})
+    assert 'the adaptation is done: nothing is left to train' in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*.pth')} == before
