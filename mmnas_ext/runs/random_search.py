@@ -43,7 +43,7 @@ def random_search(session: Session) -> ArchSpec:
     """Tries the networks that a config's ``random_search`` draws, and returns the best.
 
     What has ended is not tried again and an interrupted trial goes on from its newest checkpoint. A larger ``count``
-    tries more; of a smaller one, the first results are rank_trials.
+    tries more; of a smaller one, the first results are ranked.
 
     Args:
         session: The run.
