@@ -11,8 +11,8 @@ model = dict(
     backbone=dict(
         type='mmnas_ext.FNA_DeepLabv3',
         out_indices=(6,),
-        output_stride=_base_.output_stride,
+        output_stride=16,
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.seed),
+        init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.mobilenet_v2),
     )
 )

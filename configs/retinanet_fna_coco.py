@@ -13,7 +13,7 @@ model = dict(
         type='mmnas_ext.FNA_RetinaNet',
         out_indices=(1, 2, 4, 6),
         norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.seed),
+        init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.mobilenet_v2),
     )
 )
 train_cfg = _base_.recipe.train_cfg

@@ -3,8 +3,7 @@
 _base_ = './cityscapes_769.py'
 
 # the seed of search and adaptation: its architecture, and where its ImageNet weights are
-seed = dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2')
-output_stride = 16
+mobilenet_v2 = dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2')
 
 # how an image is tested at a single scale: as a whole, or by a sliding window of the crop size with a third of overlap
 whole = dict(mode='whole')
@@ -26,7 +25,6 @@ model = dict(
         in_channels=320,
         in_index=-1,
         channels=256,
-        dilations=(1, 6, 12, 18),
         dropout_ratio=0.1,
         num_classes=19,
         norm_cfg=dict(type='SyncBN'),

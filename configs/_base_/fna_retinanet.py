@@ -8,7 +8,7 @@ _base_ = [
 ]
 
 # the seed of search and adaptation: its architecture, and where its ImageNet weights are
-seed = dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2')
+mobilenet_v2 = dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2')
 
 model = dict(neck=dict(in_channels=[24, 32, 96, 320], start_level=1, add_extra_convs='on_input'))
 

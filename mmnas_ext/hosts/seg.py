@@ -39,9 +39,12 @@ class FNASegHead(ASPPHead):
         c1_in_channels: int = 0,
         c1_in_index: int = 0,
         c1_channels: int = 48,
-        dilations: Sequence[int] = (1, 6, 12, 18),
+        dilations: Sequence[int] | None = None,
+        output_stride: int = 16,
         **kwargs: Any,
     ) -> None:
+        if dilations is None:
+            dilations = (1, *(rate * 16 // output_stride for rate in (6, 12, 18)))
         listed = dilations if isinstance(dilations, Sequence) else ()
         if not listed or any(isinstance(d, bool) or not isinstance(d, int) or d < 1 for d in listed):
             raise ValueError(f'dilations must be a non-empty list of positive integers, got {dilations!r}')
