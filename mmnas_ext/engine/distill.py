@@ -1,6 +1,6 @@
 """The loop of a distillation, and how its blocks are shared out among processes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,14 @@ class DistillLoop(ResumableIterLoop):
 
     Before the first iteration the teacher's features are standardised by the moments of some batches.
 
+    With ``max_epochs`` the length follows from the batch and the number of processes. Schedules then go by epochs too:
+    ``dict(by_epoch=True, convert_to_iter_based=True, …)``.
+
     Args:
         runner: The runner.
         dataloader: Config of the loader.
-        max_iters: Iterations.
+        max_iters: Iterations; instead of `max_epochs`.
+        max_epochs: Passes over the images; instead of `max_iters`.
         calibration_batches: Batches by which features are standardised.
         staged: Train one block after the other, each for its share of the iterations, as the authors do
             (arXiv 1911.13053, section 4.1), instead of all of them in each iteration.
@@ -46,21 +50,34 @@ class DistillLoop(ResumableIterLoop):
         self,
         runner: Any,
         dataloader: Any,
-        max_iters: int,
+        max_iters: int | None = None,
+        max_epochs: int | None = None,
         calibration_batches: int = 16,
         staged: bool = False,
         log_interval: int = 10,
         **kwargs: Any,
     ) -> None:
+        check_length(max_iters, max_epochs)
         check_positive('calibration_batches', calibration_batches)
+        check_positive('log_interval', log_interval)
         self.distiller = find_distiller(runner.model)
         self.shared = self.distiller.block_parallel
         if self.shared and isinstance(dataloader, dict):
             dataloader = same_for_all(dataloader, shuffle=True)
-        kwargs.setdefault('val_interval', max_iters)  # rating takes long
-        super().__init__(runner, dataloader, max_iters, **kwargs)
+        super().__init__(runner, dataloader, max_iters or 1, **kwargs)
+        if not len(self.dataloader):
+            raise ValueError('train_dataloader.batch_size is larger than its dataset, and drop_last leaves no batch')
+        if max_epochs is not None:
+            self._max_iters = max_epochs * len(self.dataloader)
+            self._max_epochs = max_epochs
+        if 'val_interval' not in kwargs:
+            self.val_interval = self._max_iters  # rating takes long
         if self.shared:
             self.dataloader_iterator = Batches(self.dataloader, runner.seed, 'train', same_for_all=True)
+            base = (runner.auto_scale_lr or {}).get('base_batch_size')
+            if base:
+                # all processes train on the same images: their number makes no batch larger
+                runner.auto_scale_lr = dict(runner.auto_scale_lr, base_batch_size=base * get_world_size())
         self.calibration_batches = calibration_batches
         self.staged = staged
         self.log_interval = log_interval
@@ -72,13 +89,19 @@ class DistillLoop(ResumableIterLoop):
         logger.info(describe_distillation(self.distiller, self._max_iters, batch, self.staged))
         if not self.distiller.calibrated:
             logger.info(f'features are standardised by {self.calibration_batches} batches')
-            with closing(Batches(self.dataloader, self.runner.seed, 'calibration', self.shared)) as batches:
-                self.distiller.calibrate(preprocess(self.distiller, batches, self.calibration_batches))
+            self._measure(self.distiller.calibrate, self.calibration_batches)
+        elif self.distiller.standardize is None and not self._iter:
+            self._measure(self.distiller.check_features, 1)
         return super().run()
+
+    def _measure(self, use: Callable[[Iterator[Tensor]], None], count: int) -> None:
+        with closing(Batches(self.dataloader, self.runner.seed, 'calibration', self.shared)) as batches:
+            use(preprocess(self.distiller, batches, count))
 
     def run_iter(self, data_batch: Any) -> None:
         """One step of every block that this process trains."""
-        reseed(self.runner.seed, 'train', self._iter)
+        # a teacher in training mode may drop what it draws: the same on processes that share one teacher's blocks
+        reseed(self.runner.seed, 'train', self._iter, rank=0 if self.shared else None)
         self.distiller.start(self._iter, self.runner.seed, self.active(self._iter))
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
         outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
@@ -111,6 +134,16 @@ class DistillLoop(ResumableIterLoop):
             merged.update(each)
         merged = {name: torch.tensor(merged[name]) for name in sorted(merged)}
         return {'loss': torch.stack(list(merged.values())).sum(), **merged}
+
+
+def check_length(max_iters: Any, max_epochs: Any) -> None:
+    """Raises ValueError unless one of the two is given, a positive integer."""
+    given = {'max_iters': max_iters, 'max_epochs': max_epochs}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) != 1:
+        raise ValueError(f'train_cfg of a distillation must have either max_iters or max_epochs, got {given or None}')
+    ((name, value),) = given.items()
+    check_positive(f'train_cfg.{name}', value)
 
 
 def merge_blocks(distiller: BlockDistiller, optim_wrapper: Any) -> None:

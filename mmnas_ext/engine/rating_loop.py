@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from io import BytesIO
@@ -36,6 +36,8 @@ from mmnas_ext.workdir import WorkDir, append_line, write_bytes, write_text
 
 _SHOWN = 4  # images whose feature maps are kept to be looked at
 _GIB = 2**30
+_METRICS = ('macs', 'params')
+_RATING_KEYS = ('type', 'calibration', 'calibration_batches', 'max_memory', 'metrics', 'table', 'limits')
 # paths are calibrated, so these say nothing; processes that average gradients differ in them
 _UNREAD = ('running_mean', 'running_var', 'num_batches_tracked', 'steps')
 
@@ -76,21 +78,16 @@ class RatingLoop(BaseLoop):
         calibration: dict[str, Any] | None = None,
         calibration_batches: int = 4,
         max_memory: float = 4.0,
-        metrics: Sequence[str] = ('macs', 'params'),
+        metrics: Sequence[str] = _METRICS,
         table: Any = None,
         limits: dict[str, Any] | None = None,
     ) -> None:
         del evaluator
         self.distiller = find_distiller(runner.model)
-        check_positive('calibration_batches', calibration_batches)
-        if not max_memory > 0:
-            raise ValueError(f'max_memory must be a positive number of GiB, got {max_memory!r}')
-        unknown = [metric for metric in (*metrics, *(limits or {})) if metric not in METRICS]
-        if unknown or not metrics or any(metric not in metrics for metric in limits or {}):
-            raise ValueError(
-                f'metrics must be among {tuple(METRICS)} and limits among metrics, got metrics '
-                f'{tuple(metrics)} and limits {tuple(limits or {})}'
-            )
+        check_rating(
+            calibration=calibration, calibration_batches=calibration_batches, max_memory=max_memory, metrics=metrics,
+            limits=limits,
+        )  # fmt: skip
         loader = same_for_all(dataloader, shuffle=False) if isinstance(dataloader, dict) else dataloader
         super().__init__(runner, loader)
         self.files = WorkDir(runner.work_dir)
@@ -120,6 +117,8 @@ class RatingLoop(BaseLoop):
                 f'block {untrained[0]} has not been trained: give tools/rate.py the checkpoints of all runs that '
                 'trained some'
             )
+        if self.distiller.teacher.train_mode:
+            self.distiller.teacher.recalibrate(self._calibration())
         ratings = self._ratings(self._rate_all())
         if is_main_process():
             write_text(self.files.ratings, ratings.format())
@@ -319,6 +318,39 @@ class RatingLoop(BaseLoop):
         stream = BytesIO()
         np.savez_compressed(stream, **arrays)
         write_bytes(self.files.features, stream.getvalue())
+
+
+def check_rating(**settings: Any) -> None:
+    """Raises one clear error for what `RatingLoop` cannot take; nothing is built.
+
+    Args:
+        settings: Its arguments, those of the config; what is left out has its default.
+
+    Raises:
+        ValueError: An argument is unknown or out of its range.
+        TypeError: An argument has another type.
+    """
+    unknown = sorted(set(settings) - set(_RATING_KEYS))
+    if unknown:
+        raise ValueError(f'val_cfg of a distillation takes {_RATING_KEYS}, got {unknown[0]!r}')
+    check_positive('calibration_batches', settings.get('calibration_batches', 1))
+    memory = settings.get('max_memory', 1)
+    if isinstance(memory, bool) or not isinstance(memory, int | float) or not memory > 0:
+        raise ValueError(f'max_memory must be a positive number of GiB, got {memory!r}')
+    metrics, limits = settings.get('metrics', _METRICS), settings.get('limits') or {}
+    for key, value, kind, what in (
+        ('metrics', metrics, list | tuple, "a list such as ['macs', 'params']"),
+        ('limits', limits, Mapping, 'dict(macs=…)'),
+        ('calibration', settings.get('calibration') or {}, Mapping, 'the config of a loader'),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f'val_cfg.{key} must be {what}, got {value!r:.100}')
+    outside = [metric for metric in (*metrics, *limits) if metric not in METRICS]
+    if outside or not metrics or any(metric not in metrics for metric in limits):
+        raise ValueError(
+            f'metrics must be among {tuple(METRICS)} and limits among metrics, got metrics {tuple(metrics)} and limits '
+            f'{tuple(limits)}'
+        )
 
 
 class _Store:
