@@ -7,16 +7,16 @@ Each `tests/fidelity/NAME.toml` is the table of one config:
     config = 'fna_retinanet_coco.py'       # in configs/
     title = 'FNA inside RetinaNet'
     source = "the paper and the authors' code"
-    like = 'other'                         # optional: takes the rows of other.toml, or with 'other/derived' those of its
-                                           # second half; only what differs is given here, and shown
+    like = 'other'                         # optional: takes the rows of other.toml, or with 'other/derived' those of
+                                           # its second half; only what differs is given here, and shown
     second_half = 'other'                  # optional: another table that shows the second half; for a distillation,
                                            # whose `derived` names a config with a table of its own
 
     [[row]]
     key = 'optim_wrapper.optimizer.lr'     # dotted path into the config as it runs; list entries by number;
                                            # 'derived.…' is a path into the config that a search derives
-    authors = 0.02                         # in our config's notation ('None' is None); without it: not published
-    reason = '…'                           # where ours differs or the authors' is not published: why ours is what it is
+    authors = 0.02                         # in our config's notation ('None' is None); without it: not known
+    reason = '…'                           # where ours differs or the authors' is not known: why ours is what it is
 
     [[in_code]]                            # what no key of the config says
     what = 'activation after the stem'
@@ -25,14 +25,13 @@ Each `tests/fidelity/NAME.toml` is the table of one config:
     reason = '…'
     test = 'tests/backbones/test_x.py::test_y'      # shows that ours is so
 
-A row covers its key and everything below it: `authors` may be a list or an inline table, and is compared as a whole. Each
-leaf of the `DECIDING` keys must be covered. A table with `like` fails where the config differs from the other's in an
-inherited row. Configs without a table are listed with the reason in `untold.toml`: `'name.py' = 'reason'`.
+A row covers its key and everything below it: `authors` may be a list or an inline table, and is compared as a whole.
+Each leaf of the `DECIDING` keys must be covered. A table with `like` fails where the config differs from the other's in
+an inherited row. Configs without a table are listed with the reason in `untold.toml`: `'name.py' = 'reason'`.
 """
 
 import math
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -42,6 +41,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings it
+    import tomli as tomllib
 from mmnas_ext.archs import SearchSpace
 from mmnas_ext.runs.derived import derived_config
 from tests.small import CONFIGS, read
@@ -224,7 +227,7 @@ def complaints(table: Table) -> list[str]:
             found.append(f'{row.key}: the config has no such key')
             continue
         if not row.reason and (row.authors is _UNKNOWN or not equal(row.authors, ours)):
-            found.append(f'{row.key}: ours is {shown(ours)}, the authors\' {_authors(row)}, and no reason is given')
+            found.append(f"{row.key}: ours is {shown(ours)}, the authors' {_authors(row)}, and no reason is given")
         if row.inherited and not equal(_inherited_value(table, row), ours):
             found.append(f'{row.key}: differs from that of {table.like}, and has no row of its own')
     covering = [row.key for row in table.rows]
@@ -276,7 +279,7 @@ def shown(value: Any) -> str:
 
 
 def _authors(row: Row) -> str:
-    return 'not published' if row.authors is _UNKNOWN else shown(row.authors)
+    return 'not known' if row.authors is _UNKNOWN else shown(row.authors)
 
 
 def render(tables: Sequence[Table], untold: Mapping[str, str]) -> str:
@@ -288,7 +291,7 @@ def render(tables: Sequence[Table], untold: Mapping[str, str]) -> str:
         parts += [
             f'## {table.name}',
             '',
-            f'{table.title} (`configs/{table.config}`). Authors\' values: {table.source}.{below}',
+            f"{table.title} (`configs/{table.config}`). Authors' values: {table.source}.{below}",
             '',
             *_rows(table),
             '',
@@ -301,9 +304,9 @@ def render(tables: Sequence[Table], untold: Mapping[str, str]) -> str:
 _HEAD = """\
 # Recipes: the authors' settings and ours
 
-Made by `python -m tests.fidelity.render` from the configs and `tests/fidelity/*.toml`; do not edit. `tests/test_fidelity.py`
-fails if a config has a setting that no row covers, if ours differs without a reason, or if this page is not what is made.
-`derived.` marks the settings that train the network which a search has found.
+Made by `python -m tests.fidelity.render` from the configs and `tests/fidelity/*.toml`; do not edit.
+`tests/test_fidelity.py` fails if a setting of a config has no row, if ours differs without a reason, or if this
+page is not what is made. `derived.` marks the settings that train the network which a search has found.
 """
 
 
