@@ -8,5 +8,6 @@
 # Cityscapes: not yet.
 _base_ = './deeplabv3_fna_cityscapes.py'
 
-seed = dict(arch='dna_a', checkpoint='checkpoints/dna_a.pth')
-model = dict(backbone=dict(type='mmnas_ext.DNA_a', init_cfg=dict(seed=seed)))
+model = dict(
+    backbone=dict(type='mmnas_ext.DNA_a', init_cfg=dict(seed=dict(arch='dna_a', checkpoint='checkpoints/dna_a.pth')))
+)

@@ -9,23 +9,22 @@
 _base_ = './dna_lite0_128.py'
 
 candidates = ['k3_e3', 'k3_e6', 'k5_e3', 'k5_e6']
-model = dict(
-    space=dict(
-        _delete_=True,
-        stem_channels=32,
-        stages=[
-            dict(stride=1, channels=[16], depths=[1], candidates=['k3_e1']),
-            dict(stride=2, channels=[24], depths=[1, 2], candidates=candidates),
-            dict(stride=2, channels=[40], depths=[1, 2], candidates=candidates),
-            dict(stride=2, channels=[80], depths=[2, 3], candidates=candidates),
-            dict(stride=1, channels=[112], depths=[2, 3], candidates=candidates),
-            dict(stride=2, channels=[192], depths=[2, 3], candidates=candidates),
-            dict(stride=1, channels=[320], depths=[1], candidates=candidates),
-        ],
-        head_channels=1280,
-        bn_eps=1e-3,
-    )
+small_space = dict(
+    _delete_=True,
+    stem_channels=32,
+    stages=[
+        dict(stride=1, channels=[16], depths=[1], candidates=['k3_e1']),
+        dict(stride=2, channels=[24], depths=[1, 2], candidates=candidates),
+        dict(stride=2, channels=[40], depths=[1, 2], candidates=candidates),
+        dict(stride=2, channels=[80], depths=[2, 3], candidates=candidates),
+        dict(stride=1, channels=[112], depths=[2, 3], candidates=candidates),
+        dict(stride=2, channels=[192], depths=[2, 3], candidates=candidates),
+        dict(stride=1, channels=[320], depths=[1], candidates=candidates),
+    ],
+    head_channels=1280,
+    bn_eps=1e-3,
 )
+model = dict(space=small_space)
 images = dict(data_root='data/shapes_seg/')
 train_dataloader = dict(num_workers=0, dataset=dict(sources='leftImg8bit/train', **images))
 val_dataloader = dict(batch_size=32, dataset=dict(sources='leftImg8bit/val', **images))

