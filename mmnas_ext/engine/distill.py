@@ -20,6 +20,12 @@ from mmnas_ext.engine.seeding import reseed
 from mmnas_ext.registry import LOOPS, MODEL_WRAPPERS
 from mmnas_ext.remap.checkpoints import read_state
 
+_COUNTS = ('calibration_batches', 'log_interval', 'val_interval')
+# the rest is MMEngine's
+_KEYS = (
+    'type', 'max_iters', 'max_epochs', 'staged', *_COUNTS, 'val_begin', 'dynamic_intervals', 'fast_forward_on_resume',
+)  # fmt: skip
+
 
 @LOOPS.register_module()
 class DistillLoop(ResumableIterLoop):
@@ -57,9 +63,10 @@ class DistillLoop(ResumableIterLoop):
         log_interval: int = 10,
         **kwargs: Any,
     ) -> None:
-        check_length(max_iters, max_epochs)
-        check_positive('calibration_batches', calibration_batches)
-        check_positive('log_interval', log_interval)
+        check_training(
+            max_iters=max_iters, max_epochs=max_epochs, calibration_batches=calibration_batches, staged=staged,
+            log_interval=log_interval, **kwargs,
+        )  # fmt: skip
         self.distiller = find_distiller(runner.model)
         self.shared = self.distiller.block_parallel
         if self.shared and isinstance(dataloader, dict):
@@ -136,14 +143,27 @@ class DistillLoop(ResumableIterLoop):
         return {'loss': torch.stack(list(merged.values())).sum(), **merged}
 
 
-def check_length(max_iters: Any, max_epochs: Any) -> None:
-    """Raises ValueError unless one of the two is given, a positive integer."""
-    given = {'max_iters': max_iters, 'max_epochs': max_epochs}
-    given = {name: value for name, value in given.items() if value is not None}
-    if len(given) != 1:
-        raise ValueError(f'train_cfg of a distillation must have either max_iters or max_epochs, got {given or None}')
-    ((name, value),) = given.items()
-    check_positive(f'train_cfg.{name}', value)
+def check_training(**settings: Any) -> None:
+    """Raises one clear error for what `DistillLoop` cannot take; nothing is built.
+
+    Args:
+        settings: Its arguments, those of the config; what is left out has its default.
+
+    Raises:
+        ValueError: An argument is unknown or out of its range, or neither or both of the lengths are given.
+        TypeError: An argument has another type.
+    """
+    unknown = sorted(set(settings) - set(_KEYS))
+    if unknown:
+        raise ValueError(f'train_cfg of a distillation takes {_KEYS}, got {unknown[0]!r}')
+    lengths = {name: settings[name] for name in ('max_iters', 'max_epochs') if settings.get(name) is not None}
+    if len(lengths) != 1:
+        raise ValueError(f'train_cfg of a distillation must have either max_iters or max_epochs, got {lengths or None}')
+    for name, value in {**dict.fromkeys(_COUNTS, 1), **settings, **lengths}.items():
+        if name in (*_COUNTS, *lengths):
+            check_positive(f'train_cfg.{name}', value)
+    if not isinstance(settings.get('staged', False), bool):
+        raise TypeError(f'train_cfg.staged must be True or False, got {settings["staged"]!r}')
 
 
 def merge_blocks(distiller: BlockDistiller, optim_wrapper: Any) -> None:

@@ -4,7 +4,7 @@ import copy
 import re
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from mmnas_ext.archs import ArchSpec
@@ -85,8 +85,6 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
         ValueError: ``derived`` names no config or no such weights, or cannot be merged into it.
         FileNotFoundError: There is no such config.
     """
-    if not isinstance(cfg.derived, ConfigDict):
-        raise TypeError(f"derived of a distillation must be dict(config='…', …), got {cfg.derived!r:.100}")
     derived = copy.deepcopy(cfg.derived.to_dict())
     name, weights = derived.pop('config', None), derived.pop('weights', None)
     derived.pop('name', None)

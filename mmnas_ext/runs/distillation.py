@@ -14,7 +14,7 @@ from mmnas_ext.archs import METRICS, ArchSpec, CellSpace, Limit, SearchSpace, Sp
 from mmnas_ext.backbones.export import check_name, export_backbone
 from mmnas_ext.distill.distiller import check_arguments
 from mmnas_ext.engine.block_optim import BlockOptimWrapperConstructor, find_distiller
-from mmnas_ext.engine.distill import DistillLoop, check_length, join_blocks
+from mmnas_ext.engine.distill import DistillLoop, check_training, join_blocks
 from mmnas_ext.engine.rating_loop import RatingLoop, check_rating
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmnas_ext.reports import write_any_report
@@ -102,11 +102,13 @@ def rate_checkpoint(
 
 
 def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:
-    model = cfg.model
-    space = CellSpace.parse(model.get('space'))
-    check_name((cfg.get('derived') or {}).get('name', BACKBONE_NAME), WorkDir(Path(cfg.get('work_dir') or '')).derived)
+    derived = cfg.get('derived') or {}
+    if not isinstance(derived, Mapping):
+        raise TypeError(f"derived of a distillation must be dict(config='…', …), got {derived!r:.100}")
+    check_name(derived.get('name', BACKBONE_NAME), WorkDir(Path(cfg.get('work_dir') or '')).derived)
+    space = CellSpace.parse(cfg.model.get('space'))
     if arch is None:
-        check_arguments(**{key: value for key, value in model.items() if key != 'type'})
+        check_arguments(**{key: value for key, value in cfg.model.items() if key != 'type'})
         _check_training(cfg)
     if cfg.get('val_cfg'):
         _check_loop('val_cfg', cfg.val_cfg, RatingLoop)
@@ -127,7 +129,7 @@ def _check_training(cfg: Config) -> None:
     """Raises ValueError or TypeError for a loop or optimizers that cannot train blocks."""
     loop = cfg.train_cfg
     _check_loop('train_cfg', loop, DistillLoop)
-    check_length(loop.get('max_iters'), loop.get('max_epochs'))
+    check_training(**loop)
     settings = dict(cfg.optim_wrapper)
     name, paramwise = settings.pop('constructor', None), settings.pop('paramwise_cfg', None)
     constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(name) if isinstance(name, str) else name
