@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from mmnas_ext.datasets import DataError, DatasetView, check_files, originals, renewed, split_halves
 from mmnas_ext.datasets.renewal import shallow
+from mmnas_ext.engine.pipelines import without_left_out
 from mmnas_ext.engine.seeding import common_seed, reseed, seed_worker
 
 HALVES = ('weights', 'arch')
@@ -254,7 +255,7 @@ def build_halves(
         fraction: Share of the images that train weights.
         split_seed: Seed of the split.
         pipelines: Transforms of either half, ``dict(weights=[…], arch=[…])``; a half that is not named has the
-            dataset's.
+            dataset's, one with ``dict(leave_out=['RandomFlip'])`` the dataset's without those.
 
     Returns:
         The batches for the weights, and those for alpha.
@@ -265,7 +266,7 @@ def build_halves(
         FileNotFoundError: Images do not exist.
     """
     seed = common_seed(runner)
-    own = build_pipelines(pipelines)
+    own = build_pipelines(without_left_out(pipelines, dataloader['dataset']))
     cfg = reproducible(dataloader, seed)
     dataset = DATASETS.build(cfg.pop('dataset'))
     halves = split_halves(dataset, split_seed, fraction, (own.get('weights'), own.get('arch')))

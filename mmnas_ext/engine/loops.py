@@ -153,7 +153,8 @@ class SearchEpochLoop(EpochBasedTrainLoop):
         weight_fraction: Share of the images that train weights; the others train alpha.
         split_seed: Seed of the split, independent of ``randomness.seed``.
         pipelines: Transforms of either half, ``dict(weights=[…], arch=[…])``, for every dataset inside wrappers; a half
-            that is not named has the dataset's. A hook that exchanges the dataset's transforms does so in both halves.
+            that is not named has the dataset's, one with ``dict(leave_out=['RandomFlip'])`` these without that.
+            A hook that exchanges the dataset's transforms does so in both halves.
         kwargs: MMEngine's ``val_begin``, ``val_interval``, ``dynamic_intervals``. Without a ``val_begin`` a search is
             not validated: the mixed super-network is not a network you would deploy.
 
@@ -225,7 +226,8 @@ class SearchIterLoop(IterBasedTrainLoop):
         weight_fraction: Share of the images that train weights; the others train alpha.
         split_seed: Seed of the split, independent of ``randomness.seed``.
         pipelines: Transforms of either half, ``dict(weights=[…], arch=[…])``, for every dataset inside wrappers; a half
-            that is not named has the dataset's. A hook that exchanges the dataset's transforms does so in both halves.
+            that is not named has the dataset's, one with ``dict(leave_out=['RandomFlip'])`` these without that.
+            A hook that exchanges the dataset's transforms does so in both halves.
         kwargs: MMEngine's ``val_begin``, ``val_interval``, ``dynamic_intervals``. Without a ``val_begin`` a search is
             not validated: the mixed super-network is not a network you would deploy.
 
