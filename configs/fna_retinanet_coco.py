@@ -26,6 +26,7 @@ train_cfg = dict(
     arch_interval=1,  # afterwards: one arch step per weight step
     weight_fraction=0.5,
     split_seed=0,
+    pipelines=dict(weights=dict(leave_out=['RandomFlip'])),  # only images that train alpha are flipped
 )
 train_dataloader = dict(batch_size=1, num_workers=2)
 optim_wrapper = dict(

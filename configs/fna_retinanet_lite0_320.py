@@ -38,7 +38,7 @@ train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=train
 val_dataloader = dict(num_workers=1, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 default_hooks = dict(logger=dict(interval=8))
-train_cfg = dict(max_epochs=16, arch_start=8)
+train_cfg = dict(max_epochs=16, arch_start=8, pipelines=None)  # few images: both halves are flipped
 # Adam instead of SGD, and a larger learning rate for alpha: hundreds of steps instead of many thousands in the paper
 optimizer = dict(_delete_=True, type='AdamW', lr=5e-4, weight_decay=1e-4)
 optim_wrapper = dict(weights=dict(optimizer=optimizer), arch=dict(optimizer=dict(lr=1e-2)))

@@ -148,3 +148,15 @@ def test_a_crop_of_one_class_is_taken() -> None:
     found = crop(dict(img=image, gt_seg_map=np.zeros((900, 1000), np.uint8), seg_fields=['gt_seg_map']))['img']
     assert found.shape == (769, 769)
     assert divmod(int(found[0, 0]), 1000) == first
+
+
+@pytest.mark.parametrize('name', ['fna_retinanet_coco.py', 'fna_deeplabv3_cityscapes.py'])
+def test_the_super_networks_stem_has_the_seeds_activation(name: str) -> None:
+    """ReLU6, where the authors' search network has ReLU: values above 6 are what tells them apart."""
+    backbone = dict(read(name).model.backbone, init_cfg=None)
+    seed = dict(type='mmnas_ext.MobileNetV2MB', out_indices=backbone['out_indices'])
+    nets = [MODELS.build(cfg).eval() for cfg in (backbone, seed)]
+    nets[0].stem.load_state_dict(nets[1].stem.state_dict())
+    with torch.no_grad():
+        ours, seeds = (net.stem(torch.full((1, 3, 8, 8), 60.0)) for net in nets)
+    assert torch.equal(ours, seeds) and ours.max() == 6

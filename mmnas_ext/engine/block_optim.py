@@ -19,7 +19,7 @@ from mmnas_ext.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _KEYS = ('type', 'optimizer', 'clip_grad', 'paramwise_cfg', 'blocks', 'amp', 'loss_scale', 'dtype')
 _BLOCK_KEYS = ('optimizer', 'clip_grad', 'paramwise_cfg')
-_AMP_TYPE = 'AmpOptimWrapper'
+_PLAIN_TYPE, _AMP_TYPE = 'OptimWrapper', 'AmpOptimWrapper'
 
 
 class BlockOptimWrapper(OptimWrapperDict):
@@ -115,9 +115,13 @@ class BlockOptimWrapperConstructor:
             )
         if not isinstance(cfg['optimizer'], Mapping) or 'type' not in cfg['optimizer']:
             raise TypeError(f"optim_wrapper.optimizer must be dict(type='…', …), got {cfg['optimizer']!s:.100}")
-        kind = str(cfg.pop('type', ''))
-        self.amp = bool(cfg.pop('amp', False)) or kind.endswith(_AMP_TYPE)
-        self.loss_scale = _check_scale(cfg.pop('loss_scale', 'dynamic'))
+        kind = cfg.pop('type', None) or _PLAIN_TYPE
+        kind = getattr(kind, '__name__', str(kind)).rsplit('.', 1)[-1]
+        if kind not in (_PLAIN_TYPE, _AMP_TYPE):
+            raise ValueError(f'optim_wrapper.type of a distillation must be {_PLAIN_TYPE} or {_AMP_TYPE}, got {kind}')
+        self.amp = bool(cfg.pop('amp', False)) or kind == _AMP_TYPE
+        scale = cfg.pop('loss_scale', None)
+        self.loss_scale = _check_scale('dynamic' if scale is None else scale)
         dtype = cfg.pop('dtype', 'float16')
         if dtype not in ('float16', 'bfloat16'):
             raise ValueError(f"dtype must be 'float16' or 'bfloat16', got {dtype!r}")

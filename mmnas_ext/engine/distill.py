@@ -80,7 +80,7 @@ class DistillLoop(ResumableIterLoop):
         if 'val_interval' not in kwargs:
             self.val_interval = self._max_iters  # rating takes long
         if self.shared:
-            self.dataloader_iterator = Batches(self.dataloader, runner.seed, 'train', same_for_all=True)
+            self.dataloader_iterator = Batches(self.dataloader, self.seed, 'train', same_for_all=True)
             base = (runner.auto_scale_lr or {}).get('base_batch_size')
             if base:
                 # all processes train on the same images: their number makes no batch larger
@@ -102,14 +102,14 @@ class DistillLoop(ResumableIterLoop):
         return super().run()
 
     def _measure(self, use: Callable[[Iterator[Tensor]], None], count: int) -> None:
-        with closing(Batches(self.dataloader, self.runner.seed, 'calibration', self.shared)) as batches:
+        with closing(Batches(self.dataloader, self.seed, 'calibration', self.shared)) as batches:
             use(preprocess(self.distiller, batches, count))
 
     def run_iter(self, data_batch: Any) -> None:
         """One step of every block that this process trains."""
         # a teacher in training mode may drop what it draws: the same on processes that share one teacher's blocks
-        reseed(self.runner.seed, 'train', self._iter, rank=0 if self.shared else None)
-        self.distiller.start(self._iter, self.runner.seed, self.active(self._iter))
+        reseed(self.seed, 'train', self._iter, rank=0 if self.shared else None)
+        self.distiller.start(self._iter, self.seed, self.active(self._iter))
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
         outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
         if self.shared:
@@ -159,9 +159,8 @@ def check_training(**settings: Any) -> None:
     lengths = {name: settings[name] for name in ('max_iters', 'max_epochs') if settings.get(name) is not None}
     if len(lengths) != 1:
         raise ValueError(f'train_cfg of a distillation must have either max_iters or max_epochs, got {lengths or None}')
-    for name, value in {**dict.fromkeys(_COUNTS, 1), **settings, **lengths}.items():
-        if name in (*_COUNTS, *lengths):
-            check_positive(f'train_cfg.{name}', value)
+    for name in (*lengths, *(name for name in _COUNTS if name in settings)):
+        check_positive(f'train_cfg.{name}', settings[name])
     if not isinstance(settings.get('staged', False), bool):
         raise TypeError(f'train_cfg.staged must be True or False, got {settings["staged"]!r}')
 
@@ -264,7 +263,10 @@ class SameForAll(Sampler[int]):
 
 def same_for_all(dataloader: dict[str, Any], shuffle: bool) -> dict[str, Any]:
     """A loader's config that gives every process the same batches; the one given is left as it is."""
-    return dict(reproducible(dataloader), sampler=dict(type=SameForAll, shuffle=shuffle))
+    cfg = reproducible(dataloader)
+    if shuffle and 'InfiniteSampler' in str((dataloader.get('sampler') or {}).get('type')):
+        cfg['drop_last'] = True  # an endless sampler has no short batch
+    return dict(cfg, sampler=dict(type=SameForAll, shuffle=shuffle))
 
 
 def preprocess(distiller: BlockDistiller, batches: Any, count: int | None = None) -> Iterator[Tensor]:

@@ -9,6 +9,7 @@ Each `tests/fidelity/NAME.toml` is the table of one config:
     source = "the paper and the authors' code"
     like = 'other'                         # optional: takes the rows of other.toml, or with 'other/derived' those of
                                            # its second half; only what differs is given here, and shown
+    note = '…'                             # optional: one or two sentences more on the page
     second_half = 'other'                  # optional: another table that shows the second half; for a distillation,
                                            # whose `derived` names a config with a table of its own
 
@@ -25,14 +26,16 @@ Each `tests/fidelity/NAME.toml` is the table of one config:
     reason = '…'
     test = 'tests/backbones/test_x.py::test_y'      # shows that ours is so
 
-A row covers its key and everything below it: `authors` may be a list or an inline table, and is compared as a whole.
-Each leaf of the `DECIDING` keys must be covered. A table with `like` fails where the config differs from the other's in
-an inherited row. Configs without a table are listed with the reason in `untold.toml`: `'name.py' = 'reason'`.
+A row covers its key and everything below it that has no row of its own: `authors` may be a list or an inline table, and
+is compared with all of that.
+Each leaf of the `DECIDING` keys must be covered; one of a second half that is as in the first is covered by the row of
+the first. A table with `like` fails where the config differs from the other's in an inherited row. Configs without a
+table are listed with the reason in `untold.toml`: `'name.py' = 'reason'`.
 """
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -61,12 +64,14 @@ DECIDING = (
 # where the data are and how they are read, not what is trained on them; and what the search fills in
 FREE = (
     '*.num_workers', '*.persistent_workers', '*.pin_memory', '*.prefetch_factor', '*.backend_args', '*.data_root',
-    '*.ann_file', '*.data_prefix', '*.data_prefix.*', '*.debug', 'val_cfg.type', 'model.backbone.arch',
+    '*.ann_file', '*.data_prefix', '*.data_prefix.*', '*.debug', '*._scope_', 'val_cfg.type', 'model.backbone.arch',
 )  # fmt: skip
+_FREE_NAMES = {pattern.removeprefix('*.') for pattern in FREE if pattern.count('*') == 1}
 # hooks that watch or write, and change nothing that is trained
 WATCHERS = ('DeriveHook', 'SearchMonitorHook', 'ProgressHook', 'ReseedHook')
 _DERIVED = 'derived.'
 _UNKNOWN = object()
+_ELSEWHERE = '…'
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class Table:
     source: str
     like: str
     second_half: str
+    note: str
     rows: tuple[Row, ...]
     in_code: tuple[CodeRow, ...]
 
@@ -112,7 +118,7 @@ def parse(name: str, folder: Path = FOLDER) -> Table:
     """
     raw = tomllib.loads((folder / f'{name}.toml').read_text(encoding='utf-8'))
     rows, in_code = raw.pop('row', []), raw.pop('in_code', [])
-    _check_entries(name, raw, {'config', 'title', 'source'}, {'like', 'second_half'})
+    _check_entries(name, raw, {'config', 'title', 'source'}, {'like', 'second_half', 'note'})
     for row in rows:
         _check_entries(f'{name}: {row.get("key")}', row, {'key'}, {'authors', 'reason'})
     for row in in_code:
@@ -130,6 +136,7 @@ def parse(name: str, folder: Path = FOLDER) -> Table:
         source=raw['source'],
         like=like,
         second_half=raw.get('second_half', ''),
+        note=raw.get('note', ''),
         rows=(*own, *(row for row in _inherited(like, folder) if not any(_covers(key, row.key) for key in keys))),
         in_code=tuple(CodeRow(**{'reason': '', **row}) for row in in_code),
     )
@@ -139,11 +146,12 @@ def _inherited(like: str, folder: Path) -> Iterator[Row]:
     name, _, half = like.partition('/')
     if not name:
         return
-    for row in parse(name, folder).rows:
-        if not half:
+    other = parse(name, folder)
+    for row in other.rows:
+        if not half or row.key.startswith(_DERIVED):
+            yield replace(row, key=row.key.removeprefix(_DERIVED) if half else row.key, inherited=True)
+        elif _is_shared(other, row) and not any(_covers(_DERIVED + row.key, r.key) for r in other.rows):
             yield replace(row, inherited=True)
-        elif row.key.startswith(_DERIVED):
-            yield replace(row, key=row.key.removeprefix(_DERIVED), inherited=True)
 
 
 def _check_entries(where: str, given: Mapping[str, Any], needed: set[str], allowed: set[str]) -> None:
@@ -177,10 +185,45 @@ def value_at(config: str, key: str) -> Any:
         KeyError: There is no such key.
     """
     second = key.startswith(_DERIVED)
-    value: Any = halves(config)[_DERIVED if second else '']
-    for part in key.removeprefix(_DERIVED).split('.'):
-        value = value[int(part)] if isinstance(value, Sequence) and not isinstance(value, str) else value[part]
+    half = halves(config)[_DERIVED if second else '']
+    return _inside(dict(half.items()), key.removeprefix(_DERIVED).split('.'))
+
+
+def _inside(value: Any, parts: Sequence[str]) -> Any:
+    """Follows a path; a key that has dots of its own, as in `custom_keys`, is several parts."""
+    if not parts:
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return _inside(value[int(parts[0])], parts[1:])
+    for count in range(1, len(parts) + 1):
+        name = '.'.join(parts[:count])
+        if isinstance(value, Mapping) and name in value:
+            return _inside(value[name], parts[count:])
+    raise KeyError('.'.join(parts))
+
+
+def rest_at(table: Table, key: str, prefix: str = '', config: str = '') -> Any:
+    """Our value without what a row of a longer key covers; of the half that `prefix` says, and of `config` if given."""
+    inner = {row.key for row in table.rows if row.key.startswith(f'{key}.')}
+    return _rest(value_at(config or table.config, prefix + key), key, inner)
+
+
+def _rest(value: Any, path: str, covered: Collection[str]) -> Any:
+    if isinstance(value, Mapping):
+        places = {name: f'{path}.{name}' for name in value}
+        return {name: _rest(value[name], at, covered) for name, at in places.items() if at not in covered}
+    if isinstance(value, (list, tuple)) and covered:
+        places = {number: f'{path}.{number}' for number in range(len(value))}
+        return [_ELSEWHERE if at in covered else _rest(value[n], at, covered) for n, at in places.items()]
     return value
+
+
+def _is_shared(table: Table, row: Row) -> bool:
+    """Whether the second half has a setting of the first as it is."""
+    try:
+        return equal(rest_at(table, row.key), rest_at(table, row.key, _DERIVED))
+    except (KeyError, IndexError, ValueError):
+        return False
 
 
 def leaves(value: Any, path: str) -> Iterator[str]:
@@ -209,6 +252,13 @@ def deciding_keys(config: str) -> Iterator[str]:
                     yield prefix + leaf
 
 
+def _plain(value: Any) -> Any:
+    """A value without what decides nothing, as plain dicts and lists."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items() if name not in _FREE_NAMES}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
 def _watches(hook: Mapping[str, Any]) -> bool:
     return str(hook['type']).rpartition('.')[2] in WATCHERS
 
@@ -222,7 +272,7 @@ def complaints(table: Table) -> list[str]:
     found = []
     for row in table.rows:
         try:
-            ours = value_at(table.config, row.key)
+            ours = rest_at(table, row.key)
         except (KeyError, IndexError, ValueError, TypeError):
             found.append(f'{row.key}: the config has no such key')
             continue
@@ -234,7 +284,9 @@ def complaints(table: Table) -> list[str]:
     for leaf in deciding_keys(table.config):
         if table.second_half and leaf.startswith(_DERIVED):
             continue
-        if not any(_covers(key, leaf) for key in covering):
+        first = leaf.removeprefix(_DERIVED)
+        shared = _is_shared(table, Row(first, None, ''))
+        if not any(_covers(key, leaf) or (shared and _covers(key, first)) for key in covering):
             found.append(f'{leaf}: no row, and ours is {shown(value_at(table.config, leaf))}')
     for code in table.in_code:
         file, _, function = code.test.partition('::')
@@ -248,11 +300,12 @@ def complaints(table: Table) -> list[str]:
 
 def _inherited_value(table: Table, row: Row) -> Any:
     name, _, half = table.like.partition('/')
-    return value_at(parse(name).config, f'{_DERIVED if half else ""}{row.key}')
+    return rest_at(table, row.key, _DERIVED if half else '', parse(name).config)
 
 
 def equal(authors: Any, ours: Any) -> bool:
     """Whether two values are the same setting: a tuple is a list, floats agree within rounding, 'None' is None."""
+    authors, ours = _plain(authors), _plain(ours)
     if isinstance(ours, Mapping):
         same = isinstance(authors, Mapping) and set(authors) == set(ours)
         return same and all(equal(authors[name], ours[name]) for name in ours)
@@ -268,6 +321,7 @@ def equal(authors: Any, ours: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A value as the page shows it."""
+    value = _plain(value)
     if isinstance(value, Mapping):
         inner = ', '.join(f'{name}={shown(v)}' for name, v in value.items() if name != 'type')
         return f'{value["type"]}({inner})' if 'type' in value else f'({inner})'
@@ -286,12 +340,13 @@ def render(tables: Sequence[Table], untold: Mapping[str, str]) -> str:
     """The page."""
     parts = [_HEAD]
     for table in tables:
-        like = table.like.replace('/derived', "'s second half")
-        below = f' As [{like}](#{table.like.partition("/")[0].replace("_", "_")}), but:' if like else ''
+        name, _, half = table.like.partition('/')
+        like = f' As {"the second half of " if half else ""}[{name}](#{name}), but:' if name else ''
+        note = f' {table.note}' if table.note else ''
         parts += [
             f'## {table.name}',
             '',
-            f"{table.title} (`configs/{table.config}`). Authors' values: {table.source}.{below}",
+            f"{table.title} (`configs/{table.config}`). Authors' values: {table.source}.{note}{like}",
             '',
             *_rows(table),
             '',
@@ -306,7 +361,8 @@ _HEAD = """\
 
 Made by `python -m tests.fidelity.render` from the configs and `tests/fidelity/*.toml`; do not edit.
 `tests/test_fidelity.py` fails if a setting of a config has no row, if ours differs without a reason, or if this
-page is not what is made. `derived.` marks the settings that train the network which a search has found.
+page is not what is made. `derived.` marks the settings that train the network which a search has found; those that it
+shares with the search are given once.
 """
 
 
@@ -318,7 +374,7 @@ def _rows(table: Table) -> Iterator[str]:
     yield "| setting | authors' | ours | reason |"
     yield '|---|---|---|---|'
     for row in own:
-        yield _line(f'`{row.key}`', _authors(row), shown(value_at(table.config, row.key)), row.reason)
+        yield _line(f'`{row.key}`', _authors(row), shown(rest_at(table, row.key)), row.reason)
     for code in table.in_code:
         yield _line(code.what, code.authors, code.ours, code.reason or f'`{code.test}`')
 
