@@ -8,5 +8,6 @@
 # Cityscapes: not yet.
 _base_ = './deeplabv3_fna_cityscapes.py'
 
-dna_a = dict(arch='dna_a', checkpoint='checkpoints/dna_a.pth')
-model = dict(backbone=dict(type='mmnas_ext.DNA_a', init_cfg=dict(seed=dna_a)))
+model = dict(
+    backbone=dict(type='mmnas_ext.DNA_a', init_cfg=dict(seed=dict(arch='dna_a', checkpoint='checkpoints/dna_a.pth')))
+)

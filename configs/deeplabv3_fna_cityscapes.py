@@ -7,12 +7,4 @@
 # parameters. Measured here on Cityscapes: not yet.
 _base_ = './_base_/fna_deeplab.py'
 
-model = dict(
-    backbone=dict(
-        type='mmnas_ext.FNA_DeepLabv3',
-        out_indices=(6,),
-        output_stride=16,
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.mobilenet_v2),
-    )
-)
+model = dict(backbone=dict(type='mmnas_ext.FNA_DeepLabv3', norm_cfg=dict(type='SyncBN')))

@@ -20,7 +20,7 @@ shapes = dict(
     data_root='data/shapes_seg/',
     img_suffix='_leftImg8bit.png',
     seg_map_suffix='_gtFine_labelTrainIds.png',
-    metainfo=dict(classes=classes, palette=palette),
+    metainfo=dict(palette=palette),
 )
 size = (128, 128)
 train_pipeline = [
@@ -35,7 +35,7 @@ model = dict(
     data_preprocessor=dict(size=size),
     backbone=dict(input_size=(192, 256)),
     # the ground is four fifths of the pixels
-    decode_head=dict(num_classes=len(classes), channels=96, loss_decode=dict(class_weight=[0.2] + 8 * [1.0])),
+    decode_head=dict(channels=96, loss_decode=dict(class_weight=[0.2] + 8 * [1.0])),
 )
 train_dataloader = dict(batch_size=8, num_workers=0, dataset=dict(pipeline=train_pipeline, **shapes))
 val_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(**shapes))

@@ -10,7 +10,7 @@ _base_ = './fna_retinanet_lite0_320.py'
 classes = (
     'fine_stripes', 'coarse_stripes', 'fine_dots', 'coarse_dots', 'ring', 'frame', 'bar_same', 'bar_mixed'
 )  # fmt: skip
-shapes = dict(data_root='data/shapes_det/', metainfo=dict(classes=classes))
+shapes = dict(data_root='data/shapes_det/')
 size = (144, 192)
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
@@ -26,7 +26,7 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 
-model = dict(backbone=dict(input_size=size), bbox_head=dict(num_classes=len(classes)))
+model = dict(backbone=dict(input_size=size))
 train_dataloader = dict(num_workers=0, dataset=dict(pipeline=train_pipeline, **shapes))
 val_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(pipeline=test_pipeline, **shapes))
 test_dataloader = val_dataloader

@@ -9,15 +9,16 @@
 # number. Measured here on COCO: not yet; on few images with a small teacher: dna_lite0_128.py.
 _base_ = './dna_imagenet.py'
 
-model = dict(teacher=dict(timm='tf_efficientnet_b3'), sampling='fair')
+model = dict(teacher=dict(timm='tf_efficientnet_b3', train_mode=False), sampling='fair')
 data = dict(data_root='data/coco/')
 train_dataloader = dict(batch_size=64, dataset=dict(sources='train2017', part='all', held_out=0.0, **data))
 val_dataloader = dict(dataset=dict(sources='val2017', part='all', held_out=0.0, **data))
-epoch = 1848
-train_cfg = dict(max_iters=10 * epoch)
+train_cfg = dict(max_epochs=10)
+# ours: one rate for all blocks, warmed up, down to 0
+optim_wrapper = dict(optimizer=dict(lr=2e-3), blocks=None)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=500),
-    dict(type='CosineAnnealingLR', eta_min=0, by_epoch=False, begin=500, end=10 * epoch),
+    dict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, begin=0, end=10, T_max=10, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(base_batch_size=64)
 derived = dict(config='retinanet_dna_a_coco.py', weights='distilled')

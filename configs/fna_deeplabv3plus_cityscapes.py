@@ -2,7 +2,7 @@
 # Paper: Fang et al., ICLR 2020, table 3.
 #
 #   bash tools/dist_train.sh configs/fna_deeplabv3plus_cityscapes.py 4
-#   … --cfg-options model.backbone.output_stride=8 (output stride 8)
+#   … --cfg-options model.backbone.output_stride=8       (output stride 8, in search and adaptation)
 #
 # Expected, published: 77.2 mIoU at 210.11 B multiply-adds, 5.71 M parameters; at output stride 8 78.0 mIoU, 313.87 B.
 # The published numbers are those of ordinary, not separable branches: see docs/design.md. MMSegmentation's own head:

@@ -11,12 +11,9 @@ _base_ = './_base_/fna_retinanet.py'
 # --- 1. expand: the seed, remapped onto every candidate of every layer
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='mmnas_ext.SuperNet',
         space='fna_det',
-        out_indices=(1, 2, 4, 6),
         input_size=(800, 1088),  # size that the candidates' costs are computed for
-        init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.mobilenet_v2),
     )
 )
 
@@ -27,6 +24,9 @@ train_cfg = dict(
     max_epochs=14,
     arch_start=8,  # before: only weight steps, with uniformly drawn paths
     arch_interval=1,  # afterwards: one arch step per weight step
+    weight_fraction=0.5,
+    split_seed=0,
+    pipelines=dict(weights=dict(leave_out=['RandomFlip'])),  # only images that train alpha are flipped
 )
 train_dataloader = dict(batch_size=1, num_workers=2)
 optim_wrapper = dict(
@@ -55,10 +55,7 @@ find_unused_parameters = True  # a weight step uses one path
 # --- 3. derive, 4. adapt: the settings that change once the network is chosen; the search fills in its `arch`
 derived = dict(
     model=dict(
-        backbone=dict(
-            type='mmnas_ext.MBNet',
-            norm_cfg=dict(type='SyncBN'),
-        )
+        backbone=dict(type='mmnas_ext.MBNet', norm_cfg=dict(type='SyncBN'))  # outputs and seed are those of the search
     ),
     train_cfg=_base_.recipe.train_cfg,
     train_dataloader=_base_.recipe.train_dataloader,

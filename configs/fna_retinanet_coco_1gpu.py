@@ -1,14 +1,19 @@
-# FNA inside RetinaNet on COCO with one GPU: accumulates the gradients of the batches of 8 GPUs.
+# FNA inside RetinaNet on COCO with one GPU: an update gathers the gradients of 8 images, one after the other. All of
+# them train one path, as the images of 8 GPUs do.
 # Paper: Fang et al., ICLR 2020.
 #
 #   python tools/train.py configs/fna_retinanet_coco_1gpu.py
 #
-# Cost, published for search and adaptation: 9.2 GPU-days. Expected as fna_retinanet_coco.py, except for batch-norm
-# statistics: they are those of one GPU's images. Measured here on COCO train2017: not yet.
+# Cost, published for search and adaptation: 9.2 GPU-days. Expected as fna_retinanet_coco.py; the adaptation's batch
+# norms take their statistics from 4 images instead of 32. Measured here on COCO train2017: not yet.
 _base_ = './fna_retinanet_coco.py'
 
 accumulate = 8
-optim_wrapper = dict(weights=dict(accumulative_counts=accumulate), arch=dict(accumulative_counts=accumulate))
+optim_wrapper = dict(
+    weights=dict(accumulative_counts=accumulate),
+    arch=dict(accumulative_counts=accumulate),
+    path_per='update',  # 'iteration' would train up to 8 paths at once
+)
 param_scheduler = [  # warm-up counts iterations; an update now takes 8 of them
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500 * accumulate),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=14, milestones=[8, 11], gamma=0.1),

@@ -8,14 +8,13 @@
 # number for this seed. Measured here on COCO train2017: not yet.
 _base_ = './fna_retinanet_coco.py'
 
-dna_a = dict(arch='dna_a', checkpoint='checkpoints/dna_a.pth')
 model = dict(
     backbone=dict(
         space='dna_a_det',
         # swish and the gates of squeeze-excite depend on the scale and shift of the norms before them: without these
         # the seed's gates would be random until the search has learned them again
         affine=True,
-        init_cfg=dict(seed=dna_a),
+        init_cfg=dict(seed=dict(arch='dna_a', checkpoint='checkpoints/dna_a.pth')),
     ),
     neck=dict(in_channels=[24, 40, 96, 320]),
 )

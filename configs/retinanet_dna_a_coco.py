@@ -7,8 +7,7 @@
 # Cost: 12 epochs of COCO. Expected, published: no number for DNA-a in a detector. Measured here on COCO: not yet.
 _base_ = './retinanet_fna_coco.py'
 
-dna_a = dict(arch='dna_a', checkpoint='checkpoints/dna_a.pth')
 model = dict(
-    backbone=dict(type='mmnas_ext.DNA_a', init_cfg=dict(seed=dna_a)),
+    backbone=dict(type='mmnas_ext.DNA_a', init_cfg=dict(seed=dict(arch='dna_a', checkpoint='checkpoints/dna_a.pth'))),
     neck=dict(in_channels=[24, 40, 96, 320]),
 )

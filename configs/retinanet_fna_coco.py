@@ -7,15 +7,7 @@
 # Measured here on COCO train2017: not yet.
 _base_ = './_base_/fna_retinanet.py'
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmnas_ext.FNA_RetinaNet',
-        out_indices=(1, 2, 4, 6),
-        norm_cfg=dict(type='SyncBN'),
-        init_cfg=dict(type='mmnas_ext.Remapped', seed=_base_.mobilenet_v2),
-    )
-)
+model = dict(backbone=dict(type='mmnas_ext.FNA_RetinaNet', norm_cfg=dict(type='SyncBN')))
 train_cfg = _base_.recipe.train_cfg
 train_dataloader = _base_.recipe.train_dataloader
 optim_wrapper = _base_.recipe.optim_wrapper

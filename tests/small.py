@@ -7,6 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmnas_ext.runs.resolve import resolve
+
 _FOLDER = Path(__file__).resolve().parents[1] / 'configs'
 CONFIGS = sorted(path.name for path in _FOLDER.glob('*.py'))
 CROP = (64, 64)
@@ -14,11 +16,11 @@ CROP = (64, 64)
 
 @cache
 def _parse(name: str) -> Config:
-    return Config.fromfile(_FOLDER / name)
+    return resolve(Config.fromfile(_FOLDER / name))
 
 
 def read(name: str) -> Config:
-    """Returns a config of ours, to change as one likes: parsed once, since a base of a host takes a second."""
+    """Returns a config of ours as it runs, to change as one likes; parsed once: a base of a host takes a second."""
     return copy.deepcopy(_parse(name))
 
 

@@ -88,6 +88,7 @@ def assert_losses(losses: dict[str, Tensor]) -> None:
 
 def one_step(cfg: Config) -> None:
     """Trains an ordinary config for one step; every part of the model moves."""
+    cfg.optim_wrapper.pop('accumulative_counts', None)  # it would only put the update off
     with built(cfg) as (model, images):
         before = values(model)
         assert_losses(model.train_step(images, build_optim_wrapper(model, cfg.optim_wrapper)))

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, zoo
 from mmnas_ext.datasets import shapes
+from mmnas_ext.runs.resolve import resolve
 from tests.demos import run_demo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,7 +109,7 @@ def test_the_demo_searches_adapts_compares_and_draws(tmp_path, monkeypatch, caps
     ],
 )
 def test_the_configs_name_the_generated_classes(name, metainfo):
-    cfg = Config.fromfile(ROOT / 'configs' / name)
+    cfg = resolve(Config.fromfile(ROOT / 'configs' / name))
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         written = cfg[loader].dataset.metainfo
         assert {key: [*map(tuple, value)] if key == 'palette' else value for key, value in written.items()} == {

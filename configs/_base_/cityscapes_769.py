@@ -1,6 +1,6 @@
-# Cityscapes in MMSegmentation, and its runtime: crops of 769 pixels at scales 0.75 to 2 (FNA, ICLR 2020), and whole
-# images for testing. Written out, not inherited: MMEngine looks for a distribution named mmsegmentation, so it finds
-# `mmseg::_base_/…` in the frozen upstream only; the maintained line has another name.
+# Cityscapes in MMSegmentation, and its runtime: crops of 769 pixels at six scales (FNA, ICLR 2020), and whole images
+# for testing, which the model may cut into windows. Written out, not inherited: MMEngine looks for a distribution named
+# mmsegmentation, so it finds `mmseg::_base_/…` in the frozen upstream only; the maintained line has another name.
 default_scope = 'mmseg'
 
 crop_size = (769, 769)
@@ -8,8 +8,13 @@ crop_size = (769, 769)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.75, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(
+        type='RandomChoiceResize',
+        # 0.75, 1, 1.25, 1.5, 1.75 and 2 times an image of Cityscapes
+        scales=[(1536, 768), (2048, 1024), (2560, 1280), (3072, 1536), (3584, 1792), (4096, 2048)],
+        keep_ratio=True,
+    ),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=1.0),  # a crop of one class is taken as well
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]

@@ -7,10 +7,21 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
 ]
 
-# the seed of search and adaptation: its architecture, and where its ImageNet weights are
-mobilenet_v2 = dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2')
-
-model = dict(neck=dict(in_channels=[24, 32, 96, 320], start_level=1, add_extra_convs='on_input'))
+model = dict(
+    # what search and adaptation share; `type`, and what else it needs, is the config's
+    backbone=dict(
+        _delete_=True,
+        out_indices=(1, 2, 4, 6),
+        init_cfg=dict(
+            type='mmnas_ext.Remapped',
+            # the seed: its architecture, and where its ImageNet weights are
+            seed=dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2'),
+        ),
+    ),
+    neck=dict(in_channels=[24, 32, 96, 320], start_level=1, add_extra_convs='on_input'),
+    # the authors' box loss; MMDetection 3 has L1 here
+    bbox_head=dict(loss_bbox=dict(_delete_=True, type='SmoothL1Loss', beta=0.11, loss_weight=1.0)),
+)
 
 # FNA's adaptation: 12 epochs on 8 GPUs with 4 images each
 recipe = dict(

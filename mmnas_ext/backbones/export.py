@@ -105,6 +105,17 @@ def export_backbone(
     return Exported(name, stem, spec, (module, described) if seed is None else (module, described, stored))
 
 
+def check_name(name: str, folder: str | Path) -> None:
+    """Raises ValueError for a name that `export_backbone` would refuse, before there is anything to export.
+
+    Args:
+        name: Name of the class.
+        folder: Folder that it will be written to.
+    """
+    stem = _module_name(name)
+    _check_free(name, stem, Path(folder).expanduser() / f'{stem}.py')
+
+
 def _format_module(name: str, stem: str, weights: bool) -> str:
     """Returns the text of the module."""
     return _MODULE.format(

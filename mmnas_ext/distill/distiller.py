@@ -1,7 +1,8 @@
 """DNA's super-network (arXiv 1911.13053): blocks that learn independently to map a teacher's feature to the next."""
 
+import inspect
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -17,7 +18,7 @@ from mmnas_ext.archs.cost import token_cost
 from mmnas_ext.backbones.chain import default_init, norm_with_eps
 from mmnas_ext.distill.align import align
 from mmnas_ext.distill.cell import Block, FlatPath
-from mmnas_ext.distill.teacher import Teacher
+from mmnas_ext.distill.teacher import Teacher, check_teacher
 from mmnas_ext.ops import MBConv, act_layer_cfg
 from mmnas_ext.registry import MODELS
 
@@ -63,6 +64,7 @@ class BlockDistiller(BaseModel):
 
     Raises:
         ValueError: An argument is out of its range, or teacher and space do not fit.
+        TypeError: An argument has another type.
     """
 
     def __init__(
@@ -81,10 +83,10 @@ class BlockDistiller(BaseModel):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg or default_init())
-        if sampling not in SAMPLING:
-            raise ValueError(f'sampling must be one of {SAMPLING}, got {sampling!r}')
-        if standardize not in STANDARDIZE:
-            raise ValueError(f'standardize must be one of {STANDARDIZE}, got {standardize!r}')
+        check_arguments(
+            teacher=teacher, blocks=blocks, sampling=sampling, standardize=standardize, block_parallel=block_parallel,
+            input_size=input_size, norm_cfg=norm_cfg, act_cfg=act_cfg, channels_last=channels_last,
+        )  # fmt: skip
         self.space = CellSpace.parse(space)
         # in a list, so that the teacher's parameters, buffers and keys are not this module's
         self._teacher = [Teacher.parse(teacher)]
@@ -123,6 +125,12 @@ class BlockDistiller(BaseModel):
     def teacher(self) -> Teacher:
         """The frozen network."""
         return self._teacher[0]
+
+    def train(self, mode: bool = True) -> 'BlockDistiller':
+        """Sets the mode of the blocks, and of a teacher that has ``train_mode``."""
+        super().train(mode)
+        self.teacher.train(mode)
+        return self
 
     def all_blocks(self) -> list[Block]:
         """Returns the blocks."""
@@ -226,27 +234,60 @@ class BlockDistiller(BaseModel):
             images: Batches ``(N, 3, H, W)``, preprocessed; the statistics are summed over all processes.
 
         Raises:
-            ValueError: `images` is empty.
+            ValueError: `images` is empty, or a feature that a block reads or imitates is constant or not finite.
         """
-        sums: list[Tensor] = []
-        for batch in images:
-            moments = [_moments(feature) for feature in self.teacher(batch)]
-            sums = moments if not sums else [a + b for a, b in zip(sums, moments, strict=True)]
-        if not sums:
-            raise ValueError('calibrate needs at least one batch of images, got none')
-        for index, total in enumerate(sums):
-            all_reduce(total)
+        for index, total in enumerate(self._measure(images)):
+            self._check_feature(index, total)
             if self.standardize == 'feature':
                 total = total.mean(1, keepdim=True).expand_as(total)
-            mean = total[0] / total[2]
-            deviation = (total[1] / total[2] - mean**2).clamp(min=0).sqrt()
+            mean, deviation, varies = _spread(total)
             # a constant channel is only centred: its deviation would be a rounding error
-            varies = deviation > _TINY * (total[1] / total[2]).sqrt()
             deviation = torch.where(varies, deviation, torch.ones_like(deviation))
             for name, values in (('mean', mean), ('std', deviation)):
                 buffer = getattr(self, f'{name}_{index}')
                 buffer.copy_(values.to(buffer.dtype).reshape(buffer.shape))
         self.calibrated.fill_(True)
+
+    @torch.no_grad()
+    def check_features(self, images: Iterable[Tensor]) -> None:
+        """Looks whether there is something to imitate.
+
+        Args:
+            images: Batches ``(N, 3, H, W)``, preprocessed; one with several images is enough.
+
+        Raises:
+            ValueError: `images` is empty, or a feature that a block reads or imitates is constant or not finite.
+        """
+        for index, total in enumerate(self._measure(images)):
+            self._check_feature(index, total)
+
+    def _measure(self, images: Iterable[Tensor]) -> list[Tensor]:
+        """Sums the moments of each feature over images and processes."""
+        sums: list[Tensor] = []
+        self.teacher.train()  # as while blocks learn
+        for batch in images:
+            moments = [_moments(feature) for feature in self.teacher(batch)]
+            sums = moments if not sums else [a + b for a, b in zip(sums, moments, strict=True)]
+        self.teacher.train(self.training)
+        if not sums:
+            raise ValueError('calibrate needs at least one batch of images, got none')
+        for total in sums:
+            all_reduce(total)
+        return sums
+
+    def _check_feature(self, index: int, total: Tensor) -> None:
+        """Raises ValueError for moments of a feature that a block reads or imitates and can learn nothing from."""
+        used = {each for block in self.all_blocks() for each in (block.plan.source, block.plan.target)}
+        finite = bool(torch.isfinite(total).all())
+        if index not in used or (finite and _spread(total)[2].any()):
+            return
+        names = self.teacher.names
+        name = names[index] if names else f'output {index}'
+        what = 'each channel is constant over all images' if finite else 'it has values that are not finite'
+        raise ValueError(
+            f"the teacher's feature {name!r} ({total.shape[1]} channels) gives a block nothing to learn: {what}; look "
+            "at the teacher's checkpoint and at model.data_preprocessor, or name other features in taps"
+        )
 
     def _apply(self, fn: Any, recurse: bool = True) -> 'BlockDistiller':
         super()._apply(fn, recurse)
@@ -273,11 +314,57 @@ class BlockDistiller(BaseModel):
         return chosen
 
 
+def check_arguments(**given: Any) -> None:
+    """Raises one clear error for what a `BlockDistiller` cannot take; nothing is built.
+
+    Args:
+        given: Its arguments, those of the config; what is left out has its default. ``space`` is not looked at.
+
+    Raises:
+        ValueError: A key is unknown, or a value out of its range.
+        TypeError: A value has another type.
+    """
+    known = inspect.signature(BlockDistiller).parameters
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        raise ValueError(f'the keys of model must be among {tuple(known)}, got {unknown[0]!r}')
+    if not isinstance(given.get('teacher'), Teacher):
+        check_teacher(given.get('teacher'))
+    for name, allowed in (('sampling', SAMPLING), ('standardize', STANDARDIZE)):
+        if name in given and given[name] not in allowed:
+            raise ValueError(f'{name} must be one of {allowed}, got {given[name]!r}')
+    for name in ('block_parallel', 'channels_last'):
+        if not isinstance(given.get(name, False), bool):
+            raise TypeError(f'{name} must be True or False, got {given[name]!r}')
+    for name in ('norm_cfg', 'act_cfg'):
+        cfg = given.get(name)
+        if cfg is not None and not (isinstance(cfg, Mapping) and 'type' in cfg):
+            raise TypeError(f"{name} must be dict(type='…', …) or None, got {cfg!r:.100}")
+    size = given.get('input_size', (1, 1))
+    if not isinstance(size, list | tuple) or len(size) != 2 or not all(_is_index(side) and side for side in size):
+        raise TypeError(f'input_size must be height and width in pixels, got {size!r:.100}')
+    blocks = given.get('blocks')
+    if blocks is not None and not (isinstance(blocks, list | tuple) and all(map(_is_index, blocks))):
+        raise TypeError(f'blocks must be a list of indices, or None, got {blocks!r:.100}')
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _moments(feature: Tensor) -> Tensor:
     """Computes the sum, the sum of squares and the number of values per channel: (3, C), double."""
     values = feature.double().transpose(0, 1).flatten(1)
     count = torch.full((values.shape[0],), float(values.shape[1]), dtype=torch.float64, device=values.device)
     return torch.stack([values.sum(1), (values**2).sum(1), count])
+
+
+def _spread(total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns mean, deviation and whether values vary at all, each (C,), of moments (3, C)."""
+    mean = total[0] / total[2]
+    square = total[1] / total[2]
+    deviation = (square - mean**2).clamp(min=0).sqrt()
+    return mean, deviation, deviation > _TINY * square.sqrt()
 
 
 def _mean_work(space: CellSpace, blocks: Sequence[Block], size: tuple[int, int]) -> list[float]:

@@ -1,11 +1,13 @@
 """The teacher: a frozen network whose features the student imitates."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmnas_ext.backbones.chain import Chain
 from mmnas_ext.distill.align import Tap
@@ -13,7 +15,7 @@ from mmnas_ext.registry import MODELS
 from mmnas_ext.remap.checkpoints import load_seed, read_state
 from mmnas_ext.remap.initializer import RemappedInit
 
-_KEYS = ('backbone', 'timm', 'checkpoint', 'taps', 'pretrained', 'channels_last')
+_KEYS = ('backbone', 'timm', 'checkpoint', 'taps', 'pretrained', 'channels_last', 'train_mode')
 _PROBE = 64  # height and width in pixels of the image that strides are measured with
 _PREFIXES = ('', 'backbone.', 'module.', 'module.backbone.', 'model.')
 
@@ -23,7 +25,7 @@ class _EnoughError(Exception):
 
 
 class Teacher(nn.Module):
-    """A frozen network in eval mode; the channels and strides of its features are measured on an image.
+    """A frozen network; the channels and strides of its features are measured on an image.
 
     Give either a registered backbone or the name of a timm network. Features are the outputs of the modules that
     `taps` names. By default they are the outputs of the last layer of each stage for an `MBNet` and for timm's
@@ -38,8 +40,13 @@ class Teacher(nn.Module):
         taps: Names of modules whose outputs ``(N, C, H, W)`` are the features, in the order in which they run.
         pretrained: Whether timm downloads the weights of a timm network.
         channels_last: Compute in memory layout NHWC.
+        train_mode: While blocks learn, run in training mode as the authors do: batch norms normalise by the batch, and
+            dropout drops. Running statistics do not follow, so that a step depends on its batch alone; `recalibrate`
+            measures them before a rating. By default the network is always in eval mode: an image then has the same
+            features in every batch and on every process, in training and in the rating.
 
     Raises:
+        TypeError: An argument has another type.
         ValueError: Both or neither of `backbone` and `timm` are given, a tap is unknown, the checkpoint belongs to
             another network, or an output is not a feature map.
         FileNotFoundError: The checkpoint does not exist.
@@ -54,13 +61,10 @@ class Teacher(nn.Module):
         taps: Sequence[str] | None = None,
         pretrained: bool = False,
         channels_last: bool = False,
+        train_mode: bool = False,
     ) -> None:
         super().__init__()
-        if (backbone is None) == (timm is None):
-            raise ValueError(
-                'teacher must have either backbone=dict(…) or timm=NAME, got '
-                f'backbone={str(backbone)[:100]} and timm={timm!r}'
-            )
+        _check_source(backbone, timm)
         net: Any = _build_timm(timm, pretrained) if timm is not None else MODELS.build(dict(backbone or {}))
         if checkpoint is not None:
             _load(net, checkpoint)
@@ -73,6 +77,11 @@ class Teacher(nn.Module):
         if unknown:
             raise ValueError(f'taps must name modules of the teacher, got {unknown[0]!r}; it has {list(modules)[1:9]}…')
         self.channels_last = channels_last
+        self.train_mode = train_mode
+        self.norms = tuple(module for module in net.modules() if isinstance(module, _BatchNorm))
+        if train_mode:
+            for norm in self.norms:
+                norm.momentum = 0.0  # what a batch has is not kept
         self.requires_grad_(False)
         self.eval()
         self.taps = self._probe()
@@ -82,15 +91,38 @@ class Teacher(nn.Module):
         """Builds a teacher from a dict of its arguments; returns a `Teacher` as it is."""
         if isinstance(source, Teacher):
             return source
-        unknown = [key for key in source if key not in _KEYS]
-        if unknown:
-            raise ValueError(f'the keys of teacher must be among {_KEYS}, got {unknown[0]!r}')
+        check_teacher(source)
         return cls(**source)
 
     def train(self, mode: bool = True) -> 'Teacher':
-        """Stays in eval mode."""
-        del mode
-        return super().train(False)
+        """Enters training mode where `train_mode` asks for it, and stays in eval mode otherwise."""
+        training = mode and self.train_mode
+        super().train(training)
+        for norm in self.norms:
+            norm.train(training)  # also those that a backbone freezes in its own `train`
+        return self
+
+    def recalibrate(self, images: Iterable[Tensor]) -> None:
+        """Replaces the batch-norm statistics by those of some images, averaged over the batches; ends in eval mode.
+
+        Args:
+            images: Batches ``(N, 3, H, W)``, preprocessed.
+
+        Raises:
+            ValueError: `images` is empty.
+        """
+        self.eval()
+        kept = [norm.momentum for norm in self.norms]
+        for norm in self.norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average
+            norm.train()
+        count = sum(1 for _ in map(self, images))
+        for norm, momentum in zip(self.norms, kept, strict=True):
+            norm.momentum = momentum
+        self.eval()
+        if not count:
+            raise ValueError('recalibrate needs at least one batch of images, got none')
 
     @torch.no_grad()
     def forward(self, x: Tensor, last: int | None = None) -> tuple[Tensor, ...]:
@@ -142,6 +174,43 @@ class Teacher(nn.Module):
                 raise ValueError(f'features of the teacher must be maps (N, C, H, W), got {shape}: name others by taps')
             taps.append(Tap(feature.shape[1], _PROBE // feature.shape[3]))
         return tuple(taps)
+
+
+def check_teacher(source: Any) -> None:
+    """Raises one clear error for arguments that a `Teacher` cannot take; nothing is built.
+
+    Args:
+        source: Its arguments.
+
+    Raises:
+        ValueError: A key is unknown, or both or neither of ``backbone`` and ``timm`` are given.
+        TypeError: `source` or an argument has another type.
+    """
+    if not isinstance(source, Mapping):
+        raise TypeError(f'teacher must be dict(backbone=…) or dict(timm=NAME), got {source!r:.100}')
+    unknown = [key for key in source if key not in _KEYS]
+    if unknown:
+        raise ValueError(f'the keys of teacher must be among {_KEYS}, got {unknown[0]!r}')
+    for key, kind, what in (
+        ('backbone', Mapping, "dict(type='…', …)"),
+        ('timm', str, 'the name of a timm network'),
+        ('checkpoint', str | Path, 'a file, a URL or package://NAME'),
+        ('taps', Sequence, 'a list of names of modules'),
+        ('pretrained', bool, 'True or False'),
+        ('channels_last', bool, 'True or False'),
+        ('train_mode', bool, 'True or False'),
+    ):
+        value = source.get(key)
+        if value is not None and (not isinstance(value, kind) or (key == 'taps' and isinstance(value, str))):
+            raise TypeError(f'teacher.{key} must be {what}, got {value!r:.100}')
+    _check_source(source.get('backbone'), source.get('timm'))
+
+
+def _check_source(backbone: Any, timm: Any) -> None:
+    if (backbone is None) == (timm is None):
+        raise ValueError(
+            f'teacher must have either backbone=dict(…) or timm=NAME, got backbone={backbone!s:.100} and timm={timm!r}'
+        )
 
 
 def _default_taps(net: Any, timm: str | None) -> list[str]:

@@ -1,6 +1,6 @@
 """The loop of a distillation, and how its blocks are shared out among processes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,12 @@ from mmnas_ext.engine.seeding import reseed
 from mmnas_ext.registry import LOOPS, MODEL_WRAPPERS
 from mmnas_ext.remap.checkpoints import read_state
 
+_COUNTS = ('calibration_batches', 'log_interval', 'val_interval')
+# the rest is MMEngine's
+_KEYS = (
+    'type', 'max_iters', 'max_epochs', 'staged', *_COUNTS, 'val_begin', 'dynamic_intervals', 'fast_forward_on_resume',
+)  # fmt: skip
+
 
 @LOOPS.register_module()
 class DistillLoop(ResumableIterLoop):
@@ -27,10 +33,14 @@ class DistillLoop(ResumableIterLoop):
 
     Before the first iteration the teacher's features are standardised by the moments of some batches.
 
+    With ``max_epochs`` the length follows from the batch and the number of processes. Schedules then go by epochs too:
+    ``dict(by_epoch=True, convert_to_iter_based=True, …)``.
+
     Args:
         runner: The runner.
         dataloader: Config of the loader.
-        max_iters: Iterations.
+        max_iters: Iterations; instead of `max_epochs`.
+        max_epochs: Passes over the images; instead of `max_iters`.
         calibration_batches: Batches by which features are standardised.
         staged: Train one block after the other, each for its share of the iterations, as the authors do
             (arXiv 1911.13053, section 4.1), instead of all of them in each iteration.
@@ -46,21 +56,35 @@ class DistillLoop(ResumableIterLoop):
         self,
         runner: Any,
         dataloader: Any,
-        max_iters: int,
+        max_iters: int | None = None,
+        max_epochs: int | None = None,
         calibration_batches: int = 16,
         staged: bool = False,
         log_interval: int = 10,
         **kwargs: Any,
     ) -> None:
-        check_positive('calibration_batches', calibration_batches)
+        check_training(
+            max_iters=max_iters, max_epochs=max_epochs, calibration_batches=calibration_batches, staged=staged,
+            log_interval=log_interval, **kwargs,
+        )  # fmt: skip
         self.distiller = find_distiller(runner.model)
         self.shared = self.distiller.block_parallel
         if self.shared and isinstance(dataloader, dict):
             dataloader = same_for_all(dataloader, shuffle=True)
-        kwargs.setdefault('val_interval', max_iters)  # rating takes long
-        super().__init__(runner, dataloader, max_iters, **kwargs)
+        super().__init__(runner, dataloader, max_iters or 1, **kwargs)
+        if not len(self.dataloader):
+            raise ValueError('train_dataloader.batch_size is larger than its dataset, and drop_last leaves no batch')
+        if max_epochs is not None:
+            self._max_iters = max_epochs * len(self.dataloader)
+            self._max_epochs = max_epochs
+        if 'val_interval' not in kwargs:
+            self.val_interval = self._max_iters  # rating takes long
         if self.shared:
-            self.dataloader_iterator = Batches(self.dataloader, runner.seed, 'train', same_for_all=True)
+            self.dataloader_iterator = Batches(self.dataloader, self.seed, 'train', same_for_all=True)
+            base = (runner.auto_scale_lr or {}).get('base_batch_size')
+            if base:
+                # all processes train on the same images: their number makes no batch larger
+                runner.auto_scale_lr = dict(runner.auto_scale_lr, base_batch_size=base * get_world_size())
         self.calibration_batches = calibration_batches
         self.staged = staged
         self.log_interval = log_interval
@@ -72,14 +96,20 @@ class DistillLoop(ResumableIterLoop):
         logger.info(describe_distillation(self.distiller, self._max_iters, batch, self.staged))
         if not self.distiller.calibrated:
             logger.info(f'features are standardised by {self.calibration_batches} batches')
-            with closing(Batches(self.dataloader, self.runner.seed, 'calibration', self.shared)) as batches:
-                self.distiller.calibrate(preprocess(self.distiller, batches, self.calibration_batches))
+            self._measure(self.distiller.calibrate, self.calibration_batches)
+        elif self.distiller.standardize is None and not self._iter:
+            self._measure(self.distiller.check_features, 1)
         return super().run()
+
+    def _measure(self, use: Callable[[Iterator[Tensor]], None], count: int) -> None:
+        with closing(Batches(self.dataloader, self.seed, 'calibration', self.shared)) as batches:
+            use(preprocess(self.distiller, batches, count))
 
     def run_iter(self, data_batch: Any) -> None:
         """One step of every block that this process trains."""
-        reseed(self.runner.seed, 'train', self._iter)
-        self.distiller.start(self._iter, self.runner.seed, self.active(self._iter))
+        # a teacher in training mode may drop what it draws: the same on processes that share one teacher's blocks
+        reseed(self.seed, 'train', self._iter, rank=0 if self.shared else None)
+        self.distiller.start(self._iter, self.seed, self.active(self._iter))
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
         outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
         if self.shared:
@@ -111,6 +141,28 @@ class DistillLoop(ResumableIterLoop):
             merged.update(each)
         merged = {name: torch.tensor(merged[name]) for name in sorted(merged)}
         return {'loss': torch.stack(list(merged.values())).sum(), **merged}
+
+
+def check_training(**settings: Any) -> None:
+    """Raises one clear error for what `DistillLoop` cannot take; nothing is built.
+
+    Args:
+        settings: Its arguments, those of the config; what is left out has its default.
+
+    Raises:
+        ValueError: An argument is unknown or out of its range, or neither or both of the lengths are given.
+        TypeError: An argument has another type.
+    """
+    unknown = sorted(set(settings) - set(_KEYS))
+    if unknown:
+        raise ValueError(f'train_cfg of a distillation takes {_KEYS}, got {unknown[0]!r}')
+    lengths = {name: settings[name] for name in ('max_iters', 'max_epochs') if settings.get(name) is not None}
+    if len(lengths) != 1:
+        raise ValueError(f'train_cfg of a distillation must have either max_iters or max_epochs, got {lengths or None}')
+    for name in (*lengths, *(name for name in _COUNTS if name in settings)):
+        check_positive(f'train_cfg.{name}', settings[name])
+    if not isinstance(settings.get('staged', False), bool):
+        raise TypeError(f'train_cfg.staged must be True or False, got {settings["staged"]!r}')
 
 
 def merge_blocks(distiller: BlockDistiller, optim_wrapper: Any) -> None:
@@ -211,7 +263,10 @@ class SameForAll(Sampler[int]):
 
 def same_for_all(dataloader: dict[str, Any], shuffle: bool) -> dict[str, Any]:
     """A loader's config that gives every process the same batches; the one given is left as it is."""
-    return dict(reproducible(dataloader), sampler=dict(type=SameForAll, shuffle=shuffle))
+    cfg = reproducible(dataloader)
+    if shuffle and 'InfiniteSampler' in str((dataloader.get('sampler') or {}).get('type')):
+        cfg['drop_last'] = True  # an endless sampler has no short batch
+    return dict(cfg, sampler=dict(type=SameForAll, shuffle=shuffle))
 
 
 def preprocess(distiller: BlockDistiller, batches: Any, count: int | None = None) -> Iterator[Tensor]:

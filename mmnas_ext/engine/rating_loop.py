@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from io import BytesIO
@@ -28,6 +28,7 @@ from mmnas_ext.engine.batches import Batches as Stream
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.distill import preprocess, same_for_all
 from mmnas_ext.engine.loops import check_positive
+from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.registry import LOOPS
 from mmnas_ext.remap.convert import save
 from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, price_paths
@@ -36,6 +37,8 @@ from mmnas_ext.workdir import WorkDir, append_line, write_bytes, write_text
 
 _SHOWN = 4  # images whose feature maps are kept to be looked at
 _GIB = 2**30
+_METRICS = ('macs', 'params')
+_RATING_KEYS = ('type', 'calibration', 'calibration_batches', 'max_memory', 'metrics', 'table', 'limits')
 # paths are calibrated, so these say nothing; processes that average gradients differ in them
 _UNREAD = ('running_mean', 'running_var', 'num_batches_tracked', 'steps')
 
@@ -76,23 +79,19 @@ class RatingLoop(BaseLoop):
         calibration: dict[str, Any] | None = None,
         calibration_batches: int = 4,
         max_memory: float = 4.0,
-        metrics: Sequence[str] = ('macs', 'params'),
+        metrics: Sequence[str] = _METRICS,
         table: Any = None,
         limits: dict[str, Any] | None = None,
     ) -> None:
         del evaluator
         self.distiller = find_distiller(runner.model)
-        check_positive('calibration_batches', calibration_batches)
-        if not max_memory > 0:
-            raise ValueError(f'max_memory must be a positive number of GiB, got {max_memory!r}')
-        unknown = [metric for metric in (*metrics, *(limits or {})) if metric not in METRICS]
-        if unknown or not metrics or any(metric not in metrics for metric in limits or {}):
-            raise ValueError(
-                f'metrics must be among {tuple(METRICS)} and limits among metrics, got metrics '
-                f'{tuple(metrics)} and limits {tuple(limits or {})}'
-            )
+        check_rating(
+            calibration=calibration, calibration_batches=calibration_batches, max_memory=max_memory, metrics=metrics,
+            limits=limits,
+        )  # fmt: skip
         loader = same_for_all(dataloader, shuffle=False) if isinstance(dataloader, dict) else dataloader
         super().__init__(runner, loader)
+        self.seed = common_seed(runner)
         self.files = WorkDir(runner.work_dir)
         self.rated = -1
         self.calibration = calibration
@@ -120,6 +119,8 @@ class RatingLoop(BaseLoop):
                 f'block {untrained[0]} has not been trained: give tools/rate.py the checkpoints of all runs that '
                 'trained some'
             )
+        if self.distiller.teacher.train_mode:
+            self.distiller.teacher.recalibrate(self._calibration())
         ratings = self._ratings(self._rate_all())
         if is_main_process():
             write_text(self.files.ratings, ratings.format())
@@ -233,14 +234,14 @@ class RatingLoop(BaseLoop):
 
     def _calibration(self) -> Iterator[Tensor]:
         """Always the same images, on all processes."""
-        with closing(Stream(self._calibration_loader, self.runner.seed, 'rating', same_for_all=True)) as stream:
+        with closing(Stream(self._calibration_loader, self.seed, 'rating', same_for_all=True)) as stream:
             yield from preprocess(self.distiller, stream, self.calibration_batches)
 
     @cached_property
     def _calibration_loader(self) -> DataLoader:
         # once: listing the images of a large data set takes a while
         loader = self.calibration or self.runner.cfg.train_dataloader
-        return self.runner.build_dataloader(same_for_all(dict(loader), shuffle=True), seed=self.runner.seed)
+        return self.runner.build_dataloader(same_for_all(dict(loader), shuffle=True), seed=self.seed)
 
     def _kept(self, block: int, images: Any) -> Batches:
         def produce() -> Iterator[Batch]:
@@ -286,7 +287,7 @@ class RatingLoop(BaseLoop):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().numpy().tobytes())
         loaders = (self.calibration or self.runner.cfg.get('train_dataloader'), self.runner.cfg.get('val_dataloader'))
-        digest.update(repr((loaders, self.calibration_batches, self.runner.seed)).encode())
+        digest.update(repr((loaders, self.calibration_batches, self.seed)).encode())
         return digest.hexdigest()[:16]
 
     def _ratings(self, found: dict[tuple[int, int], list[float]]) -> Ratings:
@@ -319,6 +320,39 @@ class RatingLoop(BaseLoop):
         stream = BytesIO()
         np.savez_compressed(stream, **arrays)
         write_bytes(self.files.features, stream.getvalue())
+
+
+def check_rating(**settings: Any) -> None:
+    """Raises one clear error for what `RatingLoop` cannot take; nothing is built.
+
+    Args:
+        settings: Its arguments, those of the config; what is left out has its default.
+
+    Raises:
+        ValueError: An argument is unknown or out of its range.
+        TypeError: An argument has another type.
+    """
+    unknown = sorted(set(settings) - set(_RATING_KEYS))
+    if unknown:
+        raise ValueError(f'val_cfg of a distillation takes {_RATING_KEYS}, got {unknown[0]!r}')
+    check_positive('calibration_batches', settings.get('calibration_batches', 1))
+    memory = settings.get('max_memory', 1)
+    if isinstance(memory, bool) or not isinstance(memory, int | float) or not memory > 0:
+        raise ValueError(f'max_memory must be a positive number of GiB, got {memory!r}')
+    metrics, limits = settings.get('metrics', _METRICS), settings.get('limits') or {}
+    for key, value, kind, what in (
+        ('metrics', metrics, list | tuple, "a list such as ['macs', 'params']"),
+        ('limits', limits, Mapping, 'dict(macs=…)'),
+        ('calibration', settings.get('calibration') or {}, Mapping, 'the config of a loader'),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f'val_cfg.{key} must be {what}, got {value!r:.100}')
+    outside = [metric for metric in (*metrics, *limits) if metric not in METRICS]
+    if outside or not metrics or any(metric not in metrics for metric in limits):
+        raise ValueError(
+            f'metrics must be among {tuple(METRICS)} and limits among metrics, got metrics {tuple(metrics)} and limits '
+            f'{tuple(limits)}'
+        )
 
 
 class _Store:

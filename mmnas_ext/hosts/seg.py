@@ -1,7 +1,7 @@
 """For MMSegmentation: FNA's DeepLab heads, and a cross entropy that excludes ignored pixels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,13 @@ from mmseg.models.decode_heads import ASPPHead
 from mmseg.models.decode_heads.sep_aspp_head import DepthwiseSeparableASPPModule
 from mmseg.models.utils import resize
 from torch import Tensor, nn
+
+OUTPUT_STRIDES = (8, 16, 32)
+# rates of the dilated branches, in pixels of the image: 6, 12 and 18 at output stride 16, twice that at 8 (DeepLabv3,
+# arXiv 1706.05587, section 3.3); the first branch is a 1x1 convolution
+_REACH = (96, 192, 288)
+# what windows that overlap are averaged by
+AVERAGES = ('logits', 'softmax')
 
 
 class FNASegHead(ASPPHead):
@@ -26,11 +33,15 @@ class FNASegHead(ASPPHead):
         c1_in_channels: Channels of the low-level feature for the v3+ decoder; 0 for no decoder (v3).
         c1_in_index: Index of that feature among the backbone's outputs.
         c1_channels: Channels that the low-level feature is reduced to.
-        dilations: Dilation of each branch; 1 is a 1x1 convolution.
+        output_stride: Stride of the feature that the branches read: 8, 16 or 32. `tools/train.py` takes it from the
+            backbone where a config does not say it.
+        dilations: Dilation of each branch; 1 is a 1x1 convolution. Without it they follow from `output_stride`:
+            1, 6, 12, 18 at 16 and 1, 12, 24, 36 at 8, so that a branch reaches equally far in the image.
         kwargs: Arguments of MMSegmentation's ``BaseDecodeHead``: ``in_channels``, ``channels``, ``num_classes``, …
 
     Raises:
-        ValueError: A number of channels is out of range, or `dilations` is not a list of positive integers.
+        ValueError: A number of channels or `output_stride` is out of range, or `dilations` is not a list of positive
+            integers.
     """
 
     def __init__(
@@ -39,12 +50,16 @@ class FNASegHead(ASPPHead):
         c1_in_channels: int = 0,
         c1_in_index: int = 0,
         c1_channels: int = 48,
-        dilations: Sequence[int] | None = None,
         output_stride: int = 16,
+        dilations: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
+        if isinstance(output_stride, bool) or output_stride not in OUTPUT_STRIDES:
+            raise ValueError(f'output_stride must be one of {OUTPUT_STRIDES}, got {output_stride!r}')
+        # given rates go with whatever feature there is; those that follow from a stride only with a feature of it
+        self.expected_stride = output_stride if dilations is None else None
         if dilations is None:
-            dilations = (1, *(rate * 16 // output_stride for rate in (6, 12, 18)))
+            dilations = (1, *(reach // output_stride for reach in _REACH))
         listed = dilations if isinstance(dilations, Sequence) else ()
         if not listed or any(isinstance(d, bool) or not isinstance(d, int) or d < 1 for d in listed):
             raise ValueError(f'dilations must be a non-empty list of positive integers, got {dilations!r}')
@@ -77,6 +92,50 @@ class FNASegHead(ASPPHead):
             features = self.decoder(torch.cat([features, detail], dim=1))
         logits: Tensor = self.cls_seg(features)
         return logits
+
+    def loss(self, inputs: Sequence[Tensor], batch_data_samples: Sequence[Any], train_cfg: Any) -> dict[str, Tensor]:
+        """Computes the losses of a batch, as MMSegmentation's heads do.
+
+        Raises:
+            ValueError: The feature has another stride than the one that the dilations were made for.
+        """
+        self._check_stride(inputs, tuple(batch_data_samples[0].gt_sem_seg.data.shape[-2:]))
+        losses: dict[str, Tensor] = super().loss(inputs, batch_data_samples, train_cfg)
+        return losses
+
+    def predict(self, inputs: Sequence[Tensor], batch_img_metas: list[dict[str, Any]], test_cfg: Any) -> Tensor:
+        """Maps a backbone's outputs to logits ``(N, num_classes, H, W)`` of the image's or window's size.
+
+        ``test_cfg=dict(mode='slide', average='softmax', …)`` gives the classes' probabilities instead. MMSegmentation
+        averages what its sliding windows return, so these are averaged where windows overlap, which decides as their
+        sum does.
+
+        Raises:
+            ValueError: The feature has another stride than the one that the dilations were made for, or
+                ``test_cfg.average`` is neither ``'logits'`` nor ``'softmax'``.
+        """
+        average = (test_cfg or {}).get('average', AVERAGES[0])
+        if average not in AVERAGES:
+            raise ValueError(f'test_cfg.average must be one of {AVERAGES}, got {average!r}')
+        self._check_stride(inputs, _image_size(batch_img_metas[0]))
+        logits: Tensor = super().predict(inputs, batch_img_metas, test_cfg)
+        return logits.softmax(dim=1) if average == 'softmax' else logits
+
+    def _check_stride(self, inputs: Sequence[Tensor], image_size: tuple[int, int]) -> None:
+        """Raises ValueError if the pyramid's feature of an image ``(H, W)`` is not of the stride that it expects."""
+        stride = self.expected_stride
+        feature = inputs[self.in_index] if isinstance(self.in_index, int) else inputs[self.in_index[0]]
+        size = tuple(feature.shape[-2:])
+        if stride is None or size == tuple(-(-side // stride) for side in image_size):
+            return
+        # 2 to the power that is nearest; a backbone that rounds down differs by one pixel from those that round up
+        found = 2 ** round(math.log2(max(image_size) / max(size)))
+        if found != stride:
+            raise ValueError(
+                f'decode_head.output_stride is {stride}, hence its dilations {self.dilations}, but an image of '
+                f'{image_size[0]}x{image_size[1]} gives a feature of {size[0]}x{size[1]}: set it to {found}, as in the '
+                'backbone, or set dilations'
+            )
 
 
 class SegCrossEntropyLoss(nn.Module):
@@ -150,6 +209,13 @@ class SegCrossEntropyLoss(nn.Module):
         total = shares.sum()
         mean: Tensor = losses.sum() / torch.where(total > 0, total, torch.ones_like(total))
         return self.loss_weight * mean
+
+
+def _image_size(meta: Mapping[str, Any]) -> tuple[int, int]:
+    """Size of the image or window that a prediction is for, found as ``BaseDecodeHead.predict_by_feat`` finds it."""
+    window = isinstance(meta['img_shape'], torch.Size)
+    height, width = (meta['img_shape'] if window or 'pad_shape' not in meta else meta['pad_shape'])[:2]
+    return int(height), int(width)
 
 
 def _class_weights(given: Sequence[float]) -> Tensor:

@@ -3,7 +3,6 @@
 import copy
 import re
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -12,6 +11,7 @@ from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.changes import settings_of
+from mmnas_ext.runs.fitting import fit_channels, require_own_backbone
 from mmnas_ext.runs.manifest import ADAPT, DERIVE
 from mmnas_ext.runs.resolve import inherit, resolve
 from mmnas_ext.runs.session import Session, say, set_aside
@@ -101,7 +101,9 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
         result.merge_from_dict(derived)
     except (TypeError, KeyError) as error:
         raise ValueError(f'derived=dict(…) cannot be merged into {name}: {error}') from None
+    require_own_backbone(result.model, name)
     backbone = result.model.backbone
+    result.model.pop('pretrained', None)  # weights of the backbone that was there
     backbone.type = 'mmnas_ext.MBNet'
     backbone.arch = arch.format('fna')
     init = backbone.pop('init_cfg', None)
@@ -115,7 +117,7 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
         checkpoint = WorkDir(Path(str(cfg.get('work_dir') or ''))).weights
         headless = arch.replace(head_channels=None).format('fna')
         backbone.init_cfg = dict(type='mmnas_ext.Remapped', seed=dict(arch=headless, checkpoint=str(checkpoint)))
-    _fit_channels(result.model, MODELS.build({**backbone, 'init_cfg': None}).out_channels)
+    fit_channels(result.model, MODELS.build({**backbone, 'init_cfg': None}).out_channels)
     return result
 
 
@@ -134,18 +136,6 @@ def _find_config(inheriting: Path, name: str) -> Path:
         bases = Config._get_base_files(str(file)) if file.is_file() else []
         tried += [file.parent / base for base in bases if '::' not in base]
     raise FileNotFoundError(f'derived.config is {name}, and there is no such file in {", ".join(map(str, folders))}')
-
-
-def _fit_channels(model: Any, channels: tuple[int, ...]) -> None:
-    """Tells neck and head what the backbone gives, where they name channels of it."""
-    neck: Any = model.get('neck') or {}
-    head: Any = model.get('decode_head') or {}
-    if isinstance(neck.get('in_channels'), list | tuple):
-        neck.in_channels = list(channels)
-    if 'in_index' in head and isinstance(head.get('in_channels'), int):
-        head.in_channels = channels[head.in_index]
-    if head.get('c1_in_channels'):
-        head.c1_in_channels = channels[head.get('c1_in_index', 0)]
 
 
 def settle(session: Session, arch: ArchSpec) -> Config | None:

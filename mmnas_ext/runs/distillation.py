@@ -11,9 +11,12 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
 from mmnas_ext.archs import METRICS, ArchSpec, CellSpace, Limit, SearchSpace, SpaceStage, cell_prices
-from mmnas_ext.backbones.export import export_backbone
-from mmnas_ext.engine.block_optim import find_distiller
-from mmnas_ext.engine.distill import join_blocks
+from mmnas_ext.backbones.export import check_name, export_backbone
+from mmnas_ext.distill.distiller import check_arguments
+from mmnas_ext.engine.block_optim import BlockOptimWrapperConstructor, find_distiller
+from mmnas_ext.engine.distill import DistillLoop, check_training, join_blocks
+from mmnas_ext.engine.rating_loop import RatingLoop, check_rating
+from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmnas_ext.reports import write_any_report
 from mmnas_ext.runs.changes import find_changes, find_versions, flatten, list_changes, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint
@@ -24,6 +27,7 @@ from mmnas_ext.runs.session import RATED, Session
 from mmnas_ext.runs.training import is_distillation, open_runner
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import reachable, select
+from mmnas_ext.workdir import WorkDir
 
 BACKBONE_NAME = 'DNAFound'  # what a distillation registers unless derived=dict(name=…) says otherwise
 # of `val_cfg` what no rating depends on
@@ -98,23 +102,18 @@ def rate_checkpoint(
 
 
 def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:
-    model = cfg.model
-    space = CellSpace.parse(model.get('space'))
-    limits: dict[str, Any] = {}
-    metrics = ('macs', 'params')
+    derived = cfg.get('derived') or {}
+    if not isinstance(derived, Mapping):
+        raise TypeError(f"derived of a distillation must be dict(config='…', …), got {derived!r:.100}")
+    check_name(derived.get('name', BACKBONE_NAME), WorkDir(Path(cfg.get('work_dir') or '')).derived)
+    space = CellSpace.parse(cfg.model.get('space'))
+    if arch is None:
+        check_arguments(**{key: value for key, value in cfg.model.items() if key != 'type'})
+        _check_training(cfg)
     if cfg.get('val_cfg'):
-        limits, metrics = cfg.val_cfg.get('limits') or {}, cfg.val_cfg.get('metrics', metrics)
-    for metric, given in limits.items():
-        where = f'val_cfg.limits.{metric}'
-        limit = Limit.parse(given, where)
-        if limit == Limit() or metric not in metrics or metric not in METRICS:
-            continue
-        size, table = tuple(model.get('input_size', (224, 224))), cfg.val_cfg.get('table')
-        by = METRICS[metric]
-        reach = reachable(space, cell_prices(space, size, 32, metric, table if by.measured else None))
-        limit.check(by, reach, where)
-        for sentence in limit.slack(by, reach, where):
-            print_log(sentence, logger='current', level=logging.WARNING)
+        _check_loop('val_cfg', cfg.val_cfg, RatingLoop)
+        check_rating(**cfg.val_cfg)
+        _check_limits(cfg, space)
     halves = [] if arch is not None else [cfg]
     if cfg.get('derived') and not search_only:
         first = space.arch([0] * len(space.stages), tuple((0,) * len(s.cells[0].layers) for s in space.stages))
@@ -124,6 +123,40 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
             half.model.backbone.pop('init_cfg', None)  # yet to come
         halves.append(half)
     return halves
+
+
+def _check_training(cfg: Config) -> None:
+    """Raises ValueError or TypeError for a loop or optimizers that cannot train blocks."""
+    loop = cfg.train_cfg
+    _check_loop('train_cfg', loop, DistillLoop)
+    check_training(**loop)
+    settings = dict(cfg.optim_wrapper)
+    name, paramwise = settings.pop('constructor', None), settings.pop('paramwise_cfg', None)
+    constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(name) if isinstance(name, str) else name
+    if isinstance(constructor, type) and issubclass(constructor, BlockOptimWrapperConstructor):
+        constructor(settings, paramwise)
+
+
+def _check_loop(name: str, loop: Any, wanted: type) -> None:
+    kind = loop.get('type') if isinstance(loop, Mapping) else loop
+    found = LOOPS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(found, type) and issubclass(found, wanted)):
+        raise ValueError(f"{name}.type of a distillation must be 'mmnas_ext.{wanted.__name__}', got {kind!r:.100}")
+
+
+def _check_limits(cfg: Config, space: CellSpace) -> None:
+    """Raises ValueError for a limit that no network of the space meets; warns of one that limits nothing."""
+    size, table = tuple(cfg.model.get('input_size', (224, 224))), cfg.val_cfg.get('table')
+    for metric, given in (cfg.val_cfg.get('limits') or {}).items():
+        where = f'val_cfg.limits.{metric}'
+        limit = Limit.parse(given, where)
+        if limit == Limit():
+            continue
+        by = METRICS[metric]
+        reach = reachable(space, cell_prices(space, size, 32, metric, table if by.measured else None))
+        limit.check(by, reach, where)
+        for sentence in limit.slack(by, reach, where):
+            print_log(sentence, logger='current', level=logging.WARNING)
 
 
 def _check_weights(cfg: Config, space: CellSpace, arch: ArchSpec | None) -> None:

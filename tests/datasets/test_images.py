@@ -194,7 +194,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path, arguments: dict[str, Any], 
         ('none', 'sources must be folders, .txt lists or COCO .json files, got .*none, which'),
         ('none.txt', 'none.txt, which does not exist'),
         ('a.jpg', 'a.jpg, which does not exist or is another file'),
-        ('list.txt', 'list.txt lists n01/a.jpg, which does not exist in .*: set data_prefix'),
+        ('list.txt', r'list.txt: 1 of 1 files do not exist, the first: n01/a.jpg \(line 1\); .*: set data_prefix'),
     ],
 )
 def test_missing_sources_are_named(tmp_path: Path, source: str, message: str) -> None:

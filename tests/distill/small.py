@@ -41,11 +41,14 @@ def teacher(**kwargs: Any) -> Teacher:
     return net
 
 
-def distiller(cells: CellSpace | None = None, **kwargs: Any) -> BlockDistiller:
+def distiller(cells: CellSpace | None = None, train_mode: bool = False, **kwargs: Any) -> BlockDistiller:
     """A distiller in training mode, calibrated on random images."""
     built = MODELS.build(
-        dict(type='mmnas_ext.BlockDistiller', teacher=teacher(), space=cells or space(), input_size=(32, 32), **kwargs)
-    )
+        dict(
+            type='mmnas_ext.BlockDistiller', teacher=teacher(train_mode=train_mode), space=cells or space(),
+            input_size=(32, 32), **kwargs,
+        )
+    )  # fmt: skip
     torch.manual_seed(2)
     built.init_weights()
     for module in built.modules():

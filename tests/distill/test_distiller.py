@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmnas_ext.archs import CellSpace
 from mmnas_ext.distill import BlockDistiller, Teacher
-from mmnas_ext.distill.distiller import _mean_work
+from mmnas_ext.distill.distiller import _mean_work, check_arguments
 from mmnas_ext.registry import MODELS
 from tests.distill import small
 
@@ -195,6 +195,48 @@ def test_a_channel_that_never_varies_does_no_harm(weight: float, value: float) -
     assert feature[:, 3] == pytest.approx(torch.zeros_like(feature[:, 3]), abs=1e-6 * max(value, 1))
 
 
+@pytest.mark.parametrize('train_mode', [False, True])
+def test_the_teacher_is_in_training_mode_while_blocks_learn_if_that_is_asked_for(train_mode: bool) -> None:
+    model = small.distiller(train_mode=train_mode)
+    x = small.images(4, 50)
+    losses = losses_at(model, 3, x)
+    # of the half of a batch, by batch norms that see that half
+    halves = model.features(x[:2])
+    assert torch.allclose(halves[2], model.features(x)[2][:2], atol=1e-5) is not train_mode
+    losses_at(model, 4, small.images(4, 51) * 2)
+    assert all(torch.equal(value, losses[name]) for name, value in losses_at(model, 3, x).items())
+    model.eval()
+    torch.testing.assert_close(model.features(x[:2])[2], model.features(x)[2][:2])
+    # standardised by what is imitated
+    model.train().calibrate([x])
+    for feature in model.features(x):
+        torch.testing.assert_close(feature.mean((0, 2, 3)), torch.zeros(feature.shape[1]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(feature.std((0, 2, 3), unbiased=False), torch.ones(feature.shape[1]))
+
+
+@pytest.mark.parametrize('standardize', ['channel', 'feature', None])
+@pytest.mark.parametrize(('tap', 'value'), [('stages.1.1', 0.0), ('stages.2.0', 3.5), ('stages.2.0', float('nan'))])
+def test_a_feature_that_teaches_nothing_is_named(standardize: str | None, tap: str, value: float) -> None:
+    model = small.distiller(standardize=standardize)
+    for layer in model.teacher.net.stages[int(tap.split('.')[1])]:
+        norm = layer.project.bn
+        norm.weight.data.zero_()
+        norm.bias.data.fill_(value).mul_(torch.arange(1.0, len(norm.bias) + 1))  # constant, another in each channel
+    what = 'each channel is constant' if value == value else 'not finite'
+    for measure in (model.check_features, model.calibrate):
+        with pytest.raises(ValueError, match=f"the teacher's feature '{tap}' .* nothing to learn: .*{what}"):
+            measure([small.images(4)])
+
+
+def test_a_feature_that_no_block_reads_or_imitates_may_be_anything() -> None:
+    model = small.distiller()
+    assert {(block.plan.source, block.plan.target) for block in model.all_blocks()} == {(None, 1), (1, 2)}
+    model.teacher.register_forward_hook(lambda _m, _a, features: (features[0] * 0, *features[1:]))
+    model.check_features([small.images(4)])
+    model.calibrate([small.images(4)])
+    assert torch.equal(model.std_0, torch.ones_like(model.std_0))
+
+
 @pytest.mark.parametrize('standardize', ['channel', 'feature'])
 def test_all_images_count_alike_however_they_are_cut(standardize: str) -> None:
     model = small.distiller(standardize=standardize)
@@ -306,6 +348,27 @@ def test_blocks_are_shared_out_evenly() -> None:
 def test_what_a_user_gets_wrong(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BlockDistiller(**{'teacher': small.teacher(), 'space': small.space(), **changes})
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'teacher': None}, r'teacher must be dict\(backbone=…\) or dict\(timm=NAME\), got None'),
+        ({'blocks': 1}, 'blocks must be a list of indices, or None, got 1'),
+        ({'blocks': ['0']}, r"blocks must be a list of indices, or None, got \['0'\]"),
+        ({'input_size': 224}, 'input_size must be height and width in pixels, got 224'),
+        ({'input_size': (224, 0)}, r'input_size must be height and width in pixels, got \(224, 0\)'),
+        ({'norm_cfg': 'BN'}, r"norm_cfg must be dict\(type='…', …\) or None, got 'BN'"),
+        ({'act_cfg': {'inplace': True}}, r"act_cfg must be dict\(type='…', …\) or None"),
+        ({'block_parallel': 'yes'}, "block_parallel must be True or False, got 'yes'"),
+    ],
+)
+def test_what_has_a_wrong_type(changes: dict[str, Any], message: str) -> None:
+    given = {'teacher': small.teacher(), **changes}
+    with pytest.raises(TypeError, match=message):
+        check_arguments(**given)
+    with pytest.raises(TypeError, match=message):
+        BlockDistiller(space=small.space(), **given)
 
 
 def test_calls_that_cannot_be_answered() -> None:

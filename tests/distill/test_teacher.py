@@ -1,5 +1,6 @@
 """A teacher is any network, frozen; its features are found, not typed in."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from mmnas_ext.distill import Tap, Teacher
+from mmnas_ext.distill.teacher import check_teacher
 from mmnas_ext.registry import MODELS
 from tests.distill import small
 
@@ -46,6 +48,54 @@ def test_it_is_frozen_and_stays_in_eval_mode() -> None:
     (feature, *_) = teacher(small.images(2).requires_grad_())
     assert not feature.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+
+
+@pytest.mark.parametrize('kind', ['ours', 'mmdet.ResNet'])
+def test_in_training_mode_it_follows_the_batch_and_keeps_nothing_of_it(kind: str) -> None:
+    # MMDetection's keeps its batch norms in eval mode by itself, `norm_eval`
+    own = small.teacher if kind == 'ours' else lambda **kwargs: Teacher(backbone=RESNET, **kwargs)
+    teacher = own(train_mode=True)
+    x, other = small.images(4), small.images(4, 9) * 3
+    plain = copy.deepcopy(teacher.net)
+    plain.train()
+    for norm in plain.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.train()
+    kept = {name: value.clone() for name, value in teacher.net.state_dict().items() if 'running' in name}
+    before = teacher.eval()(x)
+    first = teacher.train()(x)
+    if kind == 'ours':
+        here = plain.stem(x)
+        for stage, feature in zip(plain.stages, first, strict=True):
+            for layer in stage:
+                here = layer(here)
+            torch.testing.assert_close(feature, here)
+    else:
+        torch.testing.assert_close(first, plain(x))
+    teacher(other)
+    assert all(torch.equal(a, b) for a, b in zip(teacher(x), first, strict=True))
+    state = teacher.net.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in kept.items())
+    assert all(torch.equal(a, b) for a, b in zip(teacher.eval()(x), before, strict=True))
+    assert not torch.equal(first[-1], before[-1])
+
+
+def test_its_batch_norms_are_measured_anew_over_all_batches() -> None:
+    teacher = small.teacher(train_mode=True)
+    plain = copy.deepcopy(teacher.net).train()
+    for norm in plain.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_running_stats()
+            norm.momentum = None
+    batches = [small.images(4, seed) for seed in (1, 2, 3)]
+    for batch in batches:
+        plain(batch)
+    for _ in range(2):  # whatever was measured before
+        teacher.train().recalibrate(iter(batches))
+        assert not any(module.training for module in teacher.modules())
+        torch.testing.assert_close(teacher(small.images(2))[-1], plain.eval()(small.images(2))[-1])
+    with pytest.raises(ValueError, match='recalibrate needs at least one batch of images, got none'):
+        teacher.recalibrate([])
 
 
 def test_features_are_what_the_modules_give() -> None:
@@ -125,6 +175,24 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_a_user_gets_wrong(cfg: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        Teacher.parse(cfg)
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        ('resnet18', r"teacher must be dict\(backbone=…\) or dict\(timm=NAME\), got 'resnet18'"),
+        ({'backbone': 'mmdet.ResNet'}, r"teacher.backbone must be dict\(type='…', …\), got 'mmdet.ResNet'"),
+        ({'timm': {'type': 'resnet18'}}, 'teacher.timm must be the name of a timm network, got'),
+        ({'timm': 'resnet18', 'pretrained': 'yes'}, "teacher.pretrained must be True or False, got 'yes'"),
+        ({'timm': 'resnet18', 'taps': 'layer1'}, "teacher.taps must be a list of names of modules, got 'layer1'"),
+        ({'timm': 'resnet18', 'train_mode': 1}, 'teacher.train_mode must be True or False, got 1'),
+    ],
+)
+def test_what_has_a_wrong_type(cfg: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        check_teacher(cfg)
+    with pytest.raises(TypeError, match=message):
         Teacher.parse(cfg)
 
 

@@ -56,6 +56,19 @@ def test_a_block_has_its_own_learning_rate(distiller: BlockDistiller) -> None:
     assert second == 0
 
 
+def test_a_block_says_only_what_differs(distiller: BlockDistiller) -> None:
+    adam = {'type': 'Adam', 'lr': 0.5, 'betas': (0.5, 0.9)}
+    groups = [
+        build(distiller, optimizer=adam, clip_grad={'max_norm': 5}, blocks={'1': own})['block1']
+        for own in ({'optimizer': {'lr': 0.1}}, {'optimizer': {'type': 'SGD', 'lr': 0.2}, 'clip_grad': None})
+    ]
+    assert [(w.param_groups[0]['lr'], w.param_groups[0].get('betas')) for w in groups] == [
+        (0.1, (0.5, 0.9)),
+        (0.2, None),
+    ]
+    assert [w.clip_grad_kwargs for w in groups] == [{'max_norm': 5}, None]
+
+
 def test_a_step_is_that_of_plain_gradients(distiller: BlockDistiller) -> None:
     wrapper = build(distiller)
     before = weights(distiller)
@@ -138,6 +151,16 @@ def test_an_overflow_skips_the_step_and_lowers_the_scale(distiller: BlockDistill
     assert wrapper.scaler.get_scale() == scale / 2
 
 
+@pytest.mark.parametrize(('scale', 'before', 'after'), [(64.0, 64, 64), ({'init_scale': 32.0}, 32, 16)])
+def test_the_loss_scale_is_the_one_asked_for(
+    distiller: BlockDistiller, scale: Any, before: float, after: float
+) -> None:
+    wrapper = build(distiller, type='AmpOptimWrapper', loss_scale=scale)
+    assert wrapper.scaler.get_scale() == before
+    wrapper.update_params((next(distiller.all_blocks()[0].parameters()) * 1e38).sum())  # overflows once it is scaled
+    assert wrapper.scaler.get_scale() == after  # a fixed scale stays
+
+
 def test_state_comes_back(distiller: BlockDistiller) -> None:
     cfg = {'optimizer': {'type': 'SGD', 'lr': 0.5, 'momentum': 0.9}, 'amp': True}
     wrapper = build(distiller, **cfg)
@@ -158,10 +181,16 @@ def test_state_comes_back(distiller: BlockDistiller) -> None:
         ({'weights': {}}, r"takes .* unknown \['weights'\]"),
         ({'blocks': {5: {}}}, r'blocks must name blocks in 0\.\.1, got 5'),
         ({'dtype': 'float8'}, "dtype must be 'float16' or 'bfloat16', got 'float8'"),
+        ({'blocks': {0: {'lr': 0.1}}}, r"each with some of \('optimizer', .* got 0 with \['lr'\]"),
+        ({'blocks': {'first': {}}}, "must have indices of blocks, .* got 'first'"),
+        ({'blocks': [0.1, 0.2]}, r'blocks must be \{k: dict\(…\)\}, got \[0.1, 0.2\]'),
+        ({'optimizer': 'Adam'}, r"optimizer must be dict\(type='…', …\), got Adam"),
+        ({'optimizer': {'lr': 0.1}}, 'optimizer must be dict'),
+        ({'loss_scale': 'big'}, "loss_scale must be 'dynamic', a positive number or .* got 'big'"),
     ],
 )
 def test_wrong_settings_are_refused(distiller: BlockDistiller, cfg: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         build(distiller, **cfg)
 
 
@@ -176,4 +205,18 @@ def test_wrappers_are_ordinary_ones(distiller: BlockDistiller) -> None:
     cfg = {'optimizer': {'type': 'SGD', 'lr': 0.5, 'weight_decay': 0.1}}
     for wrapper in BlockOptimWrapperConstructor(cfg, {'norm_decay_mult': 0.0})(distiller).values():
         assert type(wrapper) is OptimWrapper
-        assert {group['weight_decay'] for group in wrapper.param_groups} == {0.1, 0.0}
+        decays = [group['weight_decay'] for group in wrapper.optimizer.param_groups]
+        assert sorted(decays) == [0.0, 0.1]  # two groups, not hundreds
+
+
+def test_parameters_of_one_dimension_are_not_decayed_in_blocks_of_others_either(distiller: BlockDistiller) -> None:
+    distiller.all_blocks()[0].requires_grad_(False)  # another process trains it: the state that it sends must fit
+    own = {0: {'paramwise_cfg': {'flat_decay_mult': 0.5}}}
+    cfg = {'optimizer': {'type': 'SGD', 'lr': 0.5, 'weight_decay': 0.1}, 'blocks': own}
+    wrapper = BlockOptimWrapperConstructor(cfg, {'flat_decay_mult': 0.0})(distiller)
+    for index, (block, flat) in enumerate(zip(distiller.all_blocks(), (0.05, 0.0), strict=True)):
+        groups = wrapper[f'block{index}'].optimizer.param_groups
+        decays = {p: group['weight_decay'] for group in groups for p in group['params']}
+        assert decays == {p: flat if p.ndim == 1 else 0.1 for p in block.parameters()}
+    assert {p.requires_grad for p in distiller.all_blocks()[0].parameters()} == {False}
+    assert {p.requires_grad for p in distiller.all_blocks()[1].parameters()} == {True}

@@ -17,12 +17,16 @@ from tests.engine.kept import differences, last_checkpoint, loaded
 from tests.engine.test_ddp import DISTRIBUTED, both_ranks
 
 GLOO = {'launcher': 'pytorch', 'env_cfg': {'dist_cfg': {'backend': 'gloo'}}}
+# a learning rate that follows the batch, which two processes on the same images do not enlarge; batch norms of the
+# teacher that follow it too
+TRAIN_MODE = {'model.teacher.train_mode': True}
+SETTINGS = {'auto_scale_lr': dict(enable=True, base_batch_size=8), **TRAIN_MODE}
 
 
 def shared(folder: str, max_iters: int = 6, **changes: Any) -> None:
     """A run in which every process trains blocks of its own."""
     torch.set_num_threads(1)
-    cfg = tiny_distill.config(Path(folder), max_iters, **{'model.block_parallel': True, **GLOO, **changes})
+    cfg = tiny_distill.config(Path(folder), max_iters, **{'model.block_parallel': True, **GLOO, **SETTINGS, **changes})
     run(cfg, resume=Path(cfg.work_dir, 'run.json').exists())
 
 
@@ -43,7 +47,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_processes_end_as_one_does(both: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    run(tiny_distill.config(tmp_path, 6))
+    run(tiny_distill.config(tmp_path, 6, **SETTINGS))
     (name, ours), (_, theirs) = last_checkpoint(tmp_path / 'work'), last_checkpoint(both)
     assert name == 'iter_6.pth'
     for key in ('state_dict', 'optimizer'):
@@ -71,7 +75,7 @@ def test_a_checkpoint_on_the_way_goes_on_to_the_same_end(both: Path, tmp_path: P
 def averaged(folder: str) -> None:
     """A run in which every process trains all blocks on its own share of the images, gradients averaged."""
     torch.set_num_threads(1)
-    run(tiny_distill.config(Path(folder), 4, **DISTRIBUTED))
+    run(tiny_distill.config(Path(folder), 4, **DISTRIBUTED, **TRAIN_MODE))
 
 
 def test_gradients_can_be_averaged_instead_and_rating_is_shared_out(tmp_path: Path) -> None:
@@ -80,7 +84,7 @@ def test_gradients_can_be_averaged_instead_and_rating_is_shared_out(tmp_path: Pa
     assert last_checkpoint(tmp_path / 'work')[1]['state_dict']['steps'].tolist() == [4, 4]
     parts = [path.read_text().splitlines() for path in sorted((tmp_path / 'work' / 'ratings').iterdir())]
     assert [len(lines) for lines in parts] == [2, 1]  # three cells, a piece each
-    cfg = tiny_distill.config(tmp_path, 4, work_dir=str(tmp_path / 'alone'))
+    cfg = tiny_distill.config(tmp_path, 4, work_dir=str(tmp_path / 'alone'), **TRAIN_MODE)
     rate_checkpoint(cfg, [tmp_path / 'work' / 'iter_4.pth'])
     ours, theirs = (Ratings.parse(tmp_path / name / 'ratings.json') for name in ('work', 'alone'))
     for a, b in zip(ours.blocks, theirs.blocks, strict=True):

@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, price
 from mmnas_ext.engine import rating_loop
+from mmnas_ext.engine.distill import preprocess
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.distillation import rate_checkpoint
@@ -106,15 +107,27 @@ def once(folder: Path, kill: int | None = None, **changes: Any) -> None:
 def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path) -> None:
     (tmp_path / 'killed').mkdir()
     (tmp_path / 'whole').mkdir()
-    once(tmp_path / 'whole')
+    # a teacher in training mode sees other batches on its way, and a rating measures its batch norms
+    changes = {'model.teacher.train_mode': True, 'train_cfg.val_interval': 4}
+    once(tmp_path / 'whole', **changes)
     for kill in (2, 5, 7):
-        once(tmp_path / 'killed', kill)
-    once(tmp_path / 'killed')
+        once(tmp_path / 'killed', kill, **changes)
+    once(tmp_path / 'killed', **changes)
     whole, killed = (last_checkpoint(tmp_path / name / 'work') for name in ('whole', 'killed'))
     assert whole[0] == killed[0] == 'iter_8.pth'
     assert differences(whole[1], killed[1]) == []
     ratings = [(tmp_path / name / 'work' / 'ratings.json').read_text() for name in ('whole', 'killed')]
     assert ratings[0] == ratings[1]
+    # rated with batch norms of the teacher that the calibration images have measured
+    runner = make_runner(tiny_distill.config(tmp_path / 'whole', **changes))
+    runner.model.load_state_dict(whole[1]['state_dict'])
+    teacher, loop = runner.model.eval().teacher, runner.val_loop
+    images = next(preprocess(runner.model, loop.dataloader))
+    with np.load(tmp_path / 'whole' / 'work' / 'features.npz') as features:
+        shown = torch.from_numpy(features['teacher_1'])
+    assert not torch.allclose(runner.model.features(images)[2], shown, atol=1e-3)
+    teacher.recalibrate(loop._calibration())
+    torch.testing.assert_close(runner.model.features(images)[2], shown)
 
 
 def test_a_run_killed_while_it_rates_goes_on_with_the_next_piece(tmp_path: Path, monkeypatch: Any) -> None:
@@ -155,12 +168,21 @@ def test_staged_training_trains_one_block_after_the_other(tmp_path: Path) -> Non
     assert 'loss_block1' in logged[-1]
 
 
-def test_chosen_blocks_alone_are_trained(tmp_path: Path) -> None:
-    cfg = tiny_distill.config(tmp_path, max_iters=4, val_cfg=None, val_dataloader=None, val_evaluator=None)
+def test_chosen_blocks_alone_are_trained_for_whole_epochs_by_their_schedule(tmp_path: Path) -> None:
+    cfg = tiny_distill.config(tmp_path, val_cfg=None, val_dataloader=None, val_evaluator=None)
     cfg.model.blocks = [1]
+    del cfg.train_cfg['max_iters']
+    cfg.train_cfg.max_epochs = 2  # of twelve images, four at a time
+    cfg.param_scheduler = [
+        dict(type='StepLR', step_size=1, gamma=0.5, by_epoch=True, begin=0, end=2, convert_to_iter_based=True)
+    ]
+    cfg.default_hooks.logger.interval = 1
     run(cfg)
-    assert all('loss_block0' not in record for record in records(tmp_path / 'work'))
-    runner_weights = loaded(tmp_path / 'work' / 'iter_4.pth')
+    logged = records(tmp_path / 'work')
+    assert all('loss_block0' not in record for record in logged)
+    assert [record['step'] for record in logged] == [1, 2, 3, 4, 5, 6]
+    assert [record['block1.lr'] for record in logged] == [1e-2] * 3 + [5e-3] * 3
+    runner_weights = loaded(tmp_path / 'work' / 'iter_6.pth')
     assert len(runner_weights['optimizer']['block0']['state']) == 0
     assert len(runner_weights['optimizer']['block1']['state']) > 0
 
@@ -226,8 +248,24 @@ def test_rating_needs_a_checkpoint_of_a_distillation(tmp_path: Path) -> None:
         rate_checkpoint(cfg)
     with pytest.raises(ValueError, match='BlockDistiller'):
         rate_checkpoint(tiny_seg.training_cfg(tmp_path))
-    with pytest.raises(ValueError, match='calibration_batches must be a positive integer, got 0'):
-        run(tiny_distill.config(tmp_path, **{'train_cfg.calibration_batches': 0}))
+    for changes, message in (
+        ({'train_cfg.calibration_batches': 0}, 'calibration_batches must be a positive integer, got 0'),
+        ({'train_dataloader.batch_size': 13, 'train_dataloader.drop_last': True}, 'batch_size is larger than its data'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(tiny_distill.config(tmp_path, **changes))
+
+
+@pytest.mark.parametrize('standardize', ['channel', None])
+def test_a_teacher_that_teaches_nothing_ends_a_run_before_its_first_step(tmp_path: Path, standardize: Any) -> None:
+    cfg = tiny_distill.config(tmp_path, **{'model.standardize': standardize})
+    file = Path(cfg.model.teacher.checkpoint)
+    state = loaded(file)
+    state.update({name: value * 0 for name, value in state.items() if 'stages.2.' in name and 'weight' in name})
+    torch.save(state, file)
+    with pytest.raises(ValueError, match="the teacher's feature 'stages.2.0' .* nothing to learn"):
+        run(cfg)
+    assert not list((tmp_path / 'work').glob('*.pth')) and not records(tmp_path / 'work')
 
 
 def ordinary(folder: Path) -> Config:
@@ -278,6 +316,27 @@ def test_what_is_found_is_trained_as_derived_says(tmp_path: Path, weights: str |
             FileNotFoundError,
             'train_dataloader.dataset wants .*nowhere',
         ),
+        ({'derived': {'config': 'ordinary.py', 'name': 'my net'}}, ValueError, "must be a class name: .* got 'my net'"),
+        ({'derived': {'config': 'ordinary.py', 'name': 'MBNet'}}, ValueError, "'MBNet' is registered in mmnas_ext"),
+        ({'derived': {'config': 'ordinary.py', 'name': 3}}, ValueError, 'must be a class name: .* got 3'),
+        ({'derived': ['ordinary.py']}, TypeError, r"derived of a distillation must be dict\(config='…', …\), got \['o"),
+        ({'val_cfg.type': 'ValLoop'}, ValueError, "val_cfg.type of a distillation must be 'mmnas_ext.RatingLoop', got"),
+        ({'val_cfg.batches': 3}, ValueError, "val_cfg of a distillation takes .* got 'batches'"),
+        ({'val_cfg.max_memory': '4 GB'}, ValueError, "max_memory must be a positive number of GiB, got '4 GB'"),
+        ({'val_cfg.calibration_batches': 2.5}, ValueError, 'calibration_batches must be a positive integer, got 2.5'),
+        ({'val_cfg.limits': 1e6}, TypeError, r'val_cfg.limits must be dict\(macs=…\), got 1000000.0'),
+        ({'val_cfg.metrics': 'macs'}, TypeError, r"val_cfg.metrics must be a list such as .* got 'macs'"),
+        ({'val_cfg.limits': {'flops': 1e6}}, ValueError, 'metrics must be among .* and limits among metrics'),
+        ({'train_cfg.type': 'IterBasedTrainLoop'}, ValueError, "train_cfg.type of a distillation must be 'mmnas_ext.D"),
+        ({'train_cfg.max_epochs': 3}, ValueError, 'either max_iters or max_epochs, got'),
+        ({'train_cfg.max_iters': '8'}, ValueError, "train_cfg.max_iters must be a positive integer, got '8'"),
+        ({'train_cfg.stages': True}, ValueError, "train_cfg of a distillation takes .* got 'stages'"),
+        ({'train_cfg.staged': 'yes'}, TypeError, "train_cfg.staged must be True or False, got 'yes'"),
+        ({'train_cfg.log_interval': 0}, ValueError, 'train_cfg.log_interval must be a positive integer, got 0'),
+        ({'model.sample': 'fair'}, ValueError, "keys of model must be among .* got 'sample'"),
+        ({'model.input_size': 32}, TypeError, 'input_size must be height and width in pixels, got 32'),
+        ({'model.teacher.backbon': 1}, ValueError, "keys of teacher must be among .* got 'backbon'"),
+        ({'optim_wrapper.blocks': {'7th': {}}}, ValueError, "optim_wrapper.blocks must have indices .* got '7th'"),
     ],
 )
 def test_a_config_is_checked_before_it_runs(

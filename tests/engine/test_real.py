@@ -12,6 +12,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from mmnas_ext.archs import ArchSpec, zoo
 from mmnas_ext.datasets import make_detection
 from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.runs.run import run
 
 DEMO = Path(__file__).parents[2] / 'configs' / 'demo_fna_retinanet.py'
@@ -27,7 +28,7 @@ def shapes(tmp_path_factory):
 
 def demo(shapes, work_dir):
     """Two epochs of two iterations, the second with arch steps, and one of adaptation."""
-    cfg = Config.fromfile(DEMO)
+    cfg = resolve(Config.fromfile(DEMO))
     cfg.merge_from_dict({
         'work_dir': str(work_dir),
         'log_level': 'WARNING',

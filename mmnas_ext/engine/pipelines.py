@@ -1,0 +1,69 @@
+"""Transforms of the halves of a search that differ from the dataset's by some that are left out."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_LEAVE_OUT = 'leave_out'
+_INNER = ('dataset', 'datasets')
+
+
+def without_left_out(pipelines: Any, dataset: Any) -> Any:
+    """Replaces each ``dict(leave_out=[types])`` of ``train_cfg.pipelines`` by the dataset's transforms without those.
+
+    So a half follows the dataset's pipeline, whichever config sets it.
+
+    Args:
+        pipelines: ``dict(weights=…, arch=…)`` or ``None``; what is not of this form is kept. Left as it is.
+        dataset: Config of the dataset, or of wrappers around one or several.
+
+    Raises:
+        TypeError: `leave_out` is not a list of names.
+        ValueError: There is another key beside it, the datasets inside have different pipelines, or no transform of
+            that type.
+    """
+    if not isinstance(pipelines, Mapping):
+        return pipelines
+    return {half: _reduced(half, given, dataset) for half, given in pipelines.items()}
+
+
+def _reduced(half: str, given: Any, dataset: Any) -> Any:
+    place = f'train_cfg.pipelines.{half}'
+    if not isinstance(given, Mapping) or _LEAVE_OUT not in given:
+        return given
+    names = given[_LEAVE_OUT]
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(f'{place}.leave_out must be a list of types of transforms, got {str(names)[:80]}')
+    if len(given) > 1:
+        raise ValueError(f'{place} must have leave_out alone or be a list of transforms, got {sorted(given)}')
+    found = list(_pipelines(dataset))
+    if not found or any(pipeline != found[0] for pipeline in found):
+        raise ValueError(
+            f'{place}.leave_out needs datasets of one pipeline, got {len(found)}: list the transforms of the half'
+        )
+    types = [_type(step) for step in found[0]]
+    missing = [name for name in names if name not in types]
+    if missing:
+        raise ValueError(
+            f'{place}.leave_out names {missing}, but train_dataloader.dataset.pipeline has {types}: name those of them '
+            'that this half shall not have, or set train_cfg.pipelines=None'
+        )
+    return [copy.deepcopy(step) for step, kind in zip(found[0], types, strict=True) if kind not in names]
+
+
+def _pipelines(dataset: Any) -> Iterator[list[Any]]:
+    """Yields the pipelines of a dataset's config and of those inside it."""
+    if isinstance(dataset, list | tuple):
+        for each in dataset:
+            yield from _pipelines(each)
+    elif isinstance(dataset, Mapping):
+        if dataset.get('pipeline'):
+            yield list(dataset['pipeline'])
+        for key in _INNER:
+            yield from _pipelines(dataset.get(key))
+
+
+def _type(step: Any) -> str:
+    """Name of a transform's type, without its scope."""
+    kind = step.get('type') if isinstance(step, Mapping) else type(step)
+    return (kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))).rpartition('.')[2]
