@@ -34,11 +34,11 @@ def main() -> None:
         require_mm('mmcv')
         cfg = prepare(args.config, args.work_dir, args.launcher, args.amp, args.auto_scale_lr, args.cfg_options)
         start_processes(cfg)
-        check_config(cfg, args.arch, args.search_only, args.resume)
+        prepared = check_config(cfg, args.arch, args.search_only, args.resume)
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f'error: {error}')
     try:
-        run(cfg, args.resume, args.search_only, args.arch, draw=True, checked=True)
+        run(cfg, args.resume, args.search_only, args.arch, draw=True, prepared=prepared)
     except (ResumeError, NoNetworkError) as error:
         sys.exit(f'error: {error}')
 

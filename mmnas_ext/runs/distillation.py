@@ -184,7 +184,7 @@ def _find(session: Session) -> ArchSpec | None:
         return _choose(session)
     _drop_choice(session)
     part = session.begin(SEARCH, session.settings.search, cfg)
-    with open_runner(cfg, session.checkpoint(SEARCH), part.id) as runner:
+    with open_runner(cfg, session.checkpoint(SEARCH), part.id, session.prepared) as runner:
         if cfg.get('val_cfg'):
             runner.register_hook(_RatingBegins(session))
         runner.train()

@@ -128,7 +128,7 @@ def _find(session: Session) -> ArchSpec:
             'give a network by --arch, or start without --resume'
         )
     part = session.begin(SEARCH, session.settings.search, session.cfg)
-    with open_runner(session.cfg, checkpoint, part.id) as runner:
+    with open_runner(session.cfg, checkpoint, part.id, session.prepared) as runner:
         runner.train()
         wrapper = runner.optim_wrapper
         try:

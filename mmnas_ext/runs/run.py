@@ -13,6 +13,7 @@ from mmnas_ext.runs.checkpoints import nest_checkpoints
 from mmnas_ext.runs.derived import settle
 from mmnas_ext.runs.manifest import ADAPT
 from mmnas_ext.runs.methods import method_of
+from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.runs.session import Session, open_session, say
 from mmnas_ext.runs.tensorboard import log_images
@@ -75,7 +76,7 @@ def run(
     search_only: bool = False,
     arch: str | None = None,
     draw: bool = False,
-    checked: bool = False,
+    prepared: Prepared | None = None,
 ) -> None:
     """Runs a config: what its method searches for is found, written down and trained.
 
@@ -89,7 +90,7 @@ def run(
         search_only: Stop after the search.
         arch: Skip the search and train this network: anything that `ArchSpec.parse` reads.
         draw: Draw figures and page once a network is found.
-        checked: `mmnas_ext.runs.checks.check_config` has found nothing wrong: the method need not look again.
+        prepared: What `mmnas_ext.runs.checks.check_config` has built: the run uses it, and does not look again.
 
     Raises:
         ValueError: The arguments contradict each other or the config.
@@ -99,9 +100,9 @@ def run(
     start_processes(cfg)
     method = method_of(cfg)
     given = None if arch is None else ArchSpec.parse(arch)
-    if not checked:
+    if prepared is None:
         method.check(cfg, given, search_only)
-    session = open_session(cfg, method, resume, given, search_only)
+    session = open_session(cfg, method, resume, given, search_only, prepared)
     if method.find is None:
         train(session, ADAPT, cfg, settings_of(cfg, 'train_dataloader'))
         return
