@@ -66,7 +66,7 @@ def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> n
         sets = {}
         for name in ('train', 'val'):
             if cfg.get(f'{name}_dataloader') is not None:
-                sets[name] = _read_loader(cfg, f'{name}_dataloader', prepared, where)
+                sets[name] = read_loader(cfg, f'{name}_dataloader', prepared, where)
         if cfg.get('test_dataloader') is not None:
             # a training goes on without it
             try:
@@ -76,6 +76,41 @@ def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> n
                 warn(f'{error}; the training does without it')
         check_heads(model, sets, where)
         return model
+
+
+def read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> Any:
+    """Reads samples of a loader's first batch; returns its dataset. Call it in the config's scope.
+
+    Args:
+        cfg: The config.
+        name: Key of the loader.
+        prepared: Gets the dataset.
+        where: Stands before the key in messages.
+
+    Raises:
+        ValueError: There is no batch, a sample cannot be read, or a class has no annotations; says what.
+    """
+    place = f'{where}{name}'
+    loader = cfg[name]
+    check_names(loader.dataset, f'{place}.dataset')
+    with built(f'{place}.dataset'):
+        dataset = prepared.dataset(loader.dataset)
+        count = len(dataset)
+    check_classes(dataset, f'{place}.dataset')
+    if not count:
+        raise ValueError(f'{place}.dataset has no image: its files, filter_cfg or indices leave none')
+    seed = (cfg.get('randomness') or {}).get('seed') or 0
+    given = {**copy.deepcopy(dict(loader)), 'dataset': dict(type=lambda: dataset)}
+    with built(place):
+        for each in _loaders(cfg, name, given, seed):
+            sampler: Any = each.sampler
+            if not len(each):
+                raise ValueError(
+                    f'batch_size={loader.get("batch_size")} is more than the {len(sampler)} images that a process '
+                    'has, and drop_last leaves no batch: take a smaller one'
+                )
+            _read_batch(each)
+    return dataset
 
 
 @contextmanager
@@ -148,31 +183,6 @@ def _bind(cfg: Config, where: str) -> None:
             if found is None:
                 raise KeyError(f'{kind} is not in the ::{registry.name} registry')
             takes(found, [name for name in part if name not in more])
-
-
-def _read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> Any:
-    """Reads samples of a loader's first batch; returns its dataset."""
-    place = f'{where}{name}'
-    loader = cfg[name]
-    check_names(loader.dataset, f'{place}.dataset')
-    with built(f'{place}.dataset'):
-        dataset = prepared.dataset(loader.dataset)
-        count = len(dataset)
-    check_classes(dataset, f'{place}.dataset')
-    if not count:
-        raise ValueError(f'{place}.dataset has no image: its files, filter_cfg or indices leave none')
-    seed = (cfg.get('randomness') or {}).get('seed') or 0
-    given = {**copy.deepcopy(dict(loader)), 'dataset': dict(type=lambda: dataset)}
-    with built(place):
-        for each in _loaders(cfg, name, given, seed):
-            sampler: Any = each.sampler
-            if not len(each):
-                raise ValueError(
-                    f'batch_size={loader.get("batch_size")} is more than the {len(sampler)} images that a process '
-                    'has, and drop_last leaves no batch: take a smaller one'
-                )
-            _read_batch(each)
-    return dataset
 
 
 def _loaders(cfg: Config, name: str, loader: dict[str, Any], seed: int) -> list[DataLoader]:

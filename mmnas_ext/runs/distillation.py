@@ -275,4 +275,5 @@ DISTILLATION = Method(
     derive=distilled_config,
     supply=_supply,
     report=write_any_report,
+    writes=('ratings', 'front', 'features'),
 )

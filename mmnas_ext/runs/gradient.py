@@ -147,4 +147,5 @@ GRADIENT = Method(
     find=_find,
     derive=derived_config,
     report=write_any_report,
+    writes=('search_space', 'search_log'),
 )

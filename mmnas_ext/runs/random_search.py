@@ -262,6 +262,18 @@ def _settings(cfg: Config) -> Settings:
     )
 
 
+def _plan(cfg: Config) -> list[str]:
+    plan = TrialPlan.of(cfg)
+    limit = Limit(plan.settings.limit.get('min'), plan.settings.limit.get('max'))
+    costs = [cost for _, cost in plan.drawn]
+    return [
+        f'space        {plan.space.size:.3g} networks, {plan.prices.show(*plan.prices.range())}',
+        f'limit        {limit.show(plan.prices.by) if limit != Limit() else "none"}',
+        f'trials       {plan.settings.count} networks of {plan.prices.show(min(costs), max(costs))}, '
+        f'ranked by {plan.settings.rank_by}',
+    ]
+
+
 RANDOM_SEARCH = Method(
     'random',
     claims=lambda cfg: bool(cfg.get('derived')) and cfg.get(KEY) is not None,
@@ -270,4 +282,6 @@ RANDOM_SEARCH = Method(
     find=random_search,
     derive=partial(derived_config, own_key=KEY),
     report=write_any_report,
+    plan=_plan,
+    writes=('trials', 'trials_table'),
 )
