@@ -56,7 +56,7 @@ def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> n
         if lacking and len(lacking) < len(names):
             given = next(name for name in names if name not in lacking)
             raise ValueError(f'{where}{given} needs {" and ".join(lacking)} beside it, which this config lacks')
-    with random_states_kept(), _quiet(), scope_of(cfg):
+    with random_states_kept(), quiet(), scope_of(cfg):
         with built(f'{where}model'):
             model = prepared.model(cfg, keep)
         _check_neck(model, cfg, where)
@@ -133,6 +133,17 @@ def built(what: str) -> Iterator[None]:
         if isinstance(error, FileNotFoundError | ImportError):
             raise
         raise ValueError(f'{what}: {" ".join(text.split())}') from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps what hosts tell of every module out of the log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def warn(text: str) -> None:
@@ -213,14 +224,3 @@ def _names(registry: str | None) -> list[str]:
         for each, prefix in [(root, ''), *((child, f'{scope}.') for scope, child in root.children.items())]
         for name in (*each.module_dict, *(f'{prefix}{name}' for name in each.module_dict))
     ]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what hosts tell of every module out of the log."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -15,6 +15,7 @@ from mmnas_ext.engine import DistillLoop
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.describe import describe_distillation, describe_search
 from mmnas_ext.engine.optim import SearchOptimWrapper
+from mmnas_ext.runs.building import quiet
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Half, Prepared
 from mmnas_ext.runs.training import open_runner
@@ -78,7 +79,7 @@ def dry_run(cfg: Config, prepared: Prepared, search_only: bool = False) -> str:
 
 def _step(half: Half, prepared: Prepared) -> _Seen:
     """Trains a part for one iteration, in a folder of its own."""
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, quiet():
         hook = _OneIteration()
         try:
             with open_runner(_bounded(half.cfg, folder), prepared=prepared) as runner:

@@ -1,13 +1,10 @@
 """What a user can get wrong: one clear sentence, an exit code other than 0, no traceback, before anything is built."""
 
 import importlib.util
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from mmdet.datasets import CocoDataset
@@ -18,6 +15,7 @@ from mmnas_ext.backbones import MBNet
 from mmnas_ext.runs.checks import check_config, check_data
 from mmnas_ext.runs.run import prepare, run
 from tests.engine import tiny
+from tests.runs.tiny_coco import coco_of
 
 ROOT = Path(__file__).parents[2]
 LITE0 = str(ROOT / 'configs' / 'fna_retinanet_lite0_320.py')
@@ -58,20 +56,6 @@ def data(tmp_path_factory):
         coco_of(root, part, CocoDataset.METAINFO['classes'])
     roots = [f'{name}_dataloader.dataset.data_root={root}/' for name in ('train', 'val', 'test')]
     return roots + [f'{name}_evaluator.ann_file={root}/annotations/instances_val2017.json' for name in ('val', 'test')]
-
-
-def coco_of(root, part, names, count=8):
-    """Writes images of 40x48 pixels with a box each, of the first category, and their annotations."""
-    (root / part).mkdir(parents=True)
-    (root / 'annotations').mkdir(exist_ok=True)
-    ids = range(1, count + 1)
-    for number in ids:
-        cv2.imwrite(str(root / part / f'{number}.png'), np.full((40, 48, 3), number, np.uint8))
-    images = [{'id': i, 'file_name': f'{i}.png', 'height': 40, 'width': 48} for i in ids]
-    boxes = [{'id': i, 'image_id': i, 'category_id': 1, 'bbox': [4, 4, 30, 30], 'area': 900, 'iscrowd': 0} for i in ids]
-    categories = [{'id': i, 'name': name} for i, name in enumerate(names, 1)]
-    content = {'images': images, 'annotations': boxes, 'categories': categories}
-    (root / 'annotations' / f'instances_{part}.json').write_text(json.dumps(content))
 
 
 @pytest.fixture
