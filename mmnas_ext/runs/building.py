@@ -12,7 +12,7 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import HOOKS, LOOPS, PARAM_SCHEDULERS, Registry
+from mmengine.registry import HOOKS, LOOPS, OPTIMIZERS, PARAM_SCHEDULERS, Registry
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -21,11 +21,12 @@ from mmnas_ext.backbones.chain import Chain
 from mmnas_ext.engine.batches import build_halves
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.runs.classes import check_classes, check_heads, check_names
-from mmnas_ext.runs.keys import near, takes
+from mmnas_ext.runs.keys import near, own_name, takes
 from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of
 
 # samples that a check reads of a loader's first batch
 _SAMPLES = 8
+_NOTHING = 'need at least one array to concatenate'  # what MMEngine says when it packs no annotations
 _MISSING = re.compile(r'(\S+) is not in the \S*?::(.+?) registry|Failed to get (\S+)')
 _TRIPLES = {
     'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
@@ -72,6 +73,8 @@ def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> n
             try:
                 with built(f'{where}test_dataloader.dataset'):
                     sets['test'] = prepared.dataset(cfg.test_dataloader.dataset)
+            except FileNotFoundError:
+                pass  # it has been warned of, with all that is missing
             except ValueError as error:
                 warn(f'{error}; the training does without it')
         check_heads(model, sets, where)
@@ -93,12 +96,20 @@ def read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> Any:
     place = f'{where}{name}'
     loader = cfg[name]
     check_names(loader.dataset, f'{place}.dataset')
-    with built(f'{place}.dataset'):
-        dataset = prepared.dataset(loader.dataset)
-        count = len(dataset)
-    check_classes(dataset, f'{place}.dataset')
+    size = loader.get('batch_size')
+    if loader.get('batch_sampler') is None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise ValueError(f'{place}.batch_size must be a positive integer, got {size!r}')
+    try:
+        with built(f'{place}.dataset'):
+            dataset = prepared.dataset(loader.dataset)
+            count = len(dataset)
+    except ValueError as error:
+        if _NOTHING not in str(error):
+            raise
+        count = 0
     if not count:
-        raise ValueError(f'{place}.dataset has no image: its files, filter_cfg or indices leave none')
+        raise ValueError(f'{place}.dataset has no image: its files, filter_cfg, indices or metainfo.classes leave none')
+    check_classes(dataset, f'{place}.dataset')
     seed = (cfg.get('randomness') or {}).get('seed') or 0
     given = {**copy.deepcopy(dict(loader)), 'dataset': dict(type=lambda: dataset)}
     with built(place):
@@ -167,6 +178,10 @@ def _build_optimizers(model: nn.Module, cfg: Config) -> None:
         return
     # of a search each by itself: its constructor has been asked, and would warn of limits again
     for wrapper in [given[name] for name in ('weights', 'arch') if name in given] or [given]:
+        optimizer = wrapper.get('optimizer')
+        if not isinstance(optimizer, Mapping) and 'constructor' not in wrapper:
+            raise ValueError(f'optimizer must be a dict, got {optimizer!r:.60}')
+        _find(OPTIMIZERS, (optimizer or {}).get('type'))
         build_optim_wrapper(model, {'type': 'OptimWrapper', **wrapper})
 
 
@@ -188,12 +203,19 @@ def _bind(cfg: Config, where: str) -> None:
         if not isinstance(part, Mapping) or part.get('type') is None:
             continue
         with built(f'{where}{place}'):
-            kind = part['type']
-            with registry.switch_scope_and_registry(None) as scoped:
-                found = scoped.get(kind) if isinstance(kind, str) else kind
-            if found is None:
-                raise KeyError(f'{kind} is not in the ::{registry.name} registry')
-            takes(found, [name for name in part if name not in more])
+            given = {name: value for name, value in part.items() if name not in more}
+            takes(_find(registry, part['type']), list(given))
+            if registry is HOOKS and own_name(part['type']):
+                HOOKS.build(copy.deepcopy(given))  # ours look at the values themselves
+
+
+def _find(registry: Registry, kind: Any) -> Any:
+    """What a registry has under a type's name, of the default scope; raises MMEngine's KeyError for none."""
+    with registry.switch_scope_and_registry(None) as scoped:
+        found = scoped.get(kind) if isinstance(kind, str) else kind
+    if found is None:
+        raise KeyError(f'{kind} is not in the ::{registry.name} registry')
+    return found
 
 
 def _loaders(cfg: Config, name: str, loader: dict[str, Any], seed: int) -> list[DataLoader]:

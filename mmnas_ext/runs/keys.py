@@ -44,6 +44,12 @@ def check_shape(cfg: Mapping[str, Any], where: str = '') -> None:
         dataset = (cfg.get(name) or {}).get('dataset')
         if dataset is not None and not isinstance(dataset, Mapping):
             raise ValueError(f'{where}{name}.dataset must be a dict, got {dataset!r:.60}')
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None and not fits(seed, int):
+        raise ValueError(f'{where}randomness.seed must be an integer or None, got {seed!r:.60}')
+    schedule = cfg.get('param_scheduler')
+    if schedule is not None and not isinstance(schedule, Mapping | list | tuple):
+        raise ValueError(f'{where}param_scheduler must be a dict or a list of them, got {schedule!r:.60}')
     for name in ('backbone', 'neck'):
         part = (cfg.get('model') or {}).get(name)
         if part is not None and not isinstance(part, Mapping):
@@ -59,7 +65,8 @@ def check_keys(cfg: Mapping[str, Any], where: str = '') -> None:
         cfg: A config or a part of one.
         where: Dotted key of `cfg`, for the message.
     """
-    for path, part in _parts(cfg, where):
+    # a Config is no Mapping, and has its items as one
+    for path, part in _parts(dict(cfg.items()), where):
         kind = _own(part['type'])
         if kind is None:
             continue
@@ -159,7 +166,7 @@ def _registered(name: str) -> Any:
 
     for each in vars(registry).values():
         if isinstance(each, Registry) and each.scope == _PACKAGE and (found := each.get(f'{_PACKAGE}.{name}')):
-            return found
+            return found if inspect.isclass(found) else None  # hosts' parts are made by functions that import them
     return None
 
 
