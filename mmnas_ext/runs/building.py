@@ -23,6 +23,7 @@ from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.runs.classes import check_classes, check_heads, check_names
 from mmnas_ext.runs.keys import near, own_name, takes
 from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of
+from mmnas_ext.runs.scaling import read_base
 
 # samples that a check reads of a loader's first batch
 _SAMPLES = 8
@@ -57,6 +58,8 @@ def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> n
         if lacking and len(lacking) < len(names):
             given = next(name for name in names if name not in lacking)
             raise ValueError(f'{where}{given} needs {" and ".join(lacking)} beside it, which this config lacks')
+    if (cfg.get('auto_scale_lr') or {}).get('enable'):
+        read_base(cfg.auto_scale_lr)
     with random_states_kept(), quiet(), scope_of(cfg):
         with built(f'{where}model'):
             model = prepared.model(cfg, keep)

@@ -1,6 +1,6 @@
 """The runner of a part: MMEngine's, which counts accumulated steps when it scales a learning rate with the batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -31,9 +31,7 @@ class PartRunner(Runner):
         """
         if not auto_scale_lr or not auto_scale_lr.get('enable', False):
             return
-        base = auto_scale_lr.get('base_batch_size')
-        if isinstance(base, bool) or not isinstance(base, int | float) or base <= 0:
-            raise ValueError(f'auto_scale_lr.base_batch_size must be a positive number, got {base!r}')
+        base = read_base(auto_scale_lr)
         loader: Any = self._train_dataloader
         images = loader.batch_size if isinstance(loader, DataLoader) else loader['batch_size']
         for wrapper in _weight_wrappers(optim_wrapper):
@@ -45,6 +43,18 @@ class PartRunner(Runner):
             )
             for group in wrapper.optimizer.param_groups:
                 group['lr'] *= ratio
+
+
+def read_base(auto_scale_lr: Mapping[str, Any]) -> float:
+    """The batch size that a config's learning rates are meant for.
+
+    Raises:
+        ValueError: It is no positive number.
+    """
+    base = auto_scale_lr.get('base_batch_size')
+    if isinstance(base, bool) or not isinstance(base, int | float) or not base > 0:
+        raise ValueError(f'auto_scale_lr.base_batch_size must be a positive number, got {base!r}')
+    return base
 
 
 def _weight_wrappers(optim_wrapper: OptimWrapper) -> Iterator[OptimWrapper]:
