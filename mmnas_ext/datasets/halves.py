@@ -4,16 +4,20 @@ The halves are views that share the dataset object, so its annotations are read 
 ranks: the split depends on the seed and on the number of images alone, so every process finds the same one.
 """
 
-import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset, ClassBalancedDataset, ConcatDataset, RepeatDataset
 from torch.utils.data import Dataset
 
+from mmnas_ext.datasets.renewal import checked_copy, shallow
+
 _MAX_SEED = 2**32 - 1
+_OWN = ('dataset', 'indices', 'seed', 'pipeline')
+# what a view passes on to read: settings; lists and methods may speak of images that are not in the view
+_SETTINGS = (str, int, float, bool, dict, tuple, type(None))
 
 
 class DatasetView(Dataset):
@@ -28,6 +32,10 @@ class DatasetView(Dataset):
     state, so it is the same in a resumed run and with any number of workers. If a dataset class overrides
     ``__getitem__``, the view calls that method and warns that it does not control the replacements.
 
+    The dataset's transforms are originals that a view never runs: it runs copies of its own, which share nothing that
+    they remember with those of another view (`renewed` makes new ones). An attribute that a hook sets, as MMDetection's
+    ``PipelineSwitchHook`` sets ``pipeline``, is set on the datasets inside, and so holds for all views of them.
+
     Copies are shallow on purpose: ``Runner.build_dataloader`` deep-copies what it is given, and would otherwise hold
     the annotations once per loader.
 
@@ -36,13 +44,20 @@ class DatasetView(Dataset):
             datasets, nested to any depth.
         indices: Indices into `dataset`; the view's item ``i`` is the dataset's item ``indices[i]``.
         seed: Seeds the draw of replacements.
+        pipeline: Transforms that this view runs instead of the dataset's, until a hook sets others.
 
     Raises:
         TypeError: `dataset` is of another type; its items cannot be traced to images.
         ValueError: `indices` is empty or out of range, or `seed` is.
     """
 
-    def __init__(self, dataset: Any, indices: Sequence[int] | np.ndarray, seed: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        indices: Sequence[int] | np.ndarray,
+        seed: int = 0,
+        pipeline: Callable[[Any], Any] | None = None,
+    ) -> None:
         _check_seed(seed)
         self._leaves: list[BaseDataset] = []
         origins = _origins(dataset, self._leaves)
@@ -63,11 +78,42 @@ class DatasetView(Dataset):
         self.indices = chosen
         self.seed = seed
         self._origins = origins[chosen]
+        self._given = pipeline
+        self._replaced = [leaf.pipeline for leaf in self._leaves]
+        self._readers: dict[int, tuple[Any, BaseDataset]] = {}
 
     @property
     def metainfo(self) -> dict[str, Any]:
         """A copy of the dataset's meta information."""
         return self.dataset.metainfo
+
+    @property
+    def pipeline(self) -> Any:
+        """The transforms that copies are made of; setting them does so for all views of the dataset."""
+        return self._original(0)
+
+    @pipeline.setter
+    def pipeline(self, value: Callable[[Any], Any]) -> None:
+        if not callable(value):
+            raise TypeError(f'pipeline must be callable, as a Compose of transforms is, got {type(value).__name__}')
+        for leaf in self._leaves:
+            leaf.pipeline = value
+
+    def originals(self) -> list[Any]:
+        """Lists the transforms, per dataset inside, that this view runs copies of."""
+        return [self._original(place) for place in range(len(self._leaves))]
+
+    def renewed(self) -> 'DatasetView':
+        """Returns a view of the same items whose transforms are new copies: they remember nothing."""
+        made = shallow(self)
+        made._readers = {}
+        return made
+
+    def part(self, count: int) -> 'DatasetView':
+        """Returns a view of the first `count` items."""
+        made = self.renewed()
+        made.indices, made._origins = self.indices[:count], self._origins[:count]
+        return made
 
     def full_init(self) -> None:
         """Does nothing: the dataset was fully initialised when the view was made."""
@@ -90,17 +136,18 @@ class DatasetView(Dataset):
 
         Raises:
             IndexError: `idx` is out of range.
+            DataError: The image or its label cannot be used; the message names the file.
             RuntimeError: The pipeline returned ``None`` in test mode, or for `max_refetch` replacements in a row.
         """
-        leaf, number = self._origin(idx)
-        data = _prepare(leaf, number)
+        leaf, _ = self._origin(idx)
+        data = self._prepare(idx)
         if data is not None:
             return data
         if leaf.test_mode:
             raise RuntimeError(f'the test pipeline returned None for item {idx}: in test mode nothing may replace it')
         draw = np.random.RandomState([self.seed, idx % len(self)])
         for _ in range(leaf.max_refetch):
-            data = _prepare(*self._origin(draw.randint(len(self))))
+            data = self._prepare(draw.randint(len(self)))
             if data is not None:
                 return data
         raise RuntimeError(
@@ -109,7 +156,43 @@ class DatasetView(Dataset):
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'DatasetView':
-        return copy.copy(self)
+        return self.renewed()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets what is not this view's own on the datasets inside; readers see it when their next pass begins."""
+        if name in _OWN or name.startswith('_'):
+            super().__setattr__(name, value)
+            return
+        for leaf in self._leaves:
+            setattr(leaf, name, value)
+        self._readers.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        """Passes on settings of the datasets inside that are the same in all of them."""
+        if not name.startswith('_') and name not in _OWN and all(hasattr(leaf, name) for leaf in self._leaves):
+            first, *others = (getattr(leaf, name) for leaf in self._leaves)
+            if isinstance(first, _SETTINGS) and all(first == other for other in others):
+                return first
+        raise AttributeError(
+            f'a view of some of the images of {type(self.__dict__.get("dataset")).__name__} has no attribute {name!r}: '
+            'it passes on settings that hold for any of the images, and pipeline'
+        )
+
+    def _original(self, place: int) -> Any:
+        pipeline = self._leaves[place].pipeline
+        return self._given if self._given is not None and pipeline is self._replaced[place] else pipeline
+
+    def _prepare(self, idx: int) -> Any:
+        """Item `idx` after the transforms of this view, a copy of the dataset's; ``None`` where they reject it."""
+        self._origin(idx)
+        place, number = (int(value) for value in self._origins[idx])
+        original = self._original(place)
+        if self._readers.get(place, (None,))[0] is not original:
+            reader = shallow(self._leaves[place])
+            reader.pipeline = checked_copy(self._leaves[place], original)
+            self._readers[place] = original, reader
+        reader = self._readers[place][1]
+        return reader.prepare_data(number) if _keeps_getitem(reader) else reader[number]
 
     def _origin(self, idx: int) -> tuple[BaseDataset, int]:
         if not -len(self) <= idx < len(self):
@@ -118,7 +201,12 @@ class DatasetView(Dataset):
         return self._leaves[leaf], int(number)
 
 
-def split_halves(dataset: Any, seed: int, fraction: float = 0.5) -> tuple[DatasetView, DatasetView]:
+def split_halves(
+    dataset: Any,
+    seed: int,
+    fraction: float = 0.5,
+    pipelines: tuple[Callable[[Any], Any] | None, Callable[[Any], Any] | None] = (None, None),
+) -> tuple[DatasetView, DatasetView]:
     """Splits a dataset's images at random into two views; each image is in exactly one of them.
 
     Images are split, not items: all copies of an image that a RepeatDataset, a ClassBalancedDataset or a repeated
@@ -130,6 +218,7 @@ def split_halves(dataset: Any, seed: int, fraction: float = 0.5) -> tuple[Datase
         seed: Equal seeds and equal numbers of images give equal splits.
         fraction: Share of the images in the first view, rounded, and at least one image on either side. At 0.5
             the views differ by at most one image.
+        pipelines: Transforms of either view, ``None`` for the dataset's own.
 
     Returns:
         Two views that share `dataset`.
@@ -152,8 +241,8 @@ def split_halves(dataset: Any, seed: int, fraction: float = 0.5) -> tuple[Datase
     first = np.zeros(count, dtype=bool)
     first[order[: min(max(round(fraction * count), 1), count - 1)]] = True
     return (
-        DatasetView(dataset, np.flatnonzero(first[image]), seed),
-        DatasetView(dataset, np.flatnonzero(~first[image]), seed),
+        DatasetView(dataset, np.flatnonzero(first[image]), seed, pipelines[0]),
+        DatasetView(dataset, np.flatnonzero(~first[image]), seed, pipelines[1]),
     )
 
 
@@ -186,10 +275,6 @@ def _origins(dataset: Any, leaves: list[BaseDataset]) -> np.ndarray:
 def _keeps_getitem(leaf: BaseDataset) -> bool:
     """Returns whether the dataset's class inherits ``BaseDataset.__getitem__`` unchanged."""
     return type(leaf).__getitem__ is BaseDataset.__getitem__
-
-
-def _prepare(leaf: BaseDataset, number: int) -> Any:
-    return leaf.prepare_data(number) if _keeps_getitem(leaf) else leaf[number]
 
 
 def _check_seed(seed: int) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 
+from mmnas_ext.datasets.checked import CheckedPipeline
+from mmnas_ext.datasets.inspect import Listing, missing
 from mmnas_ext.registry import DATASETS, TRANSFORMS
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
@@ -23,9 +25,10 @@ class UnlabelledImages(BaseDataset):
     """A dataset of all images in the given folders and lists; annotations are ignored.
 
     Any folder tree can be read: ImageNet's class folders, ``leftImg8bit/train`` of Cityscapes, COCO's flat folders.
-    A source that ends in ``.txt`` has one image per line, in the line's first word (as ImageNet's lists have). A
-    source that ends in ``.json`` is a COCO annotation file. The images of both are below `data_prefix`. Any other
-    source is a folder.
+    A source that ends in ``.txt`` has one image per line, and what may follow it after a space is ignored: the label in
+    ImageNet's lists, or a label map's path. Names may have spaces themselves: the longest beginning of the line that is
+    a file is the image. A source that ends in ``.json`` is a COCO annotation file. The images of both are below
+    `data_prefix`. Any other source is a folder.
 
     Args:
         sources: Folders and lists, relative to `data_root`.
@@ -39,7 +42,7 @@ class UnlabelledImages(BaseDataset):
 
     Raises:
         ValueError: An argument is out of range, a COCO file is malformed, or the part has no images.
-        FileNotFoundError: A source, or the first image of a list, does not exist.
+        FileNotFoundError: A source, or an image of a list, does not exist: how many, and the first, each with its line.
     """
 
     def __init__(
@@ -78,13 +81,22 @@ class UnlabelledImages(BaseDataset):
             )
         return kept
 
+    def prepare_data(self, idx: int) -> Any:
+        """Runs the pipeline on an image.
+
+        Raises:
+            DataError: The image cannot be read; the message names the file.
+        """
+        return CheckedPipeline(self.pipeline)(self.get_data_info(idx))
+
     def _read(self, source: Path) -> Iterator[tuple[str, str]]:
         """Yields the paths of a source's images, each with the name that decides about its part."""
         if source.suffix in ('.txt', '.json') and source.is_file():
-            names = _read_list(source)
-            if names and not (self.images_root / names[0]).is_file():
+            names, lost = _read_list(source, self.images_root)
+            if lost:
                 raise FileNotFoundError(
-                    f'{source} lists {names[0]}, which does not exist in {self.images_root}: set data_prefix'
+                    f'{source}: {missing(lost, len(names) + len(lost))}; they are looked for in {self.images_root}: '
+                    'set data_prefix'
                 )
             yield from ((str(self.images_root / name), name) for name in names)
             return
@@ -107,13 +119,54 @@ class UnlabelledImages(BaseDataset):
         return held == (self.part == 'held_out')
 
 
-def _read_list(file: Path) -> list[str]:
-    """Reads the names of the images from a ``.txt`` list or a COCO file."""
-    if file.suffix == '.txt':
-        return [line.split()[0] for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+def _read_list(source: Path, root: Path) -> tuple[list[str], list[str]]:
+    """Reads the names of the images from a ``.txt`` list or a COCO file.
+
+    Returns:
+        The names of those that exist in `root`, and what is known of the others.
+    """
+    listing = Listing()
+
+    def exists(name: str) -> bool:
+        return listing.holds(os.path.join(root, name))
+
+    names: list[str] = []
+    lost: list[str] = []
+    if source.suffix == '.txt':
+        # not splitlines(): some characters that it takes for the end of a line may be in a name
+        for number, line in enumerate(_text(source).split('\n'), 1):
+            line = line.removesuffix('\r')
+            if line.strip():
+                name = next((name for name in _beginnings(line) if exists(name)), None)
+                if name is None:
+                    lost.append(f'{_without_label(line.strip())} (line {number})')
+                else:
+                    names.append(name)
+        return names, lost
+    for name in _read_coco(source):
+        (names if exists(name) else lost).append(name)
+    return names, lost
+
+
+def _beginnings(line: str) -> Iterator[str]:
+    """Yields what a line may name, the longest first: all of it, then without its last words."""
+    for text in dict.fromkeys((line, line.lstrip())):
+        yield text
+        rest = text.rstrip()
+        while rest:
+            yield rest
+            rest = rest[: len(rest) - len(rest.split()[-1])].rstrip()
+
+
+def _without_label(line: str) -> str:
+    words = line.rsplit(maxsplit=1)
+    return words[0] if len(words) == 2 and words[1].lstrip('+-').isdecimal() else line
+
+
+def _read_coco(file: Path) -> list[str]:
     try:
-        content = json.loads(file.read_text(encoding='utf-8'))
-    except ValueError as error:
+        content = json.loads(_text(file))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{file} is not a COCO file: the text is not JSON: {error}') from None
     if not isinstance(content, dict) or not isinstance(content.get('images'), list):
         raise ValueError(f"{file} is not a COCO file: it must have a list 'images'")
@@ -121,6 +174,16 @@ def _read_list(file: Path) -> list[str]:
         if not isinstance(image, dict) or not isinstance(image.get('file_name'), str):
             raise ValueError(f"{file} is not a COCO file: an image must have a 'file_name', got {str(image)[:100]}")
     return [image['file_name'] for image in content['images']]
+
+
+def _text(file: Path) -> str:
+    """Reads a text in UTF-8, with or without the mark that some editors begin it with."""
+    content = file.read_bytes()
+    try:
+        return content.decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b'\n') + 1
+        raise ValueError(f'{file}, line {line}: the text must be UTF-8, got byte {content[error.start]:#04x}') from None
 
 
 @TRANSFORMS.register_module()

@@ -15,7 +15,8 @@ from mmnas_ext.engine.optim import NonFiniteLossError
 from mmnas_ext.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _KEYS = ('type', 'optimizer', 'clip_grad', 'paramwise_cfg', 'blocks', 'amp', 'loss_scale', 'dtype')
-_AMP_TYPE = 'AmpOptimWrapper'
+_BLOCK_KEYS = ('optimizer', 'clip_grad', 'paramwise_cfg')
+_PLAIN_TYPE, _AMP_TYPE = 'OptimWrapper', 'AmpOptimWrapper'
 
 
 class BlockOptimWrapper(OptimWrapperDict):
@@ -86,8 +87,8 @@ class BlockOptimWrapperConstructor:
 
     Args:
         optim_wrapper_cfg: ``optimizer`` and ``clip_grad`` as MMEngine has them; ``blocks={k: dict(…)}`` overrides them
-            for block k; ``amp=True`` (or ``type='AmpOptimWrapper'``) trains in mixed precision, ``dtype='float16'`` or
-            ``'bfloat16'``.
+            for block k, and ``paramwise_cfg`` as well; ``amp=True`` (or ``type='AmpOptimWrapper'``) trains in mixed
+            precision, ``dtype='float16'`` or ``'bfloat16'``.
         paramwise_cfg: MMEngine's, for every block.
 
     Raises:
@@ -101,14 +102,22 @@ class BlockOptimWrapperConstructor:
             raise ValueError(
                 f'optim_wrapper of a distillation takes {_KEYS} and needs optimizer; unknown {unknown}, got {list(cfg)}'
             )
-        kind = str(cfg.pop('type', ''))
-        self.amp = bool(cfg.pop('amp', False)) or kind.endswith(_AMP_TYPE)
-        cfg.pop('loss_scale', None)
+        kind = cfg.pop('type', None) or _PLAIN_TYPE
+        kind = getattr(kind, '__name__', str(kind)).rsplit('.', 1)[-1]
+        if kind not in (_PLAIN_TYPE, _AMP_TYPE):
+            raise ValueError(f'optim_wrapper.type of a distillation must be {_PLAIN_TYPE} or {_AMP_TYPE}, got {kind}')
+        self.amp = bool(cfg.pop('amp', False)) or kind == _AMP_TYPE
+        scale = cfg.pop('loss_scale', None)
+        if scale not in (None, 'dynamic'):
+            raise ValueError(f"optim_wrapper.loss_scale of a distillation must be 'dynamic', got {scale!r}")
         dtype = cfg.pop('dtype', 'float16')
         if dtype not in ('float16', 'bfloat16'):
             raise ValueError(f"dtype must be 'float16' or 'bfloat16', got {dtype!r}")
         self.dtype = getattr(torch, dtype)
         self.overrides = {int(key): dict(value) for key, value in dict(cfg.pop('blocks', None) or {}).items()}
+        for index, override in self.overrides.items():
+            if not set(override) <= set(_BLOCK_KEYS):
+                raise ValueError(f'optim_wrapper.blocks[{index}] takes {_BLOCK_KEYS}, got {sorted(override)}')
         self.cfg = cfg
         self.paramwise_cfg = paramwise_cfg
 
@@ -123,7 +132,7 @@ class BlockOptimWrapperConstructor:
         for index, block in enumerate(distiller.all_blocks()):
             cfg = {**copy.deepcopy(self.cfg), **copy.deepcopy(self.overrides.get(index, {}))}
             if self.paramwise_cfg:
-                cfg['paramwise_cfg'] = copy.deepcopy(self.paramwise_cfg)
+                cfg.setdefault('paramwise_cfg', copy.deepcopy(self.paramwise_cfg))
             wrappers[f'block{index}'] = build_optim_wrapper(block, dict(cfg, type='OptimWrapper'))
         device = next(distiller.parameters()).device.type
         return BlockOptimWrapper(device, self.amp, self.dtype, **wrappers)

@@ -60,7 +60,7 @@ class DistillLoop(ResumableIterLoop):
         kwargs.setdefault('val_interval', max_iters)  # rating takes long
         super().__init__(runner, dataloader, max_iters, **kwargs)
         if self.shared:
-            self.dataloader_iterator = Batches(self.dataloader, runner.seed, 'train', same_for_all=True)
+            self.dataloader_iterator = Batches(self.dataloader, self.seed, 'train', same_for_all=True)
         self.calibration_batches = calibration_batches
         self.staged = staged
         self.log_interval = log_interval
@@ -72,14 +72,14 @@ class DistillLoop(ResumableIterLoop):
         logger.info(describe_distillation(self.distiller, self._max_iters, batch, self.staged))
         if not self.distiller.calibrated:
             logger.info(f'features are standardised by {self.calibration_batches} batches')
-            with closing(Batches(self.dataloader, self.runner.seed, 'calibration', self.shared)) as batches:
+            with closing(Batches(self.dataloader, self.seed, 'calibration', self.shared)) as batches:
                 self.distiller.calibrate(preprocess(self.distiller, batches, self.calibration_batches))
         return super().run()
 
     def run_iter(self, data_batch: Any) -> None:
         """One step of every block that this process trains."""
-        reseed(self.runner.seed, 'train', self._iter)
-        self.distiller.start(self._iter, self.runner.seed, self.active(self._iter))
+        reseed(self.seed, 'train', self._iter)
+        self.distiller.start(self._iter, self.seed, self.active(self._iter))
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
         outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
         if self.shared:
@@ -211,7 +211,10 @@ class SameForAll(Sampler[int]):
 
 def same_for_all(dataloader: dict[str, Any], shuffle: bool) -> dict[str, Any]:
     """A loader's config that gives every process the same batches; the one given is left as it is."""
-    return dict(reproducible(dataloader), sampler=dict(type=SameForAll, shuffle=shuffle))
+    cfg = reproducible(dataloader)
+    if shuffle and 'InfiniteSampler' in str((dataloader.get('sampler') or {}).get('type')):
+        cfg['drop_last'] = True  # an endless sampler has no short batch
+    return dict(cfg, sampler=dict(type=SameForAll, shuffle=shuffle))
 
 
 def preprocess(distiller: BlockDistiller, batches: Any, count: int | None = None) -> Iterator[Tensor]:

@@ -1,6 +1,6 @@
 """Training loops: those of a search, which alternate weight and arch steps, each on its half; and one that resumes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -9,7 +9,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mmnas_ext.engine.batches import Batches, build_halves, reproducible
 from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper
-from mmnas_ext.engine.seeding import reseed
+from mmnas_ext.engine.seeding import common_seed, reseed
 from mmnas_ext.registry import LOOPS
 
 
@@ -23,18 +23,24 @@ class Alternation:
         batches: The half that trains alpha.
         arch_start: First iteration with an arch step; before it, paths are drawn uniformly.
         arch_interval: Iterations from one arch step to the next.
+        seed: The run's seed, the same in all processes: paths and dropout follow from it.
     """
 
-    def __init__(self, runner: Any, batches: Batches, arch_start: int, arch_interval: int) -> None:
+    def __init__(self, runner: Any, batches: Batches, arch_start: int, arch_interval: int, seed: int = 0) -> None:
         check_positive('arch_interval', arch_interval)
         self.runner = runner
         self.batches = batches
+        self.seed = seed
         self.arch_start = arch_start
         self.arch_interval = arch_interval
 
     def arch_steps(self, iteration: int) -> int:
         """Arch steps done before `iteration`."""
         return max(0, -(-(iteration - self.arch_start) // self.arch_interval))
+
+    def start(self, iteration: int) -> None:
+        """Begins the arch half's batches anew where `iteration` finds them, as an epoch of the weights begins."""
+        self.batches.start(self.arch_steps(iteration))
 
     def resume(self, iteration: int) -> None:
         """Moves the arch half's batches to where `iteration` finds them."""
@@ -56,8 +62,8 @@ class Alternation:
 
     def _train_step(self, phase: str, iteration: int, batch: Any, policy: str) -> dict[str, Any]:
         runner = self.runner
-        reseed(runner.seed, phase, iteration)
-        runner.optim_wrapper.start(phase, iteration, runner.seed, policy)
+        reseed(self.seed, phase, iteration)
+        runner.optim_wrapper.start(phase, iteration, self.seed, policy)
         module = runner.model.module if is_model_wrapper(runner.model) else runner.model
         losses: dict[str, Any] = {}
         # the optimizer wrapper sees their sum alone; a second forward might wait for other ranks, and differ
@@ -82,14 +88,56 @@ def _totals(losses: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(sum(v.detach().mean() for v in values)) for name, values in flat.items()}
 
 
-def _check_search(runner: Any, arch_start: Any, last: int, unit: str) -> None:
-    if not isinstance(arch_start, int) or isinstance(arch_start, bool) or not 0 <= arch_start < last:
-        raise ValueError(f'train_cfg.arch_start must lie in 0..{last - 1} ({unit} of {last}), got {arch_start!r}')
+# hooks of MMDetection and MMPretrain that exchange transforms, and the last epoch, from 0, at which they do
+_SWITCHES: dict[str, Callable[[Any], int]] = {
+    'PipelineSwitchHook': lambda hook: int(hook.switch_epoch),
+    'SwitchRecipeHook': lambda hook: int(max(hook.schedule, default=1)) - 1,
+    'YOLOXModeSwitchHook': lambda hook: int(hook.num_last_epochs),
+}
+
+
+def check_hooks(runner: Any, epochs: int | None) -> None:
+    """Refuses hooks that would exchange the transforms never, or not in both halves; warns of one that comes too late.
+
+    Args:
+        runner: The runner.
+        epochs: Epochs of a search; ``None`` for a loop of iterations.
+
+    Raises:
+        ValueError: There is such a hook.
+    """
+    for hook in getattr(runner, 'hooks', ()):
+        names = [base.__name__ for base in type(hook).__mro__ if base.__name__ in _SWITCHES]
+        if not names:
+            continue
+        name, last = names[0], _SWITCHES[names[0]](hook)
+        if epochs is None and (last > 0 or name == 'YOLOXModeSwitchHook'):
+            raise ValueError(
+                f'custom_hooks has {name}, which counts epochs, but train_cfg counts iterations: it would never switch '
+                'when it should; leave it out, or train by epochs'
+            )
+        if name == 'YOLOXModeSwitchHook':
+            raise ValueError(
+                f'custom_hooks has {name}, which needs a MultiImageMixDataset, whose images mix the halves of a '
+                'search: use CachedMosaic, CachedMixUp and PipelineSwitchHook'
+            )
+        if epochs is not None and last >= epochs:
+            runner.logger.warning(f'{name} switches in epoch {last}, but there are {epochs}, from 0: it never will')
+
+
+def _check_search(runner: Any, start: Any, last: int, unit: str, fraction: Any, split_seed: Any) -> None:
+    if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start < last:
+        raise ValueError(f'train_cfg.arch_start must lie in 0..{last - 1} ({unit} of {last}), got {start!r}')
+    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
+        raise ValueError(f'train_cfg.weight_fraction must be greater than 0 and less than 1, got {fraction!r}')
+    if isinstance(split_seed, bool) or not isinstance(split_seed, int) or not 0 <= split_seed < 2**32:
+        raise ValueError(f'train_cfg.split_seed must be an integer in 0..{2**32 - 1}, got {split_seed!r}')
     wrapper = runner.optim_wrapper
     if not isinstance(wrapper, SearchOptimWrapper) and dict(wrapper).get('constructor') is None:
         raise ValueError(
             "a search loop needs optim_wrapper=dict(constructor='mmnas_ext.SearchOptimWrapperConstructor', …)"
         )
+    check_hooks(runner, last if unit == 'epochs' else None)
 
 
 @LOOPS.register_module()
@@ -103,7 +151,9 @@ class SearchEpochLoop(EpochBasedTrainLoop):
         arch_start: First epoch, from 0, with arch steps.
         arch_interval: Weight steps per arch step: 1 alternates 1 : 1, 5 makes it 1 : 5.
         weight_fraction: Share of the images that train weights; the others train alpha.
-        split_seed: Seed of the split.
+        split_seed: Seed of the split, independent of ``randomness.seed``.
+        pipelines: Transforms of either half, ``dict(weights=[…], arch=[…])``, for every dataset inside wrappers; a half
+            that is not named has the dataset's. A hook that exchanges the dataset's transforms does so in both halves.
         kwargs: MMEngine's ``val_begin``, ``val_interval``, ``dynamic_intervals``. Without a ``val_begin`` a search is
             not validated: the mixed super-network is not a network you would deploy.
 
@@ -120,13 +170,16 @@ class SearchEpochLoop(EpochBasedTrainLoop):
         arch_interval: int = 1,
         weight_fraction: float = 0.5,
         split_seed: int = 0,
+        pipelines: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_search(runner, arch_start, max_epochs, 'epochs')
-        self.weight_batches, arch_batches = build_halves(runner, dataloader, weight_fraction, split_seed)
+        _check_search(runner, arch_start, max_epochs, 'epochs', weight_fraction, split_seed)
+        halves = build_halves(runner, dataloader, weight_fraction, split_seed, pipelines)
+        self.weight_batches, arch_batches = halves
         kwargs.setdefault('val_begin', max_epochs + 1)
         super().__init__(runner, self.weight_batches.loader, max_epochs, **kwargs)
-        self.alternation = Alternation(runner, arch_batches, arch_start * len(self.dataloader), arch_interval)
+        first = arch_start * len(self.dataloader)
+        self.alternation = Alternation(runner, arch_batches, first, arch_interval, common_seed(runner))
 
     def run(self) -> Any:
         """Trains to the end; no worker outlives it."""
@@ -135,12 +188,17 @@ class SearchEpochLoop(EpochBasedTrainLoop):
 
     def run_epoch(self) -> None:
         """One pass over the half that trains weights."""
+        self.runner.call_hook('before_train_epoch')
+        # both halves' transforms begin anew, and are those that hooks have just put there: a run that is resumed in
+        # this epoch reads from here on too
+        first = self._epoch * len(self.dataloader)
+        self.weight_batches.start(first)
+        self.alternation.start(first)
+        # a checkpoint taken by iterations may lie inside an epoch
         self.weight_batches.seek(self._iter)
         self.alternation.resume(self._iter)
-        self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        # a checkpoint taken by iterations may lie inside an epoch
-        done = self._iter - self._epoch * len(self.dataloader)
+        done = self._iter - first
         for idx in range(done, len(self.dataloader)):
             self.run_iter(idx, next(self.weight_batches))
         self.runner.call_hook('after_train_epoch')
@@ -165,7 +223,9 @@ class SearchIterLoop(IterBasedTrainLoop):
         arch_start: First iteration with an arch step.
         arch_interval: Weight steps per arch step.
         weight_fraction: Share of the images that train weights; the others train alpha.
-        split_seed: Seed of the split.
+        split_seed: Seed of the split, independent of ``randomness.seed``.
+        pipelines: Transforms of either half, ``dict(weights=[…], arch=[…])``, for every dataset inside wrappers; a half
+            that is not named has the dataset's. A hook that exchanges the dataset's transforms does so in both halves.
         kwargs: MMEngine's ``val_begin``, ``val_interval``, ``dynamic_intervals``. Without a ``val_begin`` a search is
             not validated: the mixed super-network is not a network you would deploy.
 
@@ -182,14 +242,15 @@ class SearchIterLoop(IterBasedTrainLoop):
         arch_interval: int = 1,
         weight_fraction: float = 0.5,
         split_seed: int = 0,
+        pipelines: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_search(runner, arch_start, max_iters, 'iterations')
-        weight_batches, arch_batches = build_halves(runner, dataloader, weight_fraction, split_seed)
+        _check_search(runner, arch_start, max_iters, 'iterations', weight_fraction, split_seed)
+        weight_batches, arch_batches = build_halves(runner, dataloader, weight_fraction, split_seed, pipelines)
         kwargs.setdefault('val_begin', max_iters + 1)
         super().__init__(runner, weight_batches.loader, max_iters, **kwargs)
         self.dataloader_iterator = weight_batches
-        self.alternation = Alternation(runner, arch_batches, arch_start, arch_interval)
+        self.alternation = Alternation(runner, arch_batches, arch_start, arch_interval, common_seed(runner))
 
     def run(self) -> Any:
         """Trains to the end; no worker outlives it."""
@@ -210,7 +271,8 @@ class ResumableIterLoop(IterBasedTrainLoop):
     """`IterBasedTrainLoop` whose resumed run repeats an uninterrupted one to the bit.
 
     MMEngine's reads on where it stopped, but crops, flips and dropout follow from the states of random generators, of
-    which no checkpoint holds any. Here batches, augmentation and dropout follow from the seed and the iteration.
+    which no checkpoint holds any. Here batches, augmentation and dropout follow from the seed and the iteration, and
+    transforms that remember images (a mosaic's cache) forget them with each pass over the dataset.
 
     Args:
         runner: The runner.
@@ -220,9 +282,12 @@ class ResumableIterLoop(IterBasedTrainLoop):
     """
 
     def __init__(self, runner: Any, dataloader: Any, max_iters: int, **kwargs: Any) -> None:
-        super().__init__(runner, reproducible(dataloader) if isinstance(dataloader, dict) else dataloader, max_iters,
-                         **kwargs)  # fmt: skip
-        self.dataloader_iterator = Batches(self.dataloader, runner.seed, 'train')
+        check_hooks(runner, None)
+        self.seed = common_seed(runner)
+        if isinstance(dataloader, dict):
+            dataloader = reproducible(dataloader, self.seed)
+        super().__init__(runner, dataloader, max_iters, **kwargs)
+        self.dataloader_iterator = Batches(self.dataloader, self.seed, 'train')
 
     def run(self) -> Any:
         """Trains to the end; no worker outlives it."""
@@ -231,5 +296,5 @@ class ResumableIterLoop(IterBasedTrainLoop):
 
     def run_iter(self, data_batch: Any) -> None:
         """One ordinary training step."""
-        reseed(self.runner.seed, 'train', self._iter)
+        reseed(self.seed, 'train', self._iter)
         super().run_iter(data_batch)

@@ -12,12 +12,14 @@ from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmnas_ext.archs import Choices
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.seeding import generator
 from mmnas_ext.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 PHASES = ('weights', 'arch')
+_PATH_PER = ('update', 'iteration')
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -28,9 +30,11 @@ class NonFiniteLossError(FloatingPointError):
 class SearchOptimWrapper(OptimWrapper):
     """Steps the weights of a drawn path, or alpha alone (FNA, ICLR 2020, section 3.2).
 
-    A *weight step* runs one path; its parameters alone get gradients. An *arch step* runs all candidates, mixed;
-    gradients are computed for alpha alone (the authors also compute, and then drop, the weights'), and batch-norm
-    statistics stay as they are. Its loss is ``task + weight * log10(E[cost] / unit)``, the cost
+    A *weight step* runs one path; its parameters alone get gradients. Where ``accumulative_counts`` gathers the
+    gradients of several weight steps, all of them run the path that was drawn for the first: an update trains one path
+    on the images of all, as the authors' updates do, whose images are spread over GPUs. An *arch step* runs all
+    candidates, mixed; gradients are computed for alpha alone, as the authors do, who switch those of the weights off,
+    and batch-norm statistics stay as they are. Its loss is ``task + weight * log10(E[cost] / unit)``, the cost
     that of the searched layers and the unit 1e9 multiply-adds as in the paper, 1e6 parameters or 1 ms.
 
     To the runner this wrapper is the weights' optimizer: schedulers, warm-up, learning-rate scaling and logs see
@@ -41,6 +45,8 @@ class SearchOptimWrapper(OptimWrapper):
         arch: Wrapper of alpha's optimizer.
         supernet: The super-network inside the model.
         cost: Metric, weight and limit of the cost.
+        path_per: ``'update'`` draws one path for all weight steps that are gathered in an update, ``'iteration'`` one
+            for each of them.
 
     Attributes:
         prices: Prices of the super-network's space by the cost's metric.
@@ -55,6 +61,7 @@ class SearchOptimWrapper(OptimWrapper):
         arch: OptimWrapper,
         supernet: SuperNet,
         cost: CostTerm,
+        path_per: str = 'update',
     ) -> None:
         self.prices = cost.prices(supernet.space, supernet.input_size, supernet.output_stride)
         super().__init__(weights.optimizer)
@@ -67,6 +74,9 @@ class SearchOptimWrapper(OptimWrapper):
         self.policy = 'uniform'
         self.draw = generator('path', 0, 0)
         self.iteration = 0
+        self.gathered = weights._accumulative_counts if path_per == 'update' else 1
+        # the update under way and its path: alpha may have moved since, so that a resumed run could not draw it again
+        self._drawn: tuple[int, Choices] | None = None
         self._trained = {
             name: [p for group in wrapper.param_groups for p in group['params'] if p.requires_grad]
             for name, wrapper in self.wrappers.items()
@@ -80,13 +90,13 @@ class SearchOptimWrapper(OptimWrapper):
         Args:
             phase: ``'weights'`` or ``'arch'``.
             iteration: The loop's iteration.
-            seed: The run's. Path draws follow from it and the iteration alone: every rank draws the same, and a
-                resumed run repeats them.
+            seed: The run's. Path draws follow from it and the number of the update (the iteration, if none are
+                gathered) alone: every rank draws the same, and a resumed run repeats them.
             policy: How a weight step draws its path: ``'uniform'``, or ``'softmax'`` of alpha.
         """
         assert phase in PHASES, phase
         self.phase, self.iteration, self.policy = phase, iteration, policy
-        self.draw = generator('path', seed, iteration)
+        self.draw = generator('path', seed, iteration // self.gathered)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -97,7 +107,7 @@ class SearchOptimWrapper(OptimWrapper):
         if arch_step:
             self.supernet.set_path(None)
         else:
-            self.supernet.set_path(self.supernet.sample_path(self.policy, self.draw))
+            self.supernet.set_path(self._path())
         with statistics_kept(model, arch_step), self.wrappers[self.phase].optim_context(model):
             yield
 
@@ -120,6 +130,15 @@ class SearchOptimWrapper(OptimWrapper):
                 super().update_params(loss, step_kwargs, zero_kwargs)
         finally:
             self._require_grad(weights=True, arch=True)
+
+    def _path(self) -> Choices:
+        """Draws the path of a weight step, or goes on with the one that the update under way has."""
+        if self.gathered == 1:
+            return self.supernet.sample_path(self.policy, self.draw)
+        update = self.iteration // self.gathered
+        if self._drawn is None or self._drawn[0] != update:
+            self._drawn = update, self.supernet.sample_path(self.policy, self.draw)
+        return self._drawn[1]
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """As the phase's wrapper does."""
@@ -145,8 +164,8 @@ class SearchOptimWrapper(OptimWrapper):
         """Nothing to do: each phase counts its own steps, `load_state_dict` restores them."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Both optimizers, the steps counted, and gradients that wait for the rest of their accumulation."""
-        return {
+        """Both optimizers, the steps counted, gradients that wait for the rest of their accumulation and their path."""
+        state: dict[str, Any] = {
             name: dict(
                 wrapper=wrapper.state_dict(),
                 count=wrapper.inner_count,
@@ -154,9 +173,12 @@ class SearchOptimWrapper(OptimWrapper):
             )
             for name, wrapper in self.wrappers.items()
         }
+        state['weights']['path'] = self._drawn
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
+        self._drawn = state_dict['weights'].get('path')
         for name, state in state_dict.items():
             wrapper = self.wrappers[name]
             wrapper.load_state_dict(state['wrapper'])
@@ -181,12 +203,13 @@ class SearchOptimWrapper(OptimWrapper):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class SearchOptimWrapperConstructor:
-    """Builds a `SearchOptimWrapper` from ``weights=``, ``arch=`` and ``cost=``.
+    """Builds a `SearchOptimWrapper` from ``weights=``, ``arch=``, ``cost=`` and ``path_per=``.
 
     Args:
         optim_wrapper_cfg: ``weights`` and ``arch`` are configs of ordinary optimizer wrappers (``type``, ``optimizer``,
             ``clip_grad``, ``accumulative_counts``; ``weights`` may have a ``paramwise_cfg``); ``cost`` is
-            ``dict(weight=λ, target=…, metric='macs', table=…)``, see `CostTerm`.
+            ``dict(weight=λ, target=…, metric='macs', table=…)``, see `CostTerm`; ``path_per`` is ``'update'`` or
+            ``'iteration'``, see `SearchOptimWrapper`.
         paramwise_cfg: Not taken here: it belongs into ``weights``.
 
     Raises:
@@ -196,15 +219,18 @@ class SearchOptimWrapperConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         cfg = dict(optim_wrapper_cfg)
-        unknown = set(cfg) - {'type', 'weights', 'arch', 'cost'}
+        unknown = set(cfg) - {'type', 'weights', 'arch', 'cost', 'path_per'}
         missing = {'weights', 'arch'} - set(cfg)
         if unknown or missing:
             raise ValueError(
-                'optim_wrapper of a search takes weights, arch and cost: '
+                'optim_wrapper of a search takes weights, arch, cost and path_per: '
                 f'missing {sorted(missing)}, unknown {sorted(unknown)}'
             )
         if paramwise_cfg is not None:
             raise ValueError("paramwise_cfg belongs into optim_wrapper's weights=dict(…) in a search")
+        self.path_per = cfg.pop('path_per', 'update')
+        if self.path_per not in _PATH_PER:
+            raise ValueError(f'optim_wrapper.path_per must be one of {_PATH_PER}, got {self.path_per!r}')
         self.cost = CostTerm.parse(cfg.pop('cost', None))
         self.cfg = cfg
 
@@ -218,7 +244,7 @@ class SearchOptimWrapperConstructor:
         arch_cfg.setdefault('type', 'OptimWrapper')
         optimizer = OPTIMIZERS.build(dict(arch_cfg.pop('optimizer'), params=alphas))
         arch = MM_OPTIM_WRAPPERS.build(arch_cfg, default_args=dict(optimizer=optimizer))
-        return SearchOptimWrapper(weights, arch, supernet, self.cost)
+        return SearchOptimWrapper(weights, arch, supernet, self.cost, self.path_per)
 
 
 def find_supernet(model: nn.Module) -> SuperNet:

@@ -28,6 +28,7 @@ from mmnas_ext.engine.batches import Batches as Stream
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.distill import preprocess, same_for_all
 from mmnas_ext.engine.loops import check_positive
+from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.registry import LOOPS
 from mmnas_ext.remap.convert import save
 from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, price_paths
@@ -93,6 +94,7 @@ class RatingLoop(BaseLoop):
             )
         loader = same_for_all(dataloader, shuffle=False) if isinstance(dataloader, dict) else dataloader
         super().__init__(runner, loader)
+        self.seed = common_seed(runner)
         self.files = WorkDir(runner.work_dir)
         self.rated = -1
         self.calibration = calibration
@@ -233,14 +235,14 @@ class RatingLoop(BaseLoop):
 
     def _calibration(self) -> Iterator[Tensor]:
         """Always the same images, on all processes."""
-        with closing(Stream(self._calibration_loader, self.runner.seed, 'rating', same_for_all=True)) as stream:
+        with closing(Stream(self._calibration_loader, self.seed, 'rating', same_for_all=True)) as stream:
             yield from preprocess(self.distiller, stream, self.calibration_batches)
 
     @cached_property
     def _calibration_loader(self) -> DataLoader:
         # once: listing the images of a large data set takes a while
         loader = self.calibration or self.runner.cfg.train_dataloader
-        return self.runner.build_dataloader(same_for_all(dict(loader), shuffle=True), seed=self.runner.seed)
+        return self.runner.build_dataloader(same_for_all(dict(loader), shuffle=True), seed=self.seed)
 
     def _kept(self, block: int, images: Any) -> Batches:
         def produce() -> Iterator[Batch]:
@@ -286,7 +288,7 @@ class RatingLoop(BaseLoop):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().numpy().tobytes())
         loaders = (self.calibration or self.runner.cfg.get('train_dataloader'), self.runner.cfg.get('val_dataloader'))
-        digest.update(repr((loaders, self.calibration_batches, self.runner.seed)).encode())
+        digest.update(repr((loaders, self.calibration_batches, self.seed)).encode())
         return digest.hexdigest()[:16]
 
     def _ratings(self, found: dict[tuple[int, int], list[float]]) -> Ratings:

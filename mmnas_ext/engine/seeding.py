@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import broadcast_object_list, get_rank, get_world_size
 from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop
 from torch import Generator
 
+from mmnas_ext.datasets import renewed
 from mmnas_ext.registry import HOOKS
 
 
@@ -31,6 +33,18 @@ def reseed(*key: int | str, rank: int | None = None) -> None:
     torch.manual_seed(seed)
 
 
+def common_seed(runner: Any) -> int:
+    """The main process's seed, in all processes; all must call it.
+
+    With ``randomness.diff_rank_seed`` MMEngine gives each process a seed of its own. What all must draw alike, paths
+    and the order of images, follows from this one.
+    """
+    seeds = [runner.seed]
+    if get_world_size() > 1:
+        broadcast_object_list(seeds)
+    return int(seeds[0])
+
+
 def seed_worker(_worker: int) -> None:
     """Seeds a loader's worker from PyTorch's own seed, which differs per epoch and follows from the main process's.
 
@@ -45,12 +59,28 @@ def seed_worker(_worker: int) -> None:
 class ReseedHook(Hook):
     """Reseeds at each epoch's start, so that ordinary training resumed from an epoch's checkpoint repeats itself.
 
-    MMEngine's checkpoints do not hold the states of the random generators. Loaders must not keep workers over
-    epochs (``persistent_workers=False``): those hold states of their own.
+    MMEngine's checkpoints hold neither the states of the random generators nor what transforms remember (a mosaic's
+    cache), and workers that live over epochs (``persistent_workers``) have both. So each epoch of MMEngine's
+    `EpochBasedTrainLoop` has new workers, and new copies of the transforms that the dataset has after all other hooks.
+    Errors of the data name the file.
     """
 
-    priority = 'VERY_HIGH'
+    priority = 'VERY_LOW'
+
+    def __init__(self) -> None:
+        self._dataset: Any = None
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Seeds by the runner's seed and the epoch."""
+        """Seeds by the runner's seed and the epoch, and has the epoch's transforms remember nothing."""
         reseed(runner.seed, 'epoch', runner.epoch)
+        if getattr(type(runner.train_loop), 'run_epoch', None) is EpochBasedTrainLoop.run_epoch:
+            loader = runner.train_loop.dataloader
+            loader._iterator = None
+            self._dataset = loader.dataset
+            loader.__dict__['dataset'] = renewed(loader.dataset)
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Shows hooks the dataset itself again: what the epoch reads is under way."""
+        if self._dataset is not None:
+            runner.train_loop.dataloader.__dict__['dataset'] = self._dataset
+            self._dataset = None

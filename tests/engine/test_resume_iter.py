@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import DefaultSampler
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
-from mmnas_ext.engine.batches import Batches, reproducible
+from mmnas_ext.engine.batches import Batches, EndlessSampler, reproducible
 from tests.engine import tiny, tiny_seg
 from tests.engine.kept import differences, last_checkpoint, loaded, train
 
@@ -79,7 +78,7 @@ def test_epochs_hold_every_scene_once_whatever_the_sampler(tmp_path: Path) -> No
     changes = {'train_dataloader.batch_size': 3, **ENDLESS}
     runner = Runner.from_cfg(tiny_seg.training_cfg(tmp_path, **changes))
     loop = runner.build_train_loop(runner.cfg.train_cfg)
-    assert isinstance(loop.dataloader.sampler, DefaultSampler)
+    assert isinstance(loop.dataloader.sampler, EndlessSampler)
     epochs = []
     for _ in range(2):
         batches = [next(loop.dataloader_iterator) for _ in range(3)]
@@ -162,14 +161,15 @@ def test_closed_batches_begin_anew() -> None:
 def test_a_loaders_config_is_left_as_it_is() -> None:
     def given() -> dict[str, Any]:
         return {
-            'persistent_workers': True, 'worker_init_fn': {'type': 'other'}, 'dataset': {'type': 'A'},
+            'persistent_workers': True, 'worker_init_fn': {'type': 'other'}, 'dataset': {'type': 'A'}, 'batch_size': 5,
             'sampler': {'type': 'mmengine.InfiniteSampler', 'shuffle': False},
         }  # fmt: skip
 
     cfg = given()
     made = reproducible(cfg)
     assert cfg == given()
-    assert made == {**given(), 'persistent_workers': False, 'sampler': {'type': 'DefaultSampler', 'shuffle': False}}
+    endless = {'type': EndlessSampler, 'shuffle': False, 'batch_size': 5}
+    assert made == {**given(), 'persistent_workers': False, 'sampler': endless}
     # without one of their own, workers are seeded from the epoch; a batch sampler stays what it is
     plain = reproducible(Config({'batch_sampler': {'type': 'InfiniteGroupBatchSampler'}}))
     assert plain['worker_init_fn']['type'].__name__ == 'seed_worker'
