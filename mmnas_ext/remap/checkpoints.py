@@ -1,12 +1,8 @@
 """Reads a seed: a network's weights and their architecture, from a file, a URL or an installed package.
 
-No code in a file is ever run: files are read with ``weights_only=True``.
+No code in a file is ever run, see `mmnas_ext.remap.reader`.
 """
 
-import importlib.util
-import pickle
-import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,43 +12,15 @@ import torch
 from torch import Tensor
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.remap.download import fetch
 from mmnas_ext.remap.formats import recognise, translate
 from mmnas_ext.remap.layout import tensor_shapes
+from mmnas_ext.remap.reader import find_file, read_checkpoint
 
 _CONTAINERS = ('state_dict_ema', 'state_dict', 'model_ema', 'model', 'net')  # an average is the better network
 # MMEngine's EMAHook swaps the two before it saves: the average is in ``state_dict``, the trained weights in the other
 _RAW_CONTAINERS = ('ema_state_dict', 'state_dict', 'model', 'net')
-_PACKAGE = 'package://'
-_WEIGHT_FILES = ('.pth', '.pt')
+_SEED = 'seed checkpoint'
 _DEFAULT_EPS = 1e-5  # PyTorch's
-
-
-class _Inert:
-    """Replaces the objects in a training checkpoint that are not weights; accepts any state and does nothing."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        del args, kwargs
-
-    def __setstate__(self, state: Any) -> None:
-        del state
-
-
-# Logs in MMEngine's checkpoints (histories of numpy numbers) and arguments in timm's. MMEngine allows the real ones,
-# including ``getattr``, through which a pickle can reach any code. Here each is replaced by an `_Inert`.
-_IGNORED = [
-    'mmengine.logging.history_buffer.HistoryBuffer',
-    'builtins.getattr',
-    'argparse.Namespace',
-    'numpy.ndarray',
-    'numpy.dtype',
-    *(
-        f'numpy.{core}.multiarray.{name}'
-        for core in ('core', '_core')
-        for name in ('scalar', '_reconstruct')
-    ),
-    *(f'numpy.dtypes.{name}DType' for name in ('Float32', 'Float64', 'Int32', 'Int64', 'UInt32')),
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,8 +79,8 @@ def load_seed(path_or_url: str | Path, arch: Any = None) -> Seed:
 
     Raises:
         FileNotFoundError: The file or package does not exist.
-        ValueError: The file is not a checkpoint, is truncated, tries to run code, has an unknown layout, or belongs to
-            another network than `arch`.
+        ValueError: The file is not a checkpoint, is truncated, tries to run code, holds sparse or quantised tensors,
+            has an unknown layout, or belongs to another network than `arch`.
         ConnectionError: The URL cannot be read.
     """
     spec = None if arch is None else ArchSpec.parse(arch)
@@ -137,8 +105,8 @@ def read_state(path_or_url: str | Path, averaged: bool = True) -> tuple[Mapping[
         ValueError: The file is not a checkpoint, is truncated or tries to run code.
         ConnectionError: The URL cannot be read.
     """
-    file = _find_file(str(path_or_url))
-    return _unwrap(_read(file), file, _CONTAINERS if averaged else _RAW_CONTAINERS)
+    file = find_file(str(path_or_url), _SEED)
+    return _unwrap(read_checkpoint(file, what=_SEED), file, _CONTAINERS if averaged else _RAW_CONTAINERS)
 
 
 def as_seed(state: Mapping[str, Tensor], source: str | Path, arch: ArchSpec | None = None) -> Seed:
@@ -178,77 +146,16 @@ def _take_own_eps(arch: ArchSpec, state: Mapping[str, Tensor], prefix: str) -> A
     return arch.replace(bn_eps=None if eps == _DEFAULT_EPS else eps)
 
 
-def _find_file(source: str) -> Path:
-    """Returns the local file for a path, a URL or a package."""
-    if source.startswith(_PACKAGE):
-        return _package_file(source.removeprefix(_PACKAGE))
-    if '://' in source:
-        return fetch(source)
-    file = Path(source).expanduser()
-    if file.is_dir():
-        raise ValueError(f'seed checkpoint must be a file, got the folder {file}')
-    if not file.is_file():
-        raise FileNotFoundError(f'seed checkpoint does not exist: {file}')
-    return file
-
-
-def _package_file(name: str) -> Path:
-    """Finds the weight file in an installed package without importing the package."""
-    if not re.fullmatch(r'[A-Za-z_]\w*', name):
-        raise ValueError(f'{_PACKAGE} must be followed by the name of a Python package, got {name!r}')
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f'package {name!r} is not installed: run pip install {name.replace("_", "-")}')
-    folders = [Path(folder) for folder in spec.submodule_search_locations]
-    files = sorted(file for folder in folders for file in folder.rglob('*') if file.suffix in _WEIGHT_FILES)
-    if len(files) != 1:
-        names = [file.name for file in files[:4]]
-        raise ValueError(f'package {name!r} must have one file of {_WEIGHT_FILES}, got {len(files)}: {names}')
-    return files[0]
-
-
-def _read(file: Path) -> Any:
-    """Reads a checkpoint file without running any code in it."""
-    with file.open('rb') as stream:
-        start = stream.read(4)
-    if not start:
-        raise ValueError(f'seed checkpoint {file} is empty: it is truncated or not a checkpoint')
-    if start == b'PK\x03\x04' and not zipfile.is_zipfile(file):
-        raise ValueError(f'seed checkpoint {file} is truncated: its end is missing, fetch it again')
-    try:
-        with torch.serialization.safe_globals([(_Inert, name) for name in _IGNORED]):
-            return torch.load(file, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r'GLOBAL (\S+)|unrecognized (function .*)', str(error))
-        if wanted:
-            raise ValueError(
-                f'seed checkpoint {file} tries to run code ({wanted[1] or wanted[2]}) and was refused: only files of '
-                'plain tensors are read; save its state_dict alone'
-            ) from None
-        raise ValueError(f'seed checkpoint {file} is truncated or not a checkpoint: {_first_line(error)}') from None
-    except Exception as error:  # a damaged file can make the reader fail in any way
-        raise ValueError(f'seed checkpoint {file} is truncated or not a checkpoint: {_first_line(error)}') from None
-
-
 def read_training(file: Path) -> Any:
-    """Reads all of a training's checkpoint; whatever is not plain data in it is an inert stand-in, and nothing is run.
+    """Reads all of a training's checkpoint as `read_checkpoint` does; its tensors stay on disk until they are looked at.
 
     Args:
-        file: A checkpoint in PyTorch's zip format; its tensors stay on disk until they are looked at.
+        file: A checkpoint in PyTorch's zip format.
 
     Raises:
-        ValueError: The file cannot be read.
+        CheckpointError: The file cannot be read, or is refused.
     """
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
-        with torch.serialization.safe_globals([(_Inert, name) for name in names]):
-            return torch.load(file, map_location='cpu', weights_only=True, mmap=True)
-    except Exception as error:  # whatever a damaged file makes the reader stumble over
-        raise ValueError(f'it cannot be read: {_first_line(error)}') from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return read_checkpoint(file, mapped=True)
 
 
 def _unwrap(content: Any, file: Path, containers: tuple[str, ...]) -> tuple[Mapping[str, Tensor], str]:
