@@ -30,6 +30,8 @@ class Seed:
     Args:
         arch: Its architecture; `arch.bn_eps` is the epsilon that its weights were trained with.
         state_dict: Its tensors under MBNet's keys, without a classifier.
+        eps_known: Whether `bn_eps` is known: noted in the file, given with `arch`, or certain for files of its kind;
+            else it is assumed, and gives way to what a config or an architecture says.
 
     Raises:
         ValueError: A tensor of `arch` is missing or has another shape, or a tensor does not belong to `arch`.
@@ -37,8 +39,11 @@ class Seed:
 
     arch: ArchSpec
     state_dict: dict[str, Tensor]
+    eps_known: bool = False
 
     def __post_init__(self) -> None:
+        if self.arch.bn_eps is not None:
+            object.__setattr__(self, 'eps_known', True)
         shapes = tensor_shapes(self.arch)
         for name, shape in shapes.items():
             if name not in self.state_dict:
@@ -68,7 +73,9 @@ def load_seed(path_or_url: str | Path, arch: Any = None) -> Seed:
     No file says strides or the activation. The strides are those of the family, (1, 2, 2, 2, 1, 2, 1); the activation
     is ReLU6, or swish for networks with squeeze-excite. The batch norms' epsilon is the one that this project recorded
     in the file, or else 1e-3 for ``efficientnet_lite_pytorch`` and for the FNA authors' networks with a head, and 1e-5
-    for all others. timm's ``tf_`` networks were trained with 1e-3, but their keys do not differ: give `arch` for them.
+    for the authors' networks without. Of all others 1e-5 is assumed (`Seed.eps_known` is False), and gives way to what
+    a config says (`mmnas_ext.remap.epsilon`). timm's ``tf_`` networks were trained with 1e-3, but their keys do not
+    differ: give `arch` for them.
 
     Args:
         path_or_url: A file; a URL with ``http(s)://``; a model name of MMEngine with ``torchvision://``,
@@ -125,9 +132,12 @@ def as_seed(state: Mapping[str, Tensor], source: str | Path, arch: ArchSpec | No
         found, tensors = translate(state, layout, prefix, arch)
     except ValueError as error:
         raise ValueError(f'{source}: {error}') from None
+    known = layout.eps_is_certain
     if arch is None or arch.bn_eps is None:
-        found = _take_own_eps(found, state, prefix)
-    return Seed(found, {name: _clean(tensors.get(name)) for name in tensor_shapes(found)})
+        noted = _noted_eps(state, prefix)
+        if noted is not None:
+            found, known = found.replace(bn_eps=None if noted == _DEFAULT_EPS else noted), True
+    return Seed(found, {name: _clean(tensors.get(name)) for name in tensor_shapes(found)}, known)
 
 
 def _clean(tensor: Tensor | None) -> Tensor:
@@ -137,17 +147,17 @@ def _clean(tensor: Tensor | None) -> Tensor:
     return (tensor.detach().float() if tensor.is_floating_point() else tensor.detach()).contiguous()
 
 
-def _take_own_eps(arch: ArchSpec, state: Mapping[str, Tensor], prefix: str) -> ArchSpec:
-    """Returns `arch` with the epsilon that an MBNet recorded in the checkpoint's metadata, if there is one."""
-    noted = getattr(state, '_metadata', None) or {}
-    eps = noted.get(prefix.removesuffix('.'), {}).get('bn_eps')
-    if not isinstance(eps, float):
-        return arch
-    return arch.replace(bn_eps=None if eps == _DEFAULT_EPS else eps)
+def _noted_eps(state: Mapping[str, Tensor], prefix: str) -> float | None:
+    """Returns the epsilon that an MBNet noted in the checkpoint's metadata, if it did and knew it."""
+    noted = getattr(state, '_metadata', None)
+    of_module = noted.get(prefix.removesuffix('.')) if isinstance(noted, Mapping) else None
+    eps = of_module.get('bn_eps') if isinstance(of_module, Mapping) else None
+    known = isinstance(of_module, Mapping) and not of_module.get('bn_eps_assumed', False)
+    return eps if known and isinstance(eps, float) and 0 < eps < 1 else None
 
 
 def read_training(file: Path) -> Any:
-    """Reads all of a training's checkpoint as `read_checkpoint` does; its tensors stay on disk until they are looked at.
+    """Reads all of a training's checkpoint as `read_checkpoint` does; tensors stay on disk until they are looked at.
 
     Args:
         file: A checkpoint in PyTorch's zip format.

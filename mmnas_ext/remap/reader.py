@@ -8,19 +8,20 @@ the rest without any restriction.
 """
 
 import importlib.util
+import logging
 import math
 import pickle
 import re
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from torch import Tensor, nn
 
@@ -41,7 +42,7 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be read, or is refused; the message names the file and says why."""
 
 
-class _Refused(ValueError):
+class _RefusedError(ValueError):
     """A file asks for something that is not on the list."""
 
 
@@ -51,12 +52,12 @@ class _DType:
     def __init__(self, code: Any, align: Any = False, copy: Any = True) -> None:
         del align, copy
         if not isinstance(code, str) or not _NUMBERS.fullmatch(code):
-            raise _Refused(f'it holds a NumPy array of kind {code!r:.20}, and only numbers and text are read')
+            raise _RefusedError(f'it holds a NumPy array of kind {code!r:.20}, and only numbers and text are read')
         self.code, self.order = code, '='
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in _ORDERS or state[2:5] != (None,) * 3:
-            raise _Refused('it holds a NumPy array of records, and only numbers and text are read')
+            raise _RefusedError('it holds a NumPy array of records, and only numbers and text are read')
         self.order = state[1]
 
     def plain(self) -> 'np.dtype[Any]':
@@ -72,7 +73,7 @@ class _Array:
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, _DType) or not isinstance(data, bytes):
-            raise _Refused('it holds a NumPy array of objects, and only numbers and text are read')
+            raise _RefusedError('it holds a NumPy array of objects, and only numbers and text are read')
         read = np.frombuffer(data, dtype.plain())
         self.value = read.reshape(shape, order='F' if fortran else 'C').copy(order='A')
 
@@ -91,16 +92,17 @@ class _History:
         log, counts = (getattr(fields.get(name), 'value', None) for name in ('_log_history', '_count_history'))
         most = fields.get('max_length')
         numbers = [part is not None and part.ndim == 1 and part.dtype.kind in 'biuf' for part in (log, counts)]
-        if not all(numbers) or len(log) != len(counts) or type(most) is not int or most < max(1, len(log)):  # type: ignore[arg-type]
-            raise _Refused('it holds a HistoryBuffer that MMEngine has not written')
-        return HistoryBuffer(log, counts, most)  # type: ignore[arg-type]
+        whole = all(numbers) and len(log) == len(counts) and type(most) is int  # type: ignore[arg-type]
+        if not whole or most < max(1, len(log)):  # type: ignore[arg-type, operator]
+            raise _RefusedError('it holds a HistoryBuffer that MMEngine has not written')
+        return HistoryBuffer(log, counts, most)
 
 
 class _OneCycle:
     """Stands for the class of MMEngine's one-cycle schedules, which nothing can be made of."""
 
     def __new__(cls, *args: Any) -> '_OneCycle':
-        raise _Refused('it holds a schedule as an object')
+        raise _RefusedError('it holds a schedule as an object')
 
 
 class _Inert:
@@ -113,25 +115,43 @@ class _Inert:
         del state
 
 
+class _Callable(type):
+    """Kind of the classes below: objects of them can be made, and calling one is refused."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise _RefusedError(f'it tries to run code ({cls.__name__})')
+
+
+class _Foreign(metaclass=_Callable):
+    """Stands for an object of a class that only its own code can make; it is left out in the end."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> '_Foreign':
+        del args, kwargs
+        return object.__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        del state
+
+
 def _new_array(kind: Any, shape: Any, code: Any) -> _Array:
     """Stands for NumPy's ``_reconstruct``; the content follows."""
     del shape, code
     if kind is not _Array:
-        raise _Refused('it makes an array of another class than numpy.ndarray')
+        raise _RefusedError('it makes an array of another class than numpy.ndarray')
     return _Array()
 
 
 def _scalar(dtype: Any, data: Any = b'') -> Any:
     """Stands for NumPy's ``scalar``."""
     if not isinstance(dtype, _DType) or not isinstance(data, bytes) or len(data) != dtype.plain().itemsize:
-        raise _Refused('it holds a NumPy scalar that is neither a number nor text')
+        raise _RefusedError('it holds a NumPy scalar that is neither a number nor text')
     return np.frombuffer(data, dtype.plain())[0]
 
 
 def _empty(*args: Any) -> bytes:
     """Stands for ``bytes``, which a pickle calls for empty ones alone."""
     if args:
-        raise _Refused('it makes bytes of other things')
+        raise _RefusedError('it makes bytes of other things')
     return b''
 
 
@@ -141,11 +161,19 @@ def _attribute(owner: Any, name: Any) -> Any:
         return _Inert()
     if owner is _OneCycle and name in _SCHEDULES:
         return getattr(OneCycleParamScheduler, name)
-    raise _Refused(f'it tries to run code (getattr of {name!r:.40})')
+    raise _RefusedError(f'it tries to run code (getattr of {name!r:.40})')
 
 
+def _path(*parts: Any) -> Path:
+    """Stands for the classes of `pathlib`."""
+    if not all(isinstance(part, str) for part in parts):
+        raise _RefusedError('it holds a path of other things than text')
+    return Path(*parts)
+
+
+_PATHS = ('', 'Pure', 'Posix', 'PurePosix', 'Windows', 'PureWindows')
 _CORES = ('numpy.core.multiarray', 'numpy._core.multiarray')
-_ALLOWED: list[tuple[Callable[..., Any], str]] = [
+_ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_DType, 'numpy.dtype'),
     (_Array, 'numpy.ndarray'),
     *((_new_array, f'{core}._reconstruct') for core in _CORES),
@@ -155,12 +183,11 @@ _ALLOWED: list[tuple[Callable[..., Any], str]] = [
     (_History, 'mmengine.logging.history_buffer.HistoryBuffer'),
     (_OneCycle, 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'),
     (_Inert, 'argparse.Namespace'),
+    *((_path, f'{module}.{kind}Path') for module in ('pathlib', 'pathlib._local') for kind in _PATHS),
 ]
 
 
-def read_checkpoint(
-    file: Path, map_location: Any = 'cpu', what: str = 'checkpoint', mapped: bool = False
-) -> Any:
+def read_checkpoint(file: Path, map_location: Any = 'cpu', what: str = 'checkpoint', mapped: bool = False) -> Any:
     """Reads a checkpoint file.
 
     Args:
@@ -170,12 +197,12 @@ def read_checkpoint(
         mapped: Leave tensors on disk until they are looked at; of the zip format alone.
 
     Returns:
-        What was saved: tensors, numbers, texts, lists, tuples and mappings of them, NumPy's numbers and arrays of
-        numbers or text, MMEngine's `HistoryBuffer`.
+        What was saved: tensors, numbers, texts, lists, tuples and mappings of them, paths, NumPy's numbers and arrays
+        of numbers or text, MMEngine's `HistoryBuffer`. Objects of other classes are left out, with a warning.
 
     Raises:
-        CheckpointError: The file is no checkpoint, is damaged, unpacks to far more than it is, holds sparse or
-            quantised tensors, or anything else that is not data.
+        CheckpointError: The file is no checkpoint, is damaged, unpacks to far more than it is, calls any function that
+            is not on the list, or holds sparse or quantised tensors.
     """
     start = _first_bytes(file)
     if not start:
@@ -184,9 +211,13 @@ def read_checkpoint(
         _check_archive(file, what)
     try:
         with _fixed_list():
+            if start == _ZIP:
+                names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+                torch.serialization.add_safe_globals([(_Callable(name, (_Foreign,), {}), name) for name in names])
             content = torch.load(file, map_location=map_location, weights_only=True, mmap=mapped)
-        return _Plain().value(content, '', 0)
-    except _Refused as error:
+        plain = _Plain()
+        content = plain.value(content, '', 0)
+    except _RefusedError as error:
         raise CheckpointError(_refusal(what, file, str(error))) from None
     except pickle.UnpicklingError as error:
         wanted = re.search(r'GLOBAL (\S+)|unrecognized (function .*)', str(error))
@@ -195,6 +226,14 @@ def read_checkpoint(
         raise CheckpointError(f'{what} {file} is truncated or not a checkpoint: {_first_line(error)}') from None
     except Exception as error:  # a damaged file can make the reader fail in any way
         raise CheckpointError(f'{what} {file} is truncated or not a checkpoint: {_first_line(error)}') from None
+    if plain.left_out and not mapped:
+        left = ', '.join(sorted(plain.left_out))
+        print_log(
+            f'{what} {file} holds objects that only code can make ({left:.120}): they are left out',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return content
 
 
 def find_file(source: str, what: str = 'checkpoint') -> Path:
@@ -254,11 +293,16 @@ def _check_archive(file: Path, what: str) -> None:
     if not zipfile.is_zipfile(file):
         raise CheckpointError(f'{what} {file} is truncated: its end is missing, fetch it again')
     try:
-        with zipfile.ZipFile(file) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
+        archive = zipfile.ZipFile(file)
     except Exception as error:  # a damaged directory can make the reader fail in any way
         raise CheckpointError(f'{what} {file} is truncated or not a checkpoint: {_first_line(error)}') from None
-    size = file.stat().st_size
+    with archive:
+        check_unpacked(archive, file, what)
+
+
+def check_unpacked(archive: zipfile.ZipFile, file: Path, what: str = 'checkpoint') -> None:
+    """Raises CheckpointError for an archive that would unpack to far more than the file."""
+    unpacked, size = sum(entry.file_size for entry in archive.infolist()), file.stat().st_size
     if unpacked > _MAX_RATIO * size + _MAX_UNPACKED:
         raise CheckpointError(
             f'{what} {file} of {size} bytes would unpack to {unpacked} and was refused: PyTorch does not compress '
@@ -271,6 +315,7 @@ class _Plain:
 
     def __init__(self) -> None:
         self.known: dict[int, tuple[Any, Any]] = {}
+        self.left_out: set[str] = set()
 
     def value(self, given: Any, where: str, depth: int) -> Any:
         """The value of what the reader has made, which stands under the key `where`."""
@@ -279,21 +324,24 @@ class _Plain:
         if id(given) in self.known:
             return self.known[id(given)][1]
         if depth > _MAX_DEPTH:
-            raise _Refused(f'it is nested deeper than {_MAX_DEPTH}')
+            raise _RefusedError(f'it is nested deeper than {_MAX_DEPTH}')
         if isinstance(given, dict):
             self.known[id(given)] = given, given
             return self._mapping(given, depth)
         if isinstance(given, list):
             self.known[id(given)] = given, given
-            given[:] = [self.value(each, where, depth + 1) for each in given]
+            given[:] = self._items(given, where, depth)
             return given
         found = self._single(given, where, depth)
         self.known[id(given)] = given, found
         return found
 
     def _mapping(self, given: dict[Any, Any], depth: int) -> Any:
-        for key in given:
-            given[key] = self.value(given[key], str(key), depth + 1)
+        for key in list(given):
+            if isinstance(given[key], _Foreign):
+                self.left_out.add(type(given.pop(key)).__name__)
+            else:
+                given[key] = self.value(given[key], str(key), depth + 1)
         if isinstance(given, OrderedDict | Counter):
             # of the attributes that a file gives it, those of a state dict
             noted = vars(given).get('_metadata')
@@ -307,17 +355,21 @@ class _Plain:
             _check_tensor(given, where)
         if isinstance(given, _Array):
             if given.value is None:
-                raise _Refused('it holds a NumPy array without content')
+                raise _RefusedError('it holds a NumPy array without content')
             return given.value
         if isinstance(given, _History):
             return given.plain()
         if type(given) is tuple:
-            return tuple(self.value(each, where, depth + 1) for each in given)
+            return tuple(self._items(given, where, depth))
         return given
+
+    def _items(self, given: Sequence[Any], where: str, depth: int) -> list[Any]:
+        self.left_out |= {type(each).__name__ for each in given if isinstance(each, _Foreign)}
+        return [self.value(each, where, depth + 1) for each in given if not isinstance(each, _Foreign)]
 
 
 def _check_tensor(tensor: Tensor, name: str) -> None:
-    """Raises _Refused for anything but an ordinary tensor, all of whose numbers are in the file."""
+    """Raises _RefusedError for anything but an ordinary tensor, all of whose numbers are in the file."""
     kind = ''
     if tensor.layout != torch.strided or tensor.is_nested:
         kind = 'sparse or nested'
@@ -328,10 +380,12 @@ def _check_tensor(tensor: Tensor, name: str) -> None:
     elif type(tensor) not in (Tensor, nn.Parameter):
         kind = type(tensor).__name__
     if kind:
-        raise _Refused(f'its tensor {name!r:.80} is {kind}, and only dense ones are read: convert it before saving')
+        raise _RefusedError(
+            f'its tensor {name!r:.80} is {kind}, and only dense ones are read: convert it before saving'
+        )
     bytes_there = tensor.untyped_storage().nbytes()
     if math.prod(tensor.shape) * tensor.element_size() > max(bytes_there, 2**20):
-        raise _Refused(f'its tensor {name!r:.80} is said to have more numbers than the file holds')
+        raise _RefusedError(f'its tensor {name!r:.80} is said to have more numbers than the file holds')
 
 
 def _refusal(what: str, file: Path, reason: str) -> str:

@@ -16,6 +16,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
+from mmnas_ext.remap.loading import safe_loading
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.workdir import WorkDir
 
@@ -135,9 +136,11 @@ def _predict(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields truth and prediction, (H, W) both, of each chosen image."""
     # SyncBN works in a process group alone
-    model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(get_device()).eval()
+    with safe_loading():
+        model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(get_device()).eval()
     try:
-        load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True, logger='silent')
+        with safe_loading():
+            load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True, logger='silent')
     except RuntimeError as error:
         raise ValueError(f'{checkpoint} must hold the network of the config beside it: {error}') from None
     for index in chosen:
