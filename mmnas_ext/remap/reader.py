@@ -338,8 +338,10 @@ class _Plain:
 
     def _mapping(self, given: dict[Any, Any], depth: int) -> Any:
         for key in list(given):
-            if isinstance(given[key], _Foreign):
-                self.left_out.add(type(given.pop(key)).__name__)
+            foreign = _foreign_name(given[key])
+            if foreign:
+                self.left_out.add(foreign)
+                del given[key]
             else:
                 given[key] = self.value(given[key], str(key), depth + 1)
         if isinstance(given, OrderedDict | Counter):
@@ -364,8 +366,16 @@ class _Plain:
         return given
 
     def _items(self, given: Sequence[Any], where: str, depth: int) -> list[Any]:
-        self.left_out |= {type(each).__name__ for each in given if isinstance(each, _Foreign)}
-        return [self.value(each, where, depth + 1) for each in given if not isinstance(each, _Foreign)]
+        foreign = [_foreign_name(each) for each in given]
+        self.left_out.update(filter(None, foreign))
+        kept = (each for each, name in zip(given, foreign, strict=True) if not name)
+        return [self.value(each, where, depth + 1) for each in kept]
+
+
+def _foreign_name(value: Any) -> str:
+    """Name of the class, or function, that the reader has put a stand-in for; empty for all else."""
+    kind = value if isinstance(value, _Callable) else type(value)
+    return kind.__name__ if isinstance(kind, _Callable) else ''
 
 
 def _check_tensor(tensor: Tensor, name: str) -> None:

@@ -99,10 +99,11 @@ def read_run(folder: Path) -> tuple[Config, Path]:
             f'{folder} is the work dir of a search, not of the training of one network: name {WorkDir(folder).adapt}, '
             'where what it found was trained'
         )
-    checkpoint = find_checkpoint(folder).path
-    if checkpoint is None:
-        raise FileNotFoundError(f'{folder} holds no whole checkpoint, epoch_<n>.pth or iter_<n>.pth')
-    return cfg, checkpoint
+    found = find_checkpoint(folder)
+    if found.path is None:
+        why = ''.join(f'; of {path.name}, {reason}' for path, reason in found.refused[:1])
+        raise FileNotFoundError(f'{folder} holds no whole checkpoint, epoch_<n>.pth or iter_<n>.pth{why}')
+    return cfg, found.path
 
 
 def choose(files: Sequence[str], count: int, names: Sequence[str] = ()) -> list[int]:
