@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmnas_ext.backbones.chain import Chain
+from mmnas_ext.datasets import check_sample
 from mmnas_ext.engine.batches import build_halves
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.runs.classes import check_classes, check_heads, check_names
@@ -227,16 +228,16 @@ def _loaders(cfg: Config, name: str, loader: dict[str, Any], seed: int) -> list[
     found = LOOPS.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(found, type) and issubclass(found, SearchEpochLoop | SearchIterLoop)):
         return [Runner.build_dataloader(loader, seed=seed)]
-    runner = SimpleNamespace(seed=seed, build_dataloader=Runner.build_dataloader)
-    halves = build_halves(runner, loader, cfg.train_cfg.get('weight_fraction', 0.5), cfg.train_cfg.get('split_seed', 0))
-    return [half.loader for half in halves]
+    loop, runner = cfg.train_cfg, SimpleNamespace(seed=seed, build_dataloader=Runner.build_dataloader)
+    fraction, split_seed = loop.get('weight_fraction', 0.5), loop.get('split_seed', 0)
+    return [half.loader for half in build_halves(runner, loader, fraction, split_seed, loop.get('pipelines'))]
 
 
 def _read_batch(loader: DataLoader) -> None:
     """Reads and collates the first samples in this process: no worker is started for them."""
     batches: Any = loader.batch_sampler
     chosen = next(iter(batches)) if batches is not None else [next(iter(loader.sampler))]
-    loader.collate_fn([loader.dataset[index] for index in chosen[:_SAMPLES]])
+    loader.collate_fn([check_sample(loader.dataset, index) for index in chosen[:_SAMPLES]])
 
 
 def _names(registry: str | None) -> list[str]:

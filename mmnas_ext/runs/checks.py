@@ -14,7 +14,7 @@ from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.remap import load_seed, remap
 from mmnas_ext.runs.building import build_half, warn
 from mmnas_ext.runs.changes import list_datasets
-from mmnas_ext.runs.keys import check_keys, check_shape, own_name
+from mmnas_ext.runs.keys import check_keys, check_shape
 from mmnas_ext.runs.loading import check_load_from
 from mmnas_ext.runs.manifest import read_manifest
 from mmnas_ext.runs.method import Method
@@ -179,7 +179,7 @@ def _missing_data(dataset: Mapping[str, Any]) -> Iterator[str]:
 
 def _check_seed(backbone: dict[str, Any]) -> None:
     init = backbone.get('init_cfg')
-    if not isinstance(init, Mapping) or not is_remapped(init) or not own_name(backbone.get('type')):
+    if init is None or not is_remapped(init):
         return
     source = init['seed']
     checkpoint, arch = (source.get('checkpoint'), source.get('arch')) if isinstance(source, dict) else (source, None)

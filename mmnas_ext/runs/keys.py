@@ -19,6 +19,10 @@ _MAPPINGS = (
 )  # fmt: skip
 _LISTS = ('custom_hooks',)
 _NEAR = 0.6
+_WORDS: Mapping[Any, str] = {
+    int: 'an integer', float: 'a number', bool: 'True or False', str: 'a text', type(None): 'None', None: 'None',
+    dict[str, Any]: 'a dict', Path: 'a path',
+}  # fmt: skip
 
 
 def near(name: str, known: Sequence[str]) -> str:
@@ -128,7 +132,12 @@ def fits(value: Any, hint: Any) -> bool:
 
 def describe_hint(hint: Any) -> str:
     """An annotated type in words."""
-    text = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+    inside = typing.get_args(hint)
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return ' or '.join(map(describe_hint, inside))
+    if hint in _WORDS:
+        return _WORDS[hint]
+    text = hint.__name__ if isinstance(hint, type) and not inside else str(hint)
     return text.replace('collections.abc.', '').replace('typing.', '')
 
 

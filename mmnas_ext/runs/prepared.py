@@ -15,6 +15,8 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
+from mmnas_ext.remap.loading import safe_loading
+
 _LOADERS = ('_train_dataloader', '_val_dataloader', '_test_dataloader')
 
 
@@ -72,7 +74,7 @@ class Prepared:
         model_cfg = copy.deepcopy(cfg.model)
         if cfg.get('data_preprocessor') is not None:
             model_cfg.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
-        with random_states_kept(), scope_of(cfg):
+        with random_states_kept(), scope_of(cfg), safe_loading():
             set_random_seed(randomness.get('seed') or 0, diff_rank_seed=bool(randomness.get('diff_rank_seed')))
             built = MODELS.build(model_cfg)
             if keep:

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmnas_ext.engine import SearchOptimWrapper
+from mmnas_ext.engine.runner import SafeRunner
 
 
-class PartRunner(Runner):
+class PartRunner(SafeRunner):
     """MMEngine's runner but for `scale_lr`.
 
     MMEngine's takes processes x ``batch_size`` for the batch that an update sees. With ``accumulative_counts`` an

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
+from mmnas_ext.engine.runner import SafeRunner
 from mmnas_ext.runs.changes import LONGER, find_changes
 from mmnas_ext.runs.checkpoints import StampHook, find_checkpoint, read_places
 from mmnas_ext.runs.keys import own_name
@@ -30,7 +30,7 @@ def is_distillation(cfg: Config) -> bool:
 
 def make_runner(
     cfg: Config, checkpoint: Path | None = None, part: str = '', prepared: Prepared | None = None
-) -> Runner:
+) -> SafeRunner:
     """Builds the runner of a config, seeded; the config is left as it is.
 
     Args:
@@ -64,7 +64,7 @@ def make_runner(
 @contextmanager
 def open_runner(
     cfg: Config, checkpoint: Path | None = None, part: str = '', prepared: Prepared | None = None
-) -> Iterator[Runner]:
+) -> Iterator[SafeRunner]:
     """Builds a runner as `make_runner` does, and lets go of its files and memory at the end."""
     runner = make_runner(cfg, checkpoint, part, prepared)
     try:
@@ -75,7 +75,7 @@ def open_runner(
         gc.collect()  # what comes next needs the memory
 
 
-def release(runner: Runner) -> None:
+def release(runner: SafeRunner) -> None:
     """Closes the files that a runner's logger holds open, and forgets its instances.
 
     MMEngine keeps them by name as long as the process lives, and a random search has some of each per trial.

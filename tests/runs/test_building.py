@@ -112,7 +112,7 @@ def test_the_arguments_of_a_class_that_is_no_text(tmp_path):
     cfg = tiny.search_cfg(tmp_path)
     cfg.model.backbone.type = SuperNet
     cfg.model.backbone.with_cp = 'no'
-    assert refused(cfg) == "model.backbone.with_cp must be bool, got 'no'"
+    assert refused(cfg) == "model.backbone.with_cp must be True or False, got 'no'"
 
 
 def test_annotations_as_values_have_them():
