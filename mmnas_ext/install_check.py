@@ -8,7 +8,8 @@ distributions and imports no package.
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
 
@@ -56,6 +57,24 @@ def require_mm(*modules: str) -> None:
     message = _find_problem(find_installed(), wanted)
     if message:
         raise ImportError(message)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Ends a tool with what to install where the imports inside lack an OpenMMLab package or torch.
+
+    Any other failed import keeps its traceback.
+    """
+    try:
+        yield
+    except ImportError:
+        try:
+            require_mm('mmcv')
+        except ImportError as known:
+            sys.exit(f'error: {known}')
+        if find_spec('torch') is None:
+            sys.exit(f'error: mmnas_ext needs torch, not installed here. Run:\n  pip install {_TORCH}')
+        raise
 
 
 def find_installed() -> dict[str, dict[str, dict[str, str]]]:

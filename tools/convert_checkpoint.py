@@ -7,7 +7,11 @@ by its keys; the moving average of the weights is preferred where there is one.
 import argparse
 from collections.abc import Sequence
 
-from mmnas_ext.remap.convert import convert
+from mmnas_ext.install_check import explained
+
+with explained():
+    from mmnas_ext.cli import shorten
+    from mmnas_ext.remap.convert import convert
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         written = convert(given.source, given.target, given.arch, given.classifier, ema=not given.no_ema)
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(shorten(str(error)))
     print(written)
 
 

@@ -5,28 +5,31 @@ Example: ``python tools/demo.py`` (``make demo``), files in ``work_dirs/demo``; 
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmengine.config import DictAction
+from mmnas_ext.install_check import explained
 
-from mmnas_ext.archs import ArchSpec
-from mmnas_ext.datasets import make_detection, make_segmentation
-from mmnas_ext.reports import (
-    comparison_table,
-    draw_predictions,
-    is_distillation,
-    write_distill_report,
-    write_report,
-)
-from mmnas_ext.runs.checks import check_config
-from mmnas_ext.runs.predict import predict_labels
-from mmnas_ext.runs.results import result_row, write_results
-from mmnas_ext.runs.run import prepare, run
-from mmnas_ext.workdir import WorkDir
+with explained():
+    from mmengine.config import DictAction
+
+    from mmnas_ext.archs import ArchSpec
+    from mmnas_ext.cli import errors
+    from mmnas_ext.datasets import make_detection, make_segmentation
+    from mmnas_ext.reports import (
+        comparison_table,
+        draw_predictions,
+        is_distillation,
+        write_distill_report,
+        write_report,
+    )
+    from mmnas_ext.runs.checks import check_config
+    from mmnas_ext.runs.predict import predict_labels
+    from mmnas_ext.runs.results import result_row, write_results
+    from mmnas_ext.runs.run import prepare, run
+    from mmnas_ext.workdir import WorkDir
 
 SEED = 'efficientnet_lite0'
 
@@ -101,13 +104,11 @@ def main() -> None:
     work_dir = Path(args.work_dir or task.work_dir)
     options = {'log_level': 'WARNING', **(args.cfg_options or {})}  # the whole of MMEngine's log would bury the table
     print(f'1. images: {"made" if task.make(task.data) else "there already"}, in {task.data}', flush=True)
-    try:
+    with errors():
         cfg = prepare(task.config, str(work_dir), options=options)
-        check_config(cfg)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        sys.exit(f'error: {error}')
+        prepared = check_config(cfg)
     print('2. search, derive, train', flush=True)
-    run(cfg, args.resume)
+    run(cfg, args.resume, prepared=prepared)
     print('3. the seed, with the same recipe', flush=True)
     seed = prepare(task.seed_config, str(work_dir / 'seed'), options=options)
     run(seed, args.resume and WorkDir(work_dir / 'seed').manifest.is_file(), arch=SEED)

@@ -6,7 +6,11 @@ It is then `type='MyNet'` in the config of any toolbox on MMEngine that imports 
 import argparse
 from collections.abc import Sequence
 
-from mmnas_ext.backbones.export import FOLDER, export_backbone
+from mmnas_ext.install_check import explained
+
+with explained():
+    from mmnas_ext.backbones.export import FOLDER, export_backbone
+    from mmnas_ext.cli import shorten
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         done = export_backbone(given.arch, given.name, given.out, given.weights, given.overwrite)
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(shorten(str(error)))
     print('\n'.join(str(path) for path in done.files))
     print(f"in a config: custom_imports = dict(imports=['{done.module}']) and backbone=dict(type='{done.name}', …)")
     print(f'run it with the folder on the path: PYTHONPATH={given.out} python tools/train.py CONFIG')

@@ -3,7 +3,11 @@
 import argparse
 from collections.abc import Sequence
 
-from mmnas_ext.datasets import make_detection, make_segmentation
+from mmnas_ext.install_check import explained
+
+with explained():
+    from mmnas_ext.cli import shorten
+    from mmnas_ext.datasets import make_detection, make_segmentation
 
 _MAKERS = {'det': make_detection, 'seg': make_segmentation}
 
@@ -22,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         made = _MAKERS[task](root, **given)
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(shorten(str(error)))
     print(f'{root}: made' if made else f'{root}: there already, left as it is')
 
 

@@ -7,8 +7,12 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from mmnas_ext.archs import SearchSpace
-from mmnas_ext.runs.measure_latency import Subject, measure_to_file
+from mmnas_ext.install_check import explained
+
+with explained():
+    from mmnas_ext.archs import SearchSpace
+    from mmnas_ext.cli import shorten
+    from mmnas_ext.runs.measure_latency import Subject, measure_to_file
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             warmup=given.warmup,
         )
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(shorten(str(error)))
 
 
 if __name__ == '__main__':

@@ -4,12 +4,14 @@ Example: ``python tools/rate.py configs/dna_coco.py work_dirs/dna_coco/iter_1000
 """
 
 import argparse
-import sys
 
-from mmnas_ext.cli import add_limits, make_parser, parse, read_limits
-from mmnas_ext.install_check import require_mm
-from mmnas_ext.runs.distillation import rate_checkpoint
-from mmnas_ext.runs.run import prepare
+from mmnas_ext.install_check import explained
+
+with explained():
+    from mmnas_ext.cli import add_limits, errors, make_parser, parse, read_limits
+    from mmnas_ext.install_check import require_mm
+    from mmnas_ext.runs.distillation import rate_checkpoint
+    from mmnas_ext.runs.run import prepare
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,13 +30,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Reads the config, then rates."""
     args = parse_args()
-    try:
+    with errors():
         require_mm('mmcv')
         cfg = prepare(args.config, args.work_dir, args.launcher, options=args.cfg_options)
         limits = {name: limit.plain() for name, limit in read_limits(args).items()}
         rate_checkpoint(cfg, args.checkpoints, args.max_memory, limits)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

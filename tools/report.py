@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmnas_ext.archs import ArchSpec
+from mmnas_ext.cli import shorten
 from mmnas_ext.reports import write_any_report
 
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             given.work_dir, given.out, seed=seed, input_size=size, output_stride=given.output_stride
         )
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(shorten(str(error)))
     print('\n'.join(str(path) for path in written))
 
 

@@ -4,12 +4,11 @@ Example: ``python tools/search_front.py work_dirs/dna_coco/ratings.json --max-ma
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from mmnas_ext.archs import METRICS
 from mmnas_ext.archs.metrics import show
-from mmnas_ext.cli import add_limits, read_limits
+from mmnas_ext.cli import add_limits, errors, read_limits
 from mmnas_ext.reports import draw_front, format_cells
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import Selection, select
@@ -26,10 +25,8 @@ def main() -> None:
     args = parser.parse_args()
     file = Path(args.ratings)
     file = WorkDir(file).ratings if file.is_dir() else file
-    try:
+    with errors():
         selection = select(Ratings.parse(file), read_limits(args))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f'error: {error}')
     out = Path(args.out) if args.out else file.parent / 'front'
     written = selection.write(out)
     (out / 'arch.json').write_text(selection.arch.format('json'))

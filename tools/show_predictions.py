@@ -4,12 +4,15 @@ Example: ``python tools/show_predictions.py --run found=work_dirs/demo_seg/adapt
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmnas_ext.reports import draw_predictions
-from mmnas_ext.runs.predict import predict_labels
+from mmnas_ext.install_check import explained
+
+with explained():
+    from mmnas_ext.cli import errors
+    from mmnas_ext.reports import draw_predictions
+    from mmnas_ext.runs.predict import predict_labels
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,12 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = dict(run.partition('=')[::2] for run in args.run)
     if len(runs) < len(args.run) or not all([*runs, *runs.values()]):
         parser.error(f'--run must be TITLE=FOLDER, each title once, got {args.run}')
-    try:
+    with errors():
         maps = predict_labels(runs, args.out.with_name(f'{args.out.stem}_labels'), args.count, args.images)
         files = (maps.images, maps.truths, maps.predictions)
         print(draw_predictions(*files, maps.classes, maps.palette, args.out, mask_ignored=args.mask_ignored))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

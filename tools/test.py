@@ -4,14 +4,14 @@ Example: ``python tools/test.py work_dirs/NAME/derived/config.py work_dirs/NAME/
 """
 
 import argparse
-import sys
-from pathlib import Path
 
-from mmengine.runner import Runner
+from mmnas_ext.install_check import explained
 
-from mmnas_ext.cli import make_parser, parse
-from mmnas_ext.runs.checks import check_data
-from mmnas_ext.runs.run import prepare
+with explained():
+    from mmnas_ext.cli import errors, make_parser, parse
+    from mmnas_ext.install_check import require_mm
+    from mmnas_ext.runs.run import prepare, start_processes
+    from mmnas_ext.runs.testing import check_test, run_test
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,21 +22,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Builds the runner and tests."""
+    """Checks that the checkpoint belongs to the config, then tests it."""
     args = parse_args()
-    try:
+    with errors():
+        require_mm('mmcv')
         cfg = prepare(args.config, args.work_dir, args.launcher, options=args.cfg_options)
-        if not Path(args.checkpoint).is_file():
-            raise FileNotFoundError(f'checkpoint {args.checkpoint} does not exist')
-        if cfg.get('derived'):
-            raise ValueError(f'{args.config} describes a search: test what it wrote, <work dir>/derived/config.py')
-        if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
-            raise ValueError(f'{args.config} must have test_dataloader and test_evaluator to be tested, it lacks one')
-        check_data(cfg, ('test_dataloader',))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f'error: {error}')
-    cfg.load_from = args.checkpoint
-    Runner.from_cfg(cfg).test()
+        start_processes(cfg)
+        prepared = check_test(cfg, args.checkpoint)
+    run_test(cfg, args.checkpoint, prepared)
 
 
 if __name__ == '__main__':

@@ -7,13 +7,18 @@ Example: ``python tools/train.py configs/fna_retinanet_coco.py``
 """
 
 import argparse
-import sys
 
-from mmnas_ext.cli import make_parser, parse
-from mmnas_ext.install_check import require_mm
-from mmnas_ext.runs.checks import check_config
-from mmnas_ext.runs.manifest import NoNetworkError, ResumeError
-from mmnas_ext.runs.run import prepare, run, start_processes
+from mmnas_ext.install_check import explained
+
+with explained():
+    from mmnas_ext.cli import errors, make_parser, parse
+    from mmnas_ext.install_check import require_mm
+    from mmnas_ext.remap.reader import CheckpointError
+    from mmnas_ext.runs.checks import check_config
+    from mmnas_ext.runs.dry_run import dry_run
+    from mmnas_ext.runs.manifest import NoNetworkError, ResumeError
+    from mmnas_ext.runs.run import prepare, run, start_processes
+    from mmnas_ext.runs.session import say
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,23 +29,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the real batch')
     parser.add_argument('--search-only', action='store_true', help='stop when the network is found')
     parser.add_argument('--arch', help='skip the search and train this network: a .json path, FNA text, a zoo name')
+    parser.add_argument(
+        '--dry-run', action='store_true', help='check, do one step of each half, print the plan, and leave no file'
+    )
     return parse(parser)
 
 
 def main() -> None:
     """Checks the config, then runs it."""
     args = parse_args()
-    try:
+    with errors():
         require_mm('mmcv')
         cfg = prepare(args.config, args.work_dir, args.launcher, args.amp, args.auto_scale_lr, args.cfg_options)
         start_processes(cfg)
-        check_config(cfg, args.arch, args.search_only, args.resume)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        sys.exit(f'error: {error}')
-    try:
-        run(cfg, args.resume, args.search_only, args.arch, draw=True, checked=True)
-    except (ResumeError, NoNetworkError) as error:
-        sys.exit(f'error: {error}')
+        prepared = check_config(cfg, args.arch, args.search_only, args.resume)
+        if args.dry_run:
+            say(dry_run(cfg, prepared, args.search_only))
+            return
+    with errors(ResumeError, NoNetworkError, CheckpointError):
+        run(cfg, args.resume, args.search_only, args.arch, draw=True, prepared=prepared)
 
 
 if __name__ == '__main__':

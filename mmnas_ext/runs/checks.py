@@ -1,27 +1,42 @@
-"""What a user can get wrong in a config, found before anything is built or trained."""
+"""What a user can get wrong, found before the first step; what that takes to build, the run goes on with."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
+from mmengine.dist import all_gather_object
 
 from mmnas_ext.archs import ArchSpec, SearchSpace
 from mmnas_ext.backbones.chain import is_remapped
-from mmnas_ext.registry import MODELS
 from mmnas_ext.remap import load_seed, remap
+from mmnas_ext.runs.building import build_half, warn
 from mmnas_ext.runs.changes import list_datasets
+from mmnas_ext.runs.keys import check_keys, check_shape
+from mmnas_ext.runs.loading import check_load_from
 from mmnas_ext.runs.manifest import read_manifest
+from mmnas_ext.runs.method import Method
 from mmnas_ext.runs.methods import method_of
+from mmnas_ext.runs.prepared import Half, Prepared
 from mmnas_ext.runs.run import check_mode
-from mmnas_ext.runs.session import continue_run
+from mmnas_ext.runs.session import continue_run, say
 from mmnas_ext.workdir import WorkDir
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_SHOWN = 6  # missing files that a message names
+_FIRST = {'random': 'trial', 'distillation': 'distillation'}
+# what a config can do wrong on purpose or by mistake; anything else that a check stumbles over is said with its type
+_SAID = (ValueError, OSError, ImportError)
 
 
-def check_config(cfg: Config, arch: str | None = None, search_only: bool = False, resume: bool = False) -> None:
-    """Raises one clear error for what would fail later: data that is not there, a seed that does not fit, limits.
+def check_config(cfg: Config, arch: str | None = None, search_only: bool = False, resume: bool = False) -> Prepared:
+    """Raises one clear error for what would fail later, and builds what can be built before the first step.
+
+    Keys and their types come first, then limits, files, seeds and the work dir, then what takes time: of each half the
+    model, its optimizers, its datasets and a batch of each loader (docs/design.md, "Checks before a run"). On several
+    processes all raise if one does.
 
     Args:
         cfg: The config.
@@ -29,36 +44,137 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
         search_only: Whether the run ends with the search.
         resume: Whether the run goes on with what its work dir holds.
 
+    Returns:
+        What was built, for `mmnas_ext.runs.run.run`.
+
     Raises:
-        ValueError: An argument is out of its range, a seed does not fit its network, ``derived`` leaves a search class,
-            a random search is resumed with other settings.
-        FileNotFoundError: A data set's or seed's file does not exist.
+        ValueError: Something in the config is out of its range, of another type, or does not go with the rest.
+        FileNotFoundError: A file that is needed does not exist.
     """
+    error: Exception | None = None
+    prepared = Prepared()
+    try:
+        _check(cfg, arch, search_only, resume, prepared)
+    except _SAID as known:
+        error = known
+    except Exception as unforeseen:  # of a value that no check has thought of
+        error = ValueError(f'this config cannot be run: {type(unforeseen).__name__}: {unforeseen}')
+        error.__cause__ = unforeseen
+    said = all_gather_object(None if error is None else str(error))
+    if error is not None:
+        raise error
+    others = [text for text in said if text is not None]
+    if others:
+        raise ValueError(f'another process: {others[0]}')
+    return prepared
+
+
+def _check(cfg: Config, arch: str | None, search_only: bool, resume: bool, prepared: Prepared) -> None:
+    check_shape(cfg)
     check_mode(cfg, search_only, arch)
+    check_keys(cfg)
     method, given = method_of(cfg), None if arch is None else ArchSpec.parse(arch)
-    for half in method.check(cfg, given, search_only):
-        backbone = half.model.get('backbone') or {}
-        _check_seed(backbone)
-        _check_neck(backbone, half.model.get('neck') or {})
-        check_data(half)
+    configs = method.check(cfg, given, search_only)
+    prepared.halves = tuple(map(Half, _names(method, given), configs))
+    for half in configs:
+        _check_seed(half.model.get('backbone') or {})
+        _check_device(half)
+    check_data_of(configs)
+    if cfg.get('work_dir'):
+        check_work_dir(cfg.work_dir)
     if resume and cfg.get('work_dir'):
         continue_run(read_manifest(WorkDir(cfg.work_dir).manifest), cfg, method, given, search_only)
+    for number, half in enumerate(prepared.halves):
+        where = 'derived: ' if half.name == 'adaptation' else ''
+        model = build_half(half, prepared, keep=not number, where=where)
+        file = half.cfg.get('load_from')
+        if file and '://' not in str(file):
+            say(check_load_from(model, str(file), f'{where}load_from'))
+
+
+def _names(method: Method, arch: ArchSpec | None) -> tuple[str, str]:
+    if method.find is None:
+        return 'training', ''
+    return ('adaptation', '') if arch is not None else (_FIRST.get(method.name, 'search'), 'adaptation')
+
+
+def check_data_of(halves: Sequence[Config]) -> None:
+    """Raises FileNotFoundError with all files and folders that the halves of a run lack; of a test set it warns."""
+    lacking: dict[str, str] = {}
+    tests: dict[str, str] = {}
+    for half in halves:
+        for name in LOADERS:
+            for place, path in _missing(half, name):
+                (tests if name == 'test_dataloader' else lacking).setdefault(path, place)
+    tests = {path: place for path, place in tests.items() if path not in lacking}
+    if tests:
+        warn(f'{_say_missing(tests)}; the training does without it')
+    if lacking:
+        raise FileNotFoundError(_say_missing(lacking))
 
 
 def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
-    """Raises FileNotFoundError for annotations or images that are not where the config says."""
+    """Raises FileNotFoundError for annotations or images that are not where the config says, all of them at once."""
+    lacking: dict[str, str] = {}
     for name in loaders:
-        for dataset in list_datasets((cfg.get(name) or {}).get('dataset')):
-            _check_dataset(name, dataset)
-    for name in (loader.replace('_dataloader', '_evaluator') for loader in loaders):
-        evaluators = cfg.get(name) or []
-        for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
-            file = evaluator.get('ann_file')
-            if isinstance(file, str) and '://' not in file and not Path(file).exists():
-                raise FileNotFoundError(
-                    f'{name} wants {file}, which does not exist: say where it is, e.g. '
-                    f'--cfg-options {name}.ann_file=/path/to/annotations.json'
-                )
+        for place, path in _missing(cfg, name):
+            lacking.setdefault(path, place)
+    if lacking:
+        raise FileNotFoundError(_say_missing(lacking))
+
+
+def check_work_dir(folder: str) -> None:
+    """Raises ValueError where a work dir cannot be made or written to; makes nothing."""
+    path = Path(folder).absolute()
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if not there.is_dir():
+        raise ValueError(f'work_dir {folder} cannot be a folder: {there} is a file; take another --work-dir')
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f'work_dir {folder} cannot be written: no permission in {there}; take another --work-dir')
+
+
+def _say_missing(lacking: Mapping[str, str]) -> str:
+    """Names files that are missing, by the key of the config that wants each."""
+    (path, place), *others = lacking.items()
+    more = f' and {len(others) - _SHOWN} more' if len(others) > _SHOWN else ''
+    named = [f'{other} of {key}' if key != place else other for other, key in others[:_SHOWN]]
+    also = f', nor does {", ".join(named)}{more}' if others else ''
+    key, _, end = place.rpartition('.')
+    how = (
+        f'put the data there, or say where it is, e.g. --cfg-options {place}.data_root=/path/to/data'
+        if key and end == 'dataset'
+        else f'say where it is, e.g. --cfg-options {place}.ann_file=/path/to/annotations.json'
+    )
+    return f'{place} wants {path}, which does not exist{also}: {how}'
+
+
+def _missing(cfg: Config, loader: str) -> Iterator[tuple[str, str]]:
+    """Yields key and path of the files that a loader and its evaluator want and do not find."""
+    name = loader.replace('_dataloader', '_evaluator')
+    for dataset in list_datasets((cfg.get(loader) or {}).get('dataset')):
+        yield from ((f'{loader}.dataset', path) for path in _missing_data(dataset))
+    evaluators = cfg.get(name) or []
+    for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
+        file = evaluator.get('ann_file') if isinstance(evaluator, Mapping) else None
+        if isinstance(file, str) and '://' not in file and not Path(file).exists():
+            yield name, file
+
+
+def _missing_data(dataset: Mapping[str, Any]) -> Iterator[str]:
+    root = dataset.get('data_root') or ''
+    if '://' in root:
+        return
+    prefix = dataset.get('data_prefix') or {}
+    # MMPretrain takes a single folder as well
+    sources = dataset.get('sources') or []
+    listed = [sources] if isinstance(sources, str) else list(sources)
+    wanted = [*listed, dataset.get('ann_file') or '', *([prefix] if isinstance(prefix, str) else prefix.values())]
+    for entry in wanted:
+        if not isinstance(entry, str) or not entry or '://' in entry:
+            continue
+        path = Path(entry) if Path(entry).is_absolute() else Path(root, entry)
+        if not path.exists():
+            yield str(path)
 
 
 def _check_seed(backbone: dict[str, Any]) -> None:
@@ -78,30 +194,16 @@ def _check_seed(backbone: dict[str, Any]) -> None:
     remap(seed, SearchSpace.parse(backbone['space']) if 'space' in backbone else ArchSpec.parse(backbone['arch']))
 
 
-def _check_neck(backbone: dict[str, Any], neck: dict[str, Any]) -> None:
-    wanted = neck.get('in_channels') if isinstance(neck, dict) else None
-    if not str(backbone.get('type')).startswith('mmnas_ext.') or not isinstance(wanted, list | tuple):
-        return
-    given = MODELS.build({**backbone, 'init_cfg': None}).out_channels
-    if list(wanted) != list(given):
-        raise ValueError(f'model.neck.in_channels must be what the backbone gives, {list(given)}, got {list(wanted)}')
+def _check_device(cfg: Config) -> None:
+    """Raises ValueError where mixed precision is asked for and no device has it."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    asked = any('AmpOptimWrapper' in str(each.get('type')) for each in (wrapper, *wrapper.values()) if _is_dict(each))
+    if asked and not any(has() for has in (is_cuda_available, is_npu_available, is_mlu_available, is_musa_available)):
+        raise ValueError(
+            "--amp (optim_wrapper.type='AmpOptimWrapper') needs a GPU, and PyTorch sees none: train without it, or see "
+            'to it that torch.cuda.is_available()'
+        )
 
 
-def _check_dataset(name: str, dataset: Mapping[str, Any]) -> None:
-    root = dataset.get('data_root') or ''
-    if '://' in root:
-        return
-    prefix = dataset.get('data_prefix') or {}
-    # MMPretrain takes a single folder as well
-    sources = dataset.get('sources') or []
-    listed = [sources] if isinstance(sources, str) else list(sources)
-    wanted = [*listed, dataset.get('ann_file') or '', *([prefix] if isinstance(prefix, str) else prefix.values())]
-    for entry in wanted:
-        if not isinstance(entry, str) or not entry or '://' in entry:
-            continue
-        path = Path(entry) if Path(entry).is_absolute() else Path(root, entry)
-        if not path.exists():
-            raise FileNotFoundError(
-                f'{name}.dataset wants {path}, which does not exist: put the data there, or say where it is, e.g. '
-                f'--cfg-options {name}.dataset.data_root=/path/to/data'
-            )
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)

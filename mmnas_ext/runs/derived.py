@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mmengine.config import Config
@@ -22,7 +23,7 @@ WEIGHTS = (None, 'distilled', 'remapped')
 _RUN_KEYS = ('derived', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
 # what a distillation hands on
 _SHARED_KEYS = ('env_cfg', 'log_level', 'randomness')
-_SEARCH_CLASS = re.compile(r"'(?:mmnas_ext\.)?(SuperNet|Search\w+|DeriveHook)'")
+_SEARCH_CLASS = re.compile(r'(?:mmnas_ext\.(?:\w+\.)*)?(SuperNet|Search\w+|DeriveHook)')
 
 
 def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
@@ -62,10 +63,24 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     backbone.arch = arch.replace(bn_eps=None).format('fna')
     if arch.bn_eps is not None:
         backbone.norm_cfg = {'type': 'BN', 'eps': arch.bn_eps, **(backbone.get('norm_cfg') or {})}
-    left = sorted(set(_SEARCH_CLASS.findall(result.pretty_text)))
+    left = sorted(set(_search_classes(result.to_dict())))
     if left:
         raise ValueError(f'derived=dict(…) leaves {left} of the search in place: say there what replaces them')
     return result
+
+
+def _search_classes(value: Any) -> Iterator[str]:
+    """Yields the classes of a search that a config names, by text or, in a pure-Python config, as classes."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for inner in value:
+            yield from _search_classes(inner)
+    elif isinstance(value, type):
+        if value.__module__.startswith('mmnas_ext.') and _SEARCH_CLASS.fullmatch(value.__name__):
+            yield value.__name__
+    elif isinstance(value, str) and (match := _SEARCH_CLASS.fullmatch(value)):
+        yield match[1]
 
 
 def distilled_config(cfg: Config, arch: ArchSpec) -> Config:

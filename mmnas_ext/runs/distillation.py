@@ -217,7 +217,7 @@ def _find(session: Session) -> ArchSpec | None:
         return _choose(session)
     _drop_choice(session)
     part = session.begin(SEARCH, session.settings.search, cfg)
-    with open_runner(cfg, session.checkpoint(SEARCH), part.id) as runner:
+    with open_runner(cfg, session.checkpoint(SEARCH), part.id, session.prepared) as runner:
         if cfg.get('val_cfg'):
             runner.register_hook(_RatingBegins(session))
         runner.train()
@@ -308,4 +308,5 @@ DISTILLATION = Method(
     derive=distilled_config,
     supply=_supply,
     report=write_any_report,
+    writes=('ratings', 'front', 'features'),
 )

@@ -73,6 +73,9 @@ def _check_search(cfg: Config, space: SearchSpace) -> None:
     _check_loop(cfg.train_cfg)
     settings = dict(cfg.optim_wrapper)
     name, paramwise = settings.pop('constructor', None), settings.pop('paramwise_cfg', None)
+    for key in ('weights', 'arch', 'cost'):
+        if key in settings and not isinstance(settings[key], Mapping) and (key, settings[key]) != ('cost', None):
+            raise ValueError(f'optim_wrapper.{key} must be a dict in a search, got {settings[key]!r:.60}')
     constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(name) if isinstance(name, str) else name
     if not (isinstance(constructor, type) and issubclass(constructor, SearchOptimWrapperConstructor)):
         raise ValueError(
@@ -97,6 +100,9 @@ def _check_loop(loop: Mapping[str, Any]) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f'train_cfg.{key} must be an integer, got {value!r}')
         numbers.append(value)
+    interval = loop.get('arch_interval', 1)
+    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+        raise ValueError(f'train_cfg.arch_interval must be a positive integer, got {interval!r}')
     last, start = numbers
     if not 0 <= start < last:
         raise ValueError(
@@ -128,7 +134,7 @@ def _find(session: Session) -> ArchSpec:
             'give a network by --arch, or start without --resume'
         )
     part = session.begin(SEARCH, session.settings.search, session.cfg)
-    with open_runner(session.cfg, checkpoint, part.id) as runner:
+    with open_runner(session.cfg, checkpoint, part.id, session.prepared) as runner:
         runner.train()
         wrapper = runner.optim_wrapper
         try:
@@ -147,4 +153,5 @@ GRADIENT = Method(
     find=_find,
     derive=derived_config,
     report=write_any_report,
+    writes=('search_space', 'search_log'),
 )

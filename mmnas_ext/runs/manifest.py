@@ -15,8 +15,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mmnas_ext.runs.keys import describe_hint, fits
+
 VERSION = 1
 SEARCH, RATING, DERIVE, ADAPT = PARTS = ('search', 'rating', 'derive', 'adapt')
+# what is read back of a part's notes
+_NOTES: Mapping[str, Any] = {
+    'arch': str, 'origin': str, 'clears': bool, 'asked': dict[str, Any], 'trials': list[int],
+    'checkpoints': list[dict[str, Any]],
+}  # fmt: skip
+_PLACE = {'folder': str, 'template': str, 'by_epoch': bool}
 STATES = ('created', 'searching', 'rating', 'found', 'derived', 'adapting', 'done')
 
 
@@ -49,6 +57,12 @@ class Part:
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f'{name} must be a {kind.__name__}, got {getattr(self, name)!r:.40}')
+        for name, hint in _NOTES.items():
+            if name in self.notes and not fits(self.notes[name], hint):
+                raise TypeError(f'notes.{name} must be {describe_hint(hint)}, got {self.notes[name]!r:.60}')
+        for place in self.notes.get('checkpoints', ()):
+            if {name: type(value) for name, value in place.items()} != _PLACE:
+                raise TypeError(f'notes.checkpoints must hold {sorted(_PLACE)}, got {place!r:.60}')
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,12 @@ class Manifest:
     parts: Mapping[str, Part] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kinds = {'id': str, 'method': str, 'report': Mapping, 'versions': Mapping}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f'{name} must be a {kind.__name__}, got {getattr(self, name)!r:.40}')
 
     @property
     def state(self) -> str:
@@ -114,7 +134,10 @@ class Manifest:
         Raises:
             ValueError: The text is something else; says what.
         """
-        content = json.loads(text)
+        try:
+            content = json.loads(text)
+        except RecursionError:
+            raise ValueError('its lists or mappings are nested too deep') from None
         if not isinstance(content, dict):
             raise ValueError(f'the text is not a JSON object but {type(content).__name__}')
         version, state = content.pop('version', None), content.pop('state', None)
@@ -124,7 +147,7 @@ class Manifest:
             parts = {name: Part(**part) for name, part in content.pop('parts').items()}
             manifest = cls(parts=parts, **content)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f'a field is missing or unknown: {error}') from None
+            raise ValueError(f'a field is missing or unknown, or of another type: {error}') from None
         if not set(parts) <= set(PARTS):
             raise ValueError(f'parts must be among {PARTS}, got {sorted(parts)}')
         if state != manifest.state:

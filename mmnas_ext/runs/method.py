@@ -45,6 +45,8 @@ class Method:
         derive: The config that trains a network, of a config with ``derived``.
         supply: Writes what belongs to a network beside its config, such as distilled weights.
         report: Draws figures and page of a work dir; returns the files.
+        plan: Says before a run, line by line, what its loops cannot say: of networks that are drawn, their limits.
+        writes: What it leaves in a work dir beside what every run does, as attributes of `WorkDir`.
     """
 
     name: str
@@ -55,3 +57,5 @@ class Method:
     derive: Callable[[Config, ArchSpec], Config] | None = None
     supply: Callable[['Session', ArchSpec], None] | None = None
     report: Callable[[Path], tuple[Path, ...]] | None = None
+    plan: Callable[[Config], list[str]] | None = None
+    writes: tuple[str, ...] = ()

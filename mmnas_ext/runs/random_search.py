@@ -8,6 +8,7 @@ the one that validates best is kept. Files: ``trials/<nn>/`` for each (``config.
 import logging
 import os
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import describe_backbone, list_halves, read_space
 from mmnas_ext.runs.manifest import SEARCH, NoNetworkError, ResumeError
 from mmnas_ext.runs.method import Method, Settings
+from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.session import Session, resume_from, say
 from mmnas_ext.runs.training import open_runner
 from mmnas_ext.runs.trials import Trial, TrialPlan, describe, keep_numbers, rank_trials, trials_table
@@ -63,7 +65,7 @@ def random_search(session: Session) -> ArchSpec:
         trial = _read_result(place, arch) if index in ended else None
         if trial is None:
             say(describe(arch, plan, index, price))
-            trial = _try(plan, index, arch, price, cfg, f'{part.id}/{index:02d}')
+            trial = _try(plan, index, arch, price, cfg, f'{part.id}/{index:02d}', session.prepared)
             if is_main_process():
                 write_text(place / _RESULT_NAME, trial.format())
             ended.append(index)
@@ -79,14 +81,22 @@ def random_search(session: Session) -> ArchSpec:
 
 
 def _read_result(place: Path, arch: ArchSpec) -> Trial:
-    """Reads the result of a trial that has ended, the same on all ranks."""
+    """Reads the result of a trial that has ended, the same on all ranks.
+
+    Raises:
+        ResumeError: It is gone, damaged, or another network's.
+    """
     read: list[Any] = [None]
     if is_main_process():
-        read = [(place / _RESULT_NAME).read_text()]
+        with suppress(OSError, UnicodeDecodeError):  # all ranks say so together
+            read = [(place / _RESULT_NAME).read_text(encoding='utf-8')]
     broadcast_object_list(read)
-    trial = Trial.parse(read[0])
+    try:
+        trial = Trial.parse(read[0])
+    except ValueError as error:
+        raise ResumeError(f'{place / _RESULT_NAME} is {error}; restore it, or start without --resume') from None
     if trial.arch != arch.format('fna'):
-        raise ValueError(
+        raise ResumeError(
             f'{place} holds the trial of {trial.arch}, drawn is {arch.format("fna")}: take another --work-dir'
         )
     return trial
@@ -100,7 +110,9 @@ def _trial_config(plan: TrialPlan, arch: ArchSpec, place: Path) -> Config:
     return cfg
 
 
-def _try(plan: TrialPlan, index: int, arch: ArchSpec, price: float, cfg: Config, part: str) -> Trial:
+def _try(
+    plan: TrialPlan, index: int, arch: ArchSpec, price: float, cfg: Config, part: str, prepared: Prepared
+) -> Trial:
     """Adapts one network briefly and validates it."""
     if is_main_process():
         write_text(Path(cfg.work_dir, 'arch.json'), arch.format('json'))
@@ -109,7 +121,8 @@ def _try(plan: TrialPlan, index: int, arch: ArchSpec, price: float, cfg: Config,
     cfg.train_cfg.val_begin = 1 + max(cfg.train_cfg.get(key) or 0 for key in ('max_epochs', 'max_iters'))
     watch = _Watch()
     failure = ''
-    with open_runner(cfg, resume_from(checkpoint_places(cfg), part, f'trial {index:02d}'), part) as runner:
+    checkpoint = resume_from(checkpoint_places(cfg), part, f'trial {index:02d}')
+    with open_runner(cfg, checkpoint, part, prepared) as runner:
         runner.register_hook(watch, priority='LOWEST')
         try:
             runner.train()
@@ -249,6 +262,18 @@ def _settings(cfg: Config) -> Settings:
     )
 
 
+def _plan(cfg: Config) -> list[str]:
+    plan = TrialPlan.of(cfg)
+    limit = Limit(plan.settings.limit.get('min'), plan.settings.limit.get('max'))
+    costs = [cost for _, cost in plan.drawn]
+    return [
+        f'space        {plan.space.size:.3g} networks, {plan.prices.show(*plan.prices.range())}',
+        f'limit        {limit.show(plan.prices.by) if limit != Limit() else "none"}',
+        f'trials       {plan.settings.count} networks of {plan.prices.show(min(costs), max(costs))}, '
+        f'ranked by {plan.settings.rank_by}',
+    ]
+
+
 RANDOM_SEARCH = Method(
     'random',
     claims=lambda cfg: bool(cfg.get('derived')) and cfg.get(KEY) is not None,
@@ -257,4 +282,6 @@ RANDOM_SEARCH = Method(
     find=random_search,
     derive=partial(derived_config, own_key=KEY),
     report=write_any_report,
+    plan=_plan,
+    writes=('trials', 'trials_table'),
 )

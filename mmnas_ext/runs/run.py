@@ -8,15 +8,24 @@ from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed, is_main_process
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.runs.changes import settings_of
+from mmnas_ext.runs.changes import RUNNER_KEYS, settings_of
 from mmnas_ext.runs.checkpoints import nest_checkpoints
 from mmnas_ext.runs.derived import settle
+from mmnas_ext.runs.keys import check_shape, near
 from mmnas_ext.runs.manifest import ADAPT
 from mmnas_ext.runs.methods import method_of
+from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.runs.session import Session, open_session, say
 from mmnas_ext.runs.tensorboard import log_images
 from mmnas_ext.runs.training import train
+
+# keys of a config that the run reads, and MMEngine's Runner does not
+_OUR_KEYS = (
+    'derived', 'random_search', 'seed', 'output_stride', 'space', 'classes', 'work_dir', 'resume', 'launcher',
+    'experiment_name', 'custom_imports', 'activation_checkpointing', 'efficient_conv_bn_eval',
+)  # fmt: skip
+_STARTS = {'pytorch': 'torchrun', 'slurm': 'srun', 'mpi': 'mpirun'}
 
 
 def prepare(
@@ -39,14 +48,10 @@ def prepare(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: `auto_scale_lr` is asked of a config without a base batch size, or a variable such as ``seed`` has
-            no place in the config (`mmnas_ext.runs.resolve`).
+        ValueError: It cannot be read, an option does not go with it, `auto_scale_lr` is asked of a config without a
+            base batch size, or a variable such as ``seed`` has no place in the config (`mmnas_ext.runs.resolve`).
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'config {path} does not exist')
-    cfg = Config.fromfile(path)
-    if options:
-        cfg.merge_from_dict(options)
+    cfg = _read(path, options or {})
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(path).stem))
     trial = (cfg.get('random_search') or {}).get('trial')
@@ -62,6 +67,29 @@ def prepare(
     return resolve(cfg)
 
 
+def _read(path: str, options: dict[str, Any]) -> Config:
+    """Reads a config, with options merged into it."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config {path} does not exist')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # it is a program: anything may come out of it
+        raise ValueError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    known = {*cfg, *RUNNER_KEYS, *_OUR_KEYS}
+    for key in options:
+        first = key.partition('.')[0]
+        if first not in known:
+            raise ValueError(
+                f'--cfg-options: {key} has no effect, this config has no {first}{near(first, sorted(known))}'
+            )
+    try:
+        cfg.merge_from_dict(options)
+    except Exception as error:
+        raise ValueError(f'--cfg-options do not go with {path}: {type(error).__name__}: {error}') from error
+    check_shape(cfg)
+    return cfg
+
+
 def _switch_amp(optim_wrapper: dict[str, Any]) -> None:
     wrappers = [optim_wrapper[name] for name in ('weights', 'arch') if name in optim_wrapper] or [optim_wrapper]
     for wrapper in wrappers:
@@ -75,7 +103,7 @@ def run(
     search_only: bool = False,
     arch: str | None = None,
     draw: bool = False,
-    checked: bool = False,
+    prepared: Prepared | None = None,
 ) -> None:
     """Runs a config: what its method searches for is found, written down and trained.
 
@@ -89,7 +117,7 @@ def run(
         search_only: Stop after the search.
         arch: Skip the search and train this network: anything that `ArchSpec.parse` reads.
         draw: Draw figures and page once a network is found.
-        checked: `mmnas_ext.runs.checks.check_config` has found nothing wrong: the method need not look again.
+        prepared: What `mmnas_ext.runs.checks.check_config` has built: the run uses it, and does not look again.
 
     Raises:
         ValueError: The arguments contradict each other or the config.
@@ -99,9 +127,9 @@ def run(
     start_processes(cfg)
     method = method_of(cfg)
     given = None if arch is None else ArchSpec.parse(arch)
-    if not checked:
+    if prepared is None:
         method.check(cfg, given, search_only)
-    session = open_session(cfg, method, resume, given, search_only)
+    session = open_session(cfg, method, resume, given, search_only, prepared)
     if method.find is None:
         train(session, ADAPT, cfg, settings_of(cfg, 'train_dataloader'))
         return
@@ -126,10 +154,22 @@ def start_processes(cfg: Config) -> None:
     """Joins the processes that a launcher has started, once; before the runner does it.
 
     What a run goes on with depends on how many they are, and its files are one process's to write.
+
+    Raises:
+        ValueError: They cannot be joined.
     """
     launcher = cfg.get('launcher', 'none')
-    if launcher != 'none' and not is_distributed():
+    if launcher == 'none' or is_distributed():
+        return
+    try:
         init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
+    except KeyError as error:
+        how = _STARTS.get(launcher, launcher)
+        raise ValueError(
+            f'--launcher {launcher} needs {error} in the environment, which {how} sets: start with that'
+        ) from None
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(f'--launcher {launcher}: the processes cannot be joined: {error}') from error
 
 
 def _draw(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:

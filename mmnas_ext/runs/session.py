@@ -28,7 +28,8 @@ from mmnas_ext.runs.manifest import (
     new_id,
     read_manifest,
 )
-from mmnas_ext.runs.method import Method
+from mmnas_ext.runs.method import Method, Settings
+from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.workdir import WorkDir, write_text
 
 RATED = 'rated'  # origin of a network that the rating tool chose by limits of its own
@@ -45,17 +46,26 @@ class Session:
         cfg: Its config, as the user gave it.
         method: Its method.
         manifest: What is known of it.
+        settings: What decides what the method finds, if it has been looked up.
+        prepared: What a check has built for it.
 
     Attributes:
         files: Its work dir.
-        settings: What decides what the method finds.
         kept: What a method's `find` leaves for its `supply`, such as a model that is in memory already.
     """
 
-    def __init__(self, cfg: Config, method: Method, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        method: Method,
+        manifest: Manifest,
+        settings: Settings | None = None,
+        prepared: Prepared | None = None,
+    ) -> None:
         self.cfg, self.method, self.manifest = cfg, method, manifest
         self.files = WorkDir(cfg.work_dir)
-        self.settings = method.settings(cfg)
+        self.settings = settings or method.settings(cfg)
+        self.prepared = prepared or Prepared()
         self.kept: dict[str, Any] = {}
         self._fresh: set[str] = set()
 
@@ -129,7 +139,12 @@ class Session:
 
 
 def open_session(
-    cfg: Config, method: Method, resume: bool, arch: ArchSpec | None, search_only: bool = False
+    cfg: Config,
+    method: Method,
+    resume: bool,
+    arch: ArchSpec | None,
+    search_only: bool = False,
+    prepared: Prepared | None = None,
 ) -> Session:
     """Opens the run of a config in its work dir: goes on with the one that is there, or sets it aside and begins.
 
@@ -140,6 +155,7 @@ def open_session(
         arch: The network that is trained instead of searched, if any. Without `resume` too, a finished search of the
             same settings stays.
         search_only: Only the search is asked for: resumed, a network that was given instead of it is left.
+        prepared: What a check has built for it.
 
     Raises:
         ResumeError: There is nothing to go on from, or a setting has changed that would give another result.
@@ -149,7 +165,7 @@ def open_session(
 
     def decide() -> tuple[Manifest, list[str], bool]:
         if resume:
-            return (*continue_run(read_manifest(files.manifest), cfg, method, arch, search_only), False)
+            return (*continue_run(read_manifest(files.manifest), cfg, method, arch, search_only, settings), False)
         old = _read_if_whole(files)
         if arch is not None and old is not None and _same_search(old, method, settings.search):
             return _give(old, arch, True), ['the search of this work dir stays; another network is trained'], False
@@ -157,7 +173,7 @@ def open_session(
         return (fresh if arch is None else _give(fresh, arch, True)), [], True
 
     manifest, said, anew = _agreed(decide)
-    session = Session(cfg, method, manifest)
+    session = Session(cfg, method, manifest, settings, prepared)
     if anew and is_main_process():
         aside = clear(cfg)
         said += [f'what an earlier run left is set aside: {aside}'] if aside else []
@@ -168,7 +184,12 @@ def open_session(
 
 
 def continue_run(
-    old: Manifest | None, cfg: Config, method: Method, arch: ArchSpec | None, search_only: bool = False
+    old: Manifest | None,
+    cfg: Config,
+    method: Method,
+    arch: ArchSpec | None,
+    search_only: bool = False,
+    settings: Settings | None = None,
 ) -> tuple[Manifest, list[str]]:
     """The manifest with which a run goes on, and what is to be said of it.
 
@@ -184,7 +205,7 @@ def continue_run(
             f'--resume: {cfg.work_dir} holds a run of the method {old.method!r}, and this config is one of '
             f'{method.name!r}: take another --work-dir, or start without --resume'
         )
-    settings, said, manifest = method.settings(cfg), list[str](), old
+    settings, said, manifest = settings or method.settings(cfg), list[str](), old
     wanted = {SEARCH: settings.search, RATING: settings.rating}
     for name in (SEARCH, RATING):
         part = manifest.parts.get(name)
@@ -192,7 +213,7 @@ def continue_run(
             continue
         taken, refused = find_changes(part.settings, wanted[name])
         if refused and name == SEARCH:
-            raise ResumeError(_refusal(cfg, name, refused))
+            raise ResumeError(refusal(cfg, name, refused))
         said += [f'{name}: taken over: {list_changes(taken)}'] if taken else []
         if refused:
             said.append(f'{name}: done again, {list_changes(refused)}')
@@ -228,7 +249,7 @@ def check_training(manifest: Manifest, cfg: Config, method: Method, said: list[s
     if part.settings.get('model.backbone.arch') != config.model.get('backbone', {}).get('arch'):
         return  # another network: the former training is set aside
     if refused:
-        raise ResumeError(_refusal(cfg, 'training' if method.derive is None else 'adaptation', refused))
+        raise ResumeError(refusal(cfg, 'training' if method.derive is None else 'adaptation', refused))
     said += [f'adaptation: taken over: {list_changes(taken)}'] if taken else []
 
 
@@ -299,6 +320,14 @@ def _read_if_whole(files: WorkDir) -> Manifest | None:
         return None
 
 
+def refusal(cfg: Config, name: str, refused: list[Change]) -> str:
+    """Says that a part cannot go on, since settings that decide its result are others now."""
+    return (
+        f'--resume: the {name} in {cfg.work_dir} was begun with other settings ({list_changes(refused)}): go on with '
+        'those, or start without --resume, which sets the former run aside'
+    )
+
+
 def say(text: str) -> None:
     """Prints a line of what a run does, once for all processes."""
     if is_main_process():
@@ -348,13 +377,6 @@ def _same_search(old: Manifest, method: Method, settings: Mapping[str, Any]) -> 
     """Whether a work dir's search, which must have begun, is that of these settings."""
     part = old.parts.get(SEARCH)
     return old.method == method.name and part is not None and not find_changes(part.settings, settings)[1]
-
-
-def _refusal(cfg: Config, name: str, refused: list[Change]) -> str:
-    return (
-        f'--resume: the {name} in {cfg.work_dir} was begun with other settings ({list_changes(refused)}): go on with '
-        'those, or start without --resume, which sets the former run aside'
-    )
 
 
 def _agreed(decide: Callable[[], Any]) -> Any:

@@ -9,28 +9,35 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
-from mmnas_ext.runs.changes import LONGER, find_changes, list_changes
+from mmnas_ext.engine.runner import SafeRunner
+from mmnas_ext.runs.changes import LONGER, find_changes
 from mmnas_ext.runs.checkpoints import StampHook, find_checkpoint, read_places
+from mmnas_ext.runs.keys import own_name
 from mmnas_ext.runs.manifest import ResumeError
-from mmnas_ext.runs.session import Session, say
+from mmnas_ext.runs.prepared import Prepared
+from mmnas_ext.runs.scaling import PartRunner
+from mmnas_ext.runs.session import Session, refusal, say
 
 _NUMBERS = itertools.count()
 
 
 def is_distillation(cfg: Config) -> bool:
     """Whether a config trains the blocks of a super-network to imitate a teacher."""
-    return str((cfg.get('model') or {}).get('type')).rpartition('.')[2] == 'BlockDistiller'
+    kind = (cfg.get('model') or {}).get('type')
+    return own_name(kind) == 'BlockDistiller' or kind == 'BlockDistiller'
 
 
-def make_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> Runner:
+def make_runner(
+    cfg: Config, checkpoint: Path | None = None, part: str = '', prepared: Prepared | None = None
+) -> SafeRunner:
     """Builds the runner of a config, seeded; the config is left as it is.
 
     Args:
         cfg: The config, ``work_dir`` set.
         checkpoint: What it resumes from; ``None`` to begin, with the config's ``load_from`` if it has one.
         part: Id of the part of a run that it trains, which its checkpoints are stamped with.
+        prepared: What a check has built already, of which the runner takes what is of this config.
     """
     cfg = cfg.copy()
     if (cfg.get('randomness') or {}).get('seed') is None:
@@ -48,16 +55,18 @@ def make_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> 
     cfg.setdefault('experiment_name', f'{Path(cfg.work_dir).name}_{next(_NUMBERS)}')
     if cfg.get('visualizer'):
         cfg.visualizer = {**cfg.visualizer, 'name': cfg.experiment_name}
-    runner = Runner.from_cfg(cfg)
+    runner = (prepared or Prepared()).lend(cfg, PartRunner)
     if part:
         runner.register_hook(StampHook(part))
     return runner
 
 
 @contextmanager
-def open_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> Iterator[Runner]:
+def open_runner(
+    cfg: Config, checkpoint: Path | None = None, part: str = '', prepared: Prepared | None = None
+) -> Iterator[SafeRunner]:
     """Builds a runner as `make_runner` does, and lets go of its files and memory at the end."""
-    runner = make_runner(cfg, checkpoint, part)
+    runner = make_runner(cfg, checkpoint, part, prepared)
     try:
         yield runner
     finally:
@@ -66,7 +75,7 @@ def open_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> 
         gc.collect()  # what comes next needs the memory
 
 
-def release(runner: Runner) -> None:
+def release(runner: SafeRunner) -> None:
     """Closes the files that a runner's logger holds open, and forgets its instances.
 
     MMEngine keeps them by name as long as the process lives, and a random search has some of each per trial.
@@ -95,16 +104,13 @@ def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any])
     if known is not None:
         taken, refused = find_changes(known.settings, settings)
         if refused:
-            raise ResumeError(
-                f'--resume: the {call} in {cfg.work_dir} was begun with other settings ({list_changes(refused)}): go '
-                'on with those, or start without --resume'
-            )
+            raise ResumeError(refusal(cfg, call, refused))
         if known.done and not any(change.key in LONGER for change in taken):
             say(f'the {call} is done: nothing is left to train')
             if find_checkpoint(read_places(known.notes.get('checkpoints', []), session.files.root)).path is None:
                 say(f'warning: the {call} left no whole checkpoint in {cfg.work_dir}; it may have been deleted since')
             return
     part = session.begin(name, settings, cfg)
-    with open_runner(cfg, session.checkpoint(name), part.id) as runner:
+    with open_runner(cfg, session.checkpoint(name), part.id, session.prepared) as runner:
         runner.train()
     session.finish(name)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, get_type_hints
 
 from mmengine.config import Config
 from mmengine.registry import METRICS
@@ -14,6 +14,7 @@ from mmengine.registry import METRICS
 from mmnas_ext.archs import ArchSpec, Prices, SearchSpace, cost, prices
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import read_space
+from mmnas_ext.runs.keys import describe_hint, fits
 from mmnas_ext.search import sample_within
 
 RULES = ('greater', 'less')
@@ -236,16 +237,21 @@ class Trial:
     cpu_seconds: float
     bn_eps: float | None
 
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            if not fits(getattr(self, name), hint):
+                raise TypeError(f'{name} must be {describe_hint(hint)}, got {getattr(self, name)!r:.60}')
+
     @classmethod
-    def parse(cls, text: str) -> 'Trial':
+    def parse(cls, text: str | None) -> 'Trial':
         """Reads what `format` wrote.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: It is something else; ``None`` stands for a file that cannot be read.
         """
         try:
-            return cls(**json.loads(text))
-        except (TypeError, ValueError) as error:
+            return cls(**json.loads(text or ''))
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f'not the result of a trial: {error}') from None
 
     def format(self) -> str:

@@ -180,6 +180,8 @@ def test_state_comes_back(distiller: BlockDistiller) -> None:
     [
         ({'weights': {}}, r"takes .* unknown \['weights'\]"),
         ({'blocks': {5: {}}}, r'blocks must name blocks in 0\.\.1, got 5'),
+        ({'blocks': {0: {'accumulative_counts': 2}}}, r"got 0 with \['accumulative_counts'\]"),
+        ({'type': 'ApexOptimWrapper'}, 'type of a distillation must be OptimWrapper or AmpOptimWrapper, got Apex'),
         ({'dtype': 'float8'}, "dtype must be 'float16' or 'bfloat16', got 'float8'"),
         ({'blocks': {0: {'lr': 0.1}}}, r"each with some of \('optimizer', .* got 0 with \['lr'\]"),
         ({'blocks': {'first': {}}}, "must have indices of blocks, .* got 'first'"),
@@ -220,3 +222,10 @@ def test_parameters_of_one_dimension_are_not_decayed_in_blocks_of_others_either(
         assert decays == {p: flat if p.ndim == 1 else 0.1 for p in block.parameters()}
     assert {p.requires_grad for p in distiller.all_blocks()[0].parameters()} == {False}
     assert {p.requires_grad for p in distiller.all_blocks()[1].parameters()} == {True}
+
+
+def test_a_block_may_decay_its_norms_otherwise(distiller: BlockDistiller) -> None:
+    cfg = {'optimizer': {'type': 'SGD', 'lr': 0.5, 'weight_decay': 0.1}}
+    cfg['blocks'] = {1: {'paramwise_cfg': {'norm_decay_mult': 0.5}}}
+    _, second = BlockOptimWrapperConstructor(cfg, {'norm_decay_mult': 0.0})(distiller).values()
+    assert {group['weight_decay'] for group in second.param_groups} == {0.1, 0.05}

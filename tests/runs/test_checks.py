@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
 from mmnas_ext.archs import SearchSpace, SpaceStage
 from mmnas_ext.backbones import MBNet
-from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.checks import check_config, check_data
 from mmnas_ext.runs.run import prepare, run
 from tests.engine import tiny
+from tests.runs.tiny_coco import coco_of
 
 ROOT = Path(__file__).parents[2]
 LITE0 = str(ROOT / 'configs' / 'fna_retinanet_lite0_320.py')
@@ -27,7 +29,7 @@ def train_main(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     started = []
-    monkeypatch.setattr(module, 'run', lambda *args, draw, checked: started.append(args))
+    monkeypatch.setattr(module, 'run', lambda *args, draw, prepared: started.append(args))
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
@@ -48,16 +50,10 @@ def train_main(monkeypatch, tmp_path):
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """COCO's layout without content: whether files are there is all that is checked."""
+    """COCO's layout with its categories, and a handful of small images."""
     root = tmp_path_factory.mktemp('coco')
-    for name in (
-        'annotations/instances_train2017.json',
-        'annotations/instances_val2017.json',
-        'train2017/a',
-        'val2017/a',
-    ):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text('')
+    for part in ('train2017', 'val2017'):
+        coco_of(root, part, CocoDataset.METAINFO['classes'])
     roots = [f'{name}_dataloader.dataset.data_root={root}/' for name in ('train', 'val', 'test')]
     return roots + [f'{name}_evaluator.ann_file={root}/annotations/instances_val2017.json' for name in ('val', 'test')]
 
@@ -99,8 +95,9 @@ def test_a_config_that_is_not_there(train_main):
 
 def test_a_data_set_that_is_not_there(train_main):
     assert train_main(LITE0) == (
-        'error: train_dataloader.dataset wants data/coco/annotations/instances_train2017.json, which does not exist: '
-        'put the data there, or say where it is, e.g. '
+        'error: train_dataloader.dataset wants data/coco/annotations/instances_train2017.json, which does not exist, '
+        'nor does data/coco/train2017, data/coco/annotations/instances_val2017.json of val_dataloader.dataset, '
+        'data/coco/val2017 of val_dataloader.dataset: put the data there, or say where it is, e.g. '
         '--cfg-options train_dataloader.dataset.data_root=/path/to/data'
     )
 
@@ -114,13 +111,11 @@ def test_annotations_of_a_metric_that_are_not_there(train_main, data):
 
 def test_images_that_are_not_there(train_main, data):
     root = Path(data[0].partition('=')[2])
-    (root / 'val2017' / 'a').rename(root / 'val2017_a')
-    (root / 'val2017').rmdir()
+    (root / 'val2017').rename(root / 'val2017_a')
     try:
         message = train_main(LITE0, '--cfg-options', *data)
     finally:
-        (root / 'val2017').mkdir()
-        (root / 'val2017_a').rename(root / 'val2017' / 'a')
+        (root / 'val2017_a').rename(root / 'val2017')
     assert message.startswith(f'error: val_dataloader.dataset wants {root}/val2017, which does not exist')
 
 
@@ -282,7 +277,7 @@ def test_data_inside_wrappers_is_looked_at(tmp_path, wrapper):
 def test_data_elsewhere_is_left_to_the_data_set(tmp_path, root):
     cfg = tiny.search_cfg(tmp_path)
     cfg.train_dataloader.dataset.update(data_root=root, ann_file='s3://bucket/a.json')
-    check_config(cfg)
+    check_data(cfg)
 
 
 def test_both_halves_train_in_mixed_precision_when_asked(tiny_file):

@@ -108,8 +108,11 @@ def test_progress_reaches_its_end_and_stays_within_its_updates(capsys, total, st
 
 @pytest.fixture
 def plain_config():
+    head = dict(type='RetinaHead', num_classes=2, in_channels=8, feat_channels=8, stacked_convs=1)
+    neck = dict(type='FPN', in_channels=[24, 32, 96, 320], out_channels=8, num_outs=5)
     backbone = dict(type='mmnas_ext.FNA_RetinaNet', out_indices=(1, 2, 4, 6))
-    return Config(dict(model=dict(backbone=backbone, neck=dict(type='FPN', in_channels=[24, 32, 96, 320]))))
+    model = dict(type='RetinaNet', backbone=backbone, neck=neck, bbox_head=head)
+    return Config(dict(default_scope='mmdet', model=model))
 
 
 def test_a_neck_that_fits_passes(plain_config):
@@ -123,6 +126,7 @@ def test_a_neck_of_other_channels_is_told_the_right_ones(plain_config):
 
 
 def test_a_foreign_backbone_is_left_alone(plain_config):
-    plain_config.model.backbone.type = 'mmdet.ResNet'
+    plain_config.model.backbone = dict(type='ResNet', depth=18, num_stages=1, strides=(1,), dilations=(1,),
+                                       out_indices=(0,), base_channels=8, stem_channels=8)  # fmt: skip
     plain_config.model.neck.in_channels = [1, 2]
     check_config(plain_config)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from mmengine.registry import METRICS
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.runs.checks import check_config
@@ -10,7 +11,14 @@ from mmnas_ext.runs.random_search import RANDOM_SEARCH
 from mmnas_ext.runs.run import prepare
 from mmnas_ext.runs.trials import Trial, TrialPlan, TrialSettings, keep_numbers, rank_trials, trials_table
 from tests.engine import tiny
-from tests.engine.tiny_trials import MIDDLE, PATHS, macs, random_cfg
+from tests.engine.tiny_trials import MIDDLE, PATHS, TinyCloseness, macs, random_cfg
+
+
+@METRICS.register_module()
+def of_someone_else(**kwargs):
+    """Makes a metric; what stands before its names nobody knows."""
+    return TinyCloseness(**kwargs)
+
 
 CHEAPEST, DEAREST = min(map(macs, PATHS)), max(map(macs, PATHS))
 
@@ -110,7 +118,7 @@ def test_settings_of_the_gradient_search_are_not_asked_for(tmp_path):
     ({'type': 'mmseg.IoUMetric'}, 'mIoU', True),
     ({'type': 'mmseg.IoUMetric'}, 'coco/bbox_mAP', False),
     ([{'type': 'mmseg.IoUMetric'}, {'type': 'mmdet.CocoMetric', 'ann_file': None}], 'coco/bbox_mAP', True),
-    ({'type': 'OfSomeoneElse'}, 'own/metric', True),
+    ({'type': 'of_someone_else'}, 'own/metric', True),
 ])  # fmt: skip
 def test_a_metric_of_another_prefix_than_the_evaluators(tmp_path, evaluator, metric, fits):
     cfg = random_cfg(tmp_path, **{'random_search.rank_by': metric})

@@ -1,0 +1,252 @@
+"""What a check builds of each part of a run: its datasets, a batch of each loader, its model and its optimizers."""
+
+import copy
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import mmengine.registry
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import HOOKS, LOOPS, OPTIMIZERS, PARAM_SCHEDULERS, Registry
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmnas_ext.backbones.chain import Chain
+from mmnas_ext.datasets import check_sample
+from mmnas_ext.engine.batches import build_halves
+from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
+from mmnas_ext.runs.classes import check_classes, check_heads, check_names
+from mmnas_ext.runs.keys import near, own_name, takes
+from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of
+from mmnas_ext.runs.scaling import read_base
+
+# samples that a check reads of a loader's first batch
+_SAMPLES = 8
+_NOTHING = 'need at least one array to concatenate'  # what MMEngine says when it packs no annotations
+_MISSING = re.compile(r'(\S+) is not in the \S*?::(.+?) registry|Failed to get (\S+)')
+_TRIPLES = {
+    'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    'val': ('val_dataloader', 'val_cfg', 'val_evaluator'),
+    'test': ('test_dataloader', 'test_cfg', 'test_evaluator'),
+}
+
+
+def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> nn.Module:
+    """Builds what a part of a run needs, and reads a batch of each of its loaders.
+
+    Args:
+        half: The part.
+        prepared: Gets the datasets, and the model where it is kept.
+        keep: Whether the run will train this very model.
+        where: Stands before the keys of the config in messages.
+
+    Returns:
+        The model; its weights are not initialised.
+
+    Raises:
+        ValueError: Something cannot be built, a loader gives no batch, or classes do not agree; says what, in one
+            sentence.
+    """
+    cfg = half.cfg
+    for names in _TRIPLES.values():
+        lacking = [name for name in names if cfg.get(name) is None]
+        if lacking and len(lacking) < len(names):
+            given = next(name for name in names if name not in lacking)
+            raise ValueError(f'{where}{given} needs {" and ".join(lacking)} beside it, which this config lacks')
+    if (cfg.get('auto_scale_lr') or {}).get('enable'):
+        read_base(cfg.auto_scale_lr)
+    with random_states_kept(), quiet(), scope_of(cfg):
+        with built(f'{where}model'):
+            model = prepared.model(cfg, keep)
+        _check_neck(model, cfg, where)
+        with built(f'{where}optim_wrapper'):
+            _build_optimizers(model, cfg)
+        _bind(cfg, where)
+        sets = {}
+        for name in ('train', 'val'):
+            if cfg.get(f'{name}_dataloader') is not None:
+                sets[name] = read_loader(cfg, f'{name}_dataloader', prepared, where)
+        if cfg.get('test_dataloader') is not None:
+            # a training goes on without it
+            try:
+                with built(f'{where}test_dataloader.dataset'):
+                    sets['test'] = prepared.dataset(cfg.test_dataloader.dataset)
+            except FileNotFoundError:
+                pass  # it has been warned of, with all that is missing
+            except ValueError as error:
+                warn(f'{error}; the training does without it')
+        check_heads(model, sets, where)
+        return model
+
+
+def read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> Any:
+    """Reads samples of a loader's first batch; returns its dataset. Call it in the config's scope.
+
+    Args:
+        cfg: The config.
+        name: Key of the loader.
+        prepared: Gets the dataset.
+        where: Stands before the key in messages.
+
+    Raises:
+        ValueError: There is no batch, a sample cannot be read, or a class has no annotations; says what.
+    """
+    place = f'{where}{name}'
+    loader = cfg[name]
+    check_names(loader.dataset, f'{place}.dataset')
+    size = loader.get('batch_size')
+    if loader.get('batch_sampler') is None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise ValueError(f'{place}.batch_size must be a positive integer, got {size!r}')
+    try:
+        with built(f'{place}.dataset'):
+            dataset = prepared.dataset(loader.dataset)
+            count = len(dataset)
+    except ValueError as error:
+        if _NOTHING not in str(error):
+            raise
+        count = 0
+    if not count:
+        raise ValueError(f'{place}.dataset has no image: its files, filter_cfg, indices or metainfo.classes leave none')
+    check_classes(dataset, f'{place}.dataset')
+    seed = (cfg.get('randomness') or {}).get('seed') or 0
+    given = {**copy.deepcopy(dict(loader)), 'dataset': dict(type=lambda: dataset)}
+    with built(place):
+        for each in _loaders(cfg, name, given, seed):
+            sampler: Any = each.sampler
+            if not len(each):
+                raise ValueError(
+                    f'batch_size={loader.get("batch_size")} is more than the {len(sampler)} images that a process '
+                    'has, and drop_last leaves no batch: take a smaller one'
+                )
+            _read_batch(each)
+    return dataset
+
+
+@contextmanager
+def built(what: str) -> Iterator[None]:
+    """Says in one sentence why something of a config cannot be built.
+
+    Raises:
+        ValueError: Anything was raised inside; a name that no registry knows comes with what is near to it.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever a host makes of a wrong argument
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        missing = _MISSING.match(text)
+        if missing:
+            name = missing[1] or missing[3]
+            text = f'type {name!r} is not known{near(name, _names(missing[2]))}'
+        elif not isinstance(error, ValueError | FileNotFoundError | ImportError):
+            text = f'{type(error).__name__}: {text}'
+        if isinstance(error, FileNotFoundError | ImportError):
+            raise
+        raise ValueError(f'{what}: {" ".join(text.split())}') from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps what hosts tell of every module out of the log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def warn(text: str) -> None:
+    """Says on the main process what does not stop a run."""
+    print_log(text, logger='current', level=logging.WARNING)
+
+
+def _check_neck(model: Any, cfg: Config, where: str) -> None:
+    backbone, neck = getattr(model, 'backbone', None), cfg.model.get('neck')
+    wanted = neck.get('in_channels') if isinstance(neck, Mapping) else None
+    if not isinstance(backbone, Chain) or not isinstance(wanted, list | tuple):
+        return
+    given = list(backbone.out_channels)
+    if list(wanted) != given:
+        raise ValueError(f'{where}model.neck.in_channels must be what the backbone gives, {given}, got {list(wanted)}')
+
+
+def _build_optimizers(model: nn.Module, cfg: Config) -> None:
+    given = copy.deepcopy(cfg.get('optim_wrapper'))
+    if given is None:
+        return
+    # of a search each by itself: its constructor has been asked, and would warn of limits again
+    for wrapper in [given[name] for name in ('weights', 'arch') if name in given] or [given]:
+        optimizer = wrapper.get('optimizer')
+        if not isinstance(optimizer, Mapping) and 'constructor' not in wrapper:
+            raise ValueError(f'optimizer must be a dict, got {optimizer!r:.60}')
+        _find(OPTIMIZERS, (optimizer or {}).get('type'))
+        build_optim_wrapper(model, {'type': 'OptimWrapper', **wrapper})
+
+
+def _bind(cfg: Config, where: str) -> None:
+    """Looks at what is not built before the part begins: whether its types are known, and take what they are given."""
+    listed: list[tuple[str, Registry, Any, tuple[str, ...]]] = [
+        (f'custom_hooks.{i}', HOOKS, hook, ('priority',)) for i, hook in enumerate(cfg.get('custom_hooks') or [])
+    ]
+    listed += [(f'default_hooks.{k}', HOOKS, v, ('priority',)) for k, v in (cfg.get('default_hooks') or {}).items()]
+    schedulers = cfg.get('param_scheduler') or []
+    for i, each in enumerate(schedulers if isinstance(schedulers, list | tuple) else [schedulers]):
+        listed.append((f'param_scheduler.{i}', PARAM_SCHEDULERS, each, ('convert_to_iter_based',)))
+    listed += [(name, LOOPS, cfg.get(name), ()) for name in ('train_cfg', 'val_cfg', 'test_cfg')]
+    for name in ('val_evaluator', 'test_evaluator'):
+        metrics = cfg.get(name) or []
+        for i, each in enumerate(metrics if isinstance(metrics, list | tuple) else [metrics]):
+            listed.append((f'{name}.{i}', mmengine.registry.METRICS, each, ()))
+    for place, registry, part, more in listed:
+        if not isinstance(part, Mapping) or part.get('type') is None:
+            continue
+        with built(f'{where}{place}'):
+            given = {name: value for name, value in part.items() if name not in more}
+            takes(_find(registry, part['type']), list(given))
+            if registry is HOOKS and own_name(part['type']):
+                HOOKS.build(copy.deepcopy(given))  # ours look at the values themselves
+
+
+def _find(registry: Registry, kind: Any) -> Any:
+    """What a registry has under a type's name, of the default scope; raises MMEngine's KeyError for none."""
+    with registry.switch_scope_and_registry(None) as scoped:
+        found = scoped.get(kind) if isinstance(kind, str) else kind
+    if found is None:
+        raise KeyError(f'{kind} is not in the ::{registry.name} registry')
+    return found
+
+
+def _loaders(cfg: Config, name: str, loader: dict[str, Any], seed: int) -> list[DataLoader]:
+    """The loaders that a part makes of a loader's config: two of a search's training images."""
+    kind = cfg.train_cfg.get('type') if name == 'train_dataloader' else None
+    found = LOOPS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(found, type) and issubclass(found, SearchEpochLoop | SearchIterLoop)):
+        return [Runner.build_dataloader(loader, seed=seed)]
+    loop, runner = cfg.train_cfg, SimpleNamespace(seed=seed, build_dataloader=Runner.build_dataloader)
+    fraction, split_seed = loop.get('weight_fraction', 0.5), loop.get('split_seed', 0)
+    return [half.loader for half in build_halves(runner, loader, fraction, split_seed, loop.get('pipelines'))]
+
+
+def _read_batch(loader: DataLoader) -> None:
+    """Reads and collates the first samples in this process: no worker is started for them."""
+    batches: Any = loader.batch_sampler
+    chosen = next(iter(batches)) if batches is not None else [next(iter(loader.sampler))]
+    loader.collate_fn([check_sample(loader.dataset, index) for index in chosen[:_SAMPLES]])
+
+
+def _names(registry: str | None) -> list[str]:
+    """Names that a registry of MMEngine, or any, and its hosts' know."""
+    every = [each for each in vars(mmengine.registry).values() if isinstance(each, Registry)]
+    roots = [each for each in every if registry in (None, each.name)]
+    return [
+        name
+        for root in roots
+        for each, prefix in [(root, ''), *((child, f'{scope}.') for scope, child in root.children.items())]
+        for name in (*each.module_dict, *(f'{prefix}{name}' for name in each.module_dict))
+    ]

@@ -1,0 +1,174 @@
+"""A run that ends after one step of each of its halves, leaves nothing behind, and says what the whole would do."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from torch.utils.data import DataLoader
+
+from mmnas_ext.engine import DistillLoop
+from mmnas_ext.engine.block_optim import find_distiller
+from mmnas_ext.engine.describe import describe_distillation, describe_search
+from mmnas_ext.engine.optim import SearchOptimWrapper
+from mmnas_ext.runs.building import quiet
+from mmnas_ext.runs.methods import method_of
+from mmnas_ext.runs.prepared import Half, Prepared
+from mmnas_ext.runs.training import open_runner
+from mmnas_ext.workdir import WorkDir
+
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_OF_WORKERS = ('persistent_workers', 'prefetch_factor')
+
+
+class _Done(Exception):  # noqa: N818 - no error: it ends a training from inside
+    """The step is done."""
+
+
+class _Seen(NamedTuple):
+    """What one iteration told.
+
+    Args:
+        plan: What the part will do, if its loop can say it.
+        images: Of its loaders, in words.
+        iterations: Of the whole part.
+        seconds: That the first step of each kind took, by its name.
+    """
+
+    plan: str
+    images: str
+    iterations: int
+    seconds: Mapping[str, float]
+
+
+def dry_run(cfg: Config, prepared: Prepared, search_only: bool = False) -> str:
+    """Does one step of each part of a run on its first batch, and returns the plan of the run as lines of text.
+
+    Of a search this is a weight step and an arch step. Everything is written into a temporary folder: the work dir
+    and what an earlier run left there stay as they are.
+
+    Args:
+        cfg: The config, ``work_dir`` set.
+        prepared: What the check of it has built; its models are used up.
+        search_only: Whether the run would end with the search.
+
+    Raises:
+        ValueError: A step fails; says of which part, and why.
+    """
+    method, files = method_of(cfg), WorkDir(cfg.work_dir)
+    lines = [f'method       {method.name}']
+    if method.plan is not None:
+        lines += method.plan(cfg)
+    for half in prepared.halves:
+        seen = _step(half, prepared)
+        lines += seen.plan.splitlines()
+        took = ', '.join(f'{name} {seconds:.2g} s' for name, seconds in seen.seconds.items())
+        lines.append(
+            f'{half.name:<12} {seen.images}; {seen.iterations} iterations; the first, slower ones, took: {took}'
+        )
+    searched = method.find is not None
+    written = [files.manifest, *(getattr(files, name) for name in method.writes)]
+    written += [files.arch, files.config, *([] if search_only else [files.adapt])] if searched else []
+    lines.append(f'writes       {", ".join(_below(path, files.root) for path in written)} in {files.root}')
+    return '\n'.join(lines)
+
+
+def _step(half: Half, prepared: Prepared) -> _Seen:
+    """Trains a part for one iteration, in a folder of its own."""
+    with TemporaryDirectory() as folder, quiet():
+        hook = _OneIteration()
+        try:
+            with open_runner(_bounded(half.cfg, folder), prepared=prepared) as runner:
+                runner.register_hook(hook, priority='VERY_HIGH')
+                runner.train()
+        except _Done:
+            return hook.seen
+        except Exception as error:  # whatever a first step can fail of: memory, shapes, a loss that is NaN
+            raise ValueError(f'the first step of the {half.name} failed: {type(error).__name__}: {error}') from error
+    raise ValueError(f'the {half.name} has no step: its train_cfg ends before the first')
+
+
+def _bounded(cfg: Config, folder: str) -> Config:
+    """The config of a part that writes below a folder alone, to no tracker, and starts no workers."""
+    cfg = cfg.copy()
+    cfg.work_dir = folder
+    cfg.log_level = 'WARNING'
+    cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'checkpoint': None}
+    cfg.default_hooks.logger = dict(cfg.default_hooks.get('logger') or {'type': 'LoggerHook'}, out_dir=None)
+    cfg.custom_hooks = [
+        hook for hook in cfg.get('custom_hooks') or [] if 'CheckpointHook' not in str(dict(hook).get('type'))
+    ]
+    if cfg.get('visualizer'):
+        cfg.visualizer = {**cfg.visualizer, 'vis_backends': None}
+    for name in _LOADERS:
+        if isinstance(cfg.get(name), Mapping):
+            loader = {key: value for key, value in cfg[name].items() if key not in _OF_WORKERS}
+            cfg[name] = {**loader, 'num_workers': 0}
+    if 'calibration_batches' in cfg.train_cfg:
+        cfg.train_cfg = {**cfg.train_cfg, 'calibration_batches': 1}
+    return cfg
+
+
+class _OneIteration(Hook):
+    """Ends a training after its first iteration, and looks around before that.
+
+    Attributes:
+        seen: What it saw.
+    """
+
+    seen: _Seen
+
+    def __init__(self) -> None:
+        self._begun = 0.0
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Starts the clock."""
+        self._begun = time.perf_counter()
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Takes the arch step, where a search begins without any, and ends the training."""
+        loop = runner.train_loop
+        seconds = {'step': time.perf_counter() - self._begun}
+        alternation = getattr(loop, 'alternation', None)
+        if alternation is not None:
+            seconds = {'weight step' if alternation.arch_start else 'arch and weight step': seconds['step']}
+            if alternation.arch_start:
+                begun = time.perf_counter()
+                alternation.step(alternation.arch_start, data_batch)
+                seconds['arch and weight step'] = time.perf_counter() - begun
+        self.seen = _Seen(_plan(runner), _images(runner), runner.max_iters, seconds)
+        raise _Done
+
+
+def _plan(runner: Any) -> str:
+    loop = runner.train_loop
+    if isinstance(runner.optim_wrapper, SearchOptimWrapper):
+        return describe_search(runner, runner.optim_wrapper.supernet)
+    if isinstance(loop, DistillLoop):
+        return describe_distillation(find_distiller(runner.model), loop.max_iters, _batch(loop.dataloader), loop.staged)
+    return ''
+
+
+def _images(runner: Any) -> str:
+    loop = runner.train_loop
+    text = f'{len(loop.dataloader.dataset)} images'
+    if hasattr(loop, 'alternation'):
+        text += f' for weights and {len(loop.alternation.batches.loader.dataset)} for alpha'
+    text += f' in batches of {_batch(loop.dataloader)}'
+    if get_world_size() > 1:
+        text += f' on each of {get_world_size()} processes'
+    held_out: Any = getattr(runner.val_loop, 'dataloader', None)
+    images: Any = held_out.dataset if isinstance(held_out, DataLoader) else None
+    return text if images is None else f'{text}, validated on {len(images)}'
+
+
+def _batch(loader: Any) -> int:
+    return int(loader.batch_size or loader.batch_sampler.batch_size)
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
