@@ -160,3 +160,22 @@ def test_the_super_networks_stem_has_the_seeds_activation(name: str) -> None:
     with torch.no_grad():
         ours, seeds = (net.stem(torch.full((1, 3, 8, 8), 60.0)) for net in nets)
     assert torch.equal(ours, seeds) and ours.max() == 6
+
+
+@pytest.mark.parametrize(
+    ('name', 'gathered'), [('fna_retinanet_coco_1gpu.py', 8), ('fna_deeplabv3_cityscapes_1gpu.py', 4)]
+)
+def test_an_update_on_one_gpu_trains_one_path(name: str, gathered: int) -> None:
+    cfg = small(read(name))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+        build = {key: value for key, value in cfg.optim_wrapper.items() if key != 'constructor'}
+        wrapper = SearchOptimWrapperConstructor(build)(model)
+    paths = []
+    for iteration in range(3 * gathered):
+        wrapper.start('weights', iteration)
+        with wrapper.optim_context(model):
+            paths.append(tuple(layer.choice for layer in model.backbone.mixed_layers().values()))
+    updates = [set(paths[first : first + gathered]) for first in range(0, len(paths), gathered)]
+    assert [len(update) for update in updates] == [1, 1, 1]
+    assert len(set(paths)) == 3
