@@ -157,6 +157,9 @@ def test_state_comes_back(distiller: BlockDistiller) -> None:
     [
         ({'weights': {}}, r"takes .* unknown \['weights'\]"),
         ({'blocks': {5: {}}}, r'blocks must name blocks in 0\.\.1, got 5'),
+        ({'blocks': {0: {'accumulative_counts': 2}}}, r"blocks\[0\] takes .*, got \['accumulative_counts'\]"),
+        ({'type': 'ApexOptimWrapper'}, 'type of a distillation must be OptimWrapper or AmpOptimWrapper, got Apex'),
+        ({'loss_scale': 512.0}, "loss_scale of a distillation must be 'dynamic', got 512.0"),
         ({'dtype': 'float8'}, "dtype must be 'float16' or 'bfloat16', got 'float8'"),
     ],
 )
@@ -177,3 +180,6 @@ def test_wrappers_are_ordinary_ones(distiller: BlockDistiller) -> None:
     for wrapper in BlockOptimWrapperConstructor(cfg, {'norm_decay_mult': 0.0})(distiller).values():
         assert type(wrapper) is OptimWrapper
         assert {group['weight_decay'] for group in wrapper.param_groups} == {0.1, 0.0}
+    cfg['blocks'] = {1: {'paramwise_cfg': {'norm_decay_mult': 0.5}}}
+    _, second = BlockOptimWrapperConstructor(cfg, {'norm_decay_mult': 0.0})(distiller).values()
+    assert {group['weight_decay'] for group in second.param_groups} == {0.1, 0.05}
