@@ -1,0 +1,116 @@
+"""A candidate whose weights are frozen, as the numbers that a fused computation needs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from torch import Tensor, nn
+
+from mmnas_ext.ops.dilated import DilatedDepthwiseConv2d, join_phases, split_phases
+from mmnas_ext.ops.mbconv import MBConv
+
+_BOUNDS = {nn.ReLU6: (0.0, 6.0), nn.ReLU: (0.0, float('inf'))}
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A batch norm that normalises by the batch: epsilon, scale and shift ``(channels,)``."""
+
+    eps: float
+    scale: Tensor
+    shift: Tensor
+    affine: bool
+
+    @classmethod
+    def of(cls, norm: Any, like: Tensor) -> 'Norm':
+        """Reads a module; one without scale and shift has 1 and 0."""
+        if norm.weight is None:
+            return cls(norm.eps, like.new_ones(norm.num_features), like.new_zeros(norm.num_features), False)
+        return cls(norm.eps, norm.weight.detach(), norm.bias.detach(), True)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """An `MBConv` of expansion, depthwise convolution and projection.
+
+    Attributes:
+        expand: ``(hidden, in_channels)``.
+        depthwise: ``(hidden, 1, k, k)``.
+        project: ``(channels, hidden)``.
+        norms: After each of the three.
+        bounds: What the activation clamps to.
+        residual: Whether the input is added.
+    """
+
+    expand: Tensor
+    depthwise: Tensor
+    project: Tensor
+    norms: tuple[Norm, Norm, Norm]
+    bounds: tuple[float, float]
+    stride: int
+    dilation: int
+    residual: bool
+
+    @classmethod
+    def of(cls, module: nn.Module | None, dtype: torch.dtype) -> 'Frozen | None':
+        """Reads a module; ``None`` if it computes anything else, in another type, or is to be trained or watched."""
+        if type(module) is not MBConv or module.expand is None or module.se is not None or module.drop_path is not None:
+            return None
+        if any(p.requires_grad or p.dtype != dtype for p in module.parameters()) or any(map(_watched, module.modules())):
+            return None
+        units = (module.expand, module.depthwise, module.project)
+        acts = [type(unit.activate) if unit.with_activation else None for unit in units]
+        if not all(map(_is_plain, units)) or acts[0] not in _BOUNDS or acts != [acts[0], acts[0], None]:
+            return None
+        expand, depthwise, project = (unit.conv.weight.detach() for unit in units)
+        first, second, third = (Norm.of(unit.norm, expand) for unit in units)
+        conv = module.depthwise.conv
+        return cls(
+            expand.flatten(1), depthwise, project.flatten(1), (first, second, third), _BOUNDS[acts[0]],
+            conv.stride[0], conv.dilation[0], module.residual,
+        )  # fmt: skip
+
+    def convolve(self, hidden: Tensor) -> Tensor:
+        """The depthwise convolution: ``(N, hidden, H, W)`` to ``(N, hidden, ceil(H / stride), …)`` in NHWC."""
+        padding, groups = self._padding, hidden.shape[1]
+        if self.stride == self.dilation == 1:
+            # the transposed convolution of the kernel turned round is the same, and oneDNN's code for it faster
+            out = F.conv_transpose2d(hidden, self.depthwise.flip(2, 3), padding=padding, groups=groups)
+        else:
+            out = F.conv2d(hidden, self.depthwise, None, self.stride, padding, self.dilation, groups)
+        return out.contiguous(memory_format=torch.channels_last)
+
+    def convolve_back(self, grad: Tensor, scale: Tensor, height: int, width: int) -> Tensor:
+        """Gradient of `convolve` for its input of `height` x `width`, times `scale` per channel, in NHWC."""
+        weight, padding, groups = self.depthwise * scale[:, None, None, None], self._padding, grad.shape[1]
+        if self.stride == 1 and self.dilation > 1:
+            # see DilatedDepthwiseConv2d
+            phases = split_phases(grad, self.dilation)
+            phases = F.conv_transpose2d(phases, weight, padding=padding // self.dilation, groups=groups)
+            out = join_phases(phases, self.dilation)[:, :, :height, :width]
+        else:
+            rest = [(side - 1) % self.stride for side in (height, width)]
+            out = F.conv_transpose2d(grad, weight, None, self.stride, padding, rest, groups, self.dilation)
+        return out.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def _padding(self) -> int:
+        return self.depthwise.shape[2] // 2 * self.dilation
+
+
+def _is_plain(unit: ConvModule) -> bool:
+    """Whether a unit is a convolution without bias and a batch norm of the batch's own statistics."""
+    norm = unit.norm
+    return (
+        type(unit) is ConvModule
+        and type(unit.conv) in (nn.Conv2d, DilatedDepthwiseConv2d)
+        and unit.conv.bias is None
+        and type(norm) is nn.BatchNorm2d
+        and norm.running_mean is None
+    )
+
+
+def _watched(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
