@@ -58,11 +58,11 @@ class Frozen:
         """Reads a module; ``None`` if it computes anything else, in another type, or is to be trained or watched."""
         if type(module) is not MBConv or module.expand is None or module.se is not None or module.drop_path is not None:
             return None
-        if any(p.requires_grad or p.dtype != dtype for p in module.parameters()) or any(map(_watched, module.modules())):
+        units = [module.expand, module.depthwise, module.project]
+        if _watched(module) or not all(_is_plain(unit, dtype) for unit in units):
             return None
-        units = (module.expand, module.depthwise, module.project)
         acts = [type(unit.activate) if unit.with_activation else None for unit in units]
-        if not all(map(_is_plain, units)) or acts[0] not in _BOUNDS or acts != [acts[0], acts[0], None]:
+        if acts[0] not in _BOUNDS or acts != [acts[0], acts[0], None]:
             return None
         expand, depthwise, project = (unit.conv.weight.detach() for unit in units)
         first, second, third = (Norm.of(unit.norm, expand) for unit in units)
@@ -75,8 +75,8 @@ class Frozen:
     def convolve(self, hidden: Tensor) -> Tensor:
         """The depthwise convolution: ``(N, hidden, H, W)`` to ``(N, hidden, ceil(H / stride), …)`` in NHWC."""
         padding, groups = self._padding, hidden.shape[1]
-        if self.stride == self.dilation == 1:
-            # the transposed convolution of the kernel turned round is the same, and oneDNN's code for it faster
+        if self.stride == self.dilation == 1 and hidden.shape[2] * hidden.shape[3] >= 1000:
+            # the transposed convolution of the kernel turned round is the same; of large images oneDNN's is the faster
             out = F.conv_transpose2d(hidden, self.depthwise.flip(2, 3), padding=padding, groups=groups)
         else:
             out = F.conv2d(hidden, self.depthwise, None, self.stride, padding, self.dilation, groups)
@@ -100,15 +100,18 @@ class Frozen:
         return self.depthwise.shape[2] // 2 * self.dilation
 
 
-def _is_plain(unit: ConvModule) -> bool:
-    """Whether a unit is a convolution without bias and a batch norm of the batch's own statistics."""
-    norm = unit.norm
-    return (
-        type(unit) is ConvModule
-        and type(unit.conv) in (nn.Conv2d, DilatedDepthwiseConv2d)
-        and unit.conv.bias is None
-        and type(norm) is nn.BatchNorm2d
-        and norm.running_mean is None
+def _is_plain(unit: ConvModule, dtype: torch.dtype) -> bool:
+    """Whether a unit is a frozen convolution without bias and a frozen batch norm of the batch's own statistics."""
+    if type(unit) is not ConvModule:
+        return False
+    conv, norm = unit.conv, unit.norm
+    if type(norm) is not nn.BatchNorm2d or norm.running_mean is not None:
+        return False
+    if type(conv) not in (nn.Conv2d, DilatedDepthwiseConv2d) or conv.bias is not None:
+        return False
+    parameters = [value for value in (conv.weight, norm.weight, norm.bias) if value is not None]
+    return all(value.dtype == dtype and not value.requires_grad for value in parameters) and not any(
+        map(_watched, (unit, conv, norm, *([unit.activate] if unit.with_activation else [])))
     )
 
 

@@ -72,8 +72,7 @@ class _Mixture(torch.autograd.Function):
             if part is None:
                 kept += [None] * _KEPT
                 continue
-            scale = _expansion_scale(part, covariance)
-            expanded = _expand(part, rows, scale, scratch.rows('first', len(rows), len(scale)))
+            expanded, scale = _expand_and_measure(part, rows, covariance, scratch)
             hidden = part.convolve(_image(expanded.clamp_(*part.bounds), x.shape))
             center, factor = _statistics(hidden, part.norms[1].eps)
             _normalise(hidden, center, factor)
@@ -116,12 +115,13 @@ class _Mixture(torch.autograd.Function):
             narrow, center, factor, *inner = kept[_KEPT * index : _KEPT * (index + 1)]
             norm = part.norms[2]
             if through is None:
-                product, total = _sums(grad, narrow, center, factor)
+                product, total = _sums(grad, narrow, center)
+                product *= factor
             else:
                 inwards, product, total = torch.ops.aten.native_batch_norm_backward(
                     grad, narrow, share * norm.scale, None, None, center, factor, True, norm.eps, [True, True, True]
                 )
-                through.add(part, _pointwise(inwards, part.project.t()), *inner, scratch)
+                through.add(part, _pointwise(inwards, part.project.t()), inner, scratch)
             by_share.append(product @ norm.scale + total @ norm.shift + (by_input if part.residual else 0))
         by_x = None
         if through is not None:
@@ -135,9 +135,9 @@ class _Mixture(torch.autograd.Function):
 class _Through:
     """The gradient for a layer's input that comes through its candidates' expansions.
 
-    An expansion is a linear map W of the centred input x, batch norm included. The norm's own gradient subtracts from the
-    incoming gradient its mean and, times W x, its mean product with W x; so for x these are a constant and one matrix
-    times x, summed over all candidates.
+    A norm subtracts from its incoming gradient g the mean of g and, times its output y, the mean of g * y. Of an expansion
+    y is a matrix times the centred input: so what is subtracted in the end is, summed over all candidates, one matrix
+    times the input and a constant.
     """
 
     def __init__(self, rows: Tensor, shape: Sequence[int]) -> None:
@@ -147,38 +147,29 @@ class _Through:
         self.matrix = rows.new_zeros(channels, channels)
         self.constant = rows.new_zeros(channels)
 
-    def add(
-        self,
-        part: Frozen,
-        grad: Tensor,
-        scale: Tensor,
-        center: Tensor,
-        factor: Tensor,
-        hidden: Tensor | None,
-        scratch: '_Scratch',
-    ) -> None:
+    def add(self, part: Frozen, grad: Tensor, inner: Sequence[Tensor], scratch: '_Scratch') -> None:
         """Adds a candidate's, from the gradient for its activated depthwise output; `grad` is overwritten."""
+        scale, center, factor, hidden = inner
         first, second, _ = part.norms
-        expanded = _expand(part, self.rows, scale, scratch.rows('first', len(self.rows), len(scale)))
+        expanded = _expand(part, self.rows, scale, scratch)
         if hidden is None:
             active = torch.clamp(expanded, *part.bounds, out=scratch.rows('second', *expanded.shape))
             hidden = part.convolve(_image(active, self.shape))
             _normalise(hidden, center, factor)
-        wide, grads = _rows(hidden), _rows(grad)
-        _mask(part, grads, _affine(second, wide, scratch) if second.affine else wide)
-        zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
-        product, total = _sums(grad, hidden, zeros, ones)
-        count = len(grads)
-        grads += torch.addcmul(-total / count, wide, -product / count, out=scratch.rows('second', *wide.shape))
+        wide = _rows(hidden)
+        _mask(part, _rows(grad), _affine(second, wide, scratch) if second.affine else wide)
+        _subtract_statistics(grad, hidden, scratch)
         grad = part.convolve_back(grad, second.scale * factor, *self.shape[2:])
-        grads = _rows(grad)
-        _mask(part, grads, expanded)
-        product, total = _sums(grad, _image(expanded, self.shape), first.shift, ones)
+        _mask(part, _rows(grad), expanded)
         weight = part.expand * scale[:, None]
+        if _by_matrix(part, self.rows):
+            product, total = _sums(grad, _image(expanded, self.shape), first.shift)
+            self.matrix += weight.t() @ (weight * (product / len(self.rows))[:, None])
+            self.constant += (total / len(self.rows) * first.scale) @ weight
+        else:
+            _subtract_statistics(grad, _image(expanded, self.shape), scratch)
         direct = _pointwise(grad, (weight * first.scale[:, None]).t())
         self.direct = direct if self.direct is None else self.direct.add_(direct)
-        self.matrix += weight.t() @ (weight * (product / len(grads))[:, None])
-        self.constant += (total / len(grads) * first.scale) @ weight
 
     def result(self) -> Tensor:
         """The sum, ``(N, C, H, W)``."""
@@ -241,17 +232,31 @@ def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rows.to(x.dtype), mean.to(x.dtype), rows.t() @ rows / len(rows)
 
 
-def _expansion_scale(part: Frozen, covariance: Tensor) -> Tensor:
-    """One over the expansion's standard deviation, per hidden channel."""
-    weight = part.expand.double()
-    variances = ((weight @ covariance) * weight).sum(1)
-    return (variances + part.norms[0].eps).rsqrt().to(part.expand.dtype)
+def _by_matrix(part: Frozen, rows: Tensor) -> bool:
+    """Whether an expansion's statistics follow from the covariance; over few values they are as fast to compute."""
+    return part.norms[0].affine or 8 * len(rows) > rows.shape[1] ** 2
 
 
-def _expand(part: Frozen, rows: Tensor, scale: Tensor, out: Tensor) -> Tensor:
+def _expand_and_measure(
+    part: Frozen, rows: Tensor, covariance: Tensor, scratch: '_Scratch'
+) -> tuple[Tensor, Tensor]:
+    """The expansion after its norm, before its activation, and one over its standard deviation before the norm."""
+    eps = part.norms[0].eps
+    if _by_matrix(part, rows):
+        weight = part.expand.double()
+        scale = (((weight @ covariance) * weight).sum(1) + eps).rsqrt_().to(rows.dtype)
+        return _expand(part, rows, scale, scratch), scale
+    expanded = torch.mm(rows, part.expand.t(), out=scratch.rows('first', len(rows), len(part.expand)))
+    _, scale = _statistics(expanded[:, :, None, None], eps)
+    return expanded.mul_(scale), scale
+
+
+def _expand(part: Frozen, rows: Tensor, scale: Tensor, scratch: '_Scratch') -> Tensor:
     """The expansion after its norm, before its activation."""
     norm = part.norms[0]
-    return torch.addmm(norm.shift, rows, (part.expand * (scale * norm.scale)[:, None]).t(), out=out)
+    out = scratch.rows('first', len(rows), len(scale))
+    weight = (part.expand * (scale * norm.scale)[:, None]).t()
+    return torch.addmm(norm.shift, rows, weight, out=out) if norm.affine else torch.mm(rows, weight, out=out)
 
 
 def _statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -282,9 +287,16 @@ def _mask(part: Frozen, grads: Tensor, rows: Tensor) -> None:
     torch.ops.aten.hardtanh_backward.grad_input(grads, rows, *part.bounds, grad_input=grads)
 
 
-def _sums(grad: Tensor, x: Tensor, center: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """Per channel the sums of grad * (x - center) * factor and of grad, in one pass."""
+def _sums(grad: Tensor, x: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    """Per channel the sums of grad * (x - center) and of grad, in one pass."""
     _, product, total = torch.ops.aten.native_batch_norm_backward(
-        grad, x, None, None, None, center, factor, True, 0.0, [False, True, True]
+        grad, x, None, None, None, center, torch.ones_like(center), True, 0.0, [False, True, True]
     )
     return product, total
+
+
+def _subtract_statistics(grad: Tensor, x: Tensor, scratch: _Scratch) -> None:
+    """Subtracts from `grad` what a norm with the output `x` subtracts, in place."""
+    grads, rows = _rows(grad), _rows(x)
+    product, total = _sums(grad, x, torch.zeros_like(x[0, :, 0, 0]))
+    grads.add_(torch.addcmul(-total / len(rows), rows, -product / len(rows), out=scratch.rows('second', *rows.shape)))
