@@ -1,6 +1,7 @@
-"""A candidate whose weights are frozen, as the numbers that a fused computation needs."""
+"""Candidates whose weights are frozen, as the numbers that a fused computation needs."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,23 +31,33 @@ class Norm:
             return cls(norm.eps, like.new_ones(norm.num_features), like.new_zeros(norm.num_features), False)
         return cls(norm.eps, norm.weight.detach(), norm.bias.detach(), True)
 
+    @classmethod
+    def join(cls, norms: Sequence['Norm']) -> 'Norm':
+        """Norms side by side."""
+        scale, shift = torch.cat([norm.scale for norm in norms]), torch.cat([norm.shift for norm in norms])
+        return cls(norms[0].eps, scale, shift, norms[0].affine)
+
 
 @dataclass(frozen=True)
 class Frozen:
-    """An `MBConv` of expansion, depthwise convolution and projection.
+    """Candidates that can be computed together: expansion, depthwise convolution and projection of each, side by side.
 
     Attributes:
-        expand: ``(hidden, in_channels)``.
+        members: Which candidates of the layer they are.
+        expand: ``(hidden, in_channels)``, `hidden` the sum of all members'.
         depthwise: ``(hidden, 1, k, k)``.
-        project: ``(channels, hidden)``.
+        project: ``(channels, hidden of the member)`` of each.
         norms: After each of the three.
         bounds: What the activation clamps to.
+        stride: Of the depthwise convolution.
+        dilation: Of the depthwise convolution.
         residual: Whether the input is added.
     """
 
+    members: tuple[int, ...]
     expand: Tensor
     depthwise: Tensor
-    project: Tensor
+    project: tuple[Tensor, ...]
     norms: tuple[Norm, Norm, Norm]
     bounds: tuple[float, float]
     stride: int
@@ -54,7 +65,7 @@ class Frozen:
     residual: bool
 
     @classmethod
-    def of(cls, module: nn.Module | None, dtype: torch.dtype) -> 'Frozen | None':
+    def of(cls, module: nn.Module, index: int, dtype: torch.dtype) -> 'Frozen | None':
         """Reads a module; ``None`` if it computes anything else, in another type, or is to be trained or watched."""
         if type(module) is not MBConv or module.expand is None or module.se is not None or module.drop_path is not None:
             return None
@@ -68,9 +79,29 @@ class Frozen:
         first, second, third = (Norm.of(unit.norm, expand) for unit in units)
         conv = module.depthwise.conv
         return cls(
-            expand.flatten(1), depthwise, project.flatten(1), (first, second, third), _BOUNDS[acts[0]],
+            (index,), expand.flatten(1), depthwise, (project.flatten(1),), (first, second, third), _BOUNDS[acts[0]],
             conv.stride[0], conv.dilation[0], module.residual,
         )  # fmt: skip
+
+    def fits(self, other: 'Frozen') -> bool:
+        """Whether both can be computed together."""
+        return (
+            self.depthwise.shape[2:] == other.depthwise.shape[2:]
+            and (self.bounds, self.stride, self.dilation) == (other.bounds, other.stride, other.dilation)
+            and [(norm.eps, norm.affine) for norm in self.norms] == [(norm.eps, norm.affine) for norm in other.norms]
+        )
+
+    def join(self, other: 'Frozen') -> 'Frozen':
+        """Both, side by side."""
+        first, second, third = (Norm.join(pair) for pair in zip(self.norms, other.norms, strict=True))
+        return replace(
+            self,
+            members=self.members + other.members,
+            expand=torch.cat([self.expand, other.expand]),
+            depthwise=torch.cat([self.depthwise, other.depthwise]),
+            project=self.project + other.project,
+            norms=(first, second, third),
+        )
 
     def convolve(self, hidden: Tensor) -> Tensor:
         """The depthwise convolution: ``(N, hidden, H, W)`` to ``(N, hidden, ceil(H / stride), …)`` in NHWC."""
@@ -95,9 +126,50 @@ class Frozen:
             out = F.conv_transpose2d(grad, weight, None, self.stride, padding, rest, groups, self.dilation)
         return out.contiguous(memory_format=torch.channels_last)
 
+    def reduce(self, hidden: Tensor) -> Tensor:
+        """The projections: ``(N, hidden, H, W)`` to ``(N, members * channels, H, W)``, both in NHWC."""
+        if len(self.project) == 1:
+            return pointwise(hidden, self.project[0])
+        wide, channels = rows_of(hidden), len(self.project[0])
+        out = wide.new_empty(len(wide), len(self.project) * channels)
+        start = 0
+        for i, weight in enumerate(self.project):
+            part = wide[:, start : start + weight.shape[1]]
+            torch.mm(part, weight.t(), out=out[:, i * channels : (i + 1) * channels])
+            start += weight.shape[1]
+        return image_of(out, hidden.shape)
+
+    def reduce_back(self, grad: Tensor) -> Tensor:
+        """Gradient of `reduce` for its input."""
+        if len(self.project) == 1:
+            return pointwise(grad, self.project[0].t())
+        narrow, channels = rows_of(grad), len(self.project[0])
+        out = narrow.new_empty(len(narrow), len(self.expand))
+        start = 0
+        for i, weight in enumerate(self.project):
+            part = narrow[:, i * channels : (i + 1) * channels]
+            torch.mm(part, weight, out=out[:, start : start + weight.shape[1]])
+            start += weight.shape[1]
+        return image_of(out, grad.shape)
+
     @property
     def _padding(self) -> int:
         return self.depthwise.shape[2] // 2 * self.dilation
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """``(N, C, H, W)`` to ``(N * H * W, C)``: a view where `x` is in NHWC."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def image_of(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """What undoes `rows_of`, for images of `shape`."""
+    return rows.view(shape[0], shape[2], shape[3], -1).permute(0, 3, 1, 2)
+
+
+def pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """A 1x1 convolution in NHWC; as such it is faster than as a product of matrices where it has few outputs."""
+    return F.conv2d(x, weight[:, :, None, None]).contiguous(memory_format=torch.channels_last)
 
 
 def _is_plain(unit: ConvModule, dtype: torch.dtype) -> bool:

@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mmnas_ext.ops.frozen import Frozen
+from mmnas_ext.ops.frozen import Frozen, Norm, image_of, pointwise, rows_of
 
 _DTYPES = (torch.float32, torch.float64)
+_FEW = 4000  # values of a channel, up to which candidates are faster computed together
+_KEPT = 8  # tensors of each part for the backward pass
 
 
 def mixture(
@@ -48,88 +49,91 @@ def mixture(
         return None
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return None
-    parts = [None if module is None else Frozen.of(module, x.dtype) for module in candidates]
-    computed = [part for part in parts if part is not None]
-    if not computed or len(computed) < sum(module is not None for module in candidates):
+    found = [Frozen.of(module, i, x.dtype) for i, module in enumerate(candidates) if module is not None]
+    parts = [part for part in found if part is not None]
+    if not parts or len(parts) < len(found):
         return None
-    # over a single value there are no statistics, which a batch norm says itself
-    if x.shape[0] * -(-x.shape[2] // computed[0].stride) * -(-x.shape[3] // computed[0].stride) < 2:
+    values = x.shape[0] * -(-x.shape[2] // parts[0].stride) * -(-x.shape[3] // parts[0].stride)
+    if values < 2:  # no statistics, which a batch norm says itself
         return None
-    return _Mixture.apply(x, shares, parts, recompute)
+    direct = [i for i, module in enumerate(candidates) if module is None or module.residual]
+    return _Mixture.apply(x, shares, _joined(parts) if values <= _FEW else parts, direct, recompute)
+
+
+def _joined(parts: Sequence[Frozen]) -> list[Frozen]:
+    """Joins what can be computed together."""
+    joined: list[Frozen] = []
+    for part in parts:
+        fitting = [i for i, other in enumerate(joined) if other.fits(part)]
+        if fitting:
+            joined[fitting[0]] = joined[fitting[0]].join(part)
+        else:
+            joined.append(part)
+    return joined
 
 
 class _Mixture(torch.autograd.Function):
-    """See `mixture`."""
+    """See `mixture`; `direct` are the candidates to which the input is added."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shares: Tensor, parts: list[Frozen | None], recompute: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, shares: Tensor, parts: list[Frozen], direct: list[int], recompute: bool
+    ) -> Tensor:
         rows, mean, covariance = _centred(x)
         scratch = _Scratch(rows)
-        direct = torch.stack([s for s, part in zip(shares, parts, strict=True) if _adds_input(part)] or [shares[0] * 0])
-        mixed, constant = None, 0
+        keeps = ctx.needs_input_grad[0] and not recompute
+        mixed = rows_of(x) * shares[direct].sum() if direct else None
         kept: list[Tensor | None] = []
-        for part, share in zip(parts, shares, strict=True):
-            if part is None:
-                kept += [None] * _KEPT
-                continue
-            expanded, scale = _expand_and_measure(part, rows, covariance, scratch)
-            hidden = part.convolve(_image(expanded.clamp_(*part.bounds), x.shape))
+        for part in parts:
+            keeps_expanded = keeps and _is_dear(rows)
+            expanded, scale = _expand_and_measure(part, rows, covariance, None if keeps_expanded else scratch)
+            kept += [expanded if keeps_expanded else None]
+            active = scratch.rows('second', *expanded.shape) if keeps_expanded else expanded
+            hidden = part.convolve(image_of(torch.clamp(expanded, *part.bounds, out=active), x.shape))
             center, factor = _statistics(hidden, part.norms[1].eps)
             _normalise(hidden, center, factor)
             active = scratch.rows('second', hidden.numel() // len(scale), len(scale))
-            narrow = _pointwise(_image(_activate(part, _rows(hidden), active), hidden.shape), part.project)
-            norm = part.norms[2]
-            last_center, last_factor = _statistics(narrow, norm.eps)
-            weight = share * norm.scale * last_factor
-            mixed = narrow * _channels(weight) if mixed is None else mixed.addcmul_(narrow, _channels(weight))
-            constant = constant + share * norm.shift - weight * last_center
-            kept += [narrow, last_center, last_factor]
-            if ctx.needs_input_grad[0]:
-                kept += [scale, center, factor, None if recompute else hidden]
-            else:
-                kept += [None] * 4
-        assert mixed is not None, 'there is at least one module'
-        mixed += _channels(constant)
-        if any(map(_adds_input, parts)):
-            mixed.add_(x * direct.sum())
-        ctx.parts, ctx.shape, ctx.layout = parts, x.shape, _layout(x)
+            narrow = part.reduce(image_of(_activate(part, rows_of(hidden), active), hidden.shape))
+            kept += [scale, center, factor, hidden if keeps else None] if ctx.needs_input_grad[0] else [None] * 4
+            center, factor = _statistics(narrow, part.norms[2].eps)
+            kept += [narrow, center, factor]
+            mixed = _add(part, shares, narrow, center, factor, mixed)
+        assert mixed is not None, 'there is at least one part'
+        ctx.parts, ctx.direct, ctx.shape = parts, direct, x.shape
+        ctx.layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
         ctx.save_for_backward(rows, mean, shares, *kept)
-        return mixed.contiguous(memory_format=ctx.layout)
+        return image_of(mixed, narrow.shape).contiguous(memory_format=ctx.layout)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, mean, shares, *kept = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        scratch = _Scratch(rows)
-        # of the input: what goes through expansions, a matrix and a constant that stand for their norms' statistics
+        grads = rows_of(grad)
         through = _Through(rows, ctx.shape) if ctx.needs_input_grad[0] else None
-        by_input = None
-        if any(map(_adds_input, ctx.parts)):
-            by_input = torch.dot(_rows(grad).flatten(), (rows + mean).flatten())
-        by_share: list[Tensor] = []
-        for index, (part, share) in enumerate(zip(ctx.parts, shares, strict=True)):
-            if part is None:
-                by_share.append(by_input)
-                continue
-            narrow, center, factor, *inner = kept[_KEPT * index : _KEPT * (index + 1)]
-            norm = part.norms[2]
+        by_share = torch.zeros_like(shares)
+        if ctx.direct:
+            by_share[ctx.direct] = torch.dot(grads.flatten(), (rows + mean).flatten())
+        for index, part in enumerate(ctx.parts):
+            *inner, narrow, center, factor = kept[_KEPT * index : _KEPT * (index + 1)]
+            count, norm = len(part.members), part.norms[2]
+            repeated = image_of(grads.repeat(1, count) if count > 1 else grads.contiguous(), narrow.shape)
             if through is None:
-                product, total = _sums(grad, narrow, center)
-                product *= factor
+                product, total = _sums(repeated, narrow, center)
+                product = product * factor
             else:
+                weight = _per_channel(part, shares) * norm.scale
                 inwards, product, total = torch.ops.aten.native_batch_norm_backward(
-                    grad, narrow, share * norm.scale, None, None, center, factor, True, norm.eps, [True, True, True]
+                    repeated, narrow, weight, None, None, center, factor, True, norm.eps, [True, True, True]
                 )
-                through.add(part, _pointwise(inwards, part.project.t()), inner, scratch)
-            by_share.append(product @ norm.scale + total @ norm.shift + (by_input if part.residual else 0))
+                through.add(part, part.reduce_back(inwards), inner)
+            by_share[list(part.members)] += (product * norm.scale + total * norm.shift).view(count, -1).sum(1)
         by_x = None
         if through is not None:
-            by_x = through.result()
-            if by_input is not None:
-                by_x.add_(grad * sum(s for s, part in zip(shares, ctx.parts, strict=True) if _adds_input(part)))
-            by_x = by_x.contiguous(memory_format=ctx.layout)
-        return by_x, torch.stack(by_share), None, None
+            by_rows = through.result()
+            if ctx.direct:
+                by_rows.addcmul_(grads, shares[ctx.direct].sum())
+            by_x = image_of(by_rows, ctx.shape).contiguous(memory_format=ctx.layout)
+        return by_x, by_share, None, None, None
 
 
 class _Through:
@@ -142,44 +146,46 @@ class _Through:
 
     def __init__(self, rows: Tensor, shape: Sequence[int]) -> None:
         self.rows, self.shape = rows, shape
+        self.scratch = _Scratch(rows)
         channels = rows.shape[1]
         self.direct: Tensor | None = None
         self.matrix = rows.new_zeros(channels, channels)
         self.constant = rows.new_zeros(channels)
 
-    def add(self, part: Frozen, grad: Tensor, inner: Sequence[Tensor], scratch: '_Scratch') -> None:
-        """Adds a candidate's, from the gradient for its activated depthwise output; `grad` is overwritten."""
-        scale, center, factor, hidden = inner
+    def add(self, part: Frozen, grad: Tensor, inner: Sequence[Tensor | None]) -> None:
+        """Adds a part's, from the gradient for its activated depthwise output; `grad` is overwritten."""
+        expanded, scale, center, factor, hidden = inner
+        assert scale is not None and center is not None and factor is not None, 'kept where the input needs a gradient'
         first, second, _ = part.norms
-        expanded = _expand(part, self.rows, scale, scratch)
+        if expanded is None:
+            expanded = _expand(part, self.rows, scale, self.scratch)
         if hidden is None:
-            active = torch.clamp(expanded, *part.bounds, out=scratch.rows('second', *expanded.shape))
-            hidden = part.convolve(_image(active, self.shape))
+            active = torch.clamp(expanded, *part.bounds, out=self.scratch.rows('second', *expanded.shape))
+            hidden = part.convolve(image_of(active, self.shape))
             _normalise(hidden, center, factor)
-        wide = _rows(hidden)
-        _mask(part, _rows(grad), _affine(second, wide, scratch) if second.affine else wide)
-        _subtract_statistics(grad, hidden, scratch)
+        wide = rows_of(hidden)
+        _mask(part, rows_of(grad), _affine(second, wide, self.scratch) if second.affine else wide)
+        _subtract_statistics(grad, hidden, self.scratch)
         grad = part.convolve_back(grad, second.scale * factor, *self.shape[2:])
-        _mask(part, _rows(grad), expanded)
+        _mask(part, rows_of(grad), expanded)
         weight = part.expand * scale[:, None]
         if _by_matrix(part, self.rows):
-            product, total = _sums(grad, _image(expanded, self.shape), first.shift)
+            product, total = _sums(grad, image_of(expanded, self.shape), first.shift)
             self.matrix += weight.t() @ (weight * (product / len(self.rows))[:, None])
             self.constant += (total / len(self.rows) * first.scale) @ weight
         else:
-            _subtract_statistics(grad, _image(expanded, self.shape), scratch)
-        direct = _pointwise(grad, (weight * first.scale[:, None]).t())
+            _subtract_statistics(grad, image_of(expanded, self.shape), self.scratch)
+        direct = rows_of(pointwise(grad, (weight * first.scale[:, None]).t()))
         self.direct = direct if self.direct is None else self.direct.add_(direct)
 
     def result(self) -> Tensor:
-        """The sum, ``(N, C, H, W)``."""
-        assert self.direct is not None, 'there is at least one module'
-        _rows(self.direct).sub_(torch.addmm(self.constant, self.rows, self.matrix))
-        return self.direct
+        """The sum, ``(N * H * W, C)``."""
+        assert self.direct is not None, 'there is at least one part'
+        return self.direct.sub_(torch.addmm(self.constant, self.rows, self.matrix))
 
 
 class _Scratch:
-    """Memory that one candidate after the other works in: new memory has to be cleared by the system first."""
+    """Memory that one part after the other works in: new memory has to be cleared by the system first."""
 
     def __init__(self, like: Tensor) -> None:
         self._like = like
@@ -193,40 +199,35 @@ class _Scratch:
         return held[: count * channels].view(count, channels)
 
 
-_KEPT = 7  # of each candidate
+def _is_dear(rows: Tensor) -> bool:
+    """Whether an expansion takes longer to compute again than to fetch from memory."""
+    return rows.shape[1] >= 24
 
 
-def _adds_input(part: Frozen | None) -> bool:
-    return part is None or part.residual
+def _per_channel(part: Frozen, shares: Tensor) -> Tensor:
+    """The members' shares, each for all its channels."""
+    return shares[list(part.members)].repeat_interleave(len(part.project[0]))
 
 
-def _layout(x: Tensor) -> torch.memory_format:
-    return torch.contiguous_format if x.is_contiguous() else torch.channels_last
-
-
-def _rows(x: Tensor) -> Tensor:
-    """``(N, C, H, W)`` to ``(N * H * W, C)``: a view where `x` is in NHWC."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def _image(rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """What undoes `_rows`, for images of `shape`."""
-    return rows.view(shape[0], shape[2], shape[3], -1).permute(0, 3, 1, 2)
-
-
-def _channels(values: Tensor) -> Tensor:
-    return values[:, None, None]
-
-
-def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
-    """A 1x1 convolution; as such it is faster than as a product of matrices where it has few outputs."""
-    return F.conv2d(x, weight[:, :, None, None]).contiguous(memory_format=torch.channels_last)
+def _add(
+    part: Frozen, shares: Tensor, narrow: Tensor, center: Tensor, factor: Tensor, mixed: Tensor | None
+) -> Tensor:
+    """Adds the members' outputs, normalised and multiplied by their shares, to `mixed`: all ``(N * H * W, channels)``."""
+    norm, rows = part.norms[2], rows_of(narrow)
+    share = _per_channel(part, shares)
+    weight = share * norm.scale * factor
+    count = len(part.members)
+    constant = (share * norm.shift - weight * center).view(count, -1).sum(0)
+    mixed = constant.repeat(len(rows), 1) if mixed is None else mixed.add_(constant)
+    for part_rows, part_weight in zip(rows.chunk(count, 1), weight.chunk(count), strict=True):
+        mixed.addcmul_(part_rows, part_weight)
+    return mixed
 
 
 def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The rows of `x` minus their mean, the mean, and the covariance as doubles."""
     # the variance of a sum of correlated channels can be a small difference: hence doubles
-    rows = _rows(x).double()
+    rows = rows_of(x).double()
     mean = rows.mean(0)
     rows = rows - mean
     return rows.to(x.dtype), mean.to(x.dtype), rows.t() @ rows / len(rows)
@@ -238,7 +239,7 @@ def _by_matrix(part: Frozen, rows: Tensor) -> bool:
 
 
 def _expand_and_measure(
-    part: Frozen, rows: Tensor, covariance: Tensor, scratch: '_Scratch'
+    part: Frozen, rows: Tensor, covariance: Tensor, scratch: _Scratch | None
 ) -> tuple[Tensor, Tensor]:
     """The expansion after its norm, before its activation, and one over its standard deviation before the norm."""
     eps = part.norms[0].eps
@@ -246,15 +247,16 @@ def _expand_and_measure(
         weight = part.expand.double()
         scale = (((weight @ covariance) * weight).sum(1) + eps).rsqrt_().to(rows.dtype)
         return _expand(part, rows, scale, scratch), scale
-    expanded = torch.mm(rows, part.expand.t(), out=scratch.rows('first', len(rows), len(part.expand)))
+    expanded = _expand(part, rows, torch.ones_like(part.norms[0].scale), scratch)
     _, scale = _statistics(expanded[:, :, None, None], eps)
     return expanded.mul_(scale), scale
 
 
-def _expand(part: Frozen, rows: Tensor, scale: Tensor, scratch: '_Scratch') -> Tensor:
+def _expand(part: Frozen, rows: Tensor, scale: Tensor, scratch: _Scratch | None) -> Tensor:
     """The expansion after its norm, before its activation."""
     norm = part.norms[0]
-    out = scratch.rows('first', len(rows), len(scale))
+    shape = len(rows), len(scale)
+    out = rows.new_empty(shape) if scratch is None else scratch.rows('first', *shape)
     weight = (part.expand * (scale * norm.scale)[:, None]).t()
     return torch.addmm(norm.shift, rows, weight, out=out) if norm.affine else torch.mm(rows, weight, out=out)
 
@@ -266,11 +268,11 @@ def _statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def _normalise(x: Tensor, center: Tensor, factor: Tensor) -> None:
-    rows = _rows(x)
+    rows = rows_of(x)
     torch.addcmul(-center * factor, rows, factor, out=rows)
 
 
-def _affine(norm: Any, rows: Tensor, scratch: _Scratch) -> Tensor:
+def _affine(norm: Norm, rows: Tensor, scratch: _Scratch) -> Tensor:
     return torch.addcmul(norm.shift, rows, norm.scale, out=scratch.rows('second', *rows.shape))
 
 
@@ -297,6 +299,6 @@ def _sums(grad: Tensor, x: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
 
 def _subtract_statistics(grad: Tensor, x: Tensor, scratch: _Scratch) -> None:
     """Subtracts from `grad` what a norm with the output `x` subtracts, in place."""
-    grads, rows = _rows(grad), _rows(x)
+    grads, rows = rows_of(grad), rows_of(x)
     product, total = _sums(grad, x, torch.zeros_like(x[0, :, 0, 0]))
     grads.add_(torch.addcmul(-total / len(rows), rows, -product / len(rows), out=scratch.rows('second', *rows.shape)))
