@@ -97,7 +97,8 @@ class Job:
         if self.kind == 'weight':
             weights = [parameter for name, parameter in self.model.named_parameters() if not name.endswith('alpha')]
             self.optimizer = torch.optim.SGD(weights, 0.02, momentum=0.9, weight_decay=1e-4)
-        elif self.variant != 'plain':
+        else:
+            # the authors, too, compute no gradients of weights in an arch step
             self.model.requires_grad_(False)
         for alpha in self.alphas():
             alpha.requires_grad_(self.kind != 'weight')

@@ -33,12 +33,12 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
             return super().forward(input)
         step: Any = self.dilation[0]
         height, width = input.shape[2:]
-        phases = _split(input, step)
+        phases = split_phases(input, step)
         phases = F.conv2d(phases, self.weight, None, 1, self.kernel_size[0] // 2, 1, self.groups)
-        return _join(phases, step)[:, :, :height, :width]
+        return join_phases(phases, step)[:, :, :height, :width]
 
 
-def _split(x_NCHW: Tensor, step: int) -> Tensor:
+def split_phases(x_NCHW: Tensor, step: int) -> Tensor:
     """``(N, C, H, W)`` to ``(N * step^2, C, ceil(H / step), ceil(W / step))``, zeros where a side does not divide."""
     n, c, height, width = x_NCHW.shape
     below, right = -height % step, -width % step
@@ -49,8 +49,8 @@ def _split(x_NCHW: Tensor, step: int) -> Tensor:
     return x.permute(0, 2, 4, 1, 3, 5).reshape(n * step * step, rows, columns, c).permute(0, 3, 1, 2)
 
 
-def _join(x_NCHW: Tensor, step: int) -> Tensor:
-    """What undoes `_split`."""
+def join_phases(x_NCHW: Tensor, step: int) -> Tensor:
+    """What undoes `split_phases`."""
     n, c, rows, columns = x_NCHW.shape
     n //= step * step
     x = x_NCHW.permute(0, 2, 3, 1).reshape(n, step, step, rows, columns, c)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmnas_ext.ops.choice import ChoiceLayer
+from mmnas_ext.ops.mixture import mixture
 
 
 class MixedLayer(ChoiceLayer):
@@ -66,9 +67,14 @@ class MixedLayer(ChoiceLayer):
         """Maps ``(N, in_channels, H, W)`` to ``(N, channels, ceil(H / stride), ceil(W / stride))``."""
         if self.choice is not None:
             return self.run(self.choice, x)
+        shares = self.probabilities()
+        modules = [self.candidate(index) for index in range(len(self.tokens))]
+        mixed = mixture(modules, x, shares, self.with_cp)
+        if mixed is not None:
+            return mixed
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(self._mix, x, self.probabilities(), use_reentrant=False)
-        return self._mix(x, self.probabilities())
+            return checkpoint(self._mix, x, shares, use_reentrant=False)
+        return self._mix(x, shares)
 
     def _mix(self, x: Tensor, weights: Tensor) -> Tensor:
         mixed = weights[0] * self.run(0, x)
