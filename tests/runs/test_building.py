@@ -10,6 +10,7 @@ from mmnas_ext.engine import DeriveHook
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.classes import check_classes, check_heads, check_names
 from mmnas_ext.runs.keys import check_keys, fits
+from mmnas_ext.runs.run import prepare
 from tests.engine import tiny, tiny_distill, tiny_seg, tiny_trials
 from tests.runs.tiny_coco import coco_of
 
@@ -44,7 +45,7 @@ def refused(cfg, **how):
      "derived: train_dataloader.dataset: type 'TinyPlane' is not known: did you mean 'TinyPlain'?"),
     ({'train_dataloader.collate_fn.type': 'default_colate'}, 'train_dataloader: '),
     ({'val_cfg': {}}, 'val_cfg needs val_dataloader and val_evaluator beside it, which this config lacks'),
-    ({'derived.load_from': '/nowhere.pth'}, 'derived: load_from: /nowhere.pth does not exist'),
+    ({'derived.load_from': '/nowhere.pth'}, 'derived: load_from: checkpoint /nowhere.pth does not exist'),
 ])  # fmt: skip
 def test_what_cannot_be_built_is_said_before_the_run(tmp_path, changes, message):
     assert message in refused(tiny.search_cfg(tmp_path / 'run', **changes))
@@ -106,6 +107,21 @@ def test_a_search_class_left_in_a_pure_python_config(tmp_path):
     assert refused(cfg) == (
         "derived=dict(…) leaves ['DeriveHook', 'SuperNet'] of the search in place: say there what replaces them"
     )
+
+
+def test_a_search_class_left_in_a_config_of_imports(tmp_path):
+    """MMEngine's pure-Python style, in which a config imports classes and their names become text late."""
+    cfg = tiny.search_cfg(tmp_path / 'run').to_dict()
+    cfg.pop('custom_imports')
+    text = '\n'.join(f'{key} = {value!r}' for key, value in cfg.items())
+    left = text.replace("'type': 'mmnas_ext.MBNet'", "'type': SuperNet, 'space': 'fna_det'")
+    files = {name: tmp_path / f'{name}.py' for name in ('sound', 'left')}
+    for file, body in zip(files.values(), (text, left), strict=True):
+        body = body.replace("'type': 'mmnas_ext.SuperNet'", "'type': SuperNet")
+        file.write_text(f'from mmnas_ext.backbones import SuperNet\n{body}\n')
+    assert prepare(str(files['sound'])).model.backbone.type is SuperNet
+    check_config(prepare(str(files['sound'])))
+    assert "derived=dict(…) leaves ['SuperNet'] of the search in place" in refused(prepare(str(files['left'])))
 
 
 def test_the_arguments_of_a_class_that_is_no_text(tmp_path):
