@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmnas_ext.cli import make_parser, parse
 from mmnas_ext.engine.runner import SafeRunner
+from mmnas_ext.remap.download import DownloadError
 from mmnas_ext.remap.reader import CheckpointError
 from mmnas_ext.runs.checks import check_data
 from mmnas_ext.runs.run import prepare
@@ -38,7 +39,7 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     try:
         SafeRunner.from_cfg(cfg).test()
-    except CheckpointError as error:
+    except (CheckpointError, DownloadError) as error:
         sys.exit(f'error: {error}')
 
 

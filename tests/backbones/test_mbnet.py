@@ -157,8 +157,8 @@ def test_drop_path_grows_linearly_over_the_layers() -> None:
 
 
 def test_drop_path_of_dnas_retraining_is_the_authors() -> None:
-    # their drop-connect: 0.2 * i / 22 over the 22 layers of DNA-c, of which the last without a stride is the 21st
-    layers = [layer for stage in MBNet('dna_c', drop_path_rate=0.2).layers() for layer in stage]
+    # their drop-connect: 0.2 * i / 22 over the 22 layers of DNA-a, the last of which has no shortcut to drop beside
+    layers = [layer for stage in MBNet('dna_a', drop_path_rate=0.2).layers() for layer in stage]
     assert len(layers) == 22
     assert layers[-1].drop_path is None
     assert layers[20].drop_path.drop_prob == pytest.approx(0.2 * 20 / 22)
