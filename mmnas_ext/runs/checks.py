@@ -9,9 +9,12 @@ from mmengine.config import Config
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.dist import all_gather_object
 
-from mmnas_ext.archs import ArchSpec, SearchSpace
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.backbones.chain import is_remapped
-from mmnas_ext.remap import load_seed, remap
+from mmnas_ext.remap import Seed, load_seed, remap
+from mmnas_ext.remap.initializer import RemappedInit
+from mmnas_ext.remap.reader import PACKAGE
 from mmnas_ext.runs.building import build_half, warn
 from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.keys import check_keys, check_shape
@@ -181,17 +184,13 @@ def _check_seed(backbone: dict[str, Any]) -> None:
     init = backbone.get('init_cfg')
     if init is None or not is_remapped(init):
         return
-    source = init['seed']
-    checkpoint, arch = (source.get('checkpoint'), source.get('arch')) if isinstance(source, dict) else (source, None)
-    if not isinstance(checkpoint, str) or checkpoint.partition('://')[0] in (
-        'http',
-        'https',
-        'open-mmlab',
-        'torchvision',
-    ):
+    start = RemappedInit(**{key: value for key, value in init.items() if key not in ('type', '_scope_')})
+    target = backbone_spec(backbone)
+    if isinstance(start.source, Seed) or ('://' in str(start.source) and not str(start.source).startswith(PACKAGE)):
         return  # downloaded when it is needed, by one process for all
-    seed = load_seed(checkpoint, arch)
-    remap(seed, SearchSpace.parse(backbone['space']) if 'space' in backbone else ArchSpec.parse(backbone['arch']))
+    seed = load_seed(start.source, start.arch)
+    if target is not None:
+        remap(seed, target)
 
 
 def _check_device(cfg: Config) -> None:
