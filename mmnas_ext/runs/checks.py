@@ -17,7 +17,7 @@ from mmnas_ext.remap.initializer import RemappedInit
 from mmnas_ext.remap.reader import PACKAGE
 from mmnas_ext.runs.building import build_half, warn
 from mmnas_ext.runs.changes import list_datasets
-from mmnas_ext.runs.keys import check_keys, check_shape
+from mmnas_ext.runs.keys import check_keys, check_shape, is_told
 from mmnas_ext.runs.loading import check_load_from
 from mmnas_ext.runs.manifest import read_manifest
 from mmnas_ext.runs.method import Method
@@ -52,6 +52,7 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
 
     Raises:
         ValueError: Something in the config is out of its range, of another type, or does not go with the rest.
+        TypeError: A value is of another type.
         FileNotFoundError: A file that is needed does not exist.
     """
     error: Exception | None = None
@@ -60,9 +61,11 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
         _check(cfg, arch, search_only, resume, prepared)
     except _SAID as known:
         error = known
-    except Exception as unforeseen:  # of a value that no check has thought of
-        error = ValueError(f'this config cannot be run: {type(unforeseen).__name__}: {unforeseen}')
-        error.__cause__ = unforeseen
+    except Exception as unforeseen:
+        error = unforeseen
+        if not (isinstance(unforeseen, TypeError) and is_told(unforeseen)):  # of a value that no check has thought of
+            error = ValueError(f'this config cannot be run: {type(unforeseen).__name__}: {unforeseen}')
+            error.__cause__ = unforeseen
     said = all_gather_object(None if error is None else str(error))
     if error is not None:
         raise error
