@@ -50,7 +50,7 @@ def errors(*kinds: type[Exception]) -> Iterator[None]:
     Args:
         kinds: What is told so; by default what checks raise before a run.
     """
-    told = kinds or (ValueError, OSError, ImportError, RecursionError)
+    told = kinds or (ValueError, TypeError, OSError, ImportError, RecursionError)
     try:
         yield
     except told as error:

@@ -4,6 +4,7 @@ import gc
 import os
 import random
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ os.environ.setdefault('MKL_NUM_THREADS', os.environ['OMP_NUM_THREADS'])
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
+_SMALL = ('engine', 'runs')  # folders of tests whose networks have a few channels
 # the same examples on every machine, and no failure because a machine was busy
 settings.register_profile('house', deadline=None, derandomize=True, max_examples=30)
 settings.load_profile('house')
@@ -44,6 +46,22 @@ def config_texts_formatted_once() -> None:
         return known[key]
 
     yapf_api.FormatCode = format_code
+
+
+@pytest.fixture(autouse=True, scope='module')
+def one_thread_for_small_networks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Computes with a single thread, before any fixture of a module runs: other numbers give other last bits.
+
+    Networks of a few channels cost a second thread more than it computes.
+    """
+    if request.path.parent.name not in _SMALL or 'torch' not in sys.modules:
+        yield
+        return
+    torch: Any = sys.modules['torch']
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,8 @@ from mmnas_ext.install_check import explained
 with explained():
     from mmnas_ext.cli import errors, make_parser, parse
     from mmnas_ext.install_check import require_mm
+    from mmnas_ext.remap.download import DownloadError
+    from mmnas_ext.remap.reader import CheckpointError
     from mmnas_ext.runs.run import prepare, start_processes
     from mmnas_ext.runs.testing import check_test, run_test
 
@@ -29,7 +31,8 @@ def main() -> None:
         cfg = prepare(args.config, args.work_dir, args.launcher, options=args.cfg_options)
         start_processes(cfg)
         prepared = check_test(cfg, args.checkpoint)
-    run_test(cfg, args.checkpoint, prepared)
+    with errors(CheckpointError, DownloadError):
+        run_test(cfg, args.checkpoint, prepared)
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from mmnas_ext.install_check import explained
 with explained():
     from mmnas_ext.cli import errors, make_parser, parse
     from mmnas_ext.install_check import require_mm
+    from mmnas_ext.remap.download import DownloadError
     from mmnas_ext.remap.reader import CheckpointError
     from mmnas_ext.runs.checks import check_config
     from mmnas_ext.runs.dry_run import dry_run
@@ -46,7 +47,7 @@ def main() -> None:
         if args.dry_run:
             say(dry_run(cfg, prepared, args.search_only))
             return
-    with errors(ResumeError, NoNetworkError, CheckpointError):
+    with errors(ResumeError, NoNetworkError, CheckpointError, DownloadError):
         run(cfg, args.resume, args.search_only, args.arch, draw=True, prepared=prepared)
 
 

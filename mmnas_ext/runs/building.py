@@ -22,7 +22,7 @@ from mmnas_ext.datasets import check_sample
 from mmnas_ext.engine.batches import build_halves
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.runs.classes import check_classes, check_heads, check_names
-from mmnas_ext.runs.keys import near, own_name, takes
+from mmnas_ext.runs.keys import is_told, near, own_name, takes
 from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of
 from mmnas_ext.runs.scaling import read_base
 
@@ -143,7 +143,7 @@ def built(what: str) -> Iterator[None]:
         if missing:
             name = missing[1] or missing[3]
             text = f'type {name!r} is not known{near(name, _names(missing[2]))}'
-        elif not isinstance(error, ValueError | FileNotFoundError | ImportError):
+        elif not isinstance(error, ValueError | FileNotFoundError | ImportError) and not is_told(error):
             text = f'{type(error).__name__}: {text}'
         if isinstance(error, FileNotFoundError | ImportError):
             raise

@@ -9,12 +9,15 @@ from mmengine.config import Config
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
 from mmengine.dist import all_gather_object
 
-from mmnas_ext.archs import ArchSpec, SearchSpace
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.backbones.chain import is_remapped
-from mmnas_ext.remap import load_seed, remap
+from mmnas_ext.remap import Seed, load_seed, remap
+from mmnas_ext.remap.initializer import RemappedInit
+from mmnas_ext.remap.reader import PACKAGE
 from mmnas_ext.runs.building import build_half, warn
 from mmnas_ext.runs.changes import list_datasets
-from mmnas_ext.runs.keys import check_keys, check_shape
+from mmnas_ext.runs.keys import check_keys, check_shape, is_told
 from mmnas_ext.runs.loading import check_load_from
 from mmnas_ext.runs.manifest import read_manifest
 from mmnas_ext.runs.method import Method
@@ -49,6 +52,7 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
 
     Raises:
         ValueError: Something in the config is out of its range, of another type, or does not go with the rest.
+        TypeError: A value is of another type.
         FileNotFoundError: A file that is needed does not exist.
     """
     error: Exception | None = None
@@ -57,9 +61,11 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
         _check(cfg, arch, search_only, resume, prepared)
     except _SAID as known:
         error = known
-    except Exception as unforeseen:  # of a value that no check has thought of
-        error = ValueError(f'this config cannot be run: {type(unforeseen).__name__}: {unforeseen}')
-        error.__cause__ = unforeseen
+    except Exception as unforeseen:
+        error = unforeseen
+        if not (isinstance(unforeseen, TypeError) and is_told(unforeseen)):  # of a value that no check has thought of
+            error = ValueError(f'this config cannot be run: {type(unforeseen).__name__}: {unforeseen}')
+            error.__cause__ = unforeseen
     said = all_gather_object(None if error is None else str(error))
     if error is not None:
         raise error
@@ -181,17 +187,13 @@ def _check_seed(backbone: dict[str, Any]) -> None:
     init = backbone.get('init_cfg')
     if init is None or not is_remapped(init):
         return
-    source = init['seed']
-    checkpoint, arch = (source.get('checkpoint'), source.get('arch')) if isinstance(source, dict) else (source, None)
-    if not isinstance(checkpoint, str) or checkpoint.partition('://')[0] in (
-        'http',
-        'https',
-        'open-mmlab',
-        'torchvision',
-    ):
+    start = RemappedInit(**{key: value for key, value in init.items() if key not in ('type', '_scope_')})
+    target = backbone_spec(backbone)
+    if isinstance(start.source, Seed) or ('://' in str(start.source) and not str(start.source).startswith(PACKAGE)):
         return  # downloaded when it is needed, by one process for all
-    seed = load_seed(checkpoint, arch)
-    remap(seed, SearchSpace.parse(backbone['space']) if 'space' in backbone else ArchSpec.parse(backbone['arch']))
+    seed = load_seed(start.source, start.arch)
+    if target is not None:
+        remap(seed, target)
 
 
 def _check_device(cfg: Config) -> None:

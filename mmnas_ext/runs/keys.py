@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import traceback
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,6 +140,13 @@ def describe_hint(hint: Any) -> str:
         return _WORDS[hint]
     text = hint.__name__ if isinstance(hint, type) and not inside else str(hint)
     return text.replace('collections.abc.', '').replace('typing.', '')
+
+
+def is_told(error: Exception) -> bool:
+    """Whether an error has a message of ours: a ``raise`` in this package, not an operation that failed in it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1] if frames else None
+    return last is not None and _PACKAGE in Path(last.filename).parts and (last.line or '').startswith('raise ')
 
 
 def own_name(kind: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from mmnas_ext.remap.checkpoints import read_state, read_training
+from mmnas_ext.remap.reader import read_checkpoint
 
 _SHOWN = 3
 # old checkpoints lack it, and it changes no output
@@ -119,18 +119,18 @@ def read_weights(file: str, where: str) -> tuple[Mapping[str, Any], Mapping[str,
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read, or holds no tensors by name.
     """
+    place = '' if where == 'checkpoint' else f'{where}: '
     if not Path(file).is_file():
-        raise FileNotFoundError(f'{where}: {file} does not exist' if where != 'checkpoint' else
-                                f'checkpoint {file} does not exist')  # fmt: skip
+        raise FileNotFoundError(f'{place}checkpoint {file} does not exist')
     try:
-        content = read_training(Path(file)) if zipfile.is_zipfile(file) else read_state(file, averaged=False)[0]
+        content = read_checkpoint(Path(file), mapped=zipfile.is_zipfile(file))
     except ValueError as error:
-        raise ValueError(f'{where}: {file}: {error}') from None
+        raise ValueError(f'{place}{error}') from None
     if not isinstance(content, Mapping):
-        raise ValueError(f'{where}: {file} must hold tensors by name, got {type(content).__name__}')
+        raise ValueError(f'{place}checkpoint {file} must hold tensors by name, got {type(content).__name__}')
     state, meta = content.get('state_dict', content), content.get('meta')
     if not isinstance(state, Mapping):
-        raise ValueError(f'{where}: state_dict of {file} must hold tensors by name, got {type(state).__name__}')
+        raise ValueError(f'{place}state_dict of {file} must hold tensors by name, got {type(state).__name__}')
     return state, meta if isinstance(meta, Mapping) else {}
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.runs.keys import describe_hint, fits
 
 VERSION = 1
@@ -134,10 +135,7 @@ class Manifest:
         Raises:
             ValueError: The text is something else; says what.
         """
-        try:
-            content = json.loads(text)
-        except RecursionError:
-            raise ValueError('its lists or mappings are nested too deep') from None
+        content = parse_json(text)
         if not isinstance(content, dict):
             raise ValueError(f'the text is not a JSON object but {type(content).__name__}')
         version, state = content.pop('version', None), content.pop('state', None)

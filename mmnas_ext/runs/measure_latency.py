@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
-from mmengine.config import Config
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
 from mmnas_ext.archs import Geometry, LatencyTable, LayerSpec, SearchSpace, entries, prices
 from mmnas_ext.archs.latency_table import STEM
 from mmnas_ext.ops import MBConv, act_layer_cfg
+from mmnas_ext.runs.configs import read_config
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.workdir import write_text
 
@@ -56,9 +56,7 @@ class Subject:
             FileNotFoundError: There is no such file.
             ValueError: Its backbone is no super-network, or its space is malformed.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f'config {path} does not exist')
-        backbone = resolve(Config.fromfile(path)).get('model', {}).get('backbone') or {}
+        backbone = resolve(read_config(path)).get('model', {}).get('backbone') or {}
         if 'space' not in backbone:
             raise ValueError(
                 f"config {path} must have model.backbone=dict(type='mmnas_ext.SuperNet', space=…), "

@@ -89,6 +89,7 @@ class Prepared:
             kind: The class of the runner.
         """
         model, states = self._models.pop(_model_key(cfg), (None, ()))
+        self._models.clear()  # a part that was done already will not ask for its model
         if model is None:
             runner = kind.from_cfg(cfg)
         else:

@@ -8,10 +8,10 @@ from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed, is_main_process
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.runs.changes import RUNNER_KEYS, settings_of
+from mmnas_ext.runs.changes import settings_of
 from mmnas_ext.runs.checkpoints import nest_checkpoints
+from mmnas_ext.runs.configs import read_config
 from mmnas_ext.runs.derived import settle
-from mmnas_ext.runs.keys import check_shape, near
 from mmnas_ext.runs.manifest import ADAPT
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Prepared
@@ -20,11 +20,6 @@ from mmnas_ext.runs.session import Session, open_session, say
 from mmnas_ext.runs.tensorboard import log_images
 from mmnas_ext.runs.training import train
 
-# keys of a config that the run reads, and MMEngine's Runner does not
-_OUR_KEYS = (
-    'derived', 'random_search', 'seed', 'output_stride', 'space', 'classes', 'work_dir', 'resume', 'launcher',
-    'experiment_name', 'custom_imports', 'activation_checkpointing', 'efficient_conv_bn_eval',
-)  # fmt: skip
 _STARTS = {'pytorch': 'torchrun', 'slurm': 'srun', 'mpi': 'mpirun'}
 
 
@@ -51,7 +46,7 @@ def prepare(
         ValueError: It cannot be read, an option does not go with it, `auto_scale_lr` is asked of a config without a
             base batch size, or a variable such as ``seed`` has no place in the config (`mmnas_ext.runs.resolve`).
     """
-    cfg = _read(path, options or {})
+    cfg = read_config(path, options)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(path).stem))
     trial = (cfg.get('random_search') or {}).get('trial')
@@ -65,29 +60,6 @@ def prepare(
         for half in halves:
             half.setdefault('auto_scale_lr', {})['enable'] = True
     return resolve(cfg)
-
-
-def _read(path: str, options: dict[str, Any]) -> Config:
-    """Reads a config, with options merged into it."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'config {path} does not exist')
-    try:
-        cfg = Config.fromfile(path)
-    except Exception as error:  # it is a program: anything may come out of it
-        raise ValueError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
-    known = {*cfg, *RUNNER_KEYS, *_OUR_KEYS}
-    for key in options:
-        first = key.partition('.')[0]
-        if first not in known:
-            raise ValueError(
-                f'--cfg-options: {key} has no effect, this config has no {first}{near(first, sorted(known))}'
-            )
-    try:
-        cfg.merge_from_dict(options)
-    except Exception as error:
-        raise ValueError(f'--cfg-options do not go with {path}: {type(error).__name__}: {error}') from error
-    check_shape(cfg)
-    return cfg
 
 
 def _switch_amp(optim_wrapper: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import METRICS
 
 from mmnas_ext.archs import ArchSpec, Prices, SearchSpace, cost, prices
+from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import read_space
 from mmnas_ext.runs.keys import describe_hint, fits
@@ -250,8 +251,8 @@ class Trial:
             ValueError: It is something else; ``None`` stands for a file that cannot be read.
         """
         try:
-            return cls(**json.loads(text or ''))
-        except (TypeError, ValueError, RecursionError) as error:
+            return cls(**parse_json(text or ''))
+        except (TypeError, ValueError) as error:
             raise ValueError(f'not the result of a trial: {error}') from None
 
     def format(self) -> str:

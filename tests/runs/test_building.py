@@ -9,16 +9,18 @@ from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine import DeriveHook
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.classes import check_classes, check_heads, check_names
-from mmnas_ext.runs.keys import check_keys, fits
+from mmnas_ext.runs.keys import check_keys, check_shape, fits
+from mmnas_ext.runs.run import prepare
 from tests.engine import tiny, tiny_distill, tiny_seg, tiny_trials
 from tests.runs.tiny_coco import coco_of
+from tests.small import CONFIGS, read
 
 NAMES = ('circle', 'square', 'triangle')
 
 
 def refused(cfg, **how):
     """What a check says of a config."""
-    with pytest.raises((ValueError, FileNotFoundError)) as error:
+    with pytest.raises((ValueError, TypeError, FileNotFoundError)) as error:
         check_config(cfg, **how)
     assert '\n' not in str(error.value)
     return str(error.value)
@@ -44,7 +46,7 @@ def refused(cfg, **how):
      "derived: train_dataloader.dataset: type 'TinyPlane' is not known: did you mean 'TinyPlain'?"),
     ({'train_dataloader.collate_fn.type': 'default_colate'}, 'train_dataloader: '),
     ({'val_cfg': {}}, 'val_cfg needs val_dataloader and val_evaluator beside it, which this config lacks'),
-    ({'derived.load_from': '/nowhere.pth'}, 'derived: load_from: /nowhere.pth does not exist'),
+    ({'derived.load_from': '/nowhere.pth'}, 'derived: load_from: checkpoint /nowhere.pth does not exist'),
 ])  # fmt: skip
 def test_what_cannot_be_built_is_said_before_the_run(tmp_path, changes, message):
     assert message in refused(tiny.search_cfg(tmp_path / 'run', **changes))
@@ -108,6 +110,21 @@ def test_a_search_class_left_in_a_pure_python_config(tmp_path):
     )
 
 
+def test_a_search_class_left_in_a_config_of_imports(tmp_path):
+    """MMEngine's pure-Python style, in which a config imports classes and their names become text late."""
+    cfg = tiny.search_cfg(tmp_path / 'run').to_dict()
+    cfg.pop('custom_imports')
+    text = '\n'.join(f'{key} = {value!r}' for key, value in cfg.items())
+    left = text.replace("'type': 'mmnas_ext.MBNet'", "'type': SuperNet, 'space': 'fna_det'")
+    files = {name: tmp_path / f'{name}.py' for name in ('sound', 'left')}
+    for file, body in zip(files.values(), (text, left), strict=True):
+        body = body.replace("'type': 'mmnas_ext.SuperNet'", "'type': SuperNet")
+        file.write_text(f'from mmnas_ext.backbones import SuperNet\n{body}\n')
+    assert prepare(str(files['sound'])).model.backbone.type is SuperNet
+    check_config(prepare(str(files['sound'])))
+    assert "derived=dict(…) leaves ['SuperNet'] of the search in place" in refused(prepare(str(files['left'])))
+
+
 def test_the_arguments_of_a_class_that_is_no_text(tmp_path):
     cfg = tiny.search_cfg(tmp_path)
     cfg.model.backbone.type = SuperNet
@@ -123,9 +140,27 @@ def test_annotations_as_values_have_them():
     check_keys({'model': {'backbone': {'type': 'mmnas_ext.MBNet', 'arch': 'x', 'out_indices': 2}}})
 
 
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_of_ours_has_keys_that_are_known(name):
+    check_shape(read(name))
+    check_keys(read(name))
+
+
 def test_what_no_check_has_thought_of_is_one_sentence_too(tmp_path, monkeypatch):
     monkeypatch.setattr('mmnas_ext.runs.checks.check_mode', lambda *args: {}['gone'])
     assert refused(tiny.search_cfg(tmp_path)) == "this config cannot be run: KeyError: 'gone'"
+
+
+def test_a_message_of_ours_is_said_as_it_is_whatever_its_type(tmp_path):
+    """A transform of a half that is no list, which its loop refuses by a TypeError."""
+    message = refused(tiny.search_cfg(tmp_path, **{'train_cfg.pipelines': {'weights': 3}}))
+    assert message == 'train_dataloader: train_cfg.pipelines.weights must be a list of transforms, got int'
+    with pytest.raises(TypeError, match='got _Pin'):
+        check_config(tiny.search_cfg(tmp_path, **{'model.backbone.space': _Pin()}))
+
+
+class _Pin:
+    """Nothing that a space is read of."""
 
 
 def test_an_error_of_another_process_is_raised_here(tmp_path, monkeypatch):

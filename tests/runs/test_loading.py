@@ -87,7 +87,7 @@ def test_a_test_on_other_classes_is_refused(tmp_path, saved):
 
 
 @pytest.mark.parametrize(('content', 'message'), [
-    (b'', 'is'), (b'no checkpoint', 'truncated or not a checkpoint'),
+    (b'', 'a.pth is empty'), (b'no checkpoint', 'truncated or not a checkpoint'),
 ])  # fmt: skip
 def test_a_file_that_is_no_checkpoint(tmp_path, content, message):
     (tmp_path / 'a.pth').write_bytes(content)

@@ -1,0 +1,49 @@
+"""A config read from its file: whatever is wrong with it is said in one sentence."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmnas_ext.runs.changes import RUNNER_KEYS
+from mmnas_ext.runs.keys import check_shape, near
+
+# keys of a config that the run reads, and MMEngine's Runner does not
+_OUR_KEYS = (
+    'derived', 'random_search', 'seed', 'output_stride', 'space', 'classes', 'work_dir', 'resume', 'launcher',
+    'experiment_name', 'custom_imports', 'activation_checkpointing', 'efficient_conv_bn_eval',
+)  # fmt: skip
+
+
+def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Reads a config, with options merged into it.
+
+    Args:
+        path: The file.
+        options: Values by dotted key.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, an option does not go with it or has no effect, or a part is no mapping.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config {path} does not exist')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # it is a program: anything may come out of it
+        raise ValueError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    options = dict(options or {})
+    known = {*cfg, *RUNNER_KEYS, *_OUR_KEYS}
+    for key in options:
+        first = key.partition('.')[0]
+        if first not in known:
+            raise ValueError(
+                f'--cfg-options: {key} has no effect, this config has no {first}{near(first, sorted(known))}'
+            )
+    try:
+        cfg.merge_from_dict(options)
+    except Exception as error:
+        raise ValueError(f'--cfg-options do not go with {path}: {type(error).__name__}: {error}') from error
+    check_shape(cfg)
+    return cfg
