@@ -53,6 +53,13 @@ def test_load_from(trap, tmp_path):
     fails(plain_cfg(tmp_path / 'work', load_from=str(trap)), r'checkpoint .*mine\.pth')
 
 
+def test_a_runner_that_is_only_asked_to_load(trap, tmp_path):
+    with open_runner(plain_cfg(tmp_path / 'work', load_from=str(trap))) as runner:
+        for load in (runner.load_or_resume, lambda: runner.load_checkpoint(str(trap))):
+            with pytest.raises(CheckpointError, match=r'checkpoint .*mine\.pth'):
+                load()
+
+
 def test_resume_takes_none_that_wants_to_run_code(trap, tmp_path):
     trap.rename(tmp_path / 'epoch_2.pth')
     found = find_checkpoint(tmp_path)
