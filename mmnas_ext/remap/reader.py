@@ -202,8 +202,8 @@ def read_checkpoint(file: Path, map_location: Any = 'cpu', what: str = 'checkpoi
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: The file cannot be opened, is no checkpoint, is damaged, unpacks to far more than it is, calls any function that
-            is not on the list, or holds sparse or quantised tensors.
+        CheckpointError: The file cannot be opened, is no checkpoint, is damaged, unpacks to far more than it is, calls
+            any function that is not on the list, or holds sparse or quantised tensors.
     """
     try:
         start = _first_bytes(file)

@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 
 from mmnas_ext.backbones import MBNet
 from mmnas_ext.backbones.export import export_backbone
+from mmnas_ext.engine.distill import join_blocks
 from mmnas_ext.remap.reader import CheckpointError
 from mmnas_ext.runs.checkpoints import STAMP, find_checkpoint, inspect
 from mmnas_ext.runs.predict import read_run
@@ -106,6 +107,11 @@ def test_show_predictions(trap, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'holds no whole checkpoint, .*; of iter_2\.pth, it ') as caught:
         read_run(tmp_path)
     assert '\n' not in str(caught.value)
+
+
+def test_the_rating_of_several_checkpoints(trap):
+    with pytest.raises(CheckpointError, match=r'seed checkpoint .*mine\.pth'):
+        join_blocks(None, [trap, trap])
 
 
 def test_the_tool_that_tests(trap, tmp_path, monkeypatch, capsys):
