@@ -74,7 +74,8 @@ class RemappedInit:
             if child is not module and hasattr(child, 'init_weights'):
                 child.is_init = True
         name = type(module).__name__
-        print_log(f'{name} from {self._describe_source()}, batch-norm eps {eps:g}: {report}', logger='current')
+        assumed = '' if seed.eps_known or eps != seed.bn_eps else ' (assumed, its file does not tell)'
+        print_log(f'{name} from {self._describe_source()}, batch-norm eps {eps:g}{assumed}: {report}', logger='current')
         print_log(f'{name}, remapped tensors:\n{report.table()}', logger='current', level=logging.DEBUG)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'RemappedInit: remapped from {self._describe_source()}')

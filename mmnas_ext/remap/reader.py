@@ -201,10 +201,16 @@ def read_checkpoint(file: Path, map_location: Any = 'cpu', what: str = 'checkpoi
         of numbers or text, MMEngine's `HistoryBuffer`. Objects of other classes are left out, with a warning.
 
     Raises:
-        CheckpointError: The file is no checkpoint, is damaged, unpacks to far more than it is, calls any function that
-            is not on the list, or holds sparse or quantised tensors.
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file cannot be opened, is no checkpoint, is damaged, unpacks to far more than it is, calls
+            any function that is not on the list, or holds sparse or quantised tensors.
     """
-    start = _first_bytes(file)
+    try:
+        start = _first_bytes(file)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f'{what} {file} cannot be opened: {error.strerror}') from None
     if not start:
         raise CheckpointError(f'{what} {file} is empty: it is truncated or not a checkpoint')
     if start == _ZIP:

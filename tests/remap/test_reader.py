@@ -100,7 +100,9 @@ def test_the_traps_are_real_ones(trick: str, tmp_path: Path) -> None:
     assert (tmp_path / 'trap').is_dir()
 
 
-def test_what_other_libraries_allow_is_not_allowed_here(tmp_path: Path) -> None:
+def test_what_other_libraries_allow_is_not_allowed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
     def open_door(folder: str) -> None:
         os.mkdir(folder)
 
@@ -173,6 +175,12 @@ def test_an_archive_that_was_packed_again_is_read(tmp_path: Path) -> None:
             packed.writestr(entry.filename, plain.read(entry))
     assert (tmp_path / 'b.pth').stat().st_size < 5000
     assert torch.equal(read_checkpoint(tmp_path / 'b.pth')['a'], torch.zeros(10_000))
+
+
+def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
+    assert 'cannot be opened: Is a directory' in refused(tmp_path)
+    with pytest.raises(FileNotFoundError, match='gone'):
+        read_checkpoint(tmp_path / 'gone.pth')
 
 
 @pytest.mark.parametrize('make', [lambda inner: [inner], lambda inner: {'a': inner}, lambda inner: (inner,)])

@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 
 from mmnas_ext.backbones import MBNet
 from mmnas_ext.backbones.export import export_backbone
+from mmnas_ext.engine.distill import join_blocks
 from mmnas_ext.remap.reader import CheckpointError
 from mmnas_ext.runs.checkpoints import STAMP, find_checkpoint, inspect
 from mmnas_ext.runs.predict import read_run
@@ -51,6 +52,13 @@ def plain_cfg(work_dir, **changes):
 
 def test_load_from(trap, tmp_path):
     fails(plain_cfg(tmp_path / 'work', load_from=str(trap)), r'checkpoint .*mine\.pth')
+
+
+def test_a_runner_that_is_only_asked_to_load(trap, tmp_path):
+    with open_runner(plain_cfg(tmp_path / 'work', load_from=str(trap))) as runner:
+        for load in (runner.load_or_resume, lambda: runner.load_checkpoint(str(trap))):
+            with pytest.raises(CheckpointError, match=r'checkpoint .*mine\.pth'):
+                load()
 
 
 def test_resume_takes_none_that_wants_to_run_code(trap, tmp_path):
@@ -99,6 +107,11 @@ def test_show_predictions(trap, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'holds no whole checkpoint, .*; of iter_2\.pth, it ') as caught:
         read_run(tmp_path)
     assert '\n' not in str(caught.value)
+
+
+def test_the_rating_of_several_checkpoints(trap):
+    with pytest.raises(CheckpointError, match=r'seed checkpoint .*mine\.pth'):
+        join_blocks(None, [trap, trap])
 
 
 def test_the_tool_that_tests(trap, tmp_path, monkeypatch, capsys):
