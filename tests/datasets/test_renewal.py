@@ -88,6 +88,15 @@ def test_a_dataset_that_mixes_images_has_all_its_transforms_renewed() -> None:
     assert seen(renewed(mixed), 5) == [('', 5)]
 
 
+def test_transforms_set_on_a_wrapper_are_those_of_the_datasets_inside() -> None:
+    """MMDetection's hook sets them there; a RepeatDataset of MMEngine's would not look at them."""
+    wrapped = joined(Numbered(4), Numbered(4, offset=4))
+    PipelineSwitchHook(0, [{'type': 'Remember', 'mark': 'new'}]).before_train_epoch(Runner(wrapped, 0))
+    wrapped.full_init()
+    assert {item[0] for item in seen(renewed(wrapped), *range(16))} == {'new'}
+    assert wrapped[0]['seen'][0] == ''
+
+
 def test_what_has_no_transforms_is_read_as_it_is() -> None:
     plain = [1, 2]
     assert renewed(plain) is plain

@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner.priority import get_priority
 
 from mmnas_ext.datasets import DataError, UnlabelledImages
 from mmnas_ext.engine import ReseedHook
@@ -288,15 +290,15 @@ def test_an_image_that_cannot_be_read_ends_a_distillation_in_a_sentence(tmp_path
 
 @TRANSFORMS.register_module()
 class Neighbour:
-    """Adds the image before to an image, as a cached mixture does, and shifts it."""
+    """Adds the images before to an image, each half as much as the one after it, and shifts it."""
 
     def __init__(self, shift: float = 0.0) -> None:
         self.shift, self.last = shift, None
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         image = torch.from_numpy(item['image'].copy())
-        mixed = image if self.last is None else image + 0.1 * self.last
-        self.last = image
+        mixed = image if self.last is None else image + 0.5 * self.last
+        self.last = mixed
         return {'inputs': mixed + self.shift, 'target': torch.from_numpy(item['target'])}
 
 
@@ -338,6 +340,17 @@ def test_a_switch_takes_effect_in_both_halves_and_after_a_resume(tmp_path: Any, 
     (name, kept), (wanted_name, wanted) = (last_checkpoint(tmp_path / run) for run in ('killed', 'whole'))
     assert name == wanted_name == 'iter_12.pth'
     assert differences(kept, wanted) == []
+
+
+def test_transforms_that_are_set_inside_an_epoch_are_read_from_the_next_batch_on() -> None:
+    for batches, other in zip(halves(config(pipeline=PLAIN)), reversed(halves(config(pipeline=PLAIN))), strict=True):
+        wanted = [[number for _, number, _ in next(batches)] for _ in range(8)]
+        batches.seek(3)
+        batches.loader.dataset.pipeline = lambda info: ('new', info['number'], b'')
+        read = [next(batches) for _ in range(5)]
+        assert {mark for batch in read for mark, _, _ in batch} == {'new'}
+        assert [[number for _, number, _ in batch] for batch in read] == wanted[3:]
+        assert next(other)[0][0] == ''
 
 
 RECIPE = {'type': 'mmpretrain.SwitchRecipeHook', 'schedule': [{'action_epoch': 3, 'train_pipeline': []}]}
@@ -393,3 +406,5 @@ def test_ordinary_epochs_have_transforms_that_remember_nothing(persistent: bool)
     whole = epochs(0)
     assert epochs(1)[0] == whole[1]
     assert whole[0] != whole[1]
+    # whatever exchanges transforms at an epoch's start has done so before
+    assert get_priority(ReseedHook.priority) > get_priority(PipelineSwitchHook.priority)
