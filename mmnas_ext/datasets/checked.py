@@ -16,7 +16,15 @@ _DECODED = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.pgm', '.tif', '.
 
 
 class DataError(ValueError):
-    """An image or its labels cannot be used; the message is one sentence that names the file."""
+    """An image or its labels cannot be used; the message is one sentence that names the file.
+
+    Args:
+        message: The sentence; or the traceback that PyTorch makes the message of an error in a worker, at whose end it
+            stands.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rstrip().rsplit(f'{type(self).__name__}: ', 1)[-1])
 
 
 class CheckedPipeline:

@@ -11,7 +11,7 @@ from mmengine.dist import get_dist_info, get_world_size
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader, Sampler
 
-from mmnas_ext.datasets import DataError, DatasetView, check_files, originals, renewed, split_halves
+from mmnas_ext.datasets import DatasetView, check_files, originals, renewed, split_halves
 from mmnas_ext.datasets.renewal import shallow
 from mmnas_ext.engine.pipelines import without_left_out
 from mmnas_ext.engine.seeding import common_seed, reseed, seed_worker
@@ -101,12 +101,7 @@ class Batches:
     def _next(self) -> Any:
         # a loader without workers augments here: by the position, however it was reached
         reseed(*self._key, 'batch', self._position, rank=self._rank)
-        try:
-            return next(self._iterator)
-        except DataError as error:
-            # from a worker comes its whole traceback; the sentence is at its end
-            sentence = str(error).rstrip().rsplit(f'{DataError.__name__}: ', 1)[-1]
-            raise DataError(sentence) from error
+        return next(self._iterator)
 
     def _begin(self) -> None:
         epoch, done = divmod(self._position, len(self.loader))
