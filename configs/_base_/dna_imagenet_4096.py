@@ -8,4 +8,8 @@ auto_scale_lr = dict(base_batch_size=4096)
 # the warm-up begins at 1e-4, whatever the full rate
 param_scheduler = [dict(_base_.param_scheduler[0], start_factor=1e-4 / 0.256), *_base_.param_scheduler[1:]]
 # MMEngine averages after each iteration: only those that update the weights are to count
-custom_hooks = [dict(_base_.custom_hooks[0], interval=4), *_base_.custom_hooks[1:]]
+custom_hooks = [
+    dict(_base_.custom_hooks[0], interval=4),
+    *_base_.custom_hooks[1:],
+    dict(type='mmnas_ext.GatherHook'),  # an epoch ends between two updates: what was gathered goes on after a resume
+]

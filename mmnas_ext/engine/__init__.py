@@ -3,6 +3,7 @@
 from mmnas_ext.engine.block_optim import BlockOptimWrapper, BlockOptimWrapperConstructor
 from mmnas_ext.engine.derive import DeriveHook
 from mmnas_ext.engine.distill import BlockParallel, DistillLoop
+from mmnas_ext.engine.gathered import GatherHook
 from mmnas_ext.engine.loops import ResumableIterLoop, SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.monitor import SearchMonitorHook
 from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper, SearchOptimWrapperConstructor
@@ -16,6 +17,7 @@ __all__ = [
     'BlockParallel',
     'DeriveHook',
     'DistillLoop',
+    'GatherHook',
     'NonFiniteLossError',
     'ProgressHook',
     'RatingLoop',
