@@ -41,7 +41,8 @@ def seed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def config(**backbone: Any) -> Config:
-    return Config(dict(model=dict(backbone=backbone), train_cfg=dict(by_epoch=True, max_epochs=1)))
+    model = dict(type='ImageClassifier', backbone=backbone)
+    return Config(dict(default_scope='mmpretrain', model=model))
 
 
 @pytest.mark.parametrize('name', NAMES)
