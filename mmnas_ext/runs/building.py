@@ -142,7 +142,7 @@ def built(what: str) -> Iterator[None]:
         missing = _MISSING.match(text)
         if missing:
             name = missing[1] or missing[3]
-            text = f'type {name!r} is not known{near(name, _names(missing[2]))}'
+            text = f'type {name!r} is not known{_hint(name, _names(missing[2]))}'
         elif not isinstance(error, ValueError | FileNotFoundError | ImportError) and not is_told(error):
             text = f'{type(error).__name__}: {text}'
         if isinstance(error, FileNotFoundError | ImportError):
@@ -164,6 +164,15 @@ def quiet() -> Iterator[None]:
 def warn(text: str) -> None:
     """Says on the main process what does not stop a run."""
     print_log(text, logger='current', level=logging.WARNING)
+
+
+def _hint(name: str, names: list[str]) -> str:
+    """What may have been meant by a name that the default scope does not know: another scope's, or one near to it."""
+    elsewhere = [each for each in names if each.endswith(f'.{name}')]
+    if elsewhere:
+        scope = elsewhere[0].partition('.')[0]
+        return f" in this config's default_scope: write {elsewhere[0]!r}, or set default_scope={scope!r}"
+    return near(name, names)
 
 
 def _check_neck(model: Any, cfg: Config, where: str) -> None:

@@ -40,6 +40,7 @@ def refused(cfg, **how):
     ({'derived.optim_wrapper.optimizer.type': 'SDG'},
      "derived: optim_wrapper: type 'SDG' is not known: did you mean 'SGD'?"),
     ({'derived.optim_wrapper.optimizer.momentm': 0.9}, 'derived: optim_wrapper: '),
+    ({'derived.custom_hooks': [{'type': 'ReseedHook'}]}, "default_scope: write 'mmnas_ext.ReseedHook', or"),
     ({'derived.custom_hooks': [{'type': 'EMAHok'}]}, "type 'EMAHok' is not known: did you mean 'EMAHook'"),
     ({'default_hooks.logger.intervall': 3}, "intervall is no argument of LoggerHook: did you mean 'interval'?"),
     ({'derived.train_dataloader': {'dataset': {'pipeline': [{'type': 'TinyPlane'}]}}},
