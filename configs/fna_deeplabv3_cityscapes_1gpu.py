@@ -1,11 +1,12 @@
-# FNA inside DeepLabv3 on Cityscapes with one GPU: an update gathers the gradients of 4 batches of 4 crops, one after
-# the other. All of them train one path, as the batches of 4 GPUs do.
+# FNA inside DeepLabv3 on Cityscapes with one GPU: an update gathers the gradients of 4 batches, one after the other. In
+# the search all of them train one path, as the batches of 4 GPUs do.
 # Paper: Fang et al., ICLR 2020.
 #
 #   python tools/train.py configs/fna_deeplabv3_cityscapes_1gpu.py
 #
-# Cost, published for search and adaptation: 35.8 GPU-hours. Expected as fna_deeplabv3_cityscapes.py; batch norms take
-# their statistics from 4 crops instead of 16. Measured here on Cityscapes: not yet.
+# Cost, published for search and adaptation: 35.8 GPU-hours. Expected as fna_deeplabv3_cityscapes.py; the batch
+# norms of the head, and of the adaptation, take their statistics from 4 crops instead of 16. Measured here on
+# Cityscapes: not yet.
 _base_ = './fna_deeplabv3_cityscapes.py'
 
 gathered = 4

@@ -9,6 +9,7 @@
 _base_ = './fna_deeplabv3_cityscapes.py'
 
 scale, crop_size = (480, 360), (256, 256)
+# for the datasets and the head: MMSegmentation renumbers these, and the eight others would be ignored
 classes = (
     'road', 'sidewalk', 'building', 'fence', 'pole', 'traffic sign', 'vegetation', 'sky', 'person', 'rider', 'car'
 )  # fmt: skip
@@ -16,8 +17,7 @@ palette = [
     [128, 64, 128], [244, 35, 232], [70, 70, 70], [190, 153, 153], [153, 153, 153], [220, 220, 0],
     [107, 142, 35], [70, 130, 180], [220, 20, 60], [255, 0, 0], [0, 0, 142],
 ]  # fmt: skip
-# for the datasets of all loaders, and the head's number of classes
-metainfo = dict(palette=palette)  # MMSegmentation renumbers these; the eight others would be ignored
+metainfo = dict(palette=palette)
 # 1 / ln(1.02 + share of the pixels), the class weights of ENet (arXiv 1606.02147, section 5), with mean 1 over the
 # training pixels. Fences, poles and signs have a hundredth of the pixels each, and hundreds of steps would not learn
 # them without weights.
@@ -45,7 +45,7 @@ model = dict(
         norm_cfg=dict(type='BN'),
         loss_decode=dict(class_weight=class_weight),
     ),
-    test_cfg=dict(_delete_=True, mode='whole'),
+    test_cfg=dict(_delete_=True, mode='whole'),  # an image is hardly larger than a crop
 )
 train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(metainfo=metainfo, pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1, persistent_workers=False, dataset=dict(metainfo=metainfo))
@@ -55,7 +55,7 @@ custom_hooks = [dict(type='mmnas_ext.DeriveHook'), dict(type='mmnas_ext.SearchMo
 train_cfg = dict(max_iters=160, arch_start=80)
 # AdamW instead of SGD, and a larger learning rate for alpha: hundreds of steps instead of thousands on Cityscapes
 optimizer = dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=1e-2)
-optim_wrapper = dict(
+optim_wrapper = dict(  # one learning rate and decay for all
     weights=dict(optimizer=optimizer, paramwise_cfg=None),
     arch=dict(optimizer=dict(lr=3e-2)),
     # the seed's own multiply-adds at 360x480 and output stride 16: the found network must not be more expensive

@@ -1,5 +1,5 @@
-# FNA inside RetinaNet on COCO with one GPU: an update gathers the gradients of 8 images, one after the other. All of
-# them train one path, as the images of 8 GPUs do.
+# FNA inside RetinaNet on COCO with one GPU: an update gathers the gradients of 8 batches, one after the other. In the
+# search all of them train one path, as the batches of 8 GPUs do.
 # Paper: Fang et al., ICLR 2020.
 #
 #   python tools/train.py configs/fna_retinanet_coco_1gpu.py

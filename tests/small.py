@@ -9,14 +9,14 @@ from mmengine.config import Config
 
 from mmnas_ext.runs.resolve import resolve
 
-_FOLDER = Path(__file__).resolve().parents[1] / 'configs'
-CONFIGS = sorted(path.name for path in _FOLDER.glob('*.py'))
+FOLDER = Path(__file__).resolve().parents[1] / 'configs'
+CONFIGS = sorted(path.name for path in FOLDER.glob('*.py'))
 CROP = (64, 64)
 
 
 @cache
 def _parse(name: str) -> Config:
-    return resolve(Config.fromfile(_FOLDER / name))
+    return resolve(Config.fromfile(FOLDER / name))
 
 
 def read(name: str) -> Config:

@@ -150,11 +150,12 @@ def _read_list(source: Path, root: Path) -> tuple[list[str], list[str]]:
 
 def _beginnings(line: str) -> Iterator[str]:
     """Yields what a line may name, the longest first: all of it, then without its last words."""
-    yield line
-    line = line.strip()
-    while line:
-        yield line
-        line = line[: len(line) - len(line.split()[-1])].rstrip()
+    for text in dict.fromkeys((line, line.lstrip())):
+        yield text
+        rest = text.rstrip()
+        while rest:
+            yield rest
+            rest = rest[: len(rest) - len(rest.split()[-1])].rstrip()
 
 
 def _without_label(line: str) -> str:

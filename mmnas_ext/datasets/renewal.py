@@ -16,27 +16,33 @@ _T = TypeVar('_T')
 _INNER = ('dataset', '_dataset')
 
 
-def renewed(dataset: Any, num_classes: int | None = None) -> Any:
+def renewed(dataset: Any, num_classes: int | None = None, pipeline: Callable[[Any], Any] | None = None) -> Any:
     """Returns the dataset with copies of its transforms as they were built, and with errors that name the file.
 
     Annotations are shared. Wrappers are followed to the datasets inside them; whatever has neither transforms nor a
-    dataset inside is returned itself.
+    dataset inside is returned itself. Transforms that a hook has set on a wrapper, which runs none, are those of the
+    datasets inside.
 
     Args:
         dataset: Any dataset.
         num_classes: Classes that labels are checked against; by default as many as the dataset's ``metainfo`` names.
+        pipeline: Transforms to copy instead of the dataset's.
     """
     if hasattr(type(dataset), 'renewed'):
         return dataset.renewed()
     held = getattr(dataset, '__dict__', {})
-    changes: dict[str, Any] = {key: renewed(held[key], num_classes) for key in _INNER if _is_dataset(held.get(key))}
-    if isinstance(held.get('datasets'), (list, tuple)):
-        changes['datasets'] = [renewed(inner, num_classes) for inner in held['datasets']]
-    pipeline = held.get('pipeline')
-    if isinstance(pipeline, list):  # of a MultiImageMixDataset, which runs it transform by transform
-        changes['pipeline'] = copy.deepcopy(pipeline, {id(dataset): dataset})
-    elif callable(pipeline):
-        changes['pipeline'] = checked_copy(dataset, pipeline, num_classes)
+    inner = {key: held[key] for key in _INNER if _is_dataset(held.get(key))}
+    several = held['datasets'] if isinstance(held.get('datasets'), (list, tuple)) else []
+    changes: dict[str, Any] = {}
+    if 'pipeline_types' in held:  # a MultiImageMixDataset has transforms beside those of the dataset inside
+        changes['pipeline'] = copy.deepcopy(held['pipeline'], {id(dataset): dataset})
+    elif callable(pipeline or held.get('pipeline')):
+        pipeline = pipeline or held['pipeline']
+        if not inner and not several:
+            changes['pipeline'] = checked_copy(dataset, pipeline, num_classes)
+    changes.update({key: renewed(each, num_classes, pipeline) for key, each in inner.items()})
+    if several:
+        changes['datasets'] = [renewed(each, num_classes, pipeline) for each in several]
     if not changes:
         return dataset
     made = shallow(dataset)

@@ -190,10 +190,9 @@ class SearchEpochLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         """One pass over the half that trains weights."""
         self.runner.call_hook('before_train_epoch')
-        # both halves' transforms begin anew, and are those that hooks have just put there: a run that is resumed in
-        # this epoch reads from here on too
         first = self._epoch * len(self.dataloader)
-        self.weight_batches.start(first)
+        # the arch half's transforms begin anew as those of the weights do, and are those that hooks have just put
+        # there: a run that is resumed in this epoch reads from here on too
         self.alternation.start(first)
         # a checkpoint taken by iterations may lie inside an epoch
         self.weight_batches.seek(self._iter)

@@ -112,11 +112,13 @@ class FNASegHead(ASPPHead):
 
         Raises:
             ValueError: The feature has another stride than the one that the dilations were made for, or
-                ``test_cfg.average`` is neither ``'logits'`` nor ``'softmax'``.
+                ``test_cfg.average`` is neither ``'logits'`` nor ``'softmax'``, or is ``'softmax'`` of a single channel.
         """
         average = (test_cfg or {}).get('average', AVERAGES[0])
         if average not in AVERAGES:
             raise ValueError(f'test_cfg.average must be one of {AVERAGES}, got {average!r}')
+        if average == 'softmax' and self.out_channels == 1:
+            raise ValueError("test_cfg.average='softmax' needs a channel per class, got decode_head.out_channels=1")
         self._check_stride(inputs, _image_size(batch_img_metas[0]))
         logits: Tensor = super().predict(inputs, batch_img_metas, test_cfg)
         return logits.softmax(dim=1) if average == 'softmax' else logits

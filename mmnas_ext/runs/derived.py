@@ -72,8 +72,8 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
     """The config that trains what a distillation found: that of ``derived=dict(config=FILE, …)``, with this backbone.
 
     A distillation shares no more than logging and the environment with what comes after it, so its ``derived`` names a
-    whole config (relative to its own file; of a search, its second half is taken) and says what differs. The backbone
-    there becomes an `MBNet` of the found network, and a neck's or head's ``in_channels`` those that it gives.
+    whole config (relative to the file that says so; of a search, its second half is taken) and says what differs. The
+    backbone there becomes an `MBNet` of the found network, and a neck's or head's ``in_channels`` those that it gives.
     ``weights`` says what it starts from: ``'distilled'`` weights, the seed ``'remapped'`` as that config says, or by
     default nothing, as in the paper.
 
@@ -92,9 +92,7 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
         raise ValueError("derived of a distillation must name the config that trains what is found: dict(config='…')")
     if weights not in WEIGHTS:
         raise ValueError(f'derived.weights must be one of {WEIGHTS}, got {weights!r}')
-    file = Path(str(cfg.filename or '')).parent / name
-    if not file.is_file():
-        raise FileNotFoundError(f'derived.config is {name}, and {file} does not exist')
+    file = _find_config(Path(str(cfg.filename or '')), name)
     result = resolve(Config.fromfile(file))
     if result.get('derived'):
         result = derived_config(result, arch)
@@ -121,6 +119,23 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
         backbone.init_cfg = dict(type='mmnas_ext.Remapped', seed=dict(arch=headless, checkpoint=str(checkpoint)))
     fit_channels(result.model, MODELS.build({**backbone, 'init_cfg': None}).out_channels)
     return result
+
+
+def _find_config(inheriting: Path, name: str) -> Path:
+    """The file that ``derived.config`` names: beside the config, or beside the one that it inherits the name from.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    tried, folders = [inheriting], []
+    while tried:
+        file = tried.pop(0)
+        folders.append(file.parent)
+        if (file.parent / name).is_file():
+            return file.parent / name
+        bases = Config._get_base_files(str(file)) if file.is_file() else []
+        tried += [file.parent / base for base in bases if '::' not in base]
+    raise FileNotFoundError(f'derived.config is {name}, and there is no such file in {", ".join(map(str, folders))}')
 
 
 def settle(session: Session, arch: ArchSpec) -> Config | None:

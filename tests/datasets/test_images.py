@@ -202,3 +202,48 @@ def test_missing_sources_are_named(tmp_path: Path, source: str, message: str) ->
     (tmp_path / 'list.txt').write_text('n01/a.jpg 3\n')
     with pytest.raises(FileNotFoundError, match=message):
         UnlabelledImages(['.', source], data_root=str(tmp_path))
+
+
+NAMES = ('Straße 東京/plain 0.png', 'a b/c 7', 'x.png', '  padded.png', 'line\u2028end.png')
+
+
+@pytest.mark.parametrize('end', ['\n', '\r\n'])
+@pytest.mark.parametrize('mark', ['', '\ufeff'])
+@pytest.mark.parametrize('after', ['', ' 3', '\t-1', ' labels/of it.png', ' 0 1 2'])
+def test_a_list_names_files_whatever_their_names(tmp_path: Path, end: str, mark: str, after: str) -> None:
+    touch(tmp_path, *NAMES)
+    lines = [name + after for name in NAMES]
+    (tmp_path / 'list.txt').write_bytes((mark + end.join([*lines, '', ''])).encode())
+    assert paths(tmp_path, 'list.txt') == list(NAMES)
+
+
+def test_a_label_that_belongs_to_a_name_stays_there(tmp_path: Path) -> None:
+    touch(tmp_path, 'a', 'a 7', 'folder/x')
+    (tmp_path / 'list.txt').write_text('a 7\na 7 1\na 8\n')
+    assert paths(tmp_path, 'list.txt') == ['a 7', 'a']
+    (tmp_path / 'folders.txt').write_text('folder 3')
+    with pytest.raises(FileNotFoundError, match=r'1 of 1 files do not exist, the first: folder \(line 1\)'):
+        paths(tmp_path, 'folders.txt')
+
+
+def test_all_missing_images_of_a_list_are_counted_with_their_lines(tmp_path: Path) -> None:
+    touch(tmp_path, 'here/1.png')
+    (tmp_path / 'list.txt').write_text('gone/0.png 4\nhere/1.png 4\n\nhere/a b.png\ngone/3.png\ngone/4.png 1\n')
+    message = (
+        r'list\.txt: 4 of 5 files do not exist, the first: gone/0\.png \(line 1\), here/a b\.png \(line 4\), '
+        r'gone/3\.png \(line 5\); they are looked for in .*: set data_prefix'
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        paths(tmp_path, 'list.txt')
+    (tmp_path / 'coco.json').write_text(json.dumps({'images': [{'file_name': f'{n}.png'} for n in range(5)]}))
+    with pytest.raises(FileNotFoundError, match=r'coco\.json: 5 of 5 files do not exist, the first: 0.png, 1.png, 2'):
+        paths(tmp_path, 'coco.json')
+
+
+def test_a_list_must_be_utf_8(tmp_path: Path) -> None:
+    (tmp_path / 'list.txt').write_bytes('a.png\nStraße.png\n'.encode('latin-1'))
+    with pytest.raises(ValueError, match=r'list\.txt, line 2: the text must be UTF-8, got byte 0xdf'):
+        paths(tmp_path, 'list.txt')
+    (tmp_path / 'deep.json').write_text('[' * 100000)
+    with pytest.raises(ValueError, match=r'deep\.json is not a COCO file: the text is not JSON'):
+        paths(tmp_path, 'deep.json')

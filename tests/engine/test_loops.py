@@ -234,7 +234,9 @@ def test_losses_of_several_levels_are_named_once():
     [
         ({'train_cfg.arch_start': 4}, r'train_cfg.arch_start must lie in 0..3 \(epochs of 4\), got 4'),
         ({'train_cfg.arch_start': 1.5}, r'arch_start must lie in 0..3 .*got 1.5'),
-        ({'train_cfg.weight_fraction': 1}, 'fraction must be greater than 0 and less than 1, got 1'),
+        ({'train_cfg.weight_fraction': 1}, 'train_cfg.weight_fraction must be greater than 0 and less than 1, got 1'),
+        ({'train_cfg.split_seed': -1}, 'train_cfg.split_seed must be an integer in 0..4294967295, got -1'),
+        ({'train_cfg.pipelines': {'both': []}}, r"train_cfg.pipelines must have one or both of .*, got \['both'\]"),
         ({'train_dataloader.batch_size': 7, 'train_dataloader.drop_last': True},
          'train_dataloader.batch_size is larger than the weights half'),
         ({'optim_wrapper': {'_delete_': True, 'optimizer': {'type': 'SGD', 'lr': 0.1}}},

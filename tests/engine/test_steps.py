@@ -295,6 +295,46 @@ def test_each_phase_counts_its_own_batches():
     assert not any(alpha for _, alpha, _ in weights)
 
 
+def paths_drawn(model, wrapper, iterations, policy='softmax'):
+    found = []
+    for iteration in iterations:
+        step(model, wrapper, 'weights', iteration=iteration, policy=policy)
+        found.append(tuple(drawn(model).values()))
+    return found
+
+
+def gathering(counts, **changes):
+    # still weights: what differs comes from the draws
+    still = {'optimizer': {'type': 'SGD', 'lr': 0.0}, 'accumulative_counts': counts}
+    return tiny.build(optim={**tiny.optim_cfg(weights=still), **changes})
+
+
+def test_weight_steps_that_are_gathered_share_a_path():
+    single = paths_drawn(*gathering(1), range(12), 'uniform')
+    gathered = paths_drawn(*gathering(4), range(48), 'uniform')
+    # the path of an update is that of the iteration of its number where nothing is gathered
+    assert gathered == [path for path in single for _ in range(4)]
+    assert len(set(single)) > 4
+    assert paths_drawn(*gathering(4, path_per='iteration'), range(12), 'uniform') == single
+
+
+def test_a_path_lasts_for_its_update_though_alpha_moves_and_the_run_is_resumed():
+    model, wrapper = gathering(4)
+    first = paths_drawn(model, wrapper, range(4, 6))
+    state = copy.deepcopy(wrapper.state_dict())
+    resumed, again = gathering(4)
+    again.load_state_dict(state)
+    for each in (model, resumed):
+        for alpha in each.backbone.arch_parameters():
+            # another candidate than the one drawn becomes certain
+            alpha.data = torch.where(torch.arange(len(alpha)) == (first[0][0] + 1) % 2, 60.0, -60.0)
+    rest = paths_drawn(model, wrapper, range(6, 12))
+    assert rest[:2] == first == [first[0]] * 2
+    assert rest[2:] == [rest[2]] * 4
+    assert rest[2] != first[0]
+    assert paths_drawn(resumed, again, range(6, 12)) == rest
+
+
 @pytest.mark.parametrize('clipped', ['arch', 'weights'])
 def test_each_phase_is_clipped_alone(clipped):
     limit = 1e-3
@@ -385,6 +425,7 @@ def test_the_two_optimizers_share_out_all_parameters():
     ('change', 'message'),
     [
         ({'lr': 1}, r"missing \[\], unknown \['lr'\]"),
+        ({'path_per': 'epoch'}, r"path_per must be one of \('update', 'iteration'\), got 'epoch'"),
         ({'arch': None}, r"missing \['arch'\], unknown \[\]"),
         ({'cost': {'wieght': 1}}, r"cost takes weight, target, metric, table, min, max, got \['wieght'\]"),
         ({'cost': {'weight': -1}}, r'cost.weight must not be negative, got -1'),

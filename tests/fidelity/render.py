@@ -116,7 +116,7 @@ def parse(name: str, folder: Path = FOLDER) -> Table:
     Raises:
         ValueError: An unknown or missing entry, or a key that is given twice.
     """
-    raw = tomllib.loads((folder / f'{name}.toml').read_text(encoding='utf-8'))
+    raw = _read(folder / f'{name}.toml')
     rows, in_code = raw.pop('row', []), raw.pop('in_code', [])
     _check_entries(name, raw, {'config', 'title', 'source'}, {'like', 'second_half', 'note'})
     for row in rows:
@@ -161,9 +161,13 @@ def _check_entries(where: str, given: Mapping[str, Any], needed: set[str], allow
 
 
 def names(folder: Path = FOLDER) -> list[str]:
-    """The tables, the longer ones first."""
-    found = [path.stem for path in sorted(folder.glob('*.toml')) if path.stem != UNTOLD]
-    return sorted(found, key=lambda name: (bool(parse(name, folder).like), name))
+    """The tables, those that stand for themselves first; no config is read for it."""
+    paths = [path for path in folder.glob('*.toml') if path.stem != UNTOLD]
+    return [path.stem for path in sorted(paths, key=lambda path: ('like' in _read(path), path.stem))]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding='utf-8'))
 
 
 @cache
@@ -385,7 +389,7 @@ def _line(*cells: str) -> str:
 
 def untold(folder: Path = FOLDER) -> dict[str, str]:
     """Configs without a table, and why they have none."""
-    return tomllib.loads((folder / f'{UNTOLD}.toml').read_text(encoding='utf-8'))
+    return _read(folder / f'{UNTOLD}.toml')
 
 
 def without_table() -> list[str]:

@@ -17,11 +17,14 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmnas_ext.archs import zoo
+from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.resolve import resolve
+from mmnas_ext.runs.run import prepare
 from tests.backbones.reference import golden, traced
 from tests.filling import assert_described, fill_image, fill_state
 from tests.hosts.reference import FIGURES, segmentor_state
-from tests.small import read, small
+from tests.small import CROP, FOLDER, read, small
 
 V3, PLUS = 'deeplabv3_fna_cityscapes.py', 'deeplabv3plus_fna_cityscapes.py'
 # DeepLabv3, arXiv 1706.05587, section 3.3: rates are doubled where the stride is halved
@@ -213,3 +216,14 @@ def test_a_host_tool_that_tells_only_the_backbone_is_stopped(mode: str) -> None:
     net = MODELS.build(cfg.model).eval()
     with torch.no_grad(), pytest.raises(ValueError, match='gives a feature of .* set it to 8, as in the backbone'):
         net.predict(torch.zeros(1, 3, 96, 128))
+
+
+def test_one_option_sets_the_stride_of_search_and_adaptation() -> None:
+    """The command in the header of the DeepLabv3+ config: both halves take a step at stride 8."""
+    options = {'model.backbone.output_stride': 8}
+    cfg = prepare(str(FOLDER / 'fna_deeplabv3plus_cityscapes.py'), options=options)
+    for half in (cfg, derived_config(cfg, zoo.arch('fna_deeplabv3'))):
+        net = MODELS.build(small(half).model).train()
+        assert net.backbone.out_strides == (4, 8) and net.decode_head.dilations == (1, 12, 24, 36)
+        sample = SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, *CROP, dtype=torch.int64)))
+        assert net.loss(torch.randn(2, 3, *CROP), [sample, sample])['decode.loss_ce'] > 0

@@ -126,7 +126,9 @@ def test_deeplabv3plus_part_by_part(stride: int, theirs: bool, params: int, macs
     cfg = small(read(PLUS))
     cfg.model.backbone.output_stride = stride
     if theirs:
-        head = {k: v for k, v in cfg.model.decode_head.items() if k not in ('separable', 'c1_in_index')}
+        head = {
+            k: v for k, v in cfg.model.decode_head.items() if k not in ('separable', 'c1_in_index', 'output_stride')
+        }
         cfg.model.decode_head = dict(head, type='DepthwiseSeparableASPPHead')
     with torch.device('meta'):
         net = MODELS.build(cfg.model).eval()

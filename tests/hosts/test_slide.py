@@ -80,6 +80,12 @@ def test_an_average_that_there_is_not(net: nn.Module) -> None:
         predicted(net, torch.zeros(1, 3, *SIZE), mode='whole', average='median')
 
 
+def test_one_channel_has_no_softmax(net: nn.Module) -> None:
+    net.decode_head.out_channels = 1
+    with pytest.raises(ValueError, match="average='softmax' needs a channel per class, got decode_head.out_channels=1"):
+        predicted(net, torch.zeros(1, 3, *SIZE), mode='whole', average='softmax')
+
+
 @pytest.mark.parametrize('name', ['deeplabv3_fna_cityscapes.py', 'fna_deeplabv3_cityscapes.py'])
 def test_cityscapes_is_tested_by_windows_of_the_crop(name: str) -> None:
     cfg = read(name)
