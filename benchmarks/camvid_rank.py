@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.runner import Runner
 from torch import nn
 
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.batches import build_halves
 from mmnas_ext.engine.optim import find_supernet, statistics_kept
+from mmnas_ext.engine.runner import SafeRunner
 from mmnas_ext.reports import format_count
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.run import prepare
@@ -97,7 +97,7 @@ def main() -> None:
     places = train_alone(folder, args.seed, args.networks)
     cfg = prepare(CONFIG, str(folder / 'rank' / 'supernet'), options={**options, 'model.backbone.init_cfg': None})
     cfg.load_from, cfg.log_level = str(checkpoint), 'WARNING'
-    runner = Runner.from_cfg(cfg)
+    runner = SafeRunner.from_cfg(cfg)
     runner.load_or_resume()
     _, held_out = build_halves(runner, cfg.train_dataloader, 0.5, args.seed)
     batches = [next(held_out) for _ in range(args.batches)]

@@ -16,7 +16,10 @@ MODELS = Registry(
     'model', parent=_mm.MODELS, scope=_SCOPE, locations=['mmnas_ext.backbones', 'mmnas_ext.hosts', 'mmnas_ext.distill']
 )
 WEIGHT_INITIALIZERS = Registry(
-    'weight initializer', parent=_mm.WEIGHT_INITIALIZERS, scope=_SCOPE, locations=['mmnas_ext.remap.initializer']
+    'weight initializer',
+    parent=_mm.WEIGHT_INITIALIZERS,
+    scope=_SCOPE,
+    locations=['mmnas_ext.remap.initializer', 'mmnas_ext.remap.pretrained'],
 )
 DATASETS = Registry('dataset', parent=_mm.DATASETS, scope=_SCOPE, locations=['mmnas_ext.datasets'])
 TRANSFORMS = Registry('transform', parent=_mm.TRANSFORMS, scope=_SCOPE, locations=['mmnas_ext.datasets'])

@@ -7,9 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmengine.runner import Runner
-
 from mmnas_ext.cli import make_parser, parse
+from mmnas_ext.engine.runner import SafeRunner
+from mmnas_ext.remap.download import DownloadError
+from mmnas_ext.remap.reader import CheckpointError
 from mmnas_ext.runs.checks import check_data
 from mmnas_ext.runs.run import prepare
 
@@ -36,7 +37,10 @@ def main() -> None:
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f'error: {error}')
     cfg.load_from = args.checkpoint
-    Runner.from_cfg(cfg).test()
+    try:
+        SafeRunner.from_cfg(cfg).test()
+    except (CheckpointError, DownloadError) as error:
+        sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

@@ -11,6 +11,8 @@ import sys
 
 from mmnas_ext.cli import make_parser, parse
 from mmnas_ext.install_check import require_mm
+from mmnas_ext.remap.download import DownloadError
+from mmnas_ext.remap.reader import CheckpointError
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.manifest import NoNetworkError, ResumeError
 from mmnas_ext.runs.run import prepare, run, start_processes
@@ -39,7 +41,7 @@ def main() -> None:
         sys.exit(f'error: {error}')
     try:
         run(cfg, args.resume, args.search_only, args.arch, draw=True, checked=True)
-    except (ResumeError, NoNetworkError) as error:
+    except (ResumeError, NoNetworkError, CheckpointError, DownloadError) as error:
         sys.exit(f'error: {error}')
 
 

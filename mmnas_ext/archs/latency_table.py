@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.archs.literal import abbreviate, call_at, check_keys, check_list
 from mmnas_ext.archs.places import STEM, Place
 from mmnas_ext.archs.spec import ACTIVATIONS, LayerSpec
@@ -121,7 +122,7 @@ class LatencyTable:
             path = Path(source.strip() if isinstance(source, str) else source)
             if not path.is_file():
                 raise FileNotFoundError(f'latency table does not exist: {path}; tools/measure_latency.py measures one')
-            return call_at(f'latency table {path}', lambda: _from_text(path.read_text(encoding='utf-8')))
+            return call_at(f'latency table {path}', lambda: _from_text(_text_of(path)))
         if isinstance(source, str):
             return call_at('latency table', _from_text, source)
         raise TypeError(f'a latency table must be given as {_FORMS}, got {type(source).__name__}')
@@ -135,15 +136,17 @@ class LatencyTable:
         return f'{{\n  {rest},\n  "entries": [\n    {lines}\n  ]\n}}\n'
 
 
+def _text_of(path: Path) -> str:
+    size = path.stat().st_size
+    if size > 4 * _MAX_TEXT:
+        raise ValueError(f'the file is too large, {size} bytes')
+    return path.read_text(encoding='utf-8')
+
+
 def _from_text(text: str) -> LatencyTable:
     if len(text) > _MAX_TEXT:
         raise ValueError(f'the text is too long, {len(text)} characters; {_MAX_TEXT} are read')
-    try:
-        content = json.loads(text)
-    except RecursionError:
-        raise ValueError('brackets are nested too deep') from None
-    except ValueError as error:
-        raise ValueError(f'the text is not JSON: {error}') from None
+    content = parse_json(text)
     if not isinstance(content, dict):
         raise ValueError(f'must be a JSON object, got {abbreviate(content)}')
     return _from_mapping(content)

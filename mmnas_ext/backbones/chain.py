@@ -9,9 +9,11 @@ from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmnas_ext.archs import ArchSpec, Place, SearchSpace, places
+from mmnas_ext.archs import ArchSpec, Place, SearchSpace, places, zoo
 from mmnas_ext.archs.places import Places, head_conv, stem_conv
 from mmnas_ext.ops import build_conv
+from mmnas_ext.remap.initializer import RemappedInit
+from mmnas_ext.remap.pretrained import SafePretrained
 
 _DEFAULT_EPS = 1e-5  # PyTorch's
 
@@ -29,12 +31,16 @@ class Chain(BaseModule):
             stage's first layer.
         output_stride: The output stride that the stages were built for.
         norm_cfg: Norm of stem and head.
+        eps: Epsilon of batch norms that ``norm_cfg`` asks for, and that of a written architecture; ``None`` each where
+            nothing is said. See `mmnas_ext.remap.epsilon`.
         act_cfg: Activation of stem and head.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages.
         norm_eval: Keep every batch norm in eval mode, statistics frozen.
         channels_last: Compute in memory layout NHWC, in which depthwise convolutions are faster on a CPU;
             on a GPU it pays under autocast.
         init_cfg: MMEngine's.
+        pretrained: ``None``; the keyword that MMSegmentation's models write into their backbone.
+        stem_act_cfg: Activation of the stem; ``None`` takes `act_cfg`.
 
     Attributes:
         out_channels: Channels of each output.
@@ -48,13 +54,24 @@ class Chain(BaseModule):
         out_indices: Sequence[int | str],
         output_stride: int,
         norm_cfg: dict[str, Any],
+        eps: tuple[float | None, float | None],
         act_cfg: dict[str, Any],
         frozen_stages: int,
         norm_eval: bool,
         channels_last: bool,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None,
+        pretrained: str | None = None,
+        stem_act_cfg: dict[str, Any] | None = None,
     ) -> None:
+        if pretrained is not None:
+            # MMSegmentation hands its model's `pretrained` down; another network's weights would leave ours random
+            raise ValueError(
+                f'pretrained must be None for this backbone, got {pretrained!r:.80}, weights of another network: set '
+                "model.pretrained=None, and say in model.backbone.init_cfg (type='mmnas_ext.Remapped' or 'Pretrained') "
+                'what it starts from'
+            )
         super().__init__(init_cfg or default_init())
+        self.asked_eps, self.said_eps = eps
         self.out_indices = tuple([out_indices] if isinstance(out_indices, int | str) else out_indices)
         check_out_indices(self.out_indices, spec)
         if not -1 <= frozen_stages <= len(spec.stages):
@@ -63,7 +80,7 @@ class Chain(BaseModule):
         self.norm_eval = norm_eval
         self.channels_last = channels_last
         self.output_stride = output_stride
-        self.stem = build_conv(stem_conv(spec.stem_channels), norm_cfg, act_cfg)
+        self.stem = build_conv(stem_conv(spec.stem_channels), norm_cfg, stem_act_cfg or act_cfg)
         self.stages = nn.ModuleList(stages)
         self.head = None
         if len(spec.stages) in self.out_indices:
@@ -77,9 +94,10 @@ class Chain(BaseModule):
         return [list(cast(nn.ModuleList, stage)) for stage in self.stages]
 
     @property
-    def bn_eps(self) -> float:
-        """Epsilon of the stem's batch norm, which all others share."""
-        return float(self.stem.norm.eps)
+    def bn_eps(self) -> float | None:
+        """Epsilon of the first batch norm, which all others share; ``None`` without any, as in a fused network."""
+        found = (float(module.eps) for module in self.modules() if isinstance(module, _BatchNorm))
+        return next(found, None)
 
     def set_bn_eps(self, eps: float) -> None:
         """Gives every batch norm this epsilon."""
@@ -115,12 +133,20 @@ class Chain(BaseModule):
         return self
 
     def init_weights(self) -> None:
-        """Initialises; a remapped seed is the last word, as it is for MMEngine's own ``Pretrained``."""
-        cfg = self.init_cfg
-        if not is_remapped(cfg):
+        """Initialises; weights of a file are the last word, and are read without running any code in it."""
+        cfgs: list[Any] = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or ())
+        loads = [cfg for cfg in cfgs if is_remapped(cfg) or is_pretrained(cfg)]
+        if not loads:
             super().init_weights()
             return
-        initialize(self, cfg)
+        if self.is_init:
+            return
+        others = [cfg for cfg in cfgs if cfg not in loads]
+        if others:
+            initialize(self, others)
+        for cfg in loads:
+            kind: Any = RemappedInit if is_remapped(cfg) else SafePretrained
+            kind(**{key: value for key, value in cfg.items() if key not in ('type', '_scope_')})(self)
         self._is_init = True
 
     def _freeze(self) -> None:
@@ -133,11 +159,13 @@ class Chain(BaseModule):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         # a batch norm's epsilon is part of what its weights compute, and no state dict has a key for it
-        destination._metadata[prefix[:-1]]['bn_eps'] = self.bn_eps
+        if self.bn_eps is not None:
+            destination._metadata[prefix[:-1]]['bn_eps'] = self.bn_eps
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-        if 'bn_eps' in local_metadata:
+        assumed = local_metadata.get('bn_eps_assumed', False)
+        if 'bn_eps' in local_metadata and not (assumed and self.asked_eps is not None):
             self.set_bn_eps(local_metadata['bn_eps'])
         if self.head is None:
             _strict, _missing, unexpected, _errors = args
@@ -146,7 +174,31 @@ class Chain(BaseModule):
 
 def is_remapped(init_cfg: Any) -> bool:
     """Whether an ``init_cfg`` is of type ``Remapped``, with or without its scope."""
-    return isinstance(init_cfg, dict) and str(init_cfg.get('type')).rpartition('.')[2] == 'Remapped'
+    return _type_of(init_cfg) in ('Remapped', 'RemappedInit')
+
+
+def is_pretrained(init_cfg: Any) -> bool:
+    """Whether an ``init_cfg`` is of type ``Pretrained``, MMEngine's or ours."""
+    return _type_of(init_cfg) in ('Pretrained', 'PretrainedInit', 'SafePretrained')
+
+
+def _type_of(init_cfg: Any) -> str:
+    """Name of an ``init_cfg``'s type, which is a text or the class itself."""
+    kind = init_cfg.get('type') if isinstance(init_cfg, dict) else None
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+
+
+def said_eps(norm_cfg: dict[str, Any] | None, source: Any, spec: ArchSpec | SearchSpace) -> tuple[Any, Any]:
+    """The epsilon that a norm config asks for, and that of an architecture or space which is not just named.
+
+    Args:
+        norm_cfg: The norm config as given.
+        source: The architecture or space as given.
+        spec: What it stands for.
+    """
+    asked = (norm_cfg or {}).get('eps')
+    named = isinstance(source, str) and source.strip() in (*zoo.names(), *zoo.spaces())
+    return None if asked is None else float(asked), None if named else spec.bn_eps
 
 
 def norm_with_eps(norm_cfg: dict[str, Any] | None, spec: ArchSpec | SearchSpace, init_cfg: Any) -> dict[str, Any]:

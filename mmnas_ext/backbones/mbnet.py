@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from mmnas_ext.archs import ArchSpec, places
-from mmnas_ext.backbones.chain import Chain, norm_with_eps
+from mmnas_ext.backbones.chain import Chain, norm_with_eps, said_eps
 from mmnas_ext.ops import act_layer_cfg, build_layer
 from mmnas_ext.registry import MODELS
 
@@ -22,14 +22,19 @@ class MBNet(Chain):
         output_stride: 8, 16 or 32. A stage that would pass it keeps its resolution and is dilated instead.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages.
         norm_eval: Keep every batch norm in eval mode.
-        norm_cfg: Norm of every convolution; an ``eps`` in it overrides the architecture's. A remapped seed brings
-            its own.
+        norm_cfg: Norm of every convolution. An ``eps`` in it is what is built, whatever the weights were trained with;
+            without one it is that of the weights where that is known (`mmnas_ext.remap.epsilon`), else the
+            architecture's, else 1e-5.
         act_cfg: Activation; ``None`` takes the architecture's.
         with_cp: Recompute each layer in the backward pass to save memory.
-        drop_path_rate: Drop-path probability of the last layer; it grows linearly from 0 at the first.
+        drop_path_rate: Drop-path probability: that of layer i of n, counted from 0 over all stages, is
+            ``rate * i / n``, as in DNA's retraining (0.2 * i / 22).
         channels_last: Compute in memory layout NHWC, in which depthwise convolutions are faster on a CPU;
             on a GPU it pays under autocast.
-        init_cfg: MMEngine's, or ``dict(type='mmnas_ext.Remapped', seed=…)``.
+        init_cfg: MMEngine's, or ``dict(type='mmnas_ext.Remapped', seed=…)``. Its ``Pretrained`` is read without running
+            code, with the epsilon that the file notes, and must have every tensor.
+        pretrained: ``None``. MMSegmentation's models hand on their own ``pretrained``, weights of the backbone that
+            stood there before: set ``model.pretrained=None``.
 
     Raises:
         ValueError: The architecture is malformed, or an argument is out of its range.
@@ -48,10 +53,12 @@ class MBNet(Chain):
         drop_path_rate: float = 0.0,
         channels_last: bool = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+        pretrained: str | None = None,
     ) -> None:
         spec = ArchSpec.parse(arch)
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
+        eps = said_eps(norm_cfg, arch, spec)
         norm_cfg = norm_with_eps(norm_cfg, spec, init_cfg)
         act_cfg = act_cfg or act_layer_cfg(spec.act)
         rates = iter(_linear(drop_path_rate, sum(spec.depths)))
@@ -66,11 +73,11 @@ class MBNet(Chain):
             for stage in places(spec, output_stride=output_stride).stages
         ]  # fmt: skip
         super().__init__(
-            spec, stages, out_indices, output_stride, norm_cfg, act_cfg,
-            frozen_stages, norm_eval, channels_last, init_cfg,
+            spec, stages, out_indices, output_stride, norm_cfg, eps, act_cfg,
+            frozen_stages, norm_eval, channels_last, init_cfg, pretrained,
         )  # fmt: skip
         self.arch = spec
 
 
-def _linear(last: float, count: int) -> list[float]:
-    return [last * i / max(1, count - 1) for i in range(count)]
+def _linear(rate: float, count: int) -> list[float]:
+    return [rate * i / count for i in range(count)]

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from mmnas_ext.archs import ArchSpec, Choices, Cost, Prices, SearchSpace, fixed_cost, places
 from mmnas_ext.archs.cost import token_cost
-from mmnas_ext.backbones.chain import Chain, norm_with_eps
+from mmnas_ext.backbones.chain import Chain, norm_with_eps, said_eps
 from mmnas_ext.ops import MixedLayer, act_layer_cfg, build_layer
 from mmnas_ext.registry import MODELS
 
@@ -30,7 +30,9 @@ class SuperNet(Chain):
         input_size: Height and width at which candidates are priced.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages.
         norm_eval: Keep the batch norms of stem and fixed layers in eval mode.
-        norm_cfg: Norm; candidates use it without running statistics.
+        norm_cfg: Norm; candidates use it without running statistics. An ``eps`` in it is what is built and what the
+            found network keeps; without one it is that of the seed where that is known (`mmnas_ext.remap.epsilon`),
+            else the space's, else 1e-5.
         affine: Whether the candidates' norms have weights and biases. The authors' have none, and what a seed's scaled
             and shifted is lost until the candidates have learned it anew. With them a remapped candidate computes what
             the seed's layer does, up to batch statistics, which a search of few steps has no time to relearn.
@@ -39,6 +41,9 @@ class SuperNet(Chain):
         channels_last: Compute in memory layout NHWC, in which depthwise convolutions are faster on a CPU;
             on a GPU it pays under autocast.
         init_cfg: MMEngine's, or ``dict(type='mmnas_ext.Remapped', seed=…)``.
+        pretrained: ``None``; see `MBNet`.
+        stem_act_cfg: Activation of the stem; ``None`` takes `act_cfg`. The FNA authors' search network has a ReLU
+            there, ``dict(type='ReLU')``, and ReLU6 everywhere else; the networks that it finds have ReLU6.
 
     Raises:
         ValueError: The space is malformed, or an argument is out of its range.
@@ -58,8 +63,11 @@ class SuperNet(Chain):
         with_cp: bool = False,
         channels_last: bool = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+        pretrained: str | None = None,
+        stem_act_cfg: dict[str, Any] | None = None,
     ) -> None:
         spec = SearchSpace.parse(space)
+        eps = said_eps(norm_cfg, space, spec)
         norm_cfg = norm_with_eps(norm_cfg, spec, init_cfg)
         act_cfg = act_cfg or act_layer_cfg(spec.act)
         height, width = input_size
@@ -78,8 +86,8 @@ class SuperNet(Chain):
                 layers.append(MixedLayer(tokens=place.tokens, macs=macs, with_cp=with_cp, affine=affine, **shape))
             stages.append(layers)
         super().__init__(
-            spec, stages, out_indices, output_stride, norm_cfg, act_cfg,
-            frozen_stages, norm_eval, channels_last, init_cfg,
+            spec, stages, out_indices, output_stride, norm_cfg, eps, act_cfg,
+            frozen_stages, norm_eval, channels_last, init_cfg, pretrained, stem_act_cfg,
         )  # fmt: skip
         self.space = spec
         self.affine = affine
@@ -176,7 +184,7 @@ class SuperNet(Chain):
         Raises:
             ValueError: An alpha is NaN or infinite.
         """
-        return self.space.arch(self.best_path())
+        return self.space.arch(self.best_path()).replace(bn_eps=self.bn_eps)
 
 
 def _draw(layer: MixedLayer, policy: str, generator: Generator) -> int:

@@ -1,12 +1,8 @@
 """Reads a seed: a network's weights and their architecture, from a file, a URL or an installed package.
 
-No code in a file is ever run: files are read with ``weights_only=True``.
+No code in a file is ever run, see `mmnas_ext.remap.reader`.
 """
 
-import importlib.util
-import pickle
-import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,43 +12,15 @@ import torch
 from torch import Tensor
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.remap.download import fetch
 from mmnas_ext.remap.formats import recognise, translate
 from mmnas_ext.remap.layout import tensor_shapes
+from mmnas_ext.remap.reader import find_file, read_checkpoint
 
 _CONTAINERS = ('state_dict_ema', 'state_dict', 'model_ema', 'model', 'net')  # an average is the better network
 # MMEngine's EMAHook swaps the two before it saves: the average is in ``state_dict``, the trained weights in the other
 _RAW_CONTAINERS = ('ema_state_dict', 'state_dict', 'model', 'net')
-_PACKAGE = 'package://'
-_WEIGHT_FILES = ('.pth', '.pt')
+_SEED = 'seed checkpoint'
 _DEFAULT_EPS = 1e-5  # PyTorch's
-
-
-class _Inert:
-    """Replaces the objects in a training checkpoint that are not weights; accepts any state and does nothing."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        del args, kwargs
-
-    def __setstate__(self, state: Any) -> None:
-        del state
-
-
-# Logs in MMEngine's checkpoints (histories of numpy numbers) and arguments in timm's. MMEngine allows the real ones,
-# including ``getattr``, through which a pickle can reach any code. Here each is replaced by an `_Inert`.
-_IGNORED = [
-    'mmengine.logging.history_buffer.HistoryBuffer',
-    'builtins.getattr',
-    'argparse.Namespace',
-    'numpy.ndarray',
-    'numpy.dtype',
-    *(
-        f'numpy.{core}.multiarray.{name}'
-        for core in ('core', '_core')
-        for name in ('scalar', '_reconstruct')
-    ),
-    *(f'numpy.dtypes.{name}DType' for name in ('Float32', 'Float64', 'Int32', 'Int64', 'UInt32')),
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +30,8 @@ class Seed:
     Args:
         arch: Its architecture; `arch.bn_eps` is the epsilon that its weights were trained with.
         state_dict: Its tensors under MBNet's keys, without a classifier.
+        eps_known: Whether `bn_eps` is known: noted in the file, given with `arch`, or certain for files of its kind;
+            else it is assumed, and gives way to what a config or an architecture says.
 
     Raises:
         ValueError: A tensor of `arch` is missing or has another shape, or a tensor does not belong to `arch`.
@@ -69,8 +39,11 @@ class Seed:
 
     arch: ArchSpec
     state_dict: dict[str, Tensor]
+    eps_known: bool = False
 
     def __post_init__(self) -> None:
+        if self.arch.bn_eps is not None:
+            object.__setattr__(self, 'eps_known', True)
         shapes = tensor_shapes(self.arch)
         for name, shape in shapes.items():
             if name not in self.state_dict:
@@ -100,7 +73,9 @@ def load_seed(path_or_url: str | Path, arch: Any = None) -> Seed:
     No file says strides or the activation. The strides are those of the family, (1, 2, 2, 2, 1, 2, 1); the activation
     is ReLU6, or swish for networks with squeeze-excite. The batch norms' epsilon is the one that this project recorded
     in the file, or else 1e-3 for ``efficientnet_lite_pytorch`` and for the FNA authors' networks with a head, and 1e-5
-    for all others. timm's ``tf_`` networks were trained with 1e-3, but their keys do not differ: give `arch` for them.
+    for the authors' networks without. Of all others 1e-5 is assumed (`Seed.eps_known` is False), and gives way to what
+    a config says (`mmnas_ext.remap.epsilon`). timm's ``tf_`` networks were trained with 1e-3, but their keys do not
+    differ: give `arch` for them.
 
     Args:
         path_or_url: A file; a URL with ``http(s)://``; a model name of MMEngine with ``torchvision://``,
@@ -111,8 +86,8 @@ def load_seed(path_or_url: str | Path, arch: Any = None) -> Seed:
 
     Raises:
         FileNotFoundError: The file or package does not exist.
-        ValueError: The file is not a checkpoint, is truncated, tries to run code, has an unknown layout, or belongs to
-            another network than `arch`.
+        ValueError: The file is not a checkpoint, is truncated, tries to run code, holds sparse or quantised tensors,
+            has an unknown layout, or belongs to another network than `arch`.
         ConnectionError: The URL cannot be read.
     """
     spec = None if arch is None else ArchSpec.parse(arch)
@@ -137,8 +112,8 @@ def read_state(path_or_url: str | Path, averaged: bool = True) -> tuple[Mapping[
         ValueError: The file is not a checkpoint, is truncated or tries to run code.
         ConnectionError: The URL cannot be read.
     """
-    file = _find_file(str(path_or_url))
-    return _unwrap(_read(file), file, _CONTAINERS if averaged else _RAW_CONTAINERS)
+    file = find_file(str(path_or_url), _SEED)
+    return _unwrap(read_checkpoint(file, what=_SEED), file, _CONTAINERS if averaged else _RAW_CONTAINERS)
 
 
 def as_seed(state: Mapping[str, Tensor], source: str | Path, arch: ArchSpec | None = None) -> Seed:
@@ -157,9 +132,12 @@ def as_seed(state: Mapping[str, Tensor], source: str | Path, arch: ArchSpec | No
         found, tensors = translate(state, layout, prefix, arch)
     except ValueError as error:
         raise ValueError(f'{source}: {error}') from None
+    known = layout.eps_is_certain
     if arch is None or arch.bn_eps is None:
-        found = _take_own_eps(found, state, prefix)
-    return Seed(found, {name: _clean(tensors.get(name)) for name in tensor_shapes(found)})
+        noted = _noted_eps(state, prefix)
+        if noted is not None:
+            found, known = found.replace(bn_eps=None if noted == _DEFAULT_EPS else noted), True
+    return Seed(found, {name: _clean(tensors.get(name)) for name in tensor_shapes(found)}, known)
 
 
 def _clean(tensor: Tensor | None) -> Tensor:
@@ -169,86 +147,25 @@ def _clean(tensor: Tensor | None) -> Tensor:
     return (tensor.detach().float() if tensor.is_floating_point() else tensor.detach()).contiguous()
 
 
-def _take_own_eps(arch: ArchSpec, state: Mapping[str, Tensor], prefix: str) -> ArchSpec:
-    """Returns `arch` with the epsilon that an MBNet recorded in the checkpoint's metadata, if there is one."""
-    noted = getattr(state, '_metadata', None) or {}
-    eps = noted.get(prefix.removesuffix('.'), {}).get('bn_eps')
-    if not isinstance(eps, float):
-        return arch
-    return arch.replace(bn_eps=None if eps == _DEFAULT_EPS else eps)
-
-
-def _find_file(source: str) -> Path:
-    """Returns the local file for a path, a URL or a package."""
-    if source.startswith(_PACKAGE):
-        return _package_file(source.removeprefix(_PACKAGE))
-    if '://' in source:
-        return fetch(source)
-    file = Path(source).expanduser()
-    if file.is_dir():
-        raise ValueError(f'seed checkpoint must be a file, got the folder {file}')
-    if not file.is_file():
-        raise FileNotFoundError(f'seed checkpoint does not exist: {file}')
-    return file
-
-
-def _package_file(name: str) -> Path:
-    """Finds the weight file in an installed package without importing the package."""
-    if not re.fullmatch(r'[A-Za-z_]\w*', name):
-        raise ValueError(f'{_PACKAGE} must be followed by the name of a Python package, got {name!r}')
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f'package {name!r} is not installed: run pip install {name.replace("_", "-")}')
-    folders = [Path(folder) for folder in spec.submodule_search_locations]
-    files = sorted(file for folder in folders for file in folder.rglob('*') if file.suffix in _WEIGHT_FILES)
-    if len(files) != 1:
-        names = [file.name for file in files[:4]]
-        raise ValueError(f'package {name!r} must have one file of {_WEIGHT_FILES}, got {len(files)}: {names}')
-    return files[0]
-
-
-def _read(file: Path) -> Any:
-    """Reads a checkpoint file without running any code in it."""
-    with file.open('rb') as stream:
-        start = stream.read(4)
-    if not start:
-        raise ValueError(f'seed checkpoint {file} is empty: it is truncated or not a checkpoint')
-    if start == b'PK\x03\x04' and not zipfile.is_zipfile(file):
-        raise ValueError(f'seed checkpoint {file} is truncated: its end is missing, fetch it again')
-    try:
-        with torch.serialization.safe_globals([(_Inert, name) for name in _IGNORED]):
-            return torch.load(file, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r'GLOBAL (\S+)|unrecognized (function .*)', str(error))
-        if wanted:
-            raise ValueError(
-                f'seed checkpoint {file} tries to run code ({wanted[1] or wanted[2]}) and was refused: only files of '
-                'plain tensors are read; save its state_dict alone'
-            ) from None
-        raise ValueError(f'seed checkpoint {file} is truncated or not a checkpoint: {_first_line(error)}') from None
-    except Exception as error:  # a damaged file can make the reader fail in any way
-        raise ValueError(f'seed checkpoint {file} is truncated or not a checkpoint: {_first_line(error)}') from None
+def _noted_eps(state: Mapping[str, Tensor], prefix: str) -> float | None:
+    """Returns the epsilon that an MBNet noted in the checkpoint's metadata, if it did and knew it."""
+    noted = getattr(state, '_metadata', None)
+    of_module = noted.get(prefix.removesuffix('.')) if isinstance(noted, Mapping) else None
+    eps = of_module.get('bn_eps') if isinstance(of_module, Mapping) else None
+    known = isinstance(of_module, Mapping) and not of_module.get('bn_eps_assumed', False)
+    return eps if known and isinstance(eps, float) and 0 < eps < 1 else None
 
 
 def read_training(file: Path) -> Any:
-    """Reads all of a training's checkpoint; whatever is not plain data in it is an inert stand-in, and nothing is run.
+    """Reads all of a training's checkpoint as `read_checkpoint` does; tensors stay on disk until they are looked at.
 
     Args:
-        file: A checkpoint in PyTorch's zip format; its tensors stay on disk until they are looked at.
+        file: A checkpoint in PyTorch's zip format.
 
     Raises:
-        ValueError: The file cannot be read.
+        CheckpointError: The file cannot be read, or is refused.
     """
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
-        with torch.serialization.safe_globals([(_Inert, name) for name in names]):
-            return torch.load(file, map_location='cpu', weights_only=True, mmap=True)
-    except Exception as error:  # whatever a damaged file makes the reader stumble over
-        raise ValueError(f'it cannot be read: {_first_line(error)}') from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return read_checkpoint(file, mapped=True)
 
 
 def _unwrap(content: Any, file: Path, containers: tuple[str, ...]) -> tuple[Mapping[str, Tensor], str]:

@@ -87,7 +87,8 @@ def convert(
 def as_state_dict(seed: Seed, prefix: str = '') -> 'OrderedDict[str, Tensor]':
     """Returns a seed as the ``state_dict()`` of its MBNet under a prefix, with the batch norms' epsilon as metadata."""
     state = OrderedDict((prefix + name, tensor) for name, tensor in seed.state_dict.items())
-    metadata = {'': dict(version=1)} | {prefix.removesuffix('.'): dict(version=1, bn_eps=seed.bn_eps)}
+    note = dict(version=1, bn_eps=seed.bn_eps) | ({} if seed.eps_known else dict(bn_eps_assumed=True))
+    metadata = {'': dict(version=1)} | {prefix.removesuffix('.'): note}
     state._metadata = metadata  # type: ignore[attr-defined]
     return state
 

@@ -15,13 +15,17 @@ _HTTP = ('http://', 'https://')
 _NAMED = ('torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://')
 
 
+class DownloadError(ConnectionError):
+    """A file cannot be downloaded; the message says where to put it by hand."""
+
+
 def fetch(url: str) -> Path:
     """Returns the local file for a URL; downloads it into PyTorch's hub cache first if necessary, as MMEngine does.
 
     Raises:
         ValueError: The scheme or the model name is unknown.
         FileNotFoundError: A model name stands for a local file that does not exist.
-        ConnectionError: The URL cannot be read.
+        DownloadError: The URL cannot be read.
     """
     if url.startswith(_NAMED):
         url = _resolve_name(url)
@@ -78,4 +82,8 @@ def _download(url: str, target: Path) -> None:
         # PyTorch writes under another name and then renames, so an interrupted download does not look like the file
         torch.hub.download_url_to_file(url, str(target), progress=False)
     except (URLError, OSError) as error:
-        raise ConnectionError(f'cannot download seed checkpoint {url}: {error}') from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DownloadError(
+            f'cannot download seed checkpoint {url}: {reason:.100}; without a network put the file {target.name} into '
+            f'{target.parent} by hand'
+        ) from None

@@ -49,6 +49,7 @@ class Layout:
         slots: Function that maps a layer's slots to MBNet's names.
         bn_eps: Epsilon of the batch norms that these weights were trained with; ``None`` for 1e-5.
         headless_bn_eps: The same for checkpoints without a head.
+        eps_is_certain: Whether all files of this layout were trained with these.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Layout:
     slots: SlotNames
     bn_eps: float | None = None
     headless_bn_eps: float | None = None
+    eps_is_certain: bool = False
 
 
 @dataclass
@@ -383,6 +385,7 @@ LAYOUTS = (
         slots=_by_table(_LITE_LAYER, _LITE_LAYER[2:]),
         bn_eps=1e-3,
         headless_bn_eps=1e-3,
+        eps_is_certain=True,
     ),
     # the authors' ImageNet seed and SSDLite backbone, which have a head, use 1e-3, their RetinaNet and DeepLab
     # backbones 1e-5; ``extra`` are SSDLite's layers after the backbone
@@ -395,5 +398,6 @@ LAYOUTS = (
         dropped=r'(classifier|extra)\..*',
         slots=_by_order,
         bn_eps=1e-3,
+        eps_is_certain=True,
     ),
 )

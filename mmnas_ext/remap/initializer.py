@@ -8,12 +8,12 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.model.weight_init import update_init_info
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmnas_ext.archs import ArchSpec, SearchSpace
 from mmnas_ext.registry import WEIGHT_INITIALIZERS
 from mmnas_ext.remap import policies
 from mmnas_ext.remap.checkpoints import Seed, load_seed
+from mmnas_ext.remap.epsilon import apply_eps
 from mmnas_ext.remap.mapping import remap
 from mmnas_ext.remap.report import RemapReport
 
@@ -25,7 +25,8 @@ class RemappedInit:
     """Initialises a module with a seed's remapped weights: ``init_cfg=dict(type='mmnas_ext.Remapped', seed=…)``.
 
     The module is an MBNet, with the architecture ``arch``, or a SuperNet, with the space ``space``. The seed is read
-    when the weights are initialised, not when the module is built. The module's batch norms get the seed's epsilon.
+    when the weights are initialised, not when the module is built. The module's batch norms get the seed's epsilon, as
+    `mmnas_ext.remap.epsilon` says.
     All layers of the module count as initialised afterwards, so MMEngine does not initialise them again.
 
     Args:
@@ -66,15 +67,15 @@ class RemappedInit:
         affine = bool(getattr(module, 'affine', False))
         state, report = remap(seed, target, **self.policies, noise=self.noise, affine=affine)
         _load(module, state)
+        eps = apply_eps(module, seed.bn_eps, seed.eps_known, self._describe_source())
         children: Iterator[Any] = module.modules()
         for child in children:
-            if isinstance(child, _BatchNorm):
-                child.eps = seed.bn_eps
             # MMEngine does not initialise a module that has this attribute
             if child is not module and hasattr(child, 'init_weights'):
                 child.is_init = True
         name = type(module).__name__
-        print_log(f'{name} from {self._describe_source()}, batch-norm eps {seed.bn_eps:g}: {report}', logger='current')
+        assumed = '' if seed.eps_known or eps != seed.bn_eps else ' (assumed, its file does not tell)'
+        print_log(f'{name} from {self._describe_source()}, batch-norm eps {eps:g}{assumed}: {report}', logger='current')
         print_log(f'{name}, remapped tensors:\n{report.table()}', logger='current', level=logging.DEBUG)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'RemappedInit: remapped from {self._describe_source()}')

@@ -1,6 +1,7 @@
 """Policies that select the seed's layers, channels and kernel positions for a smaller or larger network.
 
-FNA (arXiv 2001.02525, section 3.1) compares them and chooses ``last``, ``first`` and ``center``.
+FNA (arXiv 2001.02525, section 3.1) and FNA++ (arXiv 2006.12986) compare them and choose ``last``, ``first`` and
+``center``.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 DEPTHS = ('last',)
-WIDTHS = ('first', 'bn', 'l1')
+WIDTHS = ('first', 'bn', 'l1', 'std')
 KERNELS = ('center', 'dilated')
 
 
@@ -31,7 +32,8 @@ def hidden_channels(tensors: dict[str, Tensor], keep: int, width: str) -> Tensor
         tensors: The layer's tensors: ``depthwise.conv.weight``, ``depthwise.bn.weight``, ``expand.…``, ``project.…``.
         keep: Largest number of channels to keep.
         width: ``first``: the first channels; ``bn``: the channels with the largest scale ``|weight|`` in the depthwise
-            norm; ``l1``: the channels with the largest L1 norm of all weights that produce or read them.
+            norm; ``l1`` and ``std``: the channels with the largest L1 norm, or standard deviation, of all weights that
+            produce or read them.
 
     Returns:
         Indices ``(min(keep, hidden),)``.
@@ -39,7 +41,11 @@ def hidden_channels(tensors: dict[str, Tensor], keep: int, width: str) -> Tensor
     hidden = tensors['depthwise.conv.weight'].shape[0]
     if keep >= hidden or width == 'first':
         return torch.arange(min(keep, hidden))
-    score = tensors['depthwise.bn.weight'].abs() if width == 'bn' else _l1(tensors)
+    if width == 'bn':
+        score = tensors['depthwise.bn.weight'].abs()
+    else:
+        weights = _weights(tensors)
+        score = weights.abs().sum(1) if width == 'l1' else weights.std(1, correction=0)
     # stable, so that every machine keeps the first of equal channels
     return score.argsort(descending=True, stable=True)[:keep].sort().values
 
@@ -58,13 +64,12 @@ def kernel_positions(seed_kernel: int, kernel: int, policy: str) -> tuple[range,
     return range(seed_kernel), range(start, start + step * (seed_kernel - 1) + 1, step)
 
 
-def _l1(tensors: dict[str, Tensor]) -> Tensor:
-    # sums in double, so that the ranking does not depend on the order of additions
-    score = tensors['depthwise.conv.weight'].double().abs().sum((1, 2, 3))
-    score = score + tensors['project.conv.weight'].double().abs().sum((0, 2, 3))
-    if 'expand.conv.weight' in tensors:
-        score = score + tensors['expand.conv.weight'].double().abs().sum((1, 2, 3))
-    return score
+def _weights(tensors: dict[str, Tensor]) -> Tensor:
+    """All weights that produce or read each hidden channel, ``(hidden, weights)``."""
+    rows = [tensors['depthwise.conv.weight'], tensors['project.conv.weight'].transpose(0, 1)]
+    rows += [tensors['expand.conv.weight']] if 'expand.conv.weight' in tensors else []
+    # in double, so that the ranking does not depend on the order of additions
+    return torch.cat([row.flatten(1).double() for row in rows], 1)
 
 
 def _check_one(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from mmnas_ext.remap.checkpoints import read_training
+from mmnas_ext.remap.reader import check_unpacked
 
 STAMP = 'mmnas_ext_part'  # in a checkpoint's ``meta``: id of the part that wrote it
 _BEST = re.compile(r'best_.+_(epoch|iter)_([0-9]+)\.pth')
@@ -164,6 +165,7 @@ def inspect(path: Path, number: int, by_epoch: bool, part: str | None) -> tuple[
     """The iterations done in a checkpoint, and why a run cannot go on from it; empty if it can."""
     try:
         with zipfile.ZipFile(path) as archive:
+            check_unpacked(archive, path)
             broken = archive.testzip()
     except Exception as error:  # whatever a damaged file makes the reader stumble over
         return 0, f'it is truncated or damaged ({error})'
@@ -172,7 +174,7 @@ def inspect(path: Path, number: int, by_epoch: bool, part: str | None) -> tuple[
     try:
         content = read_training(path)
     except ValueError as error:
-        return 0, str(error)
+        return 0, f'it cannot be read: {str(error).replace(f"checkpoint {path}", "it", 1)}'
     if not isinstance(content, Mapping) or 'state_dict' not in content:
         return 0, 'it holds no state_dict'
     meta = content.get('meta')

@@ -6,10 +6,13 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmnas_ext.archs import ArchSpec, SearchSpace
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.registry import MODELS
-from mmnas_ext.remap import load_seed, remap
+from mmnas_ext.remap import Seed, load_seed, remap
+from mmnas_ext.remap.initializer import RemappedInit
+from mmnas_ext.remap.reader import PACKAGE
 from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.manifest import read_manifest
 from mmnas_ext.runs.methods import method_of
@@ -65,17 +68,13 @@ def _check_seed(backbone: dict[str, Any]) -> None:
     init = backbone.get('init_cfg')
     if init is None or not is_remapped(init):
         return
-    source = init['seed']
-    checkpoint, arch = (source.get('checkpoint'), source.get('arch')) if isinstance(source, dict) else (source, None)
-    if not isinstance(checkpoint, str) or checkpoint.partition('://')[0] in (
-        'http',
-        'https',
-        'open-mmlab',
-        'torchvision',
-    ):
+    start = RemappedInit(**{key: value for key, value in init.items() if key not in ('type', '_scope_')})
+    target = backbone_spec(backbone)
+    if isinstance(start.source, Seed) or ('://' in str(start.source) and not str(start.source).startswith(PACKAGE)):
         return  # downloaded when it is needed, by one process for all
-    seed = load_seed(checkpoint, arch)
-    remap(seed, SearchSpace.parse(backbone['space']) if 'space' in backbone else ArchSpec.parse(backbone['arch']))
+    seed = load_seed(start.source, start.arch)
+    if target is not None:
+        remap(seed, target)
 
 
 def _check_neck(backbone: dict[str, Any], neck: dict[str, Any]) -> None:

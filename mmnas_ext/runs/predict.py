@@ -16,6 +16,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
+from mmnas_ext.remap.loading import safe_loading
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.workdir import WorkDir
 
@@ -98,10 +99,11 @@ def read_run(folder: Path) -> tuple[Config, Path]:
             f'{folder} is the work dir of a search, not of the training of one network: name {WorkDir(folder).adapt}, '
             'where what it found was trained'
         )
-    checkpoint = find_checkpoint(folder).path
-    if checkpoint is None:
-        raise FileNotFoundError(f'{folder} holds no whole checkpoint, epoch_<n>.pth or iter_<n>.pth')
-    return cfg, checkpoint
+    found = find_checkpoint(folder)
+    if found.path is None:
+        why = ''.join(f'; of {path.name}, {reason}' for path, reason in found.refused[:1])
+        raise FileNotFoundError(f'{folder} holds no whole checkpoint, epoch_<n>.pth or iter_<n>.pth{why}')
+    return cfg, found.path
 
 
 def choose(files: Sequence[str], count: int, names: Sequence[str] = ()) -> list[int]:
@@ -135,9 +137,11 @@ def _predict(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields truth and prediction, (H, W) both, of each chosen image."""
     # SyncBN works in a process group alone
-    model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(get_device()).eval()
+    with safe_loading():
+        model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(get_device()).eval()
     try:
-        load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True, logger='silent')
+        with safe_loading():
+            load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True, logger='silent')
     except RuntimeError as error:
         raise ValueError(f'{checkpoint} must hold the network of the config beside it: {error}') from None
     for index in chosen:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
+from mmnas_ext.engine.runner import SafeRunner
 from mmnas_ext.runs.changes import LONGER, find_changes, list_changes
 from mmnas_ext.runs.checkpoints import StampHook, find_checkpoint, read_places
 from mmnas_ext.runs.manifest import ResumeError
@@ -24,7 +24,7 @@ def is_distillation(cfg: Config) -> bool:
     return str((cfg.get('model') or {}).get('type')).rpartition('.')[2] == 'BlockDistiller'
 
 
-def make_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> Runner:
+def make_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> SafeRunner:
     """Builds the runner of a config, seeded; the config is left as it is.
 
     Args:
@@ -48,14 +48,14 @@ def make_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> 
     cfg.setdefault('experiment_name', f'{Path(cfg.work_dir).name}_{next(_NUMBERS)}')
     if cfg.get('visualizer'):
         cfg.visualizer = {**cfg.visualizer, 'name': cfg.experiment_name}
-    runner = Runner.from_cfg(cfg)
+    runner = SafeRunner.from_cfg(cfg)
     if part:
         runner.register_hook(StampHook(part))
     return runner
 
 
 @contextmanager
-def open_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> Iterator[Runner]:
+def open_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> Iterator[SafeRunner]:
     """Builds a runner as `make_runner` does, and lets go of its files and memory at the end."""
     runner = make_runner(cfg, checkpoint, part)
     try:
@@ -66,7 +66,7 @@ def open_runner(cfg: Config, checkpoint: Path | None = None, part: str = '') -> 
         gc.collect()  # what comes next needs the memory
 
 
-def release(runner: Runner) -> None:
+def release(runner: SafeRunner) -> None:
     """Closes the files that a runner's logger holds open, and forgets its instances.
 
     MMEngine keeps them by name as long as the process lives, and a random search has some of each per trial.

@@ -1,13 +1,14 @@
 """Takes values of a kind from decoded JSON, and refuses what is of another kind with its place in the file."""
 
-import json
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from mmnas_ext.archs.json_file import read_json
 from mmnas_ext.archs.literal import abbreviate
 from mmnas_ext.workdir import WorkDir
 
+_MAX_SHOWN = 200
 # a value that has not been through JSON may have tuples for lists
 _TYPES: dict[type, tuple[type, ...]] = {float: (int, float), list: (list, tuple)}
 _KINDS = {bool: 'true or false', int: 'an integer', float: 'a number', str: 'a text', list: 'a list', dict: 'an object'}
@@ -76,9 +77,14 @@ def find_file(source: str | Path, name: str, writer: str) -> Path:
         FileNotFoundError: There is none; the message says that `writer` writes it.
     """
     path = Path(source)
-    path = getattr(WorkDir(path), name) if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f'{name} file does not exist: {path}; {writer} writes it')
+    try:
+        path = getattr(WorkDir(path), name) if path.is_dir() else path
+        there = path.is_file()
+    except (OSError, ValueError):  # a text that cannot be a path: too long, or with a NUL in it
+        there = False
+    if not there:
+        shown = str(path) if len(str(path)) < _MAX_SHOWN else abbreviate(str(path))
+        raise FileNotFoundError(f'{name} file does not exist: {shown}; {writer} writes it')
     return path
 
 
@@ -86,11 +92,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Returns the JSON object that a file holds.
 
     Raises:
-        ValueError: The text is not JSON, or not an object.
+        ValueError: The text is not JSON, is nested too deep, has a key twice in one object, or is not an object.
     """
-    try:
-        value = json.loads(path.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path}: the text is not JSON: {error}') from None
-    content: dict[str, Any] = check_kind(value, dict, str(path))
+    content: dict[str, Any] = check_kind(read_json(path), dict, str(path))
     return content

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmnas_ext.archs import METRICS, ArchSpec, CellPrices, CellSpace, Choices
+from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.archs.literal import call_at
 from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, read_size, take, take_list
 
@@ -175,7 +176,7 @@ class Ratings:
         if isinstance(source, Mapping):
             return _from_mapping(source, 'ratings')
         if isinstance(source, str) and source.lstrip().startswith('{'):
-            return _from_mapping(json.loads(source), 'ratings')
+            return _from_mapping(call_at('ratings', parse_json, source), 'ratings')
         file = find_file(source, 'ratings', 'the rating of a distillation')
         return _from_mapping(read_object(file), str(file))
 

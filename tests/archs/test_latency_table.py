@@ -83,7 +83,7 @@ def test_errors_in_a_file_name_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(('source', 'message'), [
     ('', 'latency table: the text is not JSON'),
     ('[1]', r'latency table: must be a JSON object, got \[1\]'),
-    ('[' * 200_000, 'brackets are nested too deep'),
+    ('[' * 200_000, 'brackets are nested deeper than 64'),
     ('[' * 1_000_001, 'the text is too long, 1000001 characters; 1000000 are read'),
     ({}, "key 'device' is missing"),
     ({**PLAIN, 'dtype': 'half'}, "unknown key 'dtype', allowed are device, batch_size, entries, act, channels_"),

@@ -153,7 +153,16 @@ def test_drop_path_grows_linearly_over_the_layers() -> None:
     rates = {i: layer.drop_path.drop_prob for i, layer in enumerate(layers) if layer.drop_path}
     # only where there is a residual: equal channels and stride 1
     assert sorted(rates) == [2, 5, 6, 7, 9]
-    assert rates == pytest.approx({i: 0.2 * i / 10 for i in rates})
+    assert rates == pytest.approx({i: 0.2 * i / 11 for i in rates})
+
+
+def test_drop_path_of_dnas_retraining_is_the_authors() -> None:
+    # their drop-connect: 0.2 * i / 22 over the 22 layers of DNA-a, the last of which has no shortcut to drop beside
+    layers = [layer for stage in MBNet('dna_a', drop_path_rate=0.2).layers() for layer in stage]
+    assert len(layers) == 22
+    assert layers[-1].drop_path is None
+    assert layers[20].drop_path.drop_prob == pytest.approx(0.2 * 20 / 22)
+    assert layers[2].drop_path.drop_prob == pytest.approx(0.2 * 2 / 22)
 
 
 def test_drop_path_acts_in_training_only(image: Tensor) -> None:

@@ -90,7 +90,7 @@ def test_the_recipe_is_the_papers() -> None:
     assert cfg.optim_wrapper.optimizer.eps == 0.001 and cfg.optim_wrapper.optimizer.type == 'mmnas_ext.RMSpropTF'
     net = MODELS.build(small(cfg).model)
     layers = [layer for stage in net.backbone.layers() for layer in stage]
-    assert cfg.model.backbone.drop_path_rate == 0.2
+    assert layers[-2].drop_path.drop_prob == pytest.approx(0.2 * 20 / 22)
     assert len(layers) == 22 and net.head.dropout.p == 0.2
     assert net.head.loss_module.label_smooth_val == 0.1
 

@@ -297,13 +297,20 @@ def test_wrong_addresses(downloads: list[str]) -> None:
     assert downloads == []
 
 
-def test_unreachable_address(downloads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_address(seed: Seed, downloads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise URLError('no route to host')
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', fail)
-    with pytest.raises(ConnectionError, match=r'cannot download seed checkpoint https://example.org/a.pth: .*no route'):
-        load_seed('https://example.org/a.pth')
+    message = (
+        r'^cannot download seed checkpoint https://example\.org/b/a\.pth\?c=d: .*no route to host.*; without a network '
+        rf'put the file a\.pth into {tmp_path}/hub/checkpoints by hand$'
+    )
+    with pytest.raises(ConnectionError, match=message):
+        load_seed('https://example.org/b/a.pth?c=d')
+    # put there by hand, it is found
+    torch.save(seed.state_dict, tmp_path / 'hub/checkpoints/a.pth')
+    assert same(load_seed('https://example.org/b/a.pth?c=d'), seed)
 
 
 def test_name_for_a_file_that_is_not_there(downloads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,8 @@ def test_architecture_is_read_off_the_shapes(name: str) -> None:
     seed = loaded(name)
     assert seed.arch == zoo.arch(known).replace(bn_eps=eps)
     assert seed.bn_eps == (eps or 1e-5)
+    # of the other projects' files only those of one recipe are certain
+    assert seed.eps_known == (eps is not None)
 
 
 @pytest.mark.parametrize('name', KNOWN)
@@ -176,7 +178,7 @@ def test_fna_adapted_backbones_know_their_epsilon(tmp_path: Path) -> None:
     theirs = {k: v for k, v in reference('fna/mbv2_imagenet').items() if 'blocks.8' not in k and 'class' not in k}
     seed = load_seed(saved(tmp_path, {'module.backbone.' + k: v for k, v in theirs.items()}))
     assert seed.arch.head_channels is None
-    assert seed.bn_eps == 1e-5
+    assert (seed.bn_eps, seed.eps_known) == (1e-5, True)
 
 
 def test_explicit_architecture_without_head_drops_it(tmp_path: Path) -> None:

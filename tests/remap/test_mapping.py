@@ -73,7 +73,7 @@ def identical(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 @given(st.integers(0, 10**6))
 def test_onto_the_identical_architecture_it_is_the_identity(number: int) -> None:
     seed = seed_of(random_arch(random.Random(number), se=True))
-    for width in ('first', 'bn', 'l1'):
+    for width in ('first', 'bn', 'l1', 'std'):
         for kernel in ('center', 'dilated'):
             ours, report = remap(seed, seed.arch, width=width, kernel=kernel, noise=1.0)
             assert identical(ours, seed.state_dict)
@@ -112,7 +112,7 @@ def test_any_network_takes_any_seed_of_as_many_stages(number: int) -> None:
     rng = random.Random(number)
     seed, target = seed_of(random_arch(rng, se=True)), random_arch(rng, se=True)
     before = {name: tensor.clone() for name, tensor in seed.state_dict.items()}
-    policies = dict(width=rng.choice(['first', 'bn', 'l1']), kernel=rng.choice(['center', 'dilated']))
+    policies = dict(width=rng.choice(['first', 'bn', 'l1', 'std']), kernel=rng.choice(['center', 'dilated']))
     ours, report = remap(seed, target, **policies, noise=rng.choice([0.0, 1e-3]))
     fresh = seed_of(target).state_dict
     assert {k: (v.shape, v.dtype) for k, v in ours.items()} == {k: (v.shape, v.dtype) for k, v in fresh.items()}
@@ -216,7 +216,7 @@ def test_dilated_kernel_of_7_holds_a_3_at_every_third_position() -> None:
     assert ours[name].count_nonzero() == seed.state_dict[name].count_nonzero()
 
 
-@pytest.mark.parametrize('width', ['bn', 'l1'])
+@pytest.mark.parametrize('width', ['bn', 'l1', 'std'])
 def test_ranked_channels_agree_in_all_convolutions_and_keep_their_order(width: str) -> None:
     seed = seed_of(one_stage('k3_e4_se0.5'))
     theirs = seed.state_dict
@@ -391,7 +391,7 @@ def test_dna_seeds_a_search_of_fna() -> None:
     ('arguments', 'error', 'message'),
     [
         (dict(depth='first'), ValueError, r"depth must be one of \('last',\), got 'first'"),
-        (dict(width='std'), ValueError, r"width must be one of .*'l1'.*got 'std'"),
+        (dict(width='max'), ValueError, r"width must be one of .*'std'.*got 'max'"),
         (dict(kernel='corner'), ValueError, r"kernel must be one of .*'dilated'.*got 'corner'"),
         (dict(noise=-1.0), ValueError, 'noise must be at least 0 and finite, got -1.0'),
         (dict(noise=float('nan')), ValueError, 'noise must be at least 0 and finite, got nan'),

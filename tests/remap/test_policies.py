@@ -43,6 +43,10 @@ def test_source_layer(index: int, layers: int, expected: int) -> None:
         ('l1', 1, [0]),
         ('l1', 4, [0, 1, 2, 3]),
         ('bn', 9, [0, 1, 2, 3]),
+        # standard deviations of (1, -9), (-2, 0), (3, 0), (-4, 1): 5, 1, 1.5, 2.5
+        ('std', 1, [0]),
+        ('std', 2, [0, 3]),
+        ('std', 3, [0, 2, 3]),
     ],
 )
 def test_hidden_channels(width: str, keep: int, expected: list[int]) -> None:
@@ -63,8 +67,19 @@ def test_l1_counts_the_expansion() -> None:
     assert policies.hidden_channels(tensors, 1, 'l1').tolist() == [1]
 
 
+def test_deviation_is_that_of_all_weights_of_a_channel() -> None:
+    tensors = {
+        'depthwise.conv.weight': torch.tensor([5.0, 5.0]).view(2, 1, 1, 1),
+        'project.conv.weight': torch.tensor([[5.0, 4.0]]).view(1, 2, 1, 1),
+        'expand.conv.weight': torch.tensor([[5.0, 5.0], [5.0, 4.0]]).view(2, 2, 1, 1),
+    }
+    # the first channel has the larger weights, all equal; of the second they are 5, 4, 5, 4
+    assert policies.hidden_channels(tensors, 1, 'l1').tolist() == [0]
+    assert policies.hidden_channels(tensors, 1, 'std').tolist() == [1]
+
+
 def test_known_policies_pass() -> None:
-    for width in ('first', 'bn', 'l1'):
+    for width in ('first', 'bn', 'l1', 'std'):
         for kernel in ('center', 'dilated'):
             policies.check('last', width, kernel)
     with pytest.raises(ValueError, match='width must be one of'):
