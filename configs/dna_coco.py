@@ -9,7 +9,28 @@
 # number. Measured here on COCO: not yet; on few images with a small teacher: dna_lite0_128.py.
 _base_ = './dna_imagenet.py'
 
-model = dict(teacher=dict(timm='tf_efficientnet_b3', train_mode=False), sampling='fair')
+candidates = [f'k{kernel}_e{expansion}_se0.25' for kernel in (3, 5, 7) for expansion in (3, 6)]
+model = dict(
+    # in eval mode: an image has the same features in every batch, in training and in the rating
+    teacher=dict(timm='tf_efficientnet_b3', train_mode=False),
+    sampling='fair',
+    # the space 'dna' with one width a stage: every network of it has distilled weights
+    space=dict(
+        _delete_=True,
+        stem_channels=32,
+        stages=[
+            dict(stride=1, channels=[16], depths=[1], candidates=['k3_e1_se0.25']),
+            dict(stride=2, channels=[24], depths=[2, 3], candidates=candidates),
+            dict(stride=2, channels=[40], depths=[3, 4], candidates=candidates),
+            dict(stride=2, channels=[80], depths=[4], candidates=candidates),
+            dict(stride=1, channels=[112], depths=[4], candidates=candidates),
+            dict(stride=2, channels=[192], depths=[4, 5], candidates=candidates),
+            dict(stride=1, channels=[320], depths=[1], candidates=candidates),
+        ],
+        head_channels=1280,
+        act='swish',
+    ),
+)
 data = dict(data_root='data/coco/')
 train_dataloader = dict(batch_size=64, dataset=dict(sources='train2017', part='all', held_out=0.0, **data))
 val_dataloader = dict(dataset=dict(sources='val2017', part='all', held_out=0.0, **data))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmnas_ext.archs import METRICS, CellSpace, Limit, cost, zoo
 from mmnas_ext.distill import BlockDistiller
+from mmnas_ext.distill.stitch import find_loose_widths
 from mmnas_ext.engine.block_optim import BlockOptimWrapper, BlockOptimWrapperConstructor
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.derived import distilled_config
@@ -75,6 +76,8 @@ def test_a_distillation_takes_a_step(name: str) -> None:
     model.train()
     wrapper = wrapper_of(cfg, model)
     assert_settings(wrapper, model, *SETTINGS[name])
+    if (cfg.get('derived') or {}).get('weights') == 'distilled':
+        assert find_loose_widths(model) == {}
     images = {'inputs': [torch.randint(256, (3, *CROP), dtype=torch.uint8) for _ in range(2)]}
     model.calibrate([model.data_preprocessor(images, False)['inputs']])
     before, taught = values(model), [p.clone() for p in model.teacher.parameters()]

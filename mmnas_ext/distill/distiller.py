@@ -132,6 +132,11 @@ class BlockDistiller(BaseModel):
         self.teacher.train(mode)
         return self
 
+    @property
+    def is_part(self) -> bool:
+        """Whether some of the blocks are not to be trained, so that nothing can be rated."""
+        return len(self.wanted) < len(self.blocks)
+
     def all_blocks(self) -> list[Block]:
         """Returns the blocks."""
         return list(self.blocks)  # type: ignore[arg-type]

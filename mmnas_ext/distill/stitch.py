@@ -56,6 +56,20 @@ def stitch(distiller: BlockDistiller, chosen: Sequence[tuple[int, FlatPath]]) ->
     return state
 
 
+def find_loose_widths(distiller: BlockDistiller) -> dict[int, tuple[int, ...]]:
+    """Returns the widths with which networks of a space enter a block that was trained with another, by block.
+
+    `stitch` refuses networks that have one of them: they have no distilled weights.
+    """
+    found = {}
+    for number, (before, after) in enumerate(pairwise(distiller.all_blocks()), start=1):
+        enters = after.all_cells()[0].enters
+        widths = sorted({cell.leaves for cell in before.all_cells()} - {enters})
+        if widths:
+            found[number] = tuple(widths)
+    return found
+
+
 def _copy(key: str, module: nn.Module) -> dict[str, Tensor]:
     """Copies a module's tensors under the prefix `key`."""
     return {f'{key}.{name}': tensor.clone() for name, tensor in module.state_dict().items()}

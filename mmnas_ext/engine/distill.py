@@ -79,6 +79,8 @@ class DistillLoop(ResumableIterLoop):
             self._max_epochs = max_epochs
         if 'val_interval' not in kwargs:
             self.val_interval = self._max_iters  # rating takes long
+        if self.distiller.is_part:
+            self.val_begin = self._max_iters + 1  # a rating needs all blocks
         if self.shared:
             self.dataloader_iterator = Batches(self.dataloader, self.seed, 'train', same_for_all=True)
             base = (runner.auto_scale_lr or {}).get('base_batch_size')

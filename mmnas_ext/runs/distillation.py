@@ -12,7 +12,9 @@ from mmengine.logging import print_log
 
 from mmnas_ext.archs import METRICS, ArchSpec, CellSpace, Limit, SearchSpace, SpaceStage, cell_prices
 from mmnas_ext.backbones.export import check_name, export_backbone
+from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.distill.distiller import check_arguments
+from mmnas_ext.distill.stitch import find_loose_widths
 from mmnas_ext.engine.block_optim import BlockOptimWrapperConstructor, find_distiller
 from mmnas_ext.engine.distill import DistillLoop, check_training, join_blocks
 from mmnas_ext.engine.rating_loop import RatingLoop, check_rating
@@ -23,7 +25,7 @@ from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.derived import distilled_config, settle
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, ResumeError, new_id, read_manifest
 from mmnas_ext.runs.method import Method, Settings
-from mmnas_ext.runs.session import RATED, Session
+from mmnas_ext.runs.session import RATED, Session, say
 from mmnas_ext.runs.training import is_distillation, open_runner
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import reachable, select
@@ -220,9 +222,10 @@ def _find(session: Session) -> ArchSpec | None:
     with open_runner(cfg, session.checkpoint(SEARCH), part.id, session.prepared) as runner:
         if cfg.get('val_cfg'):
             runner.register_hook(_RatingBegins(session))
+        _foretell(cfg, find_distiller(runner.model))
         runner.train()
         session.finish(SEARCH)
-        if not cfg.get('val_cfg'):
+        if not cfg.get('val_cfg') or find_distiller(runner.model).is_part:
             return None
         loop = runner.val_loop
         if loop.rated != runner.iter:
@@ -233,6 +236,22 @@ def _find(session: Session) -> ArchSpec | None:
         settle(session, arch)
         session.kept.clear()
     return arch
+
+
+def _foretell(cfg: Config, distiller: BlockDistiller) -> None:
+    """Says what will not be done at the end, before the training begins."""
+    if distiller.is_part:
+        say(
+            f'blocks {list(distiller.wanted)} of {len(distiller.blocks)} are trained here; nothing is rated: give '
+            'tools/rate.py the checkpoints of all runs'
+        )
+    loose = find_loose_widths(distiller)
+    if loose and (cfg.get('derived') or {}).get('weights') == 'distilled':
+        widths = '; '.join(f'{", ".join(map(str, each))} before block {block}' for block, each in loose.items())
+        say(
+            "warning: derived.weights='distilled', and not every network of model.space will have such weights, those "
+            f'of these widths will not: {widths}. One width a stage avoids it'
+        )
 
 
 def _drop_choice(session: Session) -> None:

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmnas_ext.archs import CellSpace
 from mmnas_ext.backbones import MBNet
 from mmnas_ext.distill import BlockDistiller, recalibrate, stitch
+from mmnas_ext.distill.stitch import find_loose_widths
 from tests.distill import small
 
 CHOSEN = [(1, (0, 2, 1)), (0, (1,))]
@@ -180,3 +181,17 @@ def test_frozen_norms_are_recalibrated_as_well() -> None:
 def test_nothing_is_recalibrated_by_nothing() -> None:
     with pytest.raises(ValueError, match='recalibrate needs at least one batch of images, got none'):
         recalibrate(MBNet(small.ARCH, out_indices=(2,)), [])
+
+
+def test_widths_that_have_no_distilled_weights_are_found() -> None:
+    assert find_loose_widths(small.distiller()) == {}
+    wide = {
+        'stem_channels': 8,
+        'stages': [
+            {'stride': 1, 'channels': [8], 'depths': [1], 'candidates': ['k3_e1']},
+            {'stride': 2, 'channels': [6, 10, 14], 'depths': [1], 'candidates': small.CANDIDATES},
+            {'stride': 2, 'channels': [16], 'depths': [1], 'candidates': small.CANDIDATES},
+        ],
+    }
+    # trained with 14, the nearest to the teacher's 12
+    assert find_loose_widths(small.distiller(CellSpace.parse(wide))) == {1: (6, 10)}

@@ -203,13 +203,17 @@ def test_rating_again_with_less_memory_and_a_limit(finished: Path, tmp_path: Pat
     assert chosen['limits'] == {'macs': macs[0] + rest}
 
 
-def test_runs_that_trained_some_blocks_each_are_joined(tmp_path: Path) -> None:
+def test_runs_that_trained_some_blocks_each_are_joined(tmp_path: Path, capsys: Any) -> None:
     without = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
     whole = tiny_distill.config(tmp_path, 4, work_dir=str(tmp_path / 'whole'))
     run(whole)
     for block in (0, 1):
         folder = str(tmp_path / f'block{block}')
-        run(tiny_distill.config(tmp_path, 4, work_dir=folder, **{'model.blocks': [block], **without}))
+        # one of them as the config stands: it cannot rate, and says so before it trains
+        changes = {'model.blocks': [block], **(without if block else {})}
+        run(tiny_distill.config(tmp_path, 4, work_dir=folder, **changes))
+        assert not (tmp_path / f'block{block}' / 'ratings.json').exists()
+    assert 'blocks [0] of 2 are trained here; nothing is rated: give tools/rate.py the' in capsys.readouterr().out
     files = [tmp_path / f'block{block}' / 'iter_4.pth' for block in (0, 1)]
     cfg = tiny_distill.config(tmp_path, 4, work_dir=str(tmp_path / 'joined'))
     with pytest.raises(ValueError, match='block 1 has not been trained: give tools/rate.py the checkpoints'):
