@@ -33,8 +33,8 @@ demo-dna: $(READY)
 	$(RUN) tools/demo.py --task dna $(ARGS)
 
 test: $(READY)
-	@echo '== test: pytest over tests/ with $(THREADS) threads'
-	$(RUN) -m pytest tests $(ARGS)
+	@echo '== test: pytest over tests/ in $(THREADS) processes'
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg $(VENV)/bin/python -m pytest tests -n $(THREADS) --dist loadfile $(ARGS)
 
 lint: $(READY)
 	@echo '== lint: ruff check, ruff format --check, mypy on mmnas_ext'

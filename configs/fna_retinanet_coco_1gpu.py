@@ -27,4 +27,6 @@ derived = dict(
         dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
     ],
     auto_scale_lr=dict(enable=False),
+    # an epoch ends between two updates: the gradients gathered by then are kept for a resumed run
+    custom_hooks=[*_base_.derived.custom_hooks, dict(type='mmnas_ext.GatherHook')],
 )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 # before torch is imported: it reads them once, and takes MKL's number for OpenMP's
-os.environ.setdefault('OMP_NUM_THREADS', '2')
+os.environ.setdefault('OMP_NUM_THREADS', '1' if 'PYTEST_XDIST_WORKER' in os.environ else '2')
 os.environ.setdefault('MKL_NUM_THREADS', os.environ['OMP_NUM_THREADS'])
 # threads that wait for each other let go of the core: on a busy machine they took ten times as long, spinning
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from mmnas_ext.backbones.chain import Chain
 from mmnas_ext.datasets import check_sample
+from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.batches import build_halves
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.runs.classes import check_classes, check_heads, check_names
@@ -71,7 +72,8 @@ def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> n
         sets = {}
         for name in ('train', 'val'):
             if cfg.get(f'{name}_dataloader') is not None:
-                sets[name] = read_loader(cfg, f'{name}_dataloader', prepared, where)
+                sets[name], batch = read_loader(cfg, f'{name}_dataloader', prepared, where)
+                _look_at(model, batch)
         if cfg.get('test_dataloader') is not None:
             # a training goes on without it
             try:
@@ -85,8 +87,8 @@ def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> n
         return model
 
 
-def read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> Any:
-    """Reads samples of a loader's first batch; returns its dataset. Call it in the config's scope.
+def read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> tuple[Any, Any]:
+    """Reads samples of a loader's first batch; returns its dataset and these. Call it in the config's scope.
 
     Args:
         cfg: The config.
@@ -124,8 +126,8 @@ def read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> Any:
                     f'batch_size={loader.get("batch_size")} is more than the {len(sampler)} images that a process '
                     'has, and drop_last leaves no batch: take a smaller one'
                 )
-            _read_batch(each)
-    return dataset
+            batch = _read_batch(each)
+    return dataset, batch
 
 
 @contextmanager
@@ -185,6 +187,13 @@ def _check_neck(model: Any, cfg: Config, where: str) -> None:
         raise ValueError(f'{where}model.neck.in_channels must be what the backbone gives, {given}, got {list(wanted)}')
 
 
+def _look_at(model: Any, batch: Any) -> None:
+    """Raises ValueError where a teacher's features give its student nothing to learn."""
+    if isinstance(model, BlockDistiller):
+        with built('model.teacher'):
+            model.check_features([model.data_preprocessor(batch, False)['inputs']])
+
+
 def _build_optimizers(model: nn.Module, cfg: Config) -> None:
     given = copy.deepcopy(cfg.get('optim_wrapper'))
     if given is None:
@@ -242,11 +251,11 @@ def _loaders(cfg: Config, name: str, loader: dict[str, Any], seed: int) -> list[
     return [half.loader for half in build_halves(runner, loader, fraction, split_seed, loop.get('pipelines'))]
 
 
-def _read_batch(loader: DataLoader) -> None:
+def _read_batch(loader: DataLoader) -> Any:
     """Reads and collates the first samples in this process: no worker is started for them."""
     batches: Any = loader.batch_sampler
     chosen = next(iter(batches)) if batches is not None else [next(iter(loader.sampler))]
-    loader.collate_fn([check_sample(loader.dataset, index) for index in chosen[:_SAMPLES]])
+    return loader.collate_fn([check_sample(loader.dataset, index) for index in chosen[:_SAMPLES]])
 
 
 def _names(registry: str | None) -> list[str]:

@@ -45,7 +45,7 @@ def check_test(cfg: Config, checkpoint: str) -> Prepared:
         model = prepared.model(cfg, keep=True)
     check_tested(model, checkpoint)
     with random_states_kept(), scope_of(cfg):
-        dataset = read_loader(cfg, 'test_dataloader', prepared, '')
+        dataset, _ = read_loader(cfg, 'test_dataloader', prepared, '')
         check_heads(model, {'test': dataset})
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     unused = check_tested(model, checkpoint, classes)

@@ -360,3 +360,13 @@ def test_a_seed_that_is_to_be_remapped_after_the_search_is_checked_before_it(tmp
     with pytest.raises(FileNotFoundError, match='missing.pth'):
         check_config(tiny_distill.config(tmp_path, derived=derived))
     check_config(tiny_distill.config(tmp_path, derived=derived), search_only=True)
+
+
+def test_a_teacher_that_teaches_nothing_is_met_before_the_run(tmp_path: Path) -> None:
+    file = tiny_distill.teacher_file(tmp_path)
+    weights = torch.load(file, weights_only=True)
+    weights['stages.2.0.project.bn.weight'].zero_()
+    torch.save(weights, file)
+    with pytest.raises(ValueError, match=r"model.teacher: the teacher's feature 'stages.2.0' .* nothing to learn"):
+        check_config(tiny_distill.config(tmp_path))
+    assert not (tmp_path / 'work').exists()
