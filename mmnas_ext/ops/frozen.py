@@ -37,6 +37,10 @@ class Norm:
         scale, shift = torch.cat([norm.scale for norm in norms]), torch.cat([norm.shift for norm in norms])
         return cls(norms[0].eps, scale, shift, norms[0].affine)
 
+    def part(self, part: slice) -> 'Norm':
+        """Some of its channels."""
+        return replace(self, scale=self.scale[part], shift=self.shift[part])
+
 
 @dataclass(frozen=True)
 class Frozen:
@@ -102,6 +106,24 @@ class Frozen:
             project=self.project + other.project,
             norms=(first, second, third),
         )
+
+    def split(self, most: int) -> 'list[Frozen]':
+        """Pieces of at most `most` hidden channels, whose projections add up to this one's; a single member's."""
+        assert len(self.members) == 1, 'what was joined is small'
+        first, second, third = self.norms
+        pieces = []
+        for start in range(0, len(self.expand), most):
+            part = slice(start, start + most)
+            pieces.append(
+                replace(
+                    self,
+                    expand=self.expand[part],
+                    depthwise=self.depthwise[part],
+                    project=(self.project[0][:, part],),
+                    norms=(first.part(part), second.part(part), third),
+                )
+            )
+        return pieces
 
     def convolve(self, hidden: Tensor) -> Tensor:
         """The depthwise convolution: ``(N, hidden, H, W)`` to ``(N, hidden, ceil(H / stride), …)`` in NHWC."""

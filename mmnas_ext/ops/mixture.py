@@ -22,8 +22,9 @@ from torch.autograd.function import once_differentiable
 from mmnas_ext.ops.frozen import Frozen, Norm, image_of, pointwise, rows_of
 
 _DTYPES = (torch.float32, torch.float64)
-_FEW = 4000  # values of a channel, up to which candidates are faster computed together
-_KEPT = 8  # tensors of each part for the backward pass
+_CACHED = 1 << 20  # values of a tensor: a few of 4 MB fit into most caches
+_INNER = 5  # tensors of each piece for the backward pass, see `_run`
+_WIDE = 32  # channels from which on an expansion is faster to fetch from memory than to compute again
 
 
 def mixture(
@@ -57,14 +58,28 @@ def mixture(
     if values < 2:  # no statistics, which a batch norm says itself
         return None
     direct = [i for i, module in enumerate(candidates) if module is None or module.residual]
-    return _Mixture.apply(x, shares, _joined(parts) if values <= _FEW else parts, direct, recompute)
+    return _Mixture.apply(x, shares, _sized(parts, x.shape[0] * x.shape[2] * x.shape[3]), direct, recompute)
 
 
-def _joined(parts: Sequence[Frozen]) -> list[Frozen]:
-    """Joins what can be computed together."""
+def _sized(parts: Sequence[Frozen], values: int) -> list[list[Frozen]]:
+    """Joins what is small and splits what is large, so that neither calls nor memory bound the computation."""
+    most = max(_CACHED // values // 8 * 8, 8)
+    sized = []
+    for part in _joined(parts, most):
+        hidden = len(part.expand)
+        # pieces of equal size, each a multiple of what a processor takes at a time
+        size = -(-hidden // -(-hidden // most) // 8) * 8 if len(part.members) == 1 else hidden
+        sized.append(part.split(size) if hidden > most else [part])
+    return sized
+
+
+def _joined(parts: Sequence[Frozen], most: int) -> list[Frozen]:
+    """Joins what can be computed together, up to `most` hidden channels."""
     joined: list[Frozen] = []
     for part in parts:
-        fitting = [i for i, other in enumerate(joined) if other.fits(part)]
+        fitting = [
+            i for i, other in enumerate(joined) if other.fits(part) and len(other.expand) + len(part.expand) <= most
+        ]
         if fitting:
             joined[fitting[0]] = joined[fitting[0]].join(part)
         else:
@@ -77,27 +92,23 @@ class _Mixture(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, shares: Tensor, parts: list[Frozen], direct: list[int], recompute: bool
+        ctx: Any, x: Tensor, shares: Tensor, parts: list[list[Frozen]], direct: list[int], recompute: bool
     ) -> Tensor:
         rows, mean, covariance = _centred(x)
         scratch = _Scratch(rows)
         keeps = ctx.needs_input_grad[0] and not recompute
         mixed = rows_of(x) * shares[direct].sum() if direct else None
         kept: list[Tensor | None] = []
-        for part in parts:
-            keeps_expanded = keeps and _is_dear(rows)
-            expanded, scale = _expand_and_measure(part, rows, covariance, None if keeps_expanded else scratch)
-            kept += [expanded if keeps_expanded else None]
-            active = scratch.rows('second', *expanded.shape) if keeps_expanded else expanded
-            hidden = part.convolve(image_of(torch.clamp(expanded, *part.bounds, out=active), x.shape))
-            center, factor = _statistics(hidden, part.norms[1].eps)
-            _normalise(hidden, center, factor)
-            active = scratch.rows('second', hidden.numel() // len(scale), len(scale))
-            narrow = part.reduce(image_of(_activate(part, rows_of(hidden), active), hidden.shape))
-            kept += [scale, center, factor, hidden if keeps else None] if ctx.needs_input_grad[0] else [None] * 4
-            center, factor = _statistics(narrow, part.norms[2].eps)
+        for pieces in parts:
+            narrow = None
+            for piece in pieces:
+                reduced, inner = _run(piece, rows, covariance, x.shape, scratch, keeps)
+                narrow = reduced if narrow is None else narrow.add_(reduced)
+                kept += inner if ctx.needs_input_grad[0] else []
+            assert narrow is not None, 'a part has at least one piece'
+            center, factor = _statistics(narrow, pieces[0].norms[2].eps)
             kept += [narrow, center, factor]
-            mixed = _add(part, shares, narrow, center, factor, mixed)
+            mixed = _add(pieces[0], shares, narrow, center, factor, mixed)
         assert mixed is not None, 'there is at least one part'
         ctx.parts, ctx.direct, ctx.shape = parts, direct, x.shape
         ctx.layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
@@ -113,20 +124,23 @@ class _Mixture(torch.autograd.Function):
         by_share = torch.zeros_like(shares)
         if ctx.direct:
             by_share[ctx.direct] = torch.dot(grads.flatten(), (rows + mean).flatten())
-        for index, part in enumerate(ctx.parts):
-            *inner, narrow, center, factor = kept[_KEPT * index : _KEPT * (index + 1)]
-            count, norm = len(part.members), part.norms[2]
+        left = list(reversed(kept))
+        for pieces in ctx.parts:
+            inner = [[left.pop() for _ in range(_INNER)] for _ in pieces if through is not None]
+            narrow, center, factor = left.pop(), left.pop(), left.pop()
+            count, norm = len(pieces[0].members), pieces[0].norms[2]
             repeated = image_of(grads.repeat(1, count) if count > 1 else grads.contiguous(), narrow.shape)
             if through is None:
                 product, total = _sums(repeated, narrow, center)
                 product = product * factor
             else:
-                weight = _per_channel(part, shares) * norm.scale
+                weight = _per_channel(pieces[0], shares) * norm.scale
                 inwards, product, total = torch.ops.aten.native_batch_norm_backward(
                     repeated, narrow, weight, None, None, center, factor, True, norm.eps, [True, True, True]
                 )
-                through.add(part, part.reduce_back(inwards), inner)
-            by_share[list(part.members)] += (product * norm.scale + total * norm.shift).view(count, -1).sum(1)
+                for piece, its in zip(pieces, inner, strict=True):
+                    through.add(piece, piece.reduce_back(inwards), its)
+            by_share[list(pieces[0].members)] += (product * norm.scale + total * norm.shift).view(count, -1).sum(1)
         by_x = None
         if through is not None:
             by_rows = through.result()
@@ -134,6 +148,21 @@ class _Mixture(torch.autograd.Function):
                 by_rows.addcmul_(grads, shares[ctx.direct].sum())
             by_x = image_of(by_rows, ctx.shape).contiguous(memory_format=ctx.layout)
         return by_x, by_share, None, None, None
+
+
+def _run(
+    piece: Frozen, rows: Tensor, covariance: Tensor, shape: Sequence[int], scratch: '_Scratch', keeps: bool
+) -> tuple[Tensor, list[Tensor | None]]:
+    """A piece up to its projections, and what the backward pass needs of it."""
+    keeps_expanded = keeps and rows.shape[1] >= _WIDE
+    expanded, scale = _expand_and_measure(piece, rows, covariance, None if keeps_expanded else scratch)
+    active = scratch.rows('second', *expanded.shape) if keeps_expanded else expanded
+    hidden = piece.convolve(image_of(torch.clamp(expanded, *piece.bounds, out=active), shape))
+    center, factor = _statistics(hidden, piece.norms[1].eps)
+    _normalise(hidden, center, factor)
+    active = _activate(piece, rows_of(hidden), scratch)
+    reduced = piece.reduce(image_of(active, hidden.shape))
+    return reduced, [expanded if keeps_expanded else None, scale, center, factor, hidden if keeps else None]
 
 
 class _Through:
@@ -197,11 +226,6 @@ class _Scratch:
         if held is None or held.numel() < count * channels:
             held = self._held[name] = self._like.new_empty(count * channels)
         return held[: count * channels].view(count, channels)
-
-
-def _is_dear(rows: Tensor) -> bool:
-    """Whether an expansion takes longer to compute again than to fetch from memory."""
-    return rows.shape[1] >= 24
 
 
 def _per_channel(part: Frozen, shares: Tensor) -> Tensor:
@@ -276,12 +300,11 @@ def _affine(norm: Norm, rows: Tensor, scratch: _Scratch) -> Tensor:
     return torch.addcmul(norm.shift, rows, norm.scale, out=scratch.rows('second', *rows.shape))
 
 
-def _activate(part: Frozen, rows: Tensor, out: Tensor) -> Tensor:
+def _activate(part: Frozen, rows: Tensor, scratch: _Scratch) -> Tensor:
     """Scale, shift and activation of the depthwise convolution's normalised output."""
-    norm = part.norms[1]
-    if norm.affine:
-        return torch.addcmul(norm.shift, rows, norm.scale, out=out).clamp_(*part.bounds)
-    return torch.clamp(rows, *part.bounds, out=out)
+    if part.norms[1].affine:
+        return _affine(part.norms[1], rows, scratch).clamp_(*part.bounds)
+    return torch.clamp(rows, *part.bounds, out=scratch.rows('second', *rows.shape))
 
 
 def _mask(part: Frozen, grads: Tensor, rows: Tensor) -> None:
