@@ -106,7 +106,7 @@ class _Mixture(torch.autograd.Function):
                 narrow = reduced if narrow is None else narrow.add_(reduced)
                 kept += inner if ctx.needs_input_grad[0] else []
             assert narrow is not None, 'a part has at least one piece'
-            center, factor = _statistics(narrow, pieces[0].norms[2].eps)
+            center, factor = _statistics(rows_of(narrow), pieces[0].norms[2].eps)
             kept += [narrow, center, factor]
             mixed = _add(pieces[0], shares, narrow, center, factor, mixed)
         assert mixed is not None, 'there is at least one part'
@@ -129,17 +129,16 @@ class _Mixture(torch.autograd.Function):
             inner = [[left.pop() for _ in range(_INNER)] for _ in pieces if through is not None]
             narrow, center, factor = left.pop(), left.pop(), left.pop()
             count, norm = len(pieces[0].members), pieces[0].norms[2]
-            repeated = image_of(grads.repeat(1, count) if count > 1 else grads.contiguous(), narrow.shape)
-            if through is None:
-                product, total = _sums(repeated, narrow, center)
-                product = product * factor
-            else:
-                weight = _per_channel(pieces[0], shares) * norm.scale
-                inwards, product, total = torch.ops.aten.native_batch_norm_backward(
-                    repeated, narrow, weight, None, None, center, factor, True, norm.eps, [True, True, True]
-                )
+            repeated = grads.repeat(1, count)
+            product, total = _sums(repeated, rows_of(narrow), center)
+            if through is not None:
+                weight = _per_channel(pieces[0], shares) * norm.scale * factor
+                slope = -weight * factor.square() * product / len(repeated)
+                inwards = torch.addcmul(-weight * total / len(repeated) - slope * center, rows_of(narrow), slope)
+                inwards = image_of(inwards.addcmul_(repeated, weight), narrow.shape)
                 for piece, its in zip(pieces, inner, strict=True):
                     through.add(piece, piece.reduce_back(inwards), its)
+            product = product * factor
             by_share[list(pieces[0].members)] += (product * norm.scale + total * norm.shift).view(count, -1).sum(1)
         by_x = None
         if through is not None:
@@ -158,7 +157,7 @@ def _run(
     expanded, scale = _expand_and_measure(piece, rows, covariance, None if keeps_expanded else scratch)
     active = scratch.rows('second', *expanded.shape) if keeps_expanded else expanded
     hidden = piece.convolve(image_of(torch.clamp(expanded, *piece.bounds, out=active), shape))
-    center, factor = _statistics(hidden, piece.norms[1].eps)
+    center, factor = _statistics(rows_of(hidden), piece.norms[1].eps)
     _normalise(hidden, center, factor)
     active = _activate(piece, rows_of(hidden), scratch)
     reduced = piece.reduce(image_of(active, hidden.shape))
@@ -194,16 +193,16 @@ class _Through:
             _normalise(hidden, center, factor)
         wide = rows_of(hidden)
         _mask(part, rows_of(grad), _affine(second, wide, self.scratch) if second.affine else wide)
-        _subtract_statistics(grad, hidden, self.scratch)
+        _subtract_statistics(rows_of(grad), wide, self.scratch)
         grad = part.convolve_back(grad, second.scale * factor, *self.shape[2:])
         _mask(part, rows_of(grad), expanded)
         weight = part.expand * scale[:, None]
         if _by_matrix(part, self.rows):
-            product, total = _sums(grad, image_of(expanded, self.shape), first.shift)
+            product, total = _sums(rows_of(grad), expanded, first.shift)
             self.matrix += weight.t() @ (weight * (product / len(self.rows))[:, None])
             self.constant += (total / len(self.rows) * first.scale) @ weight
         else:
-            _subtract_statistics(grad, image_of(expanded, self.shape), self.scratch)
+            _subtract_statistics(rows_of(grad), expanded, self.scratch)
         direct = rows_of(pointwise(grad, (weight * first.scale[:, None]).t()))
         self.direct = direct if self.direct is None else self.direct.add_(direct)
 
@@ -272,7 +271,7 @@ def _expand_and_measure(
         scale = (((weight @ covariance) * weight).sum(1) + eps).rsqrt_().to(rows.dtype)
         return _expand(part, rows, scale, scratch), scale
     expanded = _expand(part, rows, torch.ones_like(part.norms[0].scale), scratch)
-    _, scale = _statistics(expanded[:, :, None, None], eps)
+    _, scale = _statistics(expanded, eps)
     return expanded.mul_(scale), scale
 
 
@@ -283,12 +282,6 @@ def _expand(part: Frozen, rows: Tensor, scale: Tensor, scratch: _Scratch | None)
     out = rows.new_empty(shape) if scratch is None else scratch.rows('first', *shape)
     weight = (part.expand * (scale * norm.scale)[:, None]).t()
     return torch.addmm(norm.shift, rows, weight, out=out) if norm.affine else torch.mm(rows, weight, out=out)
-
-
-def _statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and one over standard deviation, per channel."""
-    mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
-    return mean, (variance + eps).rsqrt_()
 
 
 def _normalise(x: Tensor, center: Tensor, factor: Tensor) -> None:
@@ -312,16 +305,32 @@ def _mask(part: Frozen, grads: Tensor, rows: Tensor) -> None:
     torch.ops.aten.hardtanh_backward.grad_input(grads, rows, *part.bounds, grad_input=grads)
 
 
-def _sums(grad: Tensor, x: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
-    """Per channel the sums of grad * (x - center) and of grad, in one pass."""
-    _, product, total = torch.ops.aten.native_batch_norm_backward(
-        grad, x, None, None, None, center, torch.ones_like(center), True, 0.0, [False, True, True]
-    )
-    return product, total
+def _folded(rows: Tensor) -> tuple[Tensor, int]:
+    """``(rows, C)`` as ``(rows / n, n * C, 1, 1)``, and n: PyTorch's reductions are slow over many rows of few channels."""
+    times = max(n for n in (1, 2, 4, 8, 16) if len(rows) % n == 0 and (n == 1 or n * rows.shape[1] <= 512))
+    return rows.view(len(rows) // times, -1, 1, 1), times
 
 
-def _subtract_statistics(grad: Tensor, x: Tensor, scratch: _Scratch) -> None:
-    """Subtracts from `grad` what a norm with the output `x` subtracts, in place."""
-    grads, rows = rows_of(grad), rows_of(x)
-    product, total = _sums(grad, x, torch.zeros_like(x[0, :, 0, 0]))
+def _statistics(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and one over standard deviation, per channel."""
+    folded, times = _folded(rows)
+    means, variances = (each.view(times, -1) for each in torch.batch_norm_update_stats(folded, None, None, 0.0))
+    mean = means.mean(0)
+    return mean, (variances.mean(0) + (means - mean).square().mean(0) + eps).rsqrt_()
+
+
+def _sums(grads: Tensor, rows: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    """Per channel the sums of grads * (rows - center) and of grads, in one pass."""
+    folded, times = _folded(rows)
+    center = center.repeat(times)
+    _, products, totals = torch.ops.aten.native_batch_norm_backward(
+        grads.view(folded.shape), folded, None, None, None, center, torch.ones_like(center), True, 0.0,
+        [False, True, True],
+    )  # fmt: skip
+    return products.view(times, -1).sum(0), totals.view(times, -1).sum(0)
+
+
+def _subtract_statistics(grads: Tensor, rows: Tensor, scratch: _Scratch) -> None:
+    """Subtracts from `grads` what a norm with the output `rows` subtracts, in place."""
+    product, total = _sums(grads, rows, rows.new_zeros(rows.shape[1]))
     grads.add_(torch.addcmul(-total / len(rows), rows, -product / len(rows), out=scratch.rows('second', *rows.shape)))
