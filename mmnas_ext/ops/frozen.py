@@ -198,15 +198,16 @@ def _is_plain(unit: ConvModule, dtype: torch.dtype) -> bool:
     """Whether a unit is a frozen convolution without bias and a frozen batch norm of the batch's own statistics."""
     if type(unit) is not ConvModule:
         return False
-    conv, norm = unit.conv, unit.norm
+    modules = unit._modules  # not by attribute: this is asked of every candidate at every step
+    conv, norm = modules['conv'], modules.get(unit.norm_name or '')
     if type(norm) is not nn.BatchNorm2d or norm.running_mean is not None:
         return False
     if type(conv) not in (nn.Conv2d, DilatedDepthwiseConv2d) or conv.bias is not None:
         return False
-    parameters = [value for value in (conv.weight, norm.weight, norm.bias) if value is not None]
-    return all(value.dtype == dtype and not value.requires_grad for value in parameters) and not any(
-        map(_watched, (unit, conv, norm, *([unit.activate] if unit.with_activation else [])))
-    )
+    for value in (*conv._parameters.values(), *norm._parameters.values()):
+        if value is not None and (value.dtype != dtype or value.requires_grad):
+            return False
+    return not (_watched(unit) or any(map(_watched, modules.values())))
 
 
 def _watched(module: nn.Module) -> bool:

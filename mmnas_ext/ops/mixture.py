@@ -24,6 +24,7 @@ from mmnas_ext.ops.frozen import Frozen, Norm, image_of, pointwise, rows_of
 _DTYPES = (torch.float32, torch.float64)
 _CACHED = 1 << 20  # values of a tensor: a few of 4 MB fit into most caches
 _INNER = 5  # tensors of each piece for the backward pass, see `_run`
+_MANY = 2000  # rows
 _WIDE = 32  # channels from which on an expansion is faster to fetch from memory than to compute again
 
 
@@ -119,7 +120,7 @@ class _Mixture(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, mean, shares, *kept = ctx.saved_tensors
-        grads = rows_of(grad)
+        grads = rows_of(grad.contiguous(memory_format=torch.channels_last))
         through = _Through(rows, ctx.shape) if ctx.needs_input_grad[0] else None
         by_share = torch.zeros_like(shares)
         if ctx.direct:
@@ -129,7 +130,7 @@ class _Mixture(torch.autograd.Function):
             inner = [[left.pop() for _ in range(_INNER)] for _ in pieces if through is not None]
             narrow, center, factor = left.pop(), left.pop(), left.pop()
             count, norm = len(pieces[0].members), pieces[0].norms[2]
-            repeated = grads.repeat(1, count)
+            repeated = grads.repeat(1, count) if count > 1 else grads
             product, total = _sums(repeated, rows_of(narrow), center)
             if through is not None:
                 weight = _per_channel(pieces[0], shares) * norm.scale * factor
@@ -307,30 +308,39 @@ def _mask(part: Frozen, grads: Tensor, rows: Tensor) -> None:
 
 def _folded(rows: Tensor) -> tuple[Tensor, int]:
     """``(rows, C)`` as ``(rows / n, n * C, 1, 1)``, and n: PyTorch's reductions are slow over many rows of few channels."""
-    times = max(n for n in (1, 2, 4, 8, 16) if len(rows) % n == 0 and (n == 1 or n * rows.shape[1] <= 512))
-    return rows.view(len(rows) // times, -1, 1, 1), times
+    count, channels = rows.shape
+    times = 1
+    while times < 16 and count % (2 * times) == 0 and count >= _MANY * times and 2 * times * channels <= 512:
+        times *= 2
+    return rows.view(count // times, times * channels, 1, 1), times
 
 
 def _statistics(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Mean and one over standard deviation, per channel."""
     folded, times = _folded(rows)
-    means, variances = (each.view(times, -1) for each in torch.batch_norm_update_stats(folded, None, None, 0.0))
-    mean = means.mean(0)
-    return mean, (variances.mean(0) + (means - mean).square().mean(0) + eps).rsqrt_()
+    mean, variance = torch.batch_norm_update_stats(folded, None, None, 0.0)
+    if times > 1:
+        means, variances = mean.view(times, -1), variance.view(times, -1)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square_().mean(0)
+    return mean, (variance + eps).rsqrt_()
 
 
 def _sums(grads: Tensor, rows: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
     """Per channel the sums of grads * (rows - center) and of grads, in one pass."""
     folded, times = _folded(rows)
-    center = center.repeat(times)
-    _, products, totals = torch.ops.aten.native_batch_norm_backward(
+    if times > 1:
+        center = center.repeat(times)
+    _, product, total = torch.ops.aten.native_batch_norm_backward(
         grads.view(folded.shape), folded, None, None, None, center, torch.ones_like(center), True, 0.0,
         [False, True, True],
     )  # fmt: skip
-    return products.view(times, -1).sum(0), totals.view(times, -1).sum(0)
+    return (product, total) if times == 1 else (product.view(times, -1).sum(0), total.view(times, -1).sum(0))
 
 
 def _subtract_statistics(grads: Tensor, rows: Tensor, scratch: _Scratch) -> None:
     """Subtracts from `grads` what a norm with the output `rows` subtracts, in place."""
-    product, total = _sums(grads, rows, rows.new_zeros(rows.shape[1]))
-    grads.add_(torch.addcmul(-total / len(rows), rows, -product / len(rows), out=scratch.rows('second', *rows.shape)))
+    count, channels = rows.shape
+    product, total = _sums(grads, rows, rows.new_zeros(channels))
+    product.mul_(-1 / count)
+    grads.add_(torch.addcmul(total.mul_(-1 / count), rows, product, out=scratch.rows('second', count, channels)))
