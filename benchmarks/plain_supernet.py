@@ -1,6 +1,6 @@
 """A plain implementation of the super-network: the baseline of `arch_step.py`.
 
-The FNA authors' step is this one in NCHW, the weights' gradients switched off before it: autograd computes alpha's alone.
+The FNA authors' step is this one, with the weights' gradients switched off before it: only alpha's are computed.
 
 It shares nothing with `mmnas_ext.ops` or `mmnas_ext.backbones`, so equal numbers from both confirm each other. The keys
 of the state dict are those of `SuperNet`: weights can be copied by key.

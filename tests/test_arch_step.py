@@ -1,8 +1,10 @@
 """The benchmark of the arch step measures what it says."""
 
 import argparse
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +97,31 @@ def test_a_process_answers_and_ends(tmp_path: Path) -> None:
             worker.ask('sing')
     finally:
         worker.close()
+
+
+@pytest.mark.parametrize(('keeps', 'expected'), [(None, '7'), (False, None), (True, '0')])
+def test_a_side_can_say_what_the_c_library_does_with_freed_memory(
+    keeps: bool | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('MALLOC_MMAP_MAX_', '7')
+    started = []
+
+    class Process:
+        stdin, stdout = io.StringIO(), ['reply "2"']
+
+        def __init__(self, _command: list[str], **more: Any) -> None:
+            started.append(more['env'])
+
+    monkeypatch.setattr(arch_step.subprocess, 'Popen', Process)
+    Worker(Side('a', 'weight-mbnet', keeps_memory=keeps), argparse.Namespace(batch=2, size=32, threads=1))
+    assert started[0].get('MALLOC_MMAP_MAX_') == expected
+    assert started[0]['OMP_NUM_THREADS'] == '1'
+
+
+def test_make_keeps_freed_memory_as_the_benchmark_does() -> None:
+    makefile = (arch_step.ROOT / 'Makefile').read_text()
+    assert 'KEEP := ' + ' '.join(f'{name}={value}' for name, value in arch_step.KEEPING.items()) in makefile
+    assert 'RUN := $(KEEP) ' in makefile
 
 
 def test_memory_is_counted_in_megabytes() -> None:

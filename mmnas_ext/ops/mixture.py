@@ -1,13 +1,14 @@
 """The mixture of a layer's candidates in an arch step, with gradients for the input and the shares alone.
 
-What an arch step costs on a CPU is memory traffic: batch norms, activations, and what is kept for the backward pass. Here
-a candidate is computed in NHWC, as rows of channels, and
+An arch step on a CPU waits for memory: for batch norms, activations, and what is kept for the backward pass. Here a
+candidate is computed in NHWC, as rows of channels, and
 
-- an expansion's batch statistics follow from the covariance of the layer's input, since the expansion is linear: they are
-  known before it is computed, and become a part of its weights, in both directions;
+- an expansion's batch statistics follow from the covariance of the layer's input, since the expansion is linear: they
+  are known before it is computed, and become a part of its weights, in both directions;
 - the shares' gradients are inner products that the backward pass of the last batch norm computes anyway;
-- of a candidate, the projection and the normalised output of the depthwise convolution are kept. The expansion is
-  computed again; and with `recompute` all but the projection.
+- of a candidate, the projection, the normalised output of the depthwise convolution and, where they are expensive to
+  compute again, the expansion are kept: one tensor where autograd keeps two. With `recompute` only the projection is;
+- small candidates are computed together and large ones in pieces, so that neither calls nor caches bound the speed.
 
 Outputs and gradients are those of the modules, up to rounding.
 """
@@ -24,7 +25,7 @@ from mmnas_ext.ops.frozen import Frozen, Norm, image_of, pointwise, rows_of
 _DTYPES = (torch.float32, torch.float64)
 _CACHED = 1 << 20  # values of a tensor: a few of 4 MB fit into most caches
 _INNER = 5  # tensors of each piece for the backward pass, see `_run`
-_MANY = 2000  # rows
+_MANY = 2000  # rows, from which on several are reduced as one
 _WIDE = 32  # channels from which on an expansion is faster to fetch from memory than to compute again
 
 
@@ -33,8 +34,8 @@ def mixture(
 ) -> Tensor | None:
     """Sums the candidates' outputs, each multiplied by its share, where this can be done faster than one by one.
 
-    That is on a CPU, in float or double, when a gradient is wanted but none for weights, and for candidates of expansion,
-    depthwise convolution and projection with ReLU or ReLU6 and batch norms that normalise by the batch.
+    That is on a CPU, in float or double, when a gradient is wanted but none for weights, and for candidates of
+    expansion, depthwise convolution and projection with ReLU or ReLU6 and batch norms that normalise by the batch.
 
     Args:
         candidates: The modules; ``None`` is the input itself.
@@ -43,7 +44,8 @@ def mixture(
         recompute: Keep little for the backward pass, and compute the rest again.
 
     Returns:
-        ``(N, channels, ceil(H / stride), ceil(W / stride))`` in the memory layout of `x`; ``None`` where it cannot be done.
+        ``(N, channels, ceil(H / stride), ceil(W / stride))`` in the memory layout of `x`; ``None`` where it is left to
+        the modules.
     """
     if not torch.is_grad_enabled() or not (x.requires_grad or shares.requires_grad):
         return None
@@ -114,7 +116,8 @@ class _Mixture(torch.autograd.Function):
         ctx.parts, ctx.direct, ctx.shape = parts, direct, x.shape
         ctx.layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
         ctx.save_for_backward(rows, mean, shares, *kept)
-        return image_of(mixed, narrow.shape).contiguous(memory_format=ctx.layout)
+        height, width = (-(-side // parts[0][0].stride) for side in x.shape[2:])
+        return image_of(mixed, (len(x), 0, height, width)).contiguous(memory_format=ctx.layout)
 
     @staticmethod
     @once_differentiable
@@ -168,9 +171,9 @@ def _run(
 class _Through:
     """The gradient for a layer's input that comes through its candidates' expansions.
 
-    A norm subtracts from its incoming gradient g the mean of g and, times its output y, the mean of g * y. Of an expansion
-    y is a matrix times the centred input: so what is subtracted in the end is, summed over all candidates, one matrix
-    times the input and a constant.
+    A norm subtracts from its incoming gradient g the mean of g and, times its output y, the mean of g * y. Of an
+    expansion y is a matrix times the centred input: so what is subtracted in the end is, summed over all candidates,
+    one matrix times the input and a constant.
     """
 
     def __init__(self, rows: Tensor, shape: Sequence[int]) -> None:
@@ -233,10 +236,8 @@ def _per_channel(part: Frozen, shares: Tensor) -> Tensor:
     return shares[list(part.members)].repeat_interleave(len(part.project[0]))
 
 
-def _add(
-    part: Frozen, shares: Tensor, narrow: Tensor, center: Tensor, factor: Tensor, mixed: Tensor | None
-) -> Tensor:
-    """Adds the members' outputs, normalised and multiplied by their shares, to `mixed`: all ``(N * H * W, channels)``."""
+def _add(part: Frozen, shares: Tensor, narrow: Tensor, center: Tensor, factor: Tensor, mixed: Tensor | None) -> Tensor:
+    """Adds the members' outputs, normalised and multiplied by their shares, to `mixed`, ``(N * H * W, channels)``."""
     norm, rows = part.norms[2], rows_of(narrow)
     share = _per_channel(part, shares)
     weight = share * norm.scale * factor
@@ -307,7 +308,7 @@ def _mask(part: Frozen, grads: Tensor, rows: Tensor) -> None:
 
 
 def _folded(rows: Tensor) -> tuple[Tensor, int]:
-    """``(rows, C)`` as ``(rows / n, n * C, 1, 1)``, and n: PyTorch's reductions are slow over many rows of few channels."""
+    """``(rows, C)`` as ``(rows / n, n * C, 1, 1)``, and n: PyTorch reduces slowly over many rows of few channels."""
     count, channels = rows.shape
     times = 1
     while times < 16 and count % (2 * times) == 0 and count >= _MANY * times and 2 * times * channels <= 512:

@@ -105,7 +105,10 @@ def test_floats_are_no_worse_than_the_modules() -> None:
     made = layer(SAME, dtype=torch.float32)
     made.load_state_dict(layer(SAME).state_dict())
     errors = [
-        [((value - wanted).abs().max() / wanted.abs().max()).item() for value, wanted in zip(step(made, x.float(), fused), exact, strict=True)]
+        [
+            ((value - wanted).abs().max() / wanted.abs().max()).item()
+            for value, wanted in zip(step(made, x.float(), fused), exact, strict=True)
+        ]
         for fused in (True, False)
     ]
     for ours, theirs in zip(*errors, strict=True):
