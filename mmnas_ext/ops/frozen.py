@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,14 +29,17 @@ class Norm:
     def of(cls, norm: Any, like: Tensor) -> 'Norm':
         """Reads a module; one without scale and shift has 1 and 0."""
         if norm.weight is None:
-            return cls(norm.eps, like.new_ones(norm.num_features), like.new_zeros(norm.num_features), False)
+            return cls(norm.eps, *_constants(norm.num_features, like.dtype), False)
         return cls(norm.eps, norm.weight.detach(), norm.bias.detach(), True)
 
     @classmethod
     def join(cls, norms: Sequence['Norm']) -> 'Norm':
         """Norms side by side."""
+        if not norms[0].affine:
+            channels = sum(norm.scale.shape[0] for norm in norms)
+            return cls(norms[0].eps, *_constants(channels, norms[0].scale.dtype), False)
         scale, shift = torch.cat([norm.scale for norm in norms]), torch.cat([norm.shift for norm in norms])
-        return cls(norms[0].eps, scale, shift, norms[0].affine)
+        return cls(norms[0].eps, scale, shift, True)
 
     def part(self, part: slice) -> 'Norm':
         """Some of its channels."""
@@ -177,6 +181,12 @@ class Frozen:
     @property
     def _padding(self) -> int:
         return self.depthwise.shape[2] // 2 * self.dilation
+
+
+@cache
+def _constants(channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Ones and zeros; nobody writes to them."""
+    return torch.ones(channels, dtype=dtype, device='cpu'), torch.zeros(channels, dtype=dtype, device='cpu')
 
 
 def rows_of(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ candidate is computed in NHWC, as rows of channels, and
 Outputs and gradients are those of the modules, up to rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ _DTYPES = (torch.float32, torch.float64)
 _CACHED = 1 << 20  # values of a tensor: a few of 4 MB fit into most caches
 _INNER = 5  # tensors of each piece for the backward pass, see `_run`
 _MANY = 2000  # rows, from which on several are reduced as one
-_WIDE = 32  # channels from which on an expansion is faster to fetch from memory than to compute again
+_WIDE = 24  # channels from which on an expansion is faster to fetch from memory than to compute again
 
 
 def mixture(
@@ -101,6 +101,7 @@ class _Mixture(torch.autograd.Function):
         scratch = _Scratch(rows)
         keeps = ctx.needs_input_grad[0] and not recompute
         mixed = rows_of(x) * shares[direct].sum() if direct else None
+        spread = _spread(parts, shares)
         kept: list[Tensor | None] = []
         for pieces in parts:
             narrow = None
@@ -111,7 +112,7 @@ class _Mixture(torch.autograd.Function):
             assert narrow is not None, 'a part has at least one piece'
             center, factor = _statistics(rows_of(narrow), pieces[0].norms[2].eps)
             kept += [narrow, center, factor]
-            mixed = _add(pieces[0], shares, narrow, center, factor, mixed)
+            mixed = _add(pieces[0], next(spread), narrow, center, factor, mixed)
         assert mixed is not None, 'there is at least one part'
         ctx.parts, ctx.direct, ctx.shape = parts, direct, x.shape
         ctx.layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
@@ -128,7 +129,7 @@ class _Mixture(torch.autograd.Function):
         by_share = torch.zeros_like(shares)
         if ctx.direct:
             by_share[ctx.direct] = torch.dot(grads.flatten(), (rows + mean).flatten())
-        left = list(reversed(kept))
+        left, spread, found = list(reversed(kept)), _spread(ctx.parts, shares), []
         for pieces in ctx.parts:
             inner = [[left.pop() for _ in range(_INNER)] for _ in pieces if through is not None]
             narrow, center, factor = left.pop(), left.pop(), left.pop()
@@ -136,14 +137,15 @@ class _Mixture(torch.autograd.Function):
             repeated = grads.repeat(1, count) if count > 1 else grads
             product, total = _sums(repeated, rows_of(narrow), center)
             if through is not None:
-                weight = _per_channel(pieces[0], shares) * norm.scale * factor
+                weight = next(spread) * norm.scale * factor
                 slope = -weight * factor.square() * product / len(repeated)
                 inwards = torch.addcmul(-weight * total / len(repeated) - slope * center, rows_of(narrow), slope)
                 inwards = image_of(inwards.addcmul_(repeated, weight), narrow.shape)
                 for piece, its in zip(pieces, inner, strict=True):
                     through.add(piece, piece.reduce_back(inwards), its)
             product = product * factor
-            by_share[list(pieces[0].members)] += (product * norm.scale + total * norm.shift).view(count, -1).sum(1)
+            found.append((product * norm.scale + total * norm.shift).view(count, -1).sum(1))
+        by_share[[member for pieces in ctx.parts for member in pieces[0].members]] += torch.cat(found)
         by_x = None
         if through is not None:
             by_rows = through.result()
@@ -231,15 +233,16 @@ class _Scratch:
         return held[: count * channels].view(count, channels)
 
 
-def _per_channel(part: Frozen, shares: Tensor) -> Tensor:
-    """The members' shares, each for all its channels."""
-    return shares[list(part.members)].repeat_interleave(len(part.project[0]))
+def _spread(parts: Sequence[Sequence[Frozen]], shares: Tensor) -> Iterator[Tensor]:
+    """Of each part, the members' shares, each for all its channels."""
+    members = [member for pieces in parts for member in pieces[0].members]
+    spread = shares[members].repeat_interleave(parts[0][0].project[0].shape[0])
+    return iter(spread.split([pieces[0].norms[2].scale.shape[0] for pieces in parts]))
 
 
-def _add(part: Frozen, shares: Tensor, narrow: Tensor, center: Tensor, factor: Tensor, mixed: Tensor | None) -> Tensor:
+def _add(part: Frozen, share: Tensor, narrow: Tensor, center: Tensor, factor: Tensor, mixed: Tensor | None) -> Tensor:
     """Adds the members' outputs, normalised and multiplied by their shares, to `mixed`, ``(N * H * W, channels)``."""
     norm, rows = part.norms[2], rows_of(narrow)
-    share = _per_channel(part, shares)
     weight = share * norm.scale * factor
     count = len(part.members)
     constant = (share * norm.shift - weight * center).view(count, -1).sum(0)
