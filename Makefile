@@ -5,7 +5,10 @@ VENV ?= .venv
 THREADS ?= 2
 ARGS ?=
 READY := $(VENV)/.complete
-RUN := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) MPLBACKEND=Agg $(VENV)/bin/python
+# The C library keeps what PyTorch frees: by default it gives large tensors back to the system, which then clears the memory
+# of the next ones (glibc alone reads these).
+KEEP := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1099511627776
+RUN := $(KEEP) OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) MPLBACKEND=Agg $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-seg demo-dna test lint format venv clean-venv

@@ -4,7 +4,8 @@
 
 Under 5 minutes on 2 idle cores. Prints Markdown. A ratio is the median over the rounds of side / first side of its
 table. Arch steps are measured on the super-network of the space ``fna_det`` under a mean-square loss of its features,
-then inside MMDetection's RetinaNet; *plain* is ``benchmarks/plain_supernet.py``.
+then inside MMDetection's RetinaNet; *plain* is ``benchmarks/plain_supernet.py``, with gradients of alpha alone, as the
+authors' step has. All sides of a table have the caller's environment, but for the last table, which compares two.
 """
 
 import argparse
@@ -36,16 +37,21 @@ LAMBDA = 0.02  # weight of the cost term for RetinaNet (FNA, ICLR 2020)
 CLASSES = 80  # of COCO
 CHECK_SIZE = 128  # pixels: at 320 a step in double takes a minute
 MARK = 'reply '
+KEEPING = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 40)}  # as in the Makefile
 
 
 @dataclass(frozen=True)
 class Side:
-    """One row of a table: its printed name, the worker's mode, and the largest ratios allowed."""
+    """One row of a table: its printed name, the worker's mode, the largest ratios allowed.
+
+    `keeps_memory` says whether the C library keeps freed memory, as `make` has it; ``None`` leaves it to the caller.
+    """
 
     name: str
     mode: str
     time_at_most: float | None = None
     memory_at_most: float | None = None
+    keeps_memory: bool | None = None
 
 
 TABLES = {
@@ -53,8 +59,8 @@ TABLES = {
         'Arch step, super-network alone, mean-square loss',
         [
             Side('plain', 'backbone-plain'),
-            Side('fast', 'backbone-fast', 0.45),
-            Side('fast, checkpointed', 'backbone-checkpointed', 0.65, 0.45),
+            Side('fast', 'backbone-fast', 0.65, 1.0),
+            Side('fast, checkpointed', 'backbone-checkpointed', 0.9, 0.35),
         ],
     ),
     'retinanet': (
@@ -68,6 +74,13 @@ TABLES = {
     'weight': (
         'Weight step (SGD) of one path',
         [Side('MBNet', 'weight-mbnet'), Side('SuperNet', 'weight-supernet', 1.1)],
+    ),
+    'malloc': (
+        'Weight step of SuperNet, freed memory given back or kept',
+        [
+            Side('given back', 'weight-supernet', keeps_memory=False),
+            Side('kept', 'weight-supernet', keeps_memory=True),
+        ],
     ),
 }
 
@@ -295,10 +308,14 @@ class Worker:
         for name in ('batch', 'size', 'threads'):
             command += [f'--{name}', str(getattr(args, name))]
         threads = str(args.threads)
+        env = {**os.environ, 'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads}
+        if side.keeps_memory is not None:
+            env = {name: value for name, value in env.items() if name not in KEEPING}
+            env.update(KEEPING if side.keeps_memory else {})
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, 'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads},
+            env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -415,13 +432,14 @@ def main() -> None:
         title, sides = TABLES[name]
         rows, torch_version = measure(sides, args)
         head = ['', 'time', 'ratio', 'peak memory', 'ratio']
-        if name != 'weight':
+        if not sides[0].mode.startswith('weight'):
             head += ['alpha gradients off, float64', 'float32']
         parts.append(f'### {title}\n\n{markdown(head, rows)}')
     print(
         f'`benchmarks/arch_step.py`, {datetime.now(timezone.utc):%Y-%m-%d}: {machine()}, load {load:.1f} at the start, '
         f'{args.threads} threads, torch {torch_version}, {args.batch}x3x{args.size}x{args.size}, '
-        f'{args.rounds} rounds, medians. Peak memory is '
+        f'{args.rounds} rounds, medians; freed memory is '
+        f'{"kept" if os.environ.get("MALLOC_MMAP_MAX_") == "0" else "given back"}. Peak memory is '
         f"above that of the built network. Last two columns of an arch step: largest difference of alpha's gradients "
         f'from plain in float64, relative to the largest, at {CHECK_SIZE}x{CHECK_SIZE}, in each precision. '
         'In float32 plain itself is off by rounding.\n'

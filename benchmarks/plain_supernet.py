@@ -1,4 +1,6 @@
-"""A plain implementation of the super-network, as the FNA authors run it: the baseline of `arch_step.py`.
+"""A plain implementation of the super-network: the baseline of `arch_step.py`.
+
+The FNA authors' step is this one, with the weights' gradients switched off before it: only alpha's are computed.
 
 It shares nothing with `mmnas_ext.ops` or `mmnas_ext.backbones`, so equal numbers from both confirm each other. The keys
 of the state dict are those of `SuperNet`: weights can be copied by key.
@@ -98,7 +100,7 @@ class PlainMixed(nn.Module):
 
 
 class PlainSuperNet(nn.Module):
-    """Every candidate of every layer, all gradients, memory layout NCHW, output stride 32.
+    """Every candidate of every layer, one after the other, memory layout NCHW, output stride 32.
 
     Args:
         space: Anything that `SearchSpace.parse` reads; without squeeze-excite.

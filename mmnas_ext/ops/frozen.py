@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,14 +29,21 @@ class Norm:
     def of(cls, norm: Any, like: Tensor) -> 'Norm':
         """Reads a module; one without scale and shift has 1 and 0."""
         if norm.weight is None:
-            return cls(norm.eps, like.new_ones(norm.num_features), like.new_zeros(norm.num_features), False)
+            return cls(norm.eps, *_constants(norm.num_features, like.dtype), False)
         return cls(norm.eps, norm.weight.detach(), norm.bias.detach(), True)
 
     @classmethod
     def join(cls, norms: Sequence['Norm']) -> 'Norm':
         """Norms side by side."""
+        if not norms[0].affine:
+            channels = sum(norm.scale.shape[0] for norm in norms)
+            return cls(norms[0].eps, *_constants(channels, norms[0].scale.dtype), False)
         scale, shift = torch.cat([norm.scale for norm in norms]), torch.cat([norm.shift for norm in norms])
-        return cls(norms[0].eps, scale, shift, norms[0].affine)
+        return cls(norms[0].eps, scale, shift, True)
+
+    def part(self, part: slice) -> 'Norm':
+        """Some of its channels."""
+        return replace(self, scale=self.scale[part], shift=self.shift[part])
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,24 @@ class Frozen:
             norms=(first, second, third),
         )
 
+    def split(self, most: int) -> 'list[Frozen]':
+        """Pieces of at most `most` hidden channels, whose projections add up to this one's; a single member's."""
+        assert len(self.members) == 1, 'what was joined is small'
+        first, second, third = self.norms
+        pieces = []
+        for start in range(0, len(self.expand), most):
+            part = slice(start, start + most)
+            pieces.append(
+                replace(
+                    self,
+                    expand=self.expand[part],
+                    depthwise=self.depthwise[part],
+                    project=(self.project[0][:, part],),
+                    norms=(first.part(part), second.part(part), third),
+                )
+            )
+        return pieces
+
     def convolve(self, hidden: Tensor) -> Tensor:
         """The depthwise convolution: ``(N, hidden, H, W)`` to ``(N, hidden, ceil(H / stride), …)`` in NHWC."""
         padding, groups = self._padding, hidden.shape[1]
@@ -157,6 +183,12 @@ class Frozen:
         return self.depthwise.shape[2] // 2 * self.dilation
 
 
+@cache
+def _constants(channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Ones and zeros; nobody writes to them."""
+    return torch.ones(channels, dtype=dtype, device='cpu'), torch.zeros(channels, dtype=dtype, device='cpu')
+
+
 def rows_of(x: Tensor) -> Tensor:
     """``(N, C, H, W)`` to ``(N * H * W, C)``: a view where `x` is in NHWC."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
@@ -176,15 +208,16 @@ def _is_plain(unit: ConvModule, dtype: torch.dtype) -> bool:
     """Whether a unit is a frozen convolution without bias and a frozen batch norm of the batch's own statistics."""
     if type(unit) is not ConvModule:
         return False
-    conv, norm = unit.conv, unit.norm
+    modules = unit._modules  # not by attribute: this is asked of every candidate at every step
+    conv, norm = modules['conv'], modules.get(unit.norm_name or '')
     if type(norm) is not nn.BatchNorm2d or norm.running_mean is not None:
         return False
     if type(conv) not in (nn.Conv2d, DilatedDepthwiseConv2d) or conv.bias is not None:
         return False
-    parameters = [value for value in (conv.weight, norm.weight, norm.bias) if value is not None]
-    return all(value.dtype == dtype and not value.requires_grad for value in parameters) and not any(
-        map(_watched, (unit, conv, norm, *([unit.activate] if unit.with_activation else [])))
-    )
+    for value in (*conv._parameters.values(), *norm._parameters.values()):
+        if value is not None and (value.dtype != dtype or value.requires_grad):
+            return False
+    return not (_watched(unit) or any(map(_watched, modules.values())))
 
 
 def _watched(module: nn.Module) -> bool:

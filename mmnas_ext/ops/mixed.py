@@ -26,7 +26,7 @@ class MixedLayer(ChoiceLayer):
         dilation: Dilation of the depthwise convolutions.
         norm_cfg: Norm; running statistics are switched off here.
         act_cfg: Activation.
-        with_cp: When all candidates are mixed, keep only the layer's input and recompute the rest.
+        with_cp: When all candidates are mixed, keep little more than the layer's input and recompute the rest.
         affine: Whether the candidates' norms have weights and biases.
     """
 
