@@ -65,6 +65,13 @@ def one_thread_for_small_networks(request: pytest.FixtureRequest) -> Iterator[No
 
 
 @pytest.fixture(autouse=True)
+def no_default_scope() -> None:
+    """Forgets the scope that an earlier test's runner or config has set: names are looked up as in a new process."""
+    if 'mmengine.registry' in sys.modules:
+        sys.modules['mmengine.registry'].DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
 def known_random_states() -> None:
     """Seeds what is loaded; importing torch for a test that does without it would only cost time."""
     random.seed(0)
