@@ -107,7 +107,8 @@ def test_the_steps_of_a_detector_change_what_they_should(shapes, tmp_path):
     model.train_step(copy.deepcopy(batch), optim_wrapper=wrapper)
     assert moved(before) == {name for name in before if name.endswith('.alpha')}
     for ours, plain in zip(got, wanted, strict=True):
-        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+        # the reference's weights have gradients, so another function computes it: batch norms enlarge the rounding
+        torch.testing.assert_close(ours, plain, rtol=2e-3, atol=2e-3 * float(plain.abs().max()))
 
     before = tensors()
     wrapper.start('weights', 0)
