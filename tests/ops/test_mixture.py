@@ -69,7 +69,7 @@ def test_outputs_and_gradients_are_those_of_the_modules(
 @pytest.mark.parametrize('wide', [1, 5])
 @pytest.mark.parametrize('few', [True, False])
 def test_however_statistics_are_computed_and_what_is_kept(wide: int, few: bool, monkeypatch: Any) -> None:
-    monkeypatch.setattr(mixture, '_WIDE', wide)
+    monkeypatch.setattr(mixture, 'WIDE', wide)
     monkeypatch.setattr(mixture, '_by_matrix', lambda part, rows: not few)
     assert_exact(layer(SAME), image())
 
