@@ -219,6 +219,8 @@ def test_the_cost_term_is_in_the_metrics_unit(monkeypatch, metric, table, unit):
 def test_multiply_adds_are_the_default_to_the_bit(given):
     model, wrapper = tiny.build(optim=tiny.optim_cfg(cost={'weight': COST_WEIGHT, **given}))
     reference, _ = tiny.build()
+    for name, parameter in reference.named_parameters():
+        parameter.requires_grad_(name.endswith('alpha'))
     reference.backbone.set_path(None)
     task = reference(**tiny.batch(), mode='loss')['loss_square']
     macs = torch.stack(
