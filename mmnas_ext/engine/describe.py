@@ -6,11 +6,24 @@ from typing import Any
 from mmengine.dist import get_world_size
 from torch import nn
 
-from mmnas_ext.archs import METRICS, SKIP, ArchSpec, Limit, Place, Prices, SearchSpace, cell_prices, places, prices
+from mmnas_ext.archs import (
+    METRICS,
+    SKIP,
+    ArchSpec,
+    LayerSpec,
+    Limit,
+    Place,
+    Prices,
+    SearchSpace,
+    cell_prices,
+    places,
+    prices,
+)
 from mmnas_ext.archs.metrics import show
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.limits import CostTerm
+from mmnas_ext.ops.mixture import WIDE
 from mmnas_ext.search.select import reachable
 
 _FLOAT = 4  # bytes
@@ -29,7 +42,8 @@ def describe_search(runner: Any, supernet: SuperNet) -> str:
     weights = alternation.arch_start
     both = loop.max_iters - weights
     with_cp = any(layer.with_cp for layer in supernet.mixed_layers().values())
-    memory = arch_step_memory(space, size, batch, supernet.output_stride, with_cp)
+    fused = next(supernet.parameters()).device.type == 'cpu'
+    memory = arch_step_memory(space, size, batch, supernet.output_stride, with_cp, fused)
     lines = [
         'what this search will do:',
         f'  space         {space.size:.3g} networks, {_ranges(supernet, priced)} at {size[0]}x{size[1]}',
@@ -76,7 +90,12 @@ def describe_distillation(distiller: BlockDistiller, iterations: int, batch: int
 
 
 def arch_step_memory(
-    space: SearchSpace, size: tuple[int, int], batch: int, output_stride: int = 32, with_cp: bool = False
+    space: SearchSpace,
+    size: tuple[int, int],
+    batch: int,
+    output_stride: int = 32,
+    with_cp: bool = False,
+    fused: bool = False,
 ) -> int:
     """Bytes of the activations that an arch step in float32 keeps for its backward pass, estimated.
 
@@ -88,16 +107,45 @@ def arch_step_memory(
         batch: Images per process.
         output_stride: As in `cost`.
         with_cp: Whether layers are checkpointed.
+        fused: Whether `ops.mixture` computes the layers that it can, as it does on a CPU.
     """
     inside: list[int] = []
     between: list[int] = []
+    again: list[int] = []
     for place in places(space, size, output_stride).layers:
         # weights have no gradients, so nothing is kept before the first alpha, and of its layer what it weighs
-        if inside or len(place.tokens) > 1:
-            inside.append(_layer_memory(place, flows=bool(inside)))
+        if not inside and len(place.tokens) == 1:
+            continue
+        if fused and _fuses(space, place):
+            between.append(_fused_memory(place, flows=False))
+            inside.append(_fused_memory(place, flows=bool(inside)))
+        else:
             between.append(place.in_channels * prod(place.size))
-    total = sum(between) + max(inside, default=0) if with_cp else sum(inside)
+            inside.append(_layer_memory(place, flows=bool(inside)))
+            again.append(inside[-1])
+    total = sum(between) + max(again, default=0) if with_cp else sum(inside)
     return batch * total * _FLOAT
+
+
+def _fuses(space: SearchSpace, place: Place) -> bool:
+    """Whether `ops.mixture` computes a layer."""
+    specs = [LayerSpec.parse(token) for token in place.tokens if token != SKIP]
+    plain = all(spec.expansion > 1 and not spec.se for spec in specs)
+    return len(place.tokens) > 1 and plain and space.act in ('relu', 'relu6')
+
+
+def _fused_memory(place: Place, flows: bool) -> int:
+    """Floats that `ops.mixture` keeps of one image; without a gradient for the input the same as with checkpoints."""
+    names = ['project']
+    if flows:
+        names += ['depthwise'] if place.in_channels < WIDE else ['depthwise', 'expand']
+    return place.in_channels * prod(place.size) + sum(
+        conv.channels * positions
+        for token in place.tokens
+        if token != SKIP
+        for conv, positions in place.outputs(token)
+        if conv.name in names
+    )
 
 
 def _layer_memory(place: Place, flows: bool) -> int:

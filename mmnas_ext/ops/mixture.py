@@ -26,7 +26,7 @@ _DTYPES = (torch.float32, torch.float64)
 _CACHED = 1 << 20  # values of a tensor: a few of 4 MB fit into most caches
 _INNER = 5  # tensors of each piece for the backward pass, see `_run`
 _MANY = 2000  # rows, from which on several are reduced as one
-_WIDE = 24  # channels from which on an expansion is faster to fetch from memory than to compute again
+WIDE = 24  # channels from which on an expansion is faster to fetch from memory than to compute again
 
 
 def mixture(
@@ -159,7 +159,7 @@ def _run(
     piece: Frozen, rows: Tensor, covariance: Tensor, shape: Sequence[int], scratch: '_Scratch', keeps: bool
 ) -> tuple[Tensor, list[Tensor | None]]:
     """A piece up to its projections, and what the backward pass needs of it."""
-    keeps_expanded = keeps and rows.shape[1] >= _WIDE
+    keeps_expanded = keeps and rows.shape[1] >= WIDE
     expanded, scale = _expand_and_measure(piece, rows, covariance, None if keeps_expanded else scratch)
     active = scratch.rows('second', *expanded.shape) if keeps_expanded else expanded
     hidden = piece.convolve(image_of(torch.clamp(expanded, *piece.bounds, out=active), shape))

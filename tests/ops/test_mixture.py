@@ -69,7 +69,7 @@ def test_outputs_and_gradients_are_those_of_the_modules(
 @pytest.mark.parametrize('wide', [1, 5])
 @pytest.mark.parametrize('few', [True, False])
 def test_however_statistics_are_computed_and_what_is_kept(wide: int, few: bool, monkeypatch: Any) -> None:
-    monkeypatch.setattr(mixture, '_WIDE', wide)
+    monkeypatch.setattr(mixture, 'WIDE', wide)
     monkeypatch.setattr(mixture, '_by_matrix', lambda part, rows: not few)
     assert_exact(layer(SAME), image())
 
@@ -160,6 +160,10 @@ def watched(made: MixedLayer) -> None:
     made.candidates['k3_e3'].depthwise.register_forward_hook(lambda *_: None)
 
 
+def watched_itself(made: MixedLayer) -> None:
+    made.candidates['k3_e3'].register_forward_pre_hook(lambda *_: None)
+
+
 def trained(made: MixedLayer) -> None:
     made.candidates['k5_e2'].project.conv.weight.requires_grad_()
 
@@ -168,7 +172,7 @@ def swapped(made: MixedLayer) -> None:
     made.candidates['k5_e2'].project.bn = nn.GroupNorm(2, 6).double().requires_grad_(False)
 
 
-@pytest.mark.parametrize('change', [watched, trained, swapped])
+@pytest.mark.parametrize('change', [watched, watched_itself, trained, swapped])
 def test_what_asks_for_more_is_computed_by_the_modules(change: Any) -> None:
     made = layer(REDUCED)
     assert is_fused(made(image()))
