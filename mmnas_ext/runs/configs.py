@@ -7,17 +7,18 @@ from typing import Any
 from mmengine.config import Config
 
 from mmnas_ext.runs.changes import RUNNER_KEYS
-from mmnas_ext.runs.keys import check_shape, near
+from mmnas_ext.runs.keys import near
+from mmnas_ext.runs.resolve import VARIABLES, resolve
 
 # keys of a config that the run reads, and MMEngine's Runner does not
 _OUR_KEYS = (
-    'derived', 'random_search', 'seed', 'output_stride', 'space', 'classes', 'work_dir', 'resume', 'launcher',
-    'experiment_name', 'custom_imports', 'activation_checkpointing', 'efficient_conv_bn_eval',
+    *VARIABLES, 'derived', 'random_search', 'work_dir', 'resume', 'launcher', 'experiment_name',
+    'custom_imports', 'activation_checkpointing', 'efficient_conv_bn_eval',
 )  # fmt: skip
 
 
 def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Reads a config, with options merged into it.
+    """Reads a config, its variables and options applied (`mmnas_ext.runs.resolve`).
 
     Args:
         path: The file.
@@ -42,8 +43,9 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
                 f'--cfg-options: {key} has no effect, this config has no {first}{near(first, sorted(known))}'
             )
     try:
-        cfg.merge_from_dict(options)
+        resolve(cfg, options)
+    except ValueError:
+        raise
     except Exception as error:
         raise ValueError(f'--cfg-options do not go with {path}: {type(error).__name__}: {error}') from error
-    check_shape(cfg)
     return cfg

@@ -15,7 +15,7 @@ from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.changes import settings_of
 from mmnas_ext.runs.fitting import fit_channels, require_own_backbone
 from mmnas_ext.runs.manifest import ADAPT, DERIVE
-from mmnas_ext.runs.resolve import inherit, resolve
+from mmnas_ext.runs.resolve import VARIABLES, inherit, resolve
 from mmnas_ext.runs.session import Session, say, set_aside
 from mmnas_ext.workdir import WorkDir, write_text
 
@@ -46,7 +46,8 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     if not cfg.get('derived'):
         raise ValueError('this config has no derived=dict(…): it describes no search')
     derived = copy.deepcopy(cfg.derived.to_dict())
-    left_out = {*_RUN_KEYS, own_key}
+    # the variables have been applied, and would win over what a user changes of the result
+    left_out = {*_RUN_KEYS, *VARIABLES, own_key}
     plain = {key: value for key, value in copy.deepcopy(cfg.to_dict()).items() if key not in left_out}
     # what describes the search is replaced whole, everything else is merged
     for key in ('train_cfg', 'optim_wrapper'):
@@ -109,9 +110,11 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
     if weights not in WEIGHTS:
         raise ValueError(f'derived.weights must be one of {WEIGHTS}, got {weights!r}')
     file = _find_config(Path(str(cfg.filename or '')), name)
-    result = resolve(Config.fromfile(file))
+    result = resolve(Config.fromfile(file), {key: derived.pop(key) for key in VARIABLES if key in derived})
     if result.get('derived'):
         result = derived_config(result, arch)
+    for key in VARIABLES:
+        result.pop(key, None)
     result.merge_from_dict({key: cfg[key] for key in _SHARED_KEYS if key in cfg})
     try:
         result.merge_from_dict(derived)

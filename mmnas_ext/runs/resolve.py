@@ -2,8 +2,9 @@
 
 MMEngine substitutes ``_base_.name`` when the base is read, so a variable that a child config sets changes nothing in
 what the base made of it. Here the variables ``seed``, ``output_stride``, ``space`` and ``classes`` of a config are
-applied when it is used: they win over what stands in ``model``, in ``derived`` and in the datasets. Without them
-``model.backbone`` of a search is the one place, which ``derived.model.backbone`` inherits from.
+applied when it is used: they win over what its files say in ``model``, in ``derived`` and in the datasets, and what a
+command line says of these places wins over them. Without them ``model.backbone`` of a search is the one place, which
+``derived.model.backbone`` inherits from.
 """
 
 import copy
@@ -16,19 +17,22 @@ from mmengine.logging import print_log
 
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.runs.changes import list_datasets
+from mmnas_ext.runs.keys import check_shape
 
 # what a search's backbone hands on to the network that is derived from it, unless `derived` says otherwise
 INHERITED = ('out_indices', 'output_stride', 'channels_last', 'frozen_stages', 'norm_eval', 'act_cfg', 'init_cfg')
+VARIABLES = ('seed', 'output_stride', 'space', 'classes')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _SEED_KEYS = ('arch', 'checkpoint')
 _STRIDES = (8, 16, 32)
 
 
-def resolve(cfg: Config) -> Config:
-    """Applies a config's variables to both halves, and gives heads the output stride of their backbone.
+def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
+    """Applies a config's variables to both halves, then the options of a command line, and settles the heads' stride.
 
     Args:
         cfg: Config of any method; it is changed.
+        options: Values by dotted key. Of the variables they are merged before, of all else after these are applied.
 
     Returns:
         The same config.
@@ -36,7 +40,16 @@ def resolve(cfg: Config) -> Config:
     Raises:
         ValueError: A variable is of a wrong type or has no place in this config, or two places disagree.
     """
-    for name, (check, apply) in _VARIABLES.items():
+    check_shape(cfg)
+    given = dict(options or {})
+    derived = cfg.get('derived') or {}
+    for name in VARIABLES:
+        # that of a distillation names another config, whose variables these are
+        if name in derived and 'config' not in derived:
+            raise ValueError(f'derived.{name} has no effect: set {name} beside derived, for both halves')
+    own = {key: value for key, value in given.items() if key.partition('.')[0] in VARIABLES}
+    cfg.merge_from_dict(own)
+    for name, (check, apply) in _APPLIED.items():
         value = cfg.get(name)
         if value is not None and _is_ours(cfg):
             check(value)
@@ -45,6 +58,8 @@ def resolve(cfg: Config) -> Config:
                     f'{name} of this config has no effect: there is nothing in it that takes it (no {_PLACES[name]}); '
                     'rename it if it is a variable of your own'
                 )
+    cfg.merge_from_dict({key: value for key, value in given.items() if key not in own})
+    check_shape(cfg)
     for half in _models(cfg):
         _tell_heads(half, (cfg.get('model') or {}).get('backbone') or {})
     return cfg
@@ -131,11 +146,14 @@ def _check_output_stride(value: Any) -> None:
 
 
 def _apply_output_stride(cfg: Config, value: int) -> bool:
+    searched = (cfg.get('model') or {}).get('backbone')
     for backbone in _backbones(cfg):
-        _say('output_stride', backbone.get('output_stride'), value)
-        backbone['output_stride'] = value
+        # the second half's inherits it
+        if backbone is searched or 'output_stride' in backbone:
+            _say('output_stride', backbone.get('output_stride'), value)
+            backbone['output_stride'] = value
     for head in (head for half in _models(cfg) for head in _fna_heads(half)):
-        head['output_stride'] = value
+        head.pop('output_stride', None)  # follows the backbone
     return bool(_backbones(cfg))
 
 
@@ -168,9 +186,12 @@ def _apply_classes(cfg: Config, value: Any) -> bool:
                 _say(f'{loader}.dataset.metainfo.classes', given.get('classes'), classes)
                 leaf['metainfo'] = {**given, 'classes': classes}  # type: ignore[index]
     owners = [part for half in _models(cfg) for part in _walk(half) if isinstance(part.get('num_classes'), int)]
+    # those of the data's classes have the most; one of a proposal or boundary head counts other things
+    former = max((owner['num_classes'] for owner in owners), default=0)
     for owner in owners:
-        _say('num_classes', owner['num_classes'], len(classes))
-        owner['num_classes'] = len(classes)
+        if owner['num_classes'] == former:
+            _say('num_classes', former, len(classes))
+            owner['num_classes'] = len(classes)
     return bool(owners)
 
 
@@ -216,7 +237,7 @@ def _say(name: str, old: Any, new: Any) -> None:
         print_log(f'{name}: {new!r:.120} instead of {old!r:.120}', logger='current', level=logging.INFO)
 
 
-_VARIABLES: dict[str, tuple[Callable[[Any], None], Callable[[Config, Any], bool]]] = {
+_APPLIED: dict[str, tuple[Callable[[Any], None], Callable[[Config, Any], bool]]] = {
     'seed': (_check_seed, _apply_seed),
     'output_stride': (_check_output_stride, _apply_output_stride),
     'space': (_check_space, _apply_space),

@@ -15,7 +15,6 @@ from mmnas_ext.runs.derived import settle
 from mmnas_ext.runs.manifest import ADAPT
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Prepared
-from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.runs.session import Session, open_session, say
 from mmnas_ext.runs.tensorboard import log_images
 from mmnas_ext.runs.training import train
@@ -59,7 +58,7 @@ def prepare(
             raise ValueError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config')
         for half in halves:
             half.setdefault('auto_scale_lr', {})['enable'] = True
-    return resolve(cfg)
+    return cfg
 
 
 def _switch_amp(optim_wrapper: dict[str, Any]) -> None:

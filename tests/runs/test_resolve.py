@@ -158,3 +158,52 @@ def test_halves_that_disagree_are_refused_and_both_places_named(own, message):
 def test_a_head_that_disagrees_with_its_backbone_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r'output_stride is 16 and that of FNASegHead is 8'):
         halves(tmp_path, 'fna_deeplabv3_cityscapes.py', 'model = dict(decode_head=dict(output_stride=8))')
+
+
+def test_a_command_line_wins_over_a_variable_in_both_halves(tmp_path):
+    line = f"seed = {LITE!r}\noutput_stride = 8\nclasses = ('a', 'b', 'c')"
+    options = {
+        'model.backbone.init_cfg.seed.checkpoint': 'mine.pth',
+        'model.backbone.output_stride': 16,
+        'model.decode_head.num_classes': 2,
+        'val_dataloader.dataset.metainfo.classes': ('b', 'a', 'c'),
+    }
+    for half in halves(tmp_path, 'fna_deeplabv3_cityscapes.py', line, **options):
+        assert seed_of(half) == dict(LITE, checkpoint='mine.pth')
+        assert (stride_of(half), head_stride_of(half)) == (16, 16)
+        assert half.model.decode_head.num_classes == 2  # which the check of classes refuses
+        assert half.train_dataloader.dataset.metainfo.classes == ('a', 'b', 'c')
+        assert half.val_dataloader.dataset.metainfo.classes == ('b', 'a', 'c')
+
+
+def test_variables_of_the_command_line_go_before_its_other_options(tmp_path):
+    options = {'model.backbone.init_cfg.seed.checkpoint': 'mine.pth', 'seed': LITE, 'output_stride': 8}
+    for half in halves(tmp_path, 'fna_deeplabv3_cityscapes.py', **options):
+        assert (seed_of(half), stride_of(half)) == (dict(LITE, checkpoint='mine.pth'), 8)
+
+
+def test_what_is_derived_can_be_changed_and_used_again(tmp_path):
+    line = "space = 'efficientnet_lite0_det'\noutput_stride = 8\nclasses = ('a', 'b', 'c')"
+    _, derived = halves(tmp_path, 'fna_deeplabv3_cityscapes.py', line)
+    assert not {'space', 'output_stride', 'classes', 'seed'} & set(derived)
+    (tmp_path / 'config.py').write_text(derived.pretty_text)
+    again = prepare(str(tmp_path / 'config.py'), options={'model.decode_head.num_classes': 2})
+    assert (again.model.decode_head.num_classes, stride_of(again), head_stride_of(again)) == (2, 8, 8)
+
+
+def test_numbers_that_count_other_things_than_the_classes_stay():
+    model = dict(
+        backbone=SEARCHED,
+        rpn_head=dict(type='RPNHead', num_classes=1),
+        roi_head=dict(bbox_head=[dict(num_classes=80), dict(num_classes=80)], mask_head=dict(num_classes=80)),
+        auxiliary_head=[dict(type='STDCHead', num_classes=2)],
+    )
+    found = resolve(Config(dict(model=model, classes=('a', 'b', 'c')))).model
+    assert [head.num_classes for head in (*found.roi_head.bbox_head, found.roi_head.mask_head)] == [3, 3, 3]
+    assert (found.rpn_head.num_classes, found.auxiliary_head[0].num_classes) == (1, 2)
+
+
+def test_a_variable_inside_derived_is_refused():
+    cfg = Config(dict(model=dict(backbone=SEARCHED), derived=dict(output_stride=8, model=dict(backbone=DERIVED))))
+    with pytest.raises(ValueError, match='derived.output_stride has no effect: set output_stride beside derived'):
+        resolve(cfg)
