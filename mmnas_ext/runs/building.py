@@ -24,7 +24,7 @@ from mmnas_ext.engine.batches import build_halves
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.runs.classes import check_classes, check_heads, check_names
 from mmnas_ext.runs.keys import is_told, near, own_name, takes
-from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of
+from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of, stand_in
 from mmnas_ext.runs.scaling import read_base
 
 # samples that a check reads of a loader's first batch
@@ -117,7 +117,7 @@ def read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> tuple
         raise ValueError(f'{place}.dataset has no image: its files, filter_cfg, indices or metainfo.classes leave none')
     check_classes(dataset, f'{place}.dataset')
     seed = (cfg.get('randomness') or {}).get('seed') or 0
-    given = {**copy.deepcopy(dict(loader)), 'dataset': dict(type=lambda: dataset)}
+    given = {**copy.deepcopy(dict(loader)), 'dataset': stand_in(loader.dataset, lambda: dataset)}
     with built(place):
         for each in _loaders(cfg, name, given, seed):
             sampler: Any = each.sampler
