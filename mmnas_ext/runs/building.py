@@ -25,6 +25,7 @@ from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.runs.classes import check_classes, check_empty, check_heads, check_ignored, check_names
 from mmnas_ext.runs.keys import is_told, near, own_name, takes
 from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of, stand_in
+from mmnas_ext.runs.readers import check_readers
 from mmnas_ext.runs.scaling import read_base
 
 # samples that a check reads of a loader's first batch
@@ -66,6 +67,7 @@ def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> n
         with built(f'{where}model'):
             model = prepared.model(cfg, keep)
         _check_neck(model, cfg, where)
+        check_readers(model, where)
         with built(f'{where}optim_wrapper'):
             _build_optimizers(model, cfg)
         _bind(cfg, where)

@@ -1,9 +1,10 @@
-"""`leave_out` of a search's half, from the check of a config to the batches that its run trains on."""
+"""Transforms that are left out or exchanged, from the check of a config to the batches that its run trains on."""
 
 import copy
 
 import pytest
-from mmengine.registry import TRANSFORMS
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, TRANSFORMS
 
 from mmnas_ext.datasets import make_detection
 from mmnas_ext.engine.loops import Alternation
@@ -52,6 +53,33 @@ def test_the_half_that_is_named_goes_without(tmp_path, marked, wrapped, without)
     assert {half: set(found) for half, found in marked.items()} == {
         half: {half != without} for half in ('weights', 'arch')
     }
+
+
+@HOOKS.register_module()
+class TinySeen(Hook):
+    """Notes of each epoch whether its images were marked."""
+
+    epochs = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.epochs.append((runner.epoch, bool((data_batch['target'] == MARK).all())))
+
+
+@pytest.mark.parametrize('more', [[], [{'type': 'mmnas_ext.ReseedHook'}]])
+@pytest.mark.parametrize('wrap', [
+    lambda leaf: leaf, lambda leaf: {'type': 'RepeatDataset', 'times': 2, 'dataset': leaf},
+    lambda leaf: {'type': 'ConcatDataset', 'datasets': [leaf, {'type': 'RepeatDataset', 'times': 2, 'dataset': leaf}]},
+])  # fmt: skip
+def test_a_hook_exchanges_the_transforms_of_an_adaptation(tmp_path, wrap, more):
+    """With MMEngine's own loop, which reads a wrapped dataset as it is, and of views that share their images."""
+    TinySeen.epochs.clear()
+    switch = {'type': 'mmdet.PipelineSwitchHook', 'switch_epoch': 1,
+              'switch_pipeline': [{'type': 'TinyMark'}, {'type': 'TinyPlain'}]}  # fmt: skip
+    cfg = tiny.search_cfg(tmp_path, **{'derived.custom_hooks': [switch, {'type': 'TinySeen'}, *more]})
+    cfg.train_dataloader.dataset = wrap({'type': 'TinyImages', 'count': 4, 'pipeline': [{'type': 'TinyPlain'}]})
+    arch = tiny.SPACE.arch(((0,), (0, 2), (0,))).format('fna')
+    run(cfg, arch=arch, prepared=check_config(cfg, arch))
+    assert set(TinySeen.epochs) == {(0, False), (1, True)}
 
 
 @pytest.mark.parametrize('name', ['fna_retinanet_coco.py', 'fna_retinanet_coco_1gpu.py'])
