@@ -1,8 +1,10 @@
-"""Transforms of the halves of a search that differ from the dataset's by some that are left out."""
+"""Transforms that differ from the dataset's: some are left out in a half of a search, or a hook exchanges them."""
 
 import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from mmengine.hooks import Hook
 
 _LEAVE_OUT = 'leave_out'
 _INNER = ('dataset', 'datasets')
@@ -25,6 +27,35 @@ def without_left_out(pipelines: Any, dataset: Any) -> Any:
     if not isinstance(pipelines, Mapping):
         return pipelines
     return {half: _reduced(half, given, dataset) for half, given in pipelines.items()}
+
+
+class InnerPipelineHook(Hook):
+    """Gives the datasets inside wrappers the transforms that another hook has set on the wrapper.
+
+    MMDetection's ``PipelineSwitchHook`` sets ``pipeline`` of the loader's dataset. A ``RepeatDataset`` or
+    ``ConcatDataset`` runs none, so its images would stay as they were. The halves of a search, and datasets that mix
+    images, do as they are told themselves.
+    """
+
+    priority = 'LOW'  # after hooks that switch, before `ReseedHook`, which copies what is there
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Looks whether there are such transforms."""
+        _hand_down(getattr(runner.train_loop.dataloader, 'dataset', None), None)
+
+
+def _hand_down(dataset: Any, pipeline: Any) -> None:
+    held = getattr(dataset, '__dict__', {})
+    inside = [held[key] for key in _INNER if key in held]
+    if hasattr(type(dataset), 'renewed') or 'pipeline_types' in held:
+        return
+    if inside:
+        pipeline = pipeline or held.get('pipeline')
+        for each in inside:
+            for inner in each if isinstance(each, list | tuple) else [each]:
+                _hand_down(inner, pipeline)
+    elif callable(pipeline) and 'pipeline' in held:
+        dataset.pipeline = pipeline
 
 
 def _reduced(half: str, given: Any, dataset: Any) -> Any:

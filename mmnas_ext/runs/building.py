@@ -22,9 +22,10 @@ from mmnas_ext.datasets import check_sample
 from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.batches import build_halves
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
-from mmnas_ext.runs.classes import check_classes, check_heads, check_names
+from mmnas_ext.runs.classes import check_classes, check_empty, check_heads, check_ignored, check_names
 from mmnas_ext.runs.keys import is_told, near, own_name, takes
-from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of
+from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of, stand_in
+from mmnas_ext.runs.readers import check_readers
 from mmnas_ext.runs.scaling import read_base
 
 # samples that a check reads of a loader's first batch
@@ -66,6 +67,7 @@ def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> n
         with built(f'{where}model'):
             model = prepared.model(cfg, keep)
         _check_neck(model, cfg, where)
+        check_readers(model, where)
         with built(f'{where}optim_wrapper'):
             _build_optimizers(model, cfg)
         _bind(cfg, where)
@@ -84,6 +86,8 @@ def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> n
             except ValueError as error:
                 warn(f'{error}; the training does without it')
         check_heads(model, sets, where)
+        if 'train' in sets:
+            check_ignored(model, sets['train'], cfg.model, where)
         return model
 
 
@@ -113,11 +117,13 @@ def read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> tuple
         if _NOTHING not in str(error):
             raise
         count = 0
-    if not count:
+    if count:
+        check_classes(dataset, f'{place}.dataset')
+    else:
+        check_empty(loader.dataset, f'{place}.dataset')
         raise ValueError(f'{place}.dataset has no image: its files, filter_cfg, indices or metainfo.classes leave none')
-    check_classes(dataset, f'{place}.dataset')
     seed = (cfg.get('randomness') or {}).get('seed') or 0
-    given = {**copy.deepcopy(dict(loader)), 'dataset': dict(type=lambda: dataset)}
+    given = {**copy.deepcopy(dict(loader)), 'dataset': stand_in(loader.dataset, lambda: dataset)}
     with built(place):
         for each in _loaders(cfg, name, given, seed):
             sampler: Any = each.sampler

@@ -101,7 +101,7 @@ class Prepared:
             dataset = loader.get('dataset') if isinstance(loader, Mapping) else None
             if isinstance(dataset, Mapping) and self._knows(dataset):
                 changed = copy.copy(loader)
-                changed['dataset'] = dict(type=self._giver(dataset))
+                changed['dataset'] = stand_in(dataset, self._giver(dataset))
                 setattr(runner, name, changed)
         return runner
 
@@ -126,6 +126,20 @@ class Prepared:
             return self._find(cfg)
 
         return give
+
+
+def stand_in(cfg: Mapping[str, Any], give: Callable[[], Any]) -> dict[str, Any]:
+    """Config of a dataset that is there: building it gives that, and what it says of its images can still be read.
+
+    Args:
+        cfg: The dataset's config.
+        give: Returns the dataset.
+    """
+
+    def given(**settings: Any) -> Any:
+        return give()
+
+    return {**cfg, 'type': given}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmnas_ext.engine.pipelines import InnerPipelineHook
 from mmnas_ext.engine.runner import SafeRunner
 from mmnas_ext.runs.changes import LONGER, find_changes
 from mmnas_ext.runs.checkpoints import StampHook, find_checkpoint, read_places
@@ -56,6 +57,7 @@ def make_runner(
     if cfg.get('visualizer'):
         cfg.visualizer = {**cfg.visualizer, 'name': cfg.experiment_name}
     runner = (prepared or Prepared()).lend(cfg, PartRunner)
+    runner.register_hook(InnerPipelineHook())
     if part:
         runner.register_hook(StampHook(part))
     return runner

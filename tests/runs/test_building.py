@@ -221,7 +221,8 @@ def coco(tmp_path_factory):
 
 @pytest.mark.parametrize(('classes', 'said'), [
     (('circle', 'sqare', 'triangle'), "has no class 'sqare': did you mean 'square'?"),
-    (('Circle', 'Square'), "has no class of metainfo.classes: did you mean 'circle'?"),
+    (('Circle', 'Square'),
+     "has no class of metainfo.classes: it has 'circle', 'square', 'triangle'; did you mean 'circle'?"),
     (('lorry',), "has no class of metainfo.classes: it has 'circle', 'square', 'triangle'"),
 ])  # fmt: skip
 def test_class_names_that_no_annotation_has(coco, classes, said):
@@ -289,6 +290,85 @@ def test_missing_files_are_named_all_at_once_and_a_missing_test_set_stops_no_tra
 def test_a_set_of_which_a_filter_leaves_nothing(coco, tmp_path):
     filtered = {'train_dataloader.dataset.filter_cfg': {'filter_empty_gt': True, 'min_size': 1000}}
     assert refused(detector(coco, tmp_path, **filtered)).startswith('train_dataloader.dataset has no image')
+
+
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_class_names_are_why_a_filter_leaves_nothing(coco, tmp_path, wrapped):
+    cfg = detector(coco, tmp_path, **{'train_dataloader.dataset.metainfo.classes': ('lory', 'Circles', 'bus')})
+    leaf = cfg.train_dataloader.dataset
+    leaf.filter_cfg = {'filter_empty_gt': True}
+    if wrapped:
+        cfg.train_dataloader.dataset = {'type': 'RepeatDataset', 'times': 2, 'dataset': leaf}
+    assert refused(cfg) == (
+        f'train_dataloader.dataset: {coco}/annotations/instances_train2017.json has no class of metainfo.classes: it '
+        "has 'circle', 'square', 'triangle'; did you mean 'circle'?"
+    )
+
+
+@pytest.fixture(scope='module')
+def voc(tmp_path_factory):
+    """Three images: two circles, of which one has a part with a name, a square, and nothing."""
+    root = tmp_path_factory.mktemp('voc')
+    for folder in ('Annotations', 'JPEGImages'):
+        (root / folder).mkdir()
+    for number, names in enumerate((['circle', 'circle'], ['square'], [])):
+        objects = ''.join(
+            f'<object><name>{name}</name><part><name>triangles</name></part><bndbox><xmin>4</xmin><ymin>4</ymin>'
+            '<xmax>30</xmax><ymax>30</ymax></bndbox></object>'
+            for name in names
+        )
+        size = '<size><width>48</width><height>40</height></size>'
+        (root / 'Annotations' / f'{number}.xml').write_text(f'<annotation>{size}{objects}</annotation>')
+    (root / 'train.txt').write_text('0\n1\n2\n')
+    return root
+
+
+def voc_cfg(root, classes, **changes):
+    return {
+        'type': 'mmdet.XMLDataset', 'data_root': f'{root}/', 'ann_file': 'train.txt',
+        'data_prefix': {'sub_data_root': ''}, 'metainfo': {'classes': classes}, **changes,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(('classes', 'said'), [
+    (('circle', 'sqare'), "train.txt has no class 'sqare': did you mean 'square'?"),
+    (('circle', 'bus', 'Square'), "train.txt has no class 'Square': did you mean 'square'?"),
+    (('bus', 'cirlce'), "has no class of metainfo.classes: it has 'circle', 'square'; did you mean 'circle'?"),
+])  # fmt: skip
+def test_class_names_that_no_xml_file_has(voc, classes, said):
+    with pytest.raises(ValueError, match=r'^x: .*train.txt has no class') as error:
+        check_classes(DATASETS.build(voc_cfg(voc, classes)), 'x')
+    assert said in str(error.value)
+
+
+def test_a_class_without_an_object_is_warned_of(voc, monkeypatch):
+    """One of a name near to that of another class is no mistake, nor are classes that a subset leaves out."""
+    said = []
+    monkeypatch.setattr('mmnas_ext.runs.classes.print_log', lambda text, **_: said.append(text))
+    for classes in (('circle', 'square', 'squares'), ('square',), ('circle', 'square')):
+        check_classes(DATASETS.build(voc_cfg(voc, classes)), 'x')
+    assert said == [f"x: no image of {voc}/train.txt has an object of 'squares'"]
+
+
+def test_xml_files_of_none_of_the_classes(coco, voc, tmp_path):
+    cfg = detector(coco, tmp_path)
+    steps = cfg.train_dataloader.dataset.pipeline
+    cfg.train_dataloader.dataset = voc_cfg(voc, ('bus',), filter_cfg={'filter_empty_gt': True}, pipeline=steps)
+    assert "has no class of metainfo.classes: it has 'circle', 'square'" in refused(cfg)
+
+
+@pytest.mark.parametrize(('changes', 'said'), [
+    ({'model.decode_head.ignore_index': 254}, 'model.decode_head has ignore_index=254, and train_dataloader.dataset '
+     'has ignore_index=255: pixels without a label would be trained on; give both the same'),
+    ({'model.decode_head.loss_decode': {'_delete_': True, 'type': 'TverskyLoss', 'ignore_index': 2}},
+     'model.decode_head.loss_decode has ignore_index=2, and train_dataloader.dataset has ignore_index=255'),
+])  # fmt: skip
+def test_a_head_that_would_train_on_pixels_without_a_label(tmp_path, monkeypatch, changes, said):
+    monkeypatch.setattr(tiny_seg.TinyScenes, 'ignore_index', 255, raising=False)
+    # to a dice loss it is a class that does not count
+    dice = {'model.decode_head.loss_decode': {'_delete_': True, 'type': 'DiceLoss', 'ignore_index': 0}}
+    check_config(tiny_seg.training_cfg(tmp_path, **dice))
+    assert refused(tiny_seg.training_cfg(tmp_path, **changes)).startswith(said)
 
 
 def test_a_segmentor_of_other_classes_is_refused(tmp_path):
