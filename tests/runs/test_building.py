@@ -29,7 +29,7 @@ def refused(cfg, **how):
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'derived.model.backbone.frozen_stages': -7}, 'derived: model: frozen_stages must lie in -1..3, got -7'),
     ({'train_dataloader.batch_size': 64, 'train_dataloader.drop_last': True},
-     'train_dataloader: train_dataloader.batch_size is larger than the weights half of its dataset'),
+     'train_dataloader.batch_size is larger than the weights half of its dataset'),
     ({'derived.train_dataloader': {'batch_size': 64, 'drop_last': True}},
      'derived: train_dataloader: batch_size=64 is more than the 12 images that a process has, and drop_last leaves no '
      'batch: take a smaller one'),
@@ -47,6 +47,25 @@ def refused(cfg, **how):
      "derived: train_dataloader.dataset: type 'TinyPlane' is not known: did you mean 'TinyPlain'?"),
     ({'train_dataloader.collate_fn.type': 'default_colate'}, 'train_dataloader: '),
     ({'val_cfg': {}}, 'val_cfg needs val_dataloader and val_evaluator beside it, which this config lacks'),
+    ({'derived.train_cfg.max_epochs': 'x'}, "derived: train_cfg: max_epochs must be a positive integer, got 'x'"),
+    ({'derived.train_cfg.max_epochs': 0}, 'derived: train_cfg: max_epochs must be a positive integer, got 0'),
+    ({'derived.train_cfg.val_interval': -1}, 'derived: train_cfg: val_interval must be a positive integer, got -1'),
+    ({'derived.param_scheduler': [{'type': 'LinearLR', 'end': 'abc'}]},
+     "derived: param_scheduler.0: end must be an integer, got 'abc'"),
+    ({'derived.param_scheduler': [{'type': 'LinearLR', 'start_factor': 0}]}, 'derived: param_scheduler.0: '),
+    ({'param_scheduler': [{'type': 'LinearLR', 'by_epoch': False, 'begin': 12}]}, 'param_scheduler.0: '),
+    ({'derived.default_hooks.checkpoint.interval': 'abc'},
+     "derived: default_hooks.checkpoint: interval must be an integer, got 'abc'"),
+    ({'derived.default_hooks.checkpoint.interval': 0},
+     'derived: default_hooks.checkpoint: interval must be a positive integer, or -1 for never, got 0'),
+    ({'derived.optim_wrapper.optimizer.lr': 'abc'}, "optim_wrapper: optimizer.lr must be a number, got 'abc'"),
+    ({'derived.optim_wrapper.accumulative_counts': 0},
+     'derived: optim_wrapper: accumulative_counts must be a positive integer, got 0'),
+    ({'train_cfg.split_seed': -1}, 'train_cfg.split_seed must be an integer in 0..4294967295, got -1'),
+    ({'train_cfg.weight_fraction': 1.0}, 'train_cfg.weight_fraction must be greater than 0 and less than 1, got 1.0'),
+    ({'derived.train_cfgg': {'max_epochs': 1}},
+     "derived.train_cfgg has no effect: nothing reads a key of this name: did you mean 'train_cfg'?"),
+    ({'derived.modle': {}}, "did you mean 'model'?"),
     ({'derived.load_from': '/nowhere.pth'}, 'derived: load_from: checkpoint /nowhere.pth does not exist'),
 ])  # fmt: skip
 def test_what_cannot_be_built_is_said_before_the_run(tmp_path, changes, message):
@@ -155,7 +174,7 @@ def test_what_no_check_has_thought_of_is_one_sentence_too(tmp_path, monkeypatch)
 def test_a_message_of_ours_is_said_as_it_is_whatever_its_type(tmp_path):
     """A transform of a half that is no list, which its loop refuses by a TypeError."""
     message = refused(tiny.search_cfg(tmp_path, **{'train_cfg.pipelines': {'weights': 3}}))
-    assert message == 'train_dataloader: train_cfg.pipelines.weights must be a list of transforms, got int'
+    assert message == 'train_cfg.pipelines.weights must be a list of transforms, got int'
     with pytest.raises(TypeError, match='got _Pin'):
         check_config(tiny.search_cfg(tmp_path, **{'model.backbone.space': _Pin()}))
 
