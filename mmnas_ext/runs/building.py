@@ -162,6 +162,8 @@ def built(what: str) -> Iterator[None]:
                 f'metainfo.palette has {counts[0]} colours for the {counts[1]} names of metainfo.classes: give a '
                 'colour for each, or palette=[], which draws them'
             )
+        elif isinstance(error, KeyError) and ' ' in text:
+            pass  # a sentence, not a key
         elif not isinstance(error, ValueError | FileNotFoundError | ImportError) and not is_told(error):
             text = f'{type(error).__name__}: {text}'
         if isinstance(error, FileNotFoundError | ImportError):

@@ -95,8 +95,9 @@ def dry_run(
     if method.plan is not None and searches:
         lines += method.plan(cfg)
     for half in prepared.halves:
-        if half.name in _SECOND if left.trained else half.name not in _SECOND and left.found:
-            lines.append(f'{half.name:<12} {left.trained if half.name in _SECOND else left.found}')
+        done = left.trained if half.name in _SECOND else left.found
+        if done:
+            lines.append(f'{half.name:<12} {done}')
             continue
         seen = _step(half, prepared)
         lines += seen.plan.splitlines()

@@ -12,7 +12,8 @@ from typing import Any
 
 import mmengine.registry
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper
+from mmengine.dist import get_world_size
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS, LOOPS, METRICS, PARAM_SCHEDULERS, Registry
 
 from mmnas_ext.runs.keys import describe_hint, fits, hints_of, near, own_name, takes
@@ -153,17 +154,28 @@ def _is_length(value: Any) -> bool:
 
 def _check_schedule(schedule: Any, cfg: Config, wrapper: Any, images: int) -> None:
     kind, given = _bound(PARAM_SCHEDULERS, schedule)
+    if isinstance(wrapper, OptimWrapperDict):  # its optimizers have the same schedule each
+        wrapper = next(iter(wrapper.values()))
     if kind is None or not isinstance(wrapper, OptimWrapper):
         return
-    loop, loader = cfg.get('train_cfg') or {}, cfg.get('train_dataloader') or {}
-    size = loader.get('batch_size')
-    length = max(1, math.ceil(images / size)) if isinstance(size, int) and size > 0 else 1
+    loop, length = cfg.get('train_cfg') or {}, _epoch_length(cfg, images)
     epochs, iterations = loop.get('max_epochs'), loop.get('max_iters')
     by_epoch = given.get('by_epoch', True)
     whole = dict(copy.deepcopy(given), **{key: schedule[key] for key in _RUNNERS[PARAM_SCHEDULERS] if key in schedule})
     end = (epochs or 1) if by_epoch else iterations or (epochs or 1) * length
     whole.setdefault('end', int(end))
     PARAM_SCHEDULERS.build(whole, default_args=dict(optimizer=wrapper, epoch_length=length))
+
+
+def _epoch_length(cfg: Config, images: int) -> int:
+    """Batches of an epoch, of a search those for weights."""
+    loop, loader = cfg.get('train_cfg') or {}, cfg.get('train_dataloader') or {}
+    if loader.get('num_batch_per_epoch') is not None:
+        return int(loader['num_batch_per_epoch'])
+    share = loop.get('weight_fraction', 0.5) if own_name(loop.get('type')).startswith('Search') else 1
+    size = loader.get('batch_size')
+    per_step = (size if isinstance(size, int) and size > 0 else 1) * get_world_size()
+    return max(1, math.ceil(round(share * images) / per_step))
 
 
 def _check_metric(metric: Any) -> None:
