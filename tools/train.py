@@ -45,7 +45,7 @@ def main() -> None:
         start_processes(cfg)
         prepared = check_config(cfg, args.arch, args.search_only, args.resume)
         if args.dry_run:
-            say(dry_run(cfg, prepared, args.search_only))
+            say(dry_run(cfg, prepared, args.search_only, args.arch, args.resume))
             return
     with errors(ResumeError, NoNetworkError, CheckpointError, DownloadError):
         run(cfg, args.resume, args.search_only, args.arch, draw=True, prepared=prepared)

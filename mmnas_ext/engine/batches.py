@@ -257,9 +257,11 @@ def build_halves(
 
     Raises:
         TypeError: `pipelines` is malformed.
-        ValueError: A half has too few images, or a sampler cannot draw from a part of the images.
+        ValueError: `fraction` or `split_seed` is out of its range, a half has too few images, or a sampler cannot
+            draw from a part of the images.
         FileNotFoundError: Images do not exist.
     """
+    _check_split(fraction, split_seed)
     seed = common_seed(runner)
     own = build_pipelines(without_left_out(pipelines, dataloader['dataset']))
     cfg = reproducible(dataloader, seed)
@@ -273,6 +275,14 @@ def build_halves(
             half = _first(half, wanted * cfg['batch_size'] * get_world_size(), name)
         found.append(Batches(_build_loader(runner, dict(cfg, dataset=half), seed), seed, name))
     return found[0], found[1]
+
+
+def _check_split(fraction: Any, seed: Any) -> None:
+    """Raises ValueError, by their names in a config, for a share or a seed of the split that is out of its range."""
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
+        raise ValueError(f'train_cfg.weight_fraction must be greater than 0 and less than 1, got {fraction!r:.60}')
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f'train_cfg.split_seed must be an integer in 0..{2**32 - 1}, got {seed!r:.60}')
 
 
 def build_pipelines(pipelines: Any) -> dict[str, Compose]:

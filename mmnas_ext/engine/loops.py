@@ -125,13 +125,9 @@ def check_hooks(runner: Any, epochs: int | None) -> None:
             runner.logger.warning(f'{name} switches in epoch {last}, but there are {epochs}, from 0: it never will')
 
 
-def _check_search(runner: Any, start: Any, last: int, unit: str, fraction: Any, split_seed: Any) -> None:
+def _check_search(runner: Any, start: Any, last: int, unit: str) -> None:
     if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start < last:
         raise ValueError(f'train_cfg.arch_start must lie in 0..{last - 1} ({unit} of {last}), got {start!r}')
-    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
-        raise ValueError(f'train_cfg.weight_fraction must be greater than 0 and less than 1, got {fraction!r}')
-    if isinstance(split_seed, bool) or not isinstance(split_seed, int) or not 0 <= split_seed < 2**32:
-        raise ValueError(f'train_cfg.split_seed must be an integer in 0..{2**32 - 1}, got {split_seed!r}')
     wrapper = runner.optim_wrapper
     if not isinstance(wrapper, SearchOptimWrapper) and dict(wrapper).get('constructor') is None:
         raise ValueError(
@@ -174,7 +170,7 @@ class SearchEpochLoop(EpochBasedTrainLoop):
         pipelines: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_search(runner, arch_start, max_epochs, 'epochs', weight_fraction, split_seed)
+        _check_search(runner, arch_start, max_epochs, 'epochs')
         halves = build_halves(runner, dataloader, weight_fraction, split_seed, pipelines)
         self.weight_batches, arch_batches = halves
         kwargs.setdefault('val_begin', max_epochs + 1)
@@ -246,7 +242,7 @@ class SearchIterLoop(IterBasedTrainLoop):
         pipelines: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_search(runner, arch_start, max_iters, 'iterations', weight_fraction, split_seed)
+        _check_search(runner, arch_start, max_iters, 'iterations')
         weight_batches, arch_batches = build_halves(runner, dataloader, weight_fraction, split_seed, pipelines)
         kwargs.setdefault('val_begin', max_iters + 1)
         super().__init__(runner, weight_batches.loader, max_iters, **kwargs)

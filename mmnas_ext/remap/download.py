@@ -19,6 +19,26 @@ class DownloadError(ConnectionError):
     """A file cannot be downloaded; the message says where to put it by hand."""
 
 
+def locate(url: str, download: bool = False) -> Path:
+    """Returns the file that a URL, or a model name of MMEngine, stands for on this machine, whether it is there or not.
+
+    Args:
+        url: As in `fetch`.
+        download: Fetch it if it is not there. Unlike `fetch` no process waits for another.
+
+    Raises:
+        ValueError: The scheme or the model name is unknown.
+        DownloadError: The URL cannot be read.
+    """
+    address = _address(url)
+    if not address.startswith(_HTTP):
+        return Path(address)
+    target = _target(address)
+    if download:
+        _download(address, target)
+    return target
+
+
 def fetch(url: str) -> Path:
     """Returns the local file for a URL; downloads it into PyTorch's hub cache first if necessary, as MMEngine does.
 
@@ -27,16 +47,26 @@ def fetch(url: str) -> Path:
         FileNotFoundError: A model name stands for a local file that does not exist.
         DownloadError: The URL cannot be read.
     """
-    if url.startswith(_NAMED):
-        url = _resolve_name(url)
+    url = _address(url)
     if url.startswith(_HTTP):
         return _download_once(url)
-    if '://' in url:
-        known = ', '.join((*_HTTP, *_NAMED, 'package://'))
-        raise ValueError(f'the scheme of a seed checkpoint must be one of {known}, got {url!r}')
     if not Path(url).is_file():
         raise FileNotFoundError(f'seed checkpoint does not exist: {url}')
     return Path(url)
+
+
+def _address(url: str) -> str:
+    """The web address or the file that a URL stands for."""
+    if url.startswith(_NAMED):
+        url = _resolve_name(url)
+    if '://' in url and not url.startswith(_HTTP):
+        known = ', '.join((*_HTTP, *_NAMED, 'package://'))
+        raise ValueError(f'the scheme of a seed checkpoint must be one of {known}, got {url!r}')
+    return url
+
+
+def _target(url: str) -> Path:
+    return Path(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(url).path) or 'checkpoint')
 
 
 def _resolve_name(url: str) -> str:
@@ -63,7 +93,7 @@ def _download_once(url: str) -> Path:
     """Downloads a URL on one rank only, if the ranks share the cache; returns the file."""
     from mmengine.dist import barrier, get_rank
 
-    target = Path(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(url).path) or 'checkpoint')
+    target = _target(url)
     try:
         # the first rank downloads; a rank that does not share its disk finds no file afterwards and downloads its own
         if get_rank() == 0:

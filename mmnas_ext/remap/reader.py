@@ -11,11 +11,12 @@ import importlib.util
 import logging
 import math
 import pickle
+import pickletools
 import re
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ _WEIGHT_FILES = ('.pth', '.pt')
 _ZIP = b'PK\x03\x04'
 # PyTorch does not compress; an archive that someone has packed again shrinks by a tenth
 _MAX_RATIO, _MAX_UNPACKED = 4, 2**24
+_MAX_NAMED = 2**20  # bytes of a pickle that are searched for what it calls
 _MAX_DEPTH = 100  # of a state in a state; a training's has some ten
 _NUMBERS = re.compile(r'b1|[iu][1248]|f[248]|f16|c(8|16|32)|[SU][0-9]{1,6}')
 _ORDERS = ('<', '>', '=', '|')
@@ -229,7 +231,11 @@ def read_checkpoint(file: Path, map_location: Any = 'cpu', what: str = 'checkpoi
         wanted = re.search(r'GLOBAL (\S+)|unrecognized (function .*)', str(error))
         if wanted:
             raise CheckpointError(_refusal(what, file, f'it tries to run code ({wanted[1] or wanted[2]})')) from None
-        raise CheckpointError(f'{what} {file} is truncated or not a checkpoint: {_first_line(error)}') from None
+        called = '' if start == _ZIP else _named_in(file)
+        if called:
+            raise CheckpointError(_refusal(what, file, f'it tries to run code ({called})')) from None
+        reason = str(error).partition('WeightsUnpickler error:')[2] or str(error)  # not PyTorch's advice to trust it
+        raise CheckpointError(f'{what} {file} is truncated or not a checkpoint: {_first_line(reason)}') from None
     except Exception as error:  # a damaged file can make the reader fail in any way
         raise CheckpointError(f'{what} {file} is truncated or not a checkpoint: {_first_line(error)}') from None
     if plain.left_out and not mapped:
@@ -416,5 +422,19 @@ def _first_bytes(file: Path) -> bytes:
         return stream.read(4)
 
 
-def _first_line(error: Exception) -> str:
+def _named_in(file: Path) -> str:
+    """The first function or class that a plain pickle names, of any protocol; read as text, nothing is called."""
+    texts: list[str] = []
+    with file.open('rb') as stream, suppress(Exception):  # damaged ones end anywhere
+        for code, value, _ in pickletools.genops(stream.read(_MAX_NAMED)):
+            if code.name in ('GLOBAL', 'INST'):
+                return str(value).replace(' ', '.')
+            if code.name == 'STACK_GLOBAL' and len(texts) > 1:
+                return '.'.join(texts[-2:])
+            if isinstance(value, str):
+                texts.append(value)
+    return ''
+
+
+def _first_line(error: Exception | str) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

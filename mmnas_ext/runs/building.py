@@ -12,7 +12,7 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import HOOKS, LOOPS, OPTIMIZERS, PARAM_SCHEDULERS, Registry
+from mmengine.registry import LOOPS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -23,7 +23,8 @@ from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.batches import build_halves
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.runs.classes import check_classes, check_empty, check_heads, check_ignored, check_names
-from mmnas_ext.runs.keys import is_told, near, own_name, takes
+from mmnas_ext.runs.keys import is_told, near
+from mmnas_ext.runs.later import check_optimizer, find, list_later, list_schedules
 from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of, stand_in
 from mmnas_ext.runs.readers import check_readers
 from mmnas_ext.runs.scaling import read_base
@@ -32,6 +33,8 @@ from mmnas_ext.runs.scaling import read_base
 _SAMPLES = 8
 _NOTHING = 'need at least one array to concatenate'  # what MMEngine says when it packs no annotations
 _MISSING = re.compile(r'(\S+) is not in the \S*?::(.+?) registry|Failed to get (\S+)')
+# what MMCV says of a layer that it does not know, without its name, and MMSegmentation of colours, with all of them
+_UNNAMED, _PALETTE = 'Cannot find None in registry', 'palette does not match classes'
 _TRIPLES = {
     'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
     'val': ('val_dataloader', 'val_cfg', 'val_evaluator'),
@@ -69,13 +72,18 @@ def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> n
         _check_neck(model, cfg, where)
         check_readers(model, where)
         with built(f'{where}optim_wrapper'):
-            _build_optimizers(model, cfg)
-        _bind(cfg, where)
+            wrapper = _build_optimizers(model, cfg)
+        for place, check in list_later(cfg):
+            with built(f'{where}{place}'):
+                check()
         sets = {}
         for name in ('train', 'val'):
             if cfg.get(f'{name}_dataloader') is not None:
                 sets[name], batch = read_loader(cfg, f'{name}_dataloader', prepared, where)
                 _look_at(model, batch)
+        for place, check in list_schedules(cfg, wrapper, len(sets.get('train', ()))):
+            with built(f'{where}{place}'):
+                check()
         if cfg.get('test_dataloader') is not None:
             # a training goes on without it
             try:
@@ -151,11 +159,25 @@ def built(what: str) -> Iterator[None]:
         if missing:
             name = missing[1] or missing[3]
             text = f'type {name!r} is not known{_hint(name, _names(missing[2]))}'
+        elif text.startswith(_UNNAMED):
+            name = str(_local(error, 'layer_type', 'padding_type'))
+            text = f'type {name!r} is not known{_hint(name, _names("model"))}'
+        elif text.startswith(_PALETTE):
+            counts = [len(_local(error, name) or ()) for name in ('palette', 'classes')]
+            text = (
+                f'metainfo.palette has {counts[0]} colours for the {counts[1]} names of metainfo.classes: give a '
+                'colour for each, or palette=[], which draws them'
+            )
+        elif isinstance(error, KeyError) and ' ' in text:
+            pass  # a sentence, not a key
         elif not isinstance(error, ValueError | FileNotFoundError | ImportError) and not is_told(error):
             text = f'{type(error).__name__}: {text}'
         if isinstance(error, FileNotFoundError | ImportError):
             raise
-        raise ValueError(f'{what}: {" ".join(text.split())}') from error
+        where, _, name = what.rpartition(': ')
+        if text.startswith((f'{name}.', 'train_cfg.')):  # it says itself where
+            what = where
+        raise ValueError(f'{what}: {" ".join(text.split())}'.removeprefix(': ')) from error
 
 
 @contextmanager
@@ -172,6 +194,15 @@ def quiet() -> Iterator[None]:
 def warn(text: str) -> None:
     """Says on the main process what does not stop a run."""
     print_log(text, logger='current', level=logging.WARNING)
+
+
+def _local(error: BaseException, *names: str) -> Any:
+    """The variable of one of these names where an error was raised: what its message does not tell."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    there = last.tb_frame.f_locals if last is not None else {}
+    return next((there[name] for name in names if name in there), None)
 
 
 def _hint(name: str, names: list[str]) -> str:
@@ -200,50 +231,21 @@ def _look_at(model: Any, batch: Any) -> None:
             model.check_features([model.data_preprocessor(batch, False)['inputs']])
 
 
-def _build_optimizers(model: nn.Module, cfg: Config) -> None:
+def _build_optimizers(model: nn.Module, cfg: Config) -> Any:
+    """Builds the optimizers of a part; returns the wrapper whose rates are scheduled."""
     given = copy.deepcopy(cfg.get('optim_wrapper'))
     if given is None:
-        return
+        return None
+    found = []
     # of a search each by itself: its constructor has been asked, and would warn of limits again
-    for wrapper in [given[name] for name in ('weights', 'arch') if name in given] or [given]:
+    for name, wrapper in [(f'{name}.', given[name]) for name in ('weights', 'arch') if name in given] or [('', given)]:
         optimizer = wrapper.get('optimizer')
         if not isinstance(optimizer, Mapping) and 'constructor' not in wrapper:
-            raise ValueError(f'optimizer must be a dict, got {optimizer!r:.60}')
-        _find(OPTIMIZERS, (optimizer or {}).get('type'))
-        build_optim_wrapper(model, {'type': 'OptimWrapper', **wrapper})
-
-
-def _bind(cfg: Config, where: str) -> None:
-    """Looks at what is not built before the part begins: whether its types are known, and take what they are given."""
-    listed: list[tuple[str, Registry, Any, tuple[str, ...]]] = [
-        (f'custom_hooks.{i}', HOOKS, hook, ('priority',)) for i, hook in enumerate(cfg.get('custom_hooks') or [])
-    ]
-    listed += [(f'default_hooks.{k}', HOOKS, v, ('priority',)) for k, v in (cfg.get('default_hooks') or {}).items()]
-    schedulers = cfg.get('param_scheduler') or []
-    for i, each in enumerate(schedulers if isinstance(schedulers, list | tuple) else [schedulers]):
-        listed.append((f'param_scheduler.{i}', PARAM_SCHEDULERS, each, ('convert_to_iter_based',)))
-    listed += [(name, LOOPS, cfg.get(name), ()) for name in ('train_cfg', 'val_cfg', 'test_cfg')]
-    for name in ('val_evaluator', 'test_evaluator'):
-        metrics = cfg.get(name) or []
-        for i, each in enumerate(metrics if isinstance(metrics, list | tuple) else [metrics]):
-            listed.append((f'{name}.{i}', mmengine.registry.METRICS, each, ()))
-    for place, registry, part, more in listed:
-        if not isinstance(part, Mapping) or part.get('type') is None:
-            continue
-        with built(f'{where}{place}'):
-            given = {name: value for name, value in part.items() if name not in more}
-            takes(_find(registry, part['type']), list(given))
-            if registry is HOOKS and own_name(part['type']):
-                HOOKS.build(copy.deepcopy(given))  # ours look at the values themselves
-
-
-def _find(registry: Registry, kind: Any) -> Any:
-    """What a registry has under a type's name, of the default scope; raises MMEngine's KeyError for none."""
-    with registry.switch_scope_and_registry(None) as scoped:
-        found = scoped.get(kind) if isinstance(kind, str) else kind
-    if found is None:
-        raise KeyError(f'{kind} is not in the ::{registry.name} registry')
-    return found
+            raise ValueError(f'{name}optimizer must be a dict, got {optimizer!r:.60}')
+        find(OPTIMIZERS, (optimizer or {}).get('type'))
+        check_optimizer(wrapper, name)
+        found.append(build_optim_wrapper(model, {'type': 'OptimWrapper', **wrapper}))
+    return found[0]
 
 
 def _loaders(cfg: Config, name: str, loader: dict[str, Any], seed: int) -> list[DataLoader]:

@@ -2,21 +2,25 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import is_cuda_available, is_mlu_available, is_musa_available, is_npu_available
-from mmengine.dist import all_gather_object
+from mmengine.dist import all_gather_object, is_main_process
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.remap import Seed, load_seed, remap
+from mmnas_ext.remap.download import locate
 from mmnas_ext.remap.initializer import RemappedInit
 from mmnas_ext.remap.reader import PACKAGE
 from mmnas_ext.runs.building import build_half, warn
 from mmnas_ext.runs.changes import list_datasets
+from mmnas_ext.runs.configs import check_halves
 from mmnas_ext.runs.keys import check_keys, check_shape, is_told
 from mmnas_ext.runs.loading import check_load_from
 from mmnas_ext.runs.manifest import read_manifest
@@ -79,9 +83,11 @@ def _check(cfg: Config, arch: str | None, search_only: bool, resume: bool, prepa
     check_shape(cfg)
     check_mode(cfg, search_only, arch)
     check_keys(cfg)
+    check_halves(cfg)
     method, given = method_of(cfg), None if arch is None else ArchSpec.parse(arch)
     configs = method.check(cfg, given, search_only)
     prepared.halves = tuple(map(Half, _names(method, given), configs))
+    _fetch_seeds(configs)
     for half in configs:
         _check_seed(half.model.get('backbone') or {})
         _check_device(half)
@@ -130,13 +136,26 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
 
 
 def check_work_dir(folder: str) -> None:
-    """Raises ValueError where a work dir cannot be made or written to; makes nothing."""
+    """Raises ValueError where a work dir cannot be made or written to; leaves nothing."""
     path = Path(folder).absolute()
     there = next(each for each in (path, *path.parents) if each.exists())
     if not there.is_dir():
         raise ValueError(f'work_dir {folder} cannot be a folder: {there} is a file; take another --work-dir')
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f'work_dir {folder} cannot be written: no permission in {there}; take another --work-dir')
+    if not is_main_process():
+        return
+    made = [each for each in (path, *path.parents) if not each.exists()]
+    try:  # some file systems take no files whatever the permissions are
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(f'work_dir {folder} cannot be written: {error.strerror}; take another --work-dir') from None
+    finally:
+        for each in made:
+            with suppress(OSError):  # another run's by now
+                each.rmdir()
 
 
 def _say_missing(lacking: Mapping[str, str]) -> str:
@@ -183,15 +202,48 @@ def _missing_data(dataset: Mapping[str, Any]) -> Iterator[str]:
             yield str(path)
 
 
-def _check_seed(backbone: dict[str, Any]) -> None:
+def _fetch_seeds(configs: Sequence[Config]) -> None:
+    """Downloads seeds that are URLs, on the main process.
+
+    Raises:
+        ConnectionError: One cannot be read; on the other processes a ValueError.
+    """
+    sources = {str(start.source) for half in configs if (start := _start_of(half.model.get('backbone') or {}))}
+    urls = sorted(source for source in sources if '://' in source and not source.startswith(PACKAGE))
+    if not urls:
+        return
+    error: Exception | None = None
+    if is_main_process():
+        try:
+            for url in urls:
+                locate(url, download=True)
+        except (ValueError, OSError) as failed:
+            error = failed
+    # at once: what follows lets the processes wait for each other
+    said = all_gather_object(None if error is None else str(error))
+    if error is not None:
+        raise error
+    if any(said):
+        raise ValueError(next(text for text in said if text))
+
+
+def _start_of(backbone: Mapping[str, Any]) -> RemappedInit | None:
     init = backbone.get('init_cfg')
     if init is None or not is_remapped(init):
+        return None
+    return RemappedInit(**{key: value for key, value in init.items() if key not in ('type', '_scope_')})
+
+
+def _check_seed(backbone: dict[str, Any]) -> None:
+    start = _start_of(backbone)
+    if start is None or isinstance(start.source, Seed):
         return
-    start = RemappedInit(**{key: value for key, value in init.items() if key not in ('type', '_scope_')})
-    target = backbone_spec(backbone)
-    if isinstance(start.source, Seed) or ('://' in str(start.source) and not str(start.source).startswith(PACKAGE)):
-        return  # downloaded when it is needed, by one process for all
-    seed = load_seed(start.source, start.arch)
+    source, target = start.source, backbone_spec(backbone)
+    if '://' in str(source) and not str(source).startswith(PACKAGE):
+        source = locate(str(source))
+        if not source.is_file():
+            return  # another machine's process has it, and this one fetches it when it is needed
+    seed = load_seed(source, start.arch)
     if target is not None:
         remap(seed, target)
 

@@ -17,6 +17,26 @@ _OUR_KEYS = (
 )  # fmt: skip
 
 
+# what a distillation's `derived` says beside
+_OF_DERIVED = ('config', 'weights', 'name')
+
+
+def check_halves(cfg: Config) -> None:
+    """Raises ValueError for a key of ``derived``, or of a random search's ``trial``, that nothing reads.
+
+    A distillation's ``derived`` changes a config of its own, whose variables are not known here: of it a key is refused
+    that is near to one that is read.
+    """
+    derived = cfg.get('derived') or {}
+    parts = {'derived': derived, 'random_search.trial': (cfg.get('random_search') or {}).get('trial') or {}}
+    known = sorted({*cfg, *RUNNER_KEYS, *_OUR_KEYS, *_OF_DERIVED})
+    for place, part in parts.items():
+        for key in part if isinstance(part, Mapping) else ():
+            hint = near(key, known)
+            if key not in known and (hint or 'config' not in derived):
+                raise ValueError(f'{place}.{key} has no effect: nothing reads a key of this name{hint}')
+
+
 def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Reads a config, its variables and options applied (`mmnas_ext.runs.resolve`).
 

@@ -1,7 +1,9 @@
 """A run that ends after one step of each of its halves, leaves nothing behind, and says what the whole would do."""
 
+import io
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -11,22 +13,44 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
+from mmnas_ext.archs import ArchSpec
 from mmnas_ext.engine import DistillLoop
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.describe import describe_distillation, describe_search
 from mmnas_ext.engine.optim import SearchOptimWrapper
 from mmnas_ext.runs.building import quiet
+from mmnas_ext.runs.changes import LONGER, find_changes, settings_of
+from mmnas_ext.runs.manifest import ADAPT, DERIVE, read_manifest
+from mmnas_ext.runs.method import Method
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Half, Prepared
+from mmnas_ext.runs.session import Session, continue_run
 from mmnas_ext.runs.training import open_runner
 from mmnas_ext.workdir import WorkDir
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_SECOND = ('adaptation', 'training')
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor')
 
 
 class _Done(Exception):  # noqa: N818 - no error: it ends a training from inside
     """The step is done."""
+
+
+class _Left(NamedTuple):
+    """What a run that goes on finds done.
+
+    Args:
+        found: Why nothing is searched; empty where something is.
+        trained: Why nothing is trained.
+        settled: Whether the network and its config are written down.
+        said: Lines that the run would say when it goes on.
+    """
+
+    found: str = ''
+    trained: str = ''
+    settled: bool = False
+    said: tuple[str, ...] = ()
 
 
 class _Seen(NamedTuple):
@@ -45,7 +69,9 @@ class _Seen(NamedTuple):
     seconds: Mapping[str, float]
 
 
-def dry_run(cfg: Config, prepared: Prepared, search_only: bool = False) -> str:
+def dry_run(
+    cfg: Config, prepared: Prepared, search_only: bool = False, arch: str | None = None, resume: bool = False
+) -> str:
     """Does one step of each part of a run on its first batch, and returns the plan of the run as lines of text.
 
     Of a search this is a weight step and an arch step. Everything is written into a temporary folder: the work dir
@@ -55,31 +81,66 @@ def dry_run(cfg: Config, prepared: Prepared, search_only: bool = False) -> str:
         cfg: The config, ``work_dir`` set.
         prepared: What the check of it has built; its models are used up.
         search_only: Whether the run would end with the search.
+        arch: The network that would be trained instead of searched, if any.
+        resume: Whether the run would go on with what its work dir holds: what is done there is said and not stepped.
 
     Raises:
         ValueError: A step fails; says of which part, and why.
     """
     method, files = method_of(cfg), WorkDir(cfg.work_dir)
     lines = [f'method       {method.name}']
-    if method.plan is not None:
+    left = _left(cfg, method, search_only, arch) if resume else _Left()
+    lines += left.said
+    searches = method.find is not None and arch is None and not left.found
+    if method.plan is not None and searches:
         lines += method.plan(cfg)
     for half in prepared.halves:
+        done = left.trained if half.name in _SECOND else left.found
+        if done:
+            lines.append(f'{half.name:<12} {done}')
+            continue
         seen = _step(half, prepared)
         lines += seen.plan.splitlines()
         took = ', '.join(f'{name} {seconds:.2g} s' for name, seconds in seen.seconds.items())
         lines.append(
             f'{half.name:<12} {seen.images}; {seen.iterations} iterations; the first, slower ones, took: {took}'
         )
-    searched = method.find is not None
-    written = [files.manifest, *(getattr(files, name) for name in method.writes)]
-    written += [files.arch, files.config, *([] if search_only else [files.adapt])] if searched else []
+    written = [files.manifest]
+    written += [getattr(files, name) for name in method.writes] if searches else []
+    if method.find is not None and not left.settled:
+        written += [files.arch, files.config]
+    if method.find is not None and not (search_only or left.trained):
+        written.append(files.adapt)
     lines.append(f'writes       {", ".join(_below(path, files.root) for path in written)} in {files.root}')
     return '\n'.join(lines)
 
 
+def _left(cfg: Config, method: Method, search_only: bool, arch: str | None) -> _Left:
+    """What a resumed run need not do again."""
+    given = None if arch is None else ArchSpec.parse(arch)
+    manifest, said = continue_run(read_manifest(WorkDir(cfg.work_dir).manifest), cfg, method, given, search_only)
+    session = Session(cfg, method, manifest)
+    if method.find is None:
+        config, found = cfg, ''
+    else:
+        known = session.found
+        if known is None:
+            return _Left(said=tuple(said))
+        found = 'not needed: the network was given' if manifest.is_given else 'done: its network is found'
+        config = cfg if method.derive is None else method.derive(cfg, known)
+    part, trained = manifest.parts.get(ADAPT), ''
+    if part is not None and part.done:
+        root = None if method.find is None else WorkDir(cfg.work_dir).root
+        taken, refused = find_changes(part.settings, settings_of(config, 'train_dataloader', root=root))
+        if not refused and not any(change.key in LONGER for change in taken):
+            trained = 'done: nothing is left to train'
+    return _Left(found, trained, bool(found) and manifest.is_done(DERIVE), tuple(said))
+
+
 def _step(half: Half, prepared: Prepared) -> _Seen:
     """Trains a part for one iteration, in a folder of its own."""
-    with TemporaryDirectory() as folder, quiet():
+    # progress bars would share a line with what is said next
+    with TemporaryDirectory() as folder, quiet(), redirect_stdout(io.StringIO()):
         hook = _OneIteration()
         try:
             with open_runner(_bounded(half.cfg, folder), prepared=prepared) as runner:

@@ -75,7 +75,7 @@ def check_keys(cfg: Mapping[str, Any], where: str = '') -> None:
         kind = _own(part['type'])
         if kind is None:
             continue
-        hints, takes_more = _parameters(kind)
+        hints, takes_more = hints_of(kind)
         for name, value in part.items():
             if name in _SUPPLIED:
                 continue
@@ -92,7 +92,7 @@ def takes(kind: Any, names: Sequence[str]) -> None:
     """Raises ValueError for an argument that a class, of anyone, does not take."""
     if not inspect.isclass(kind):
         return
-    hints, takes_more = _parameters(kind)
+    hints, takes_more = hints_of(kind)
     unknown = [] if takes_more else [name for name in names if name not in (*hints, *_SUPPLIED)]
     if unknown:
         raise ValueError(f'{unknown[0]} is no argument of {kind.__name__}{near(unknown[0], list(hints))}')
@@ -187,7 +187,7 @@ def _registered(name: str) -> Any:
     return None
 
 
-def _parameters(kind: type) -> tuple[dict[str, Any], bool]:
+def hints_of(kind: type) -> tuple[dict[str, Any], bool]:
     """What a class takes, with what it hands on to its bases by ``**kwargs``; and whether that may be anything."""
     hints: dict[str, Any] = {}
     for each in kind.__mro__:

@@ -46,7 +46,7 @@ def match(model: nn.Module, state: Mapping[str, Any]) -> Match:
 
 
 def check_load_from(model: nn.Module, file: str, where: str = 'load_from') -> str:
-    """Says how much of a model a checkpoint gives that training is to begin with.
+    """Says how much of a model a checkpoint gives that training is to begin with; as a warning if that is below half.
 
     Args:
         model: The built model.
@@ -70,7 +70,15 @@ def check_load_from(model: nn.Module, file: str, where: str = 'load_from') -> st
         for names, what in ((found.missing, 'are not in it'), (found.misshapen, 'have another shape'))
         if names
     ]
-    return '; '.join([f'{where}: {file} gives {len(found.given)} of the {count} tensors of the model', *rest])
+    little = ''
+    if 2 * len(found.given) < count:
+        fed = [name for name in model.state_dict() if name.startswith('backbone.')]
+        lost = len(fed) - len({*fed} & {*found.given})
+        little = f'; {lost} of the {len(fed)} of its backbone are missing' if fed else '; most of it is missing'
+    begin = (
+        f'{"warning: " if little else ""}{where}: {file} gives {len(found.given)} of the {count} tensors of the model'
+    )
+    return '; '.join([f'{begin}{little}', *rest])
 
 
 def check_tested(model: nn.Module, file: str, classes: Sequence[str] | None = None) -> str:

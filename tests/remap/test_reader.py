@@ -90,6 +90,15 @@ def test_code_of_a_file_never_runs(trick: str, tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize('protocol', [2, 4, 5])
+def test_a_plain_pickle_that_calls_code_is_called_that(protocol: int, tmp_path: Path) -> None:
+    path = tmp_path / 'a.pkl'
+    path.write_bytes(pickle.dumps({'a': os.path.join}, protocol))
+    assert ' tries to run code (posixpath.join) and was refused' in refused(path)
+    path.write_bytes(pickle.dumps([{1}], 4))
+    assert 'weights_only' not in refused(path)
+
+
 @pytest.mark.parametrize('trick', ['zip', 'legacy', 'object array', 'object scalar', 'eval'])
 def test_the_traps_are_real_ones(trick: str, tmp_path: Path) -> None:
     TRAPS[trick](tmp_path / 'trap', tmp_path / 'a.pth')

@@ -2,14 +2,16 @@
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine import DeriveHook
+from mmnas_ext.runs.building import built
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.classes import check_classes, check_heads, check_names
 from mmnas_ext.runs.keys import check_keys, check_shape, fits
+from mmnas_ext.runs.later import list_later
 from mmnas_ext.runs.run import prepare
 from tests.engine import tiny, tiny_distill, tiny_seg, tiny_trials
 from tests.runs.tiny_coco import coco_of
@@ -29,7 +31,7 @@ def refused(cfg, **how):
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'derived.model.backbone.frozen_stages': -7}, 'derived: model: frozen_stages must lie in -1..3, got -7'),
     ({'train_dataloader.batch_size': 64, 'train_dataloader.drop_last': True},
-     'train_dataloader: train_dataloader.batch_size is larger than the weights half of its dataset'),
+     'train_dataloader.batch_size is larger than the weights half of its dataset'),
     ({'derived.train_dataloader': {'batch_size': 64, 'drop_last': True}},
      'derived: train_dataloader: batch_size=64 is more than the 12 images that a process has, and drop_last leaves no '
      'batch: take a smaller one'),
@@ -47,6 +49,26 @@ def refused(cfg, **how):
      "derived: train_dataloader.dataset: type 'TinyPlane' is not known: did you mean 'TinyPlain'?"),
     ({'train_dataloader.collate_fn.type': 'default_colate'}, 'train_dataloader: '),
     ({'val_cfg': {}}, 'val_cfg needs val_dataloader and val_evaluator beside it, which this config lacks'),
+    ({'derived.train_cfg.max_epochs': 'x'}, "derived: train_cfg: max_epochs must be a positive integer, got 'x'"),
+    ({'derived.train_cfg.max_epochs': 0}, 'derived: train_cfg: max_epochs must be a positive integer, got 0'),
+    ({'derived.train_cfg.val_interval': -1}, 'derived: train_cfg: val_interval must be a positive integer, got -1'),
+    ({'derived.param_scheduler': [{'type': 'LinearLR', 'end': 'abc'}]},
+     "derived: param_scheduler.0: end must be an integer, got 'abc'"),
+    ({'derived.param_scheduler': [{'type': 'LinearLR', 'start_factor': 2}]}, 'derived: param_scheduler.0: '),
+    ({'param_scheduler': [{'type': 'LinearLR', 'by_epoch': False, 'begin': 12}]},
+     'param_scheduler.0: end should be larger than begin, but got begin=12, end=12'),
+    ({'derived.default_hooks.checkpoint.interval': 'abc'},
+     "derived: default_hooks.checkpoint: interval must be an integer, got 'abc'"),
+    ({'derived.default_hooks.checkpoint.interval': 0},
+     'derived: default_hooks.checkpoint: interval must be a positive integer, or -1 for never, got 0'),
+    ({'derived.optim_wrapper.optimizer.lr': 'abc'}, "optim_wrapper: optimizer.lr must be a number, got 'abc'"),
+    ({'derived.optim_wrapper.accumulative_counts': 0},
+     'derived: optim_wrapper: accumulative_counts must be a positive integer, got 0'),
+    ({'train_cfg.split_seed': -1}, 'train_cfg.split_seed must be an integer in 0..4294967295, got -1'),
+    ({'train_cfg.weight_fraction': 1.0}, 'train_cfg.weight_fraction must be greater than 0 and less than 1, got 1.0'),
+    ({'derived.train_cfgg': {'max_epochs': 1}},
+     "derived.train_cfgg has no effect: nothing reads a key of this name: did you mean 'train_cfg'?"),
+    ({'derived.modle': {}}, "did you mean 'model'?"),
     ({'derived.load_from': '/nowhere.pth'}, 'derived: load_from: checkpoint /nowhere.pth does not exist'),
 ])  # fmt: skip
 def test_what_cannot_be_built_is_said_before_the_run(tmp_path, changes, message):
@@ -155,7 +177,7 @@ def test_what_no_check_has_thought_of_is_one_sentence_too(tmp_path, monkeypatch)
 def test_a_message_of_ours_is_said_as_it_is_whatever_its_type(tmp_path):
     """A transform of a half that is no list, which its loop refuses by a TypeError."""
     message = refused(tiny.search_cfg(tmp_path, **{'train_cfg.pipelines': {'weights': 3}}))
-    assert message == 'train_dataloader: train_cfg.pipelines.weights must be a list of transforms, got int'
+    assert message == 'train_cfg.pipelines.weights must be a list of transforms, got int'
     with pytest.raises(TypeError, match='got _Pin'):
         check_config(tiny.search_cfg(tmp_path, **{'model.backbone.space': _Pin()}))
 
@@ -377,6 +399,60 @@ def test_a_segmentor_of_other_classes_is_refused(tmp_path):
     assert message == (
         "model.decode_head has num_classes=2, and train_dataloader.dataset has 'a', 'b', 'c': set num_classes=3, or "
         'metainfo.classes of the datasets'
+    )
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'val_evaluator.metric': 'bboxx'}, "val_evaluator.0: metric should be one of 'bbox', 'segm', 'proposal'"),
+    ({'default_hooks': {'checkpoint': {'type': 'CheckpointHook', 'save_best': 'coco/bbox_mAPP'}}},
+     "default_hooks.checkpoint.save_best: 'coco/bbox_mAPP' is no metric that val_evaluator gives, such as "
+     "coco/bbox_mAP: did you mean 'coco/bbox_mAP'?"),
+    ({'default_hooks': {'checkpoint': {'type': 'CheckpointHook', 'save_best': 'bbox_mAP'}}}, 'is no metric'),
+    ({'custom_hooks': [{'type': 'EarlyStoppingHook', 'monitor': 'mIoU'}]}, "custom_hooks.0.monitor: 'mIoU' is no"),
+    ({'model.backbone.norm_cfg': {'type': 'BNN'}}, "model: type 'BNN' is not known: did you mean 'BN'?"),
+])  # fmt: skip
+def test_what_a_validation_does_not_give(coco, tmp_path, changes, message):
+    assert message in refused(detector(coco, tmp_path, **changes))
+
+
+def test_what_a_validation_gives_is_taken(coco, tmp_path):
+    for best in ('auto', 'coco/bbox_mAP_50', ['coco/bbox_mAP', 'coco/bbox_mAP_s']):
+        hooks = {'checkpoint': {'type': 'CheckpointHook', 'save_best': best, 'rule': 'greater'}}
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            check_later(detector(coco, tmp_path, default_hooks=hooks))
+
+
+def check_later(cfg):
+    for _, check in list_later(cfg):
+        check()
+
+
+def test_names_of_a_segmentation_metric(tmp_path):
+    for metric, best, said in (
+        ('mIou', 'mIoU', "iou_metrics must be of .*'mIou': did you mean 'mIoU'"),
+        ('mIoU', 'mDice', "'mDice' is no metric that val_evaluator gives, such as aAcc"),
+    ):
+        cfg = Config({'val_evaluator': {'type': 'mmseg.IoUMetric', 'iou_metrics': [metric]},
+                      'default_hooks': {'checkpoint': {'type': 'CheckpointHook', 'save_best': best}}})  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            check_later(cfg)
+    folder = tmp_path / 'written'
+    check_later(Config({'val_evaluator': {'type': 'mmseg.IoUMetric', 'output_dir': str(folder)}}))
+    assert not folder.exists()
+
+
+def test_colours_of_another_number_than_classes():
+    cfg = {'type': 'mmseg.BaseSegDataset', 'metainfo': {'classes': ('a', 'b'), 'palette': [[1, 2, 3]] * 9}}
+    said = 'x: metainfo.palette has 9 colours for the 2 names of metainfo.classes'
+    with pytest.raises(ValueError, match=said), built('x'):
+        DATASETS.build(cfg)
+
+
+def test_keys_of_a_trial_that_nothing_reads(tmp_path):
+    cfg = tiny_trials.random_cfg(tmp_path)
+    cfg.random_search.trial = {**(cfg.random_search.get('trial') or {}), 'train_cgf': {}}
+    assert refused(cfg) == (
+        "random_search.trial.train_cgf has no effect: nothing reads a key of this name: did you mean 'train_cfg'?"
     )
 
 

@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from mmnas_ext.archs import SearchSpace, SpaceStage
 from mmnas_ext.backbones import MBNet
-from mmnas_ext.runs.checks import check_config, check_data
+from mmnas_ext.runs.checks import check_config, check_data, check_work_dir
 from mmnas_ext.runs.run import prepare, run
 from tests.engine import tiny
 from tests.runs.tiny_coco import coco_of
@@ -254,6 +254,42 @@ def test_the_seed_of_the_second_half_is_looked_at_before_the_first_begins(tmp_pa
     cfg.derived.model.backbone.init_cfg = {'type': 'mmnas_ext.Remapped', 'seed': {'checkpoint': '/nowhere.pth'}}
     with pytest.raises(FileNotFoundError, match='seed checkpoint does not exist: /nowhere.pth'):
         check_config(cfg)
+
+
+def test_a_seed_that_cannot_be_downloaded_is_said_before_the_run(tmp_path, monkeypatch):
+    asked = []
+
+    def offline(url, *args, **kwargs):
+        asked.append(url)
+        raise OSError('no network')
+
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.setattr('torch.hub.download_url_to_file', offline)
+    cfg = tiny.search_cfg(tmp_path / 'run')
+    cfg.derived.model.backbone.init_cfg = {'type': 'mmnas_ext.Remapped', 'seed': 'torchvision://mobilenet_v2'}
+    with pytest.raises(ConnectionError, match='no network; without a network put the file mobilenet_v2-.*by hand'):
+        check_config(cfg)
+    assert len(asked) == 1
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_seed_that_was_downloaded_is_looked_at(tmp_path, monkeypatch):
+    folder = tmp_path / 'checkpoints'
+    folder.mkdir()
+    torch.save({'a': torch.ones(1)}, folder / 'seed.pth')
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path))
+    cfg = tiny.search_cfg(tmp_path / 'run')
+    cfg.derived.model.backbone.init_cfg = {'type': 'mmnas_ext.Remapped', 'seed': 'https://nowhere.invalid/seed.pth'}
+    with pytest.raises(ValueError, match='seed.pth'):
+        check_config(cfg)
+
+
+def test_a_work_dir_that_takes_no_files(tmp_path):
+    with pytest.raises(ValueError, match='work_dir /proc/foo/bar cannot be written: .*; take another --work-dir'):
+        check_work_dir('/proc/foo/bar')
+    check_work_dir(str(tmp_path / 'a' / 'b'))
+    check_work_dir(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_data_of_the_second_half_is_looked_at_before_the_first_begins(tmp_path):

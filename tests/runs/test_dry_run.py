@@ -103,9 +103,29 @@ def test_a_run_that_is_there_stays_as_it_is(tmp_path):
     cfg = tiny.search_cfg(tmp_path, **{'train_cfg.max_epochs': 2, 'derived.train_cfg.max_epochs': 1})
     run(cfg)
     before = contents(tmp_path)
-    dry_run(cfg, check_config(cfg))
-    dry_run(cfg, check_config(cfg, resume=True))
+    assert 'derived/arch.json' in dry_run(cfg, check_config(cfg))
+    plan = dry_run(cfg, check_config(cfg, resume=True), resume=True)
+    assert plan.splitlines() == [
+        'method       gradient',
+        'search       done: its network is found',
+        'adaptation   done: nothing is left to train',
+        f'writes       run.json in {tmp_path}',
+    ]
+    cfg.derived.train_cfg.max_epochs = 2
+    longer = dry_run(cfg, check_config(cfg, resume=True), resume=True).splitlines()
+    assert longer[-3] == 'search       done: its network is found'
+    assert longer[-2].startswith('adaptation   12 images in batches of 2; 12 iterations')
+    assert longer[-1] == f'writes       run.json, adapt in {tmp_path}'
     assert contents(tmp_path) == before
+
+
+def test_a_given_network_is_searched_for_by_nothing(tmp_path, capsys):
+    cfg = tiny.search_cfg(tmp_path)
+    arch = next(tiny.SPACE.sample(0, 1)).format('fna')
+    lines = dry_run(cfg, check_config(cfg, arch), arch=arch).splitlines()
+    assert lines[-1] == f'writes       run.json, derived/arch.json, derived/config.py, adapt in {tmp_path}'
+    assert not any('space' in line for line in lines)
+    assert 'ETA' not in capsys.readouterr().out
 
 
 def test_a_step_that_fails_is_told_with_its_part(tmp_path):

@@ -108,6 +108,16 @@ def test_training_may_begin_with_a_part_and_says_which(tmp_path, saved):
         check_load_from(model, saved(change=lambda s: {f'x.{k}': v for k, v in s.items()}))
 
 
+def test_a_checkpoint_that_gives_less_than_half_is_warned_of(tmp_path, saved):
+    model = tiny.MODELS.build(config(tmp_path).model)
+    names = list(model.state_dict())
+    inside = sum(name.startswith('backbone.') for name in names)
+    kept = [name for name in names if name.startswith('backbone.')][:5]
+    said = check_load_from(model, saved(change=lambda s: {name: s[name] for name in kept}))
+    assert said.startswith('warning: load_from: ')
+    assert f'gives 5 of the {len(names)} tensors of the model; {inside - 5} of the {inside} of its backbone are' in said
+
+
 def test_the_check_of_a_training_looks_at_load_from(tmp_path, saved, capsys):
     cfg = config(tmp_path / 'run', load_from=saved())
     check_config(cfg)
