@@ -209,6 +209,13 @@ class Named:
         self.metainfo = {'classes': classes}
 
 
+def test_a_head_of_boundaries_counts_other_things():
+    model = Heads(decode_head=3)
+    model.auxiliary_head = type('STDCHead', (nn.Module,), {})()
+    model.auxiliary_head.num_classes = 2
+    check_heads(model, {'train': Named(*NAMES)})
+
+
 @pytest.mark.parametrize('count', [2, 80])
 @pytest.mark.parametrize('place', ['bbox_head', 'decode_head', 'auxiliary_head'])
 def test_heads_must_have_the_datasets_classes(place, count):
