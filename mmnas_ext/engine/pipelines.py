@@ -41,7 +41,7 @@ class InnerPipelineHook(Hook):
 
     def before_train_epoch(self, runner: Any) -> None:
         """Looks whether there are such transforms."""
-        _hand_down(getattr(runner.train_loop.dataloader, 'dataset', None), None)
+        _hand_down(getattr(getattr(runner.train_loop, 'dataloader', None), 'dataset', None), None)
 
 
 def _hand_down(dataset: Any, pipeline: Any) -> None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmnas_ext.backbones.chain import Chain
 
@@ -28,33 +28,40 @@ def check_readers(model: nn.Module, where: str = '') -> None:
     neck = getattr(model, 'neck', None)
     if not isinstance(backbone, Chain) or (neck is None and not heads):
         return
-    given = f'what the backbone gives, {list(backbone.out_channels)} channels at strides {list(backbone.out_strides)}'
     with _evaluating(model), torch.no_grad():
-        features: Any = [_features(backbone, size) for size in _SIZES]
-        if isinstance(neck, nn.Module):
-            features = _ask(neck, features, f'{where}model.neck', given)
-            given = 'what the neck gives'
-        if features is None:
-            return
-        for name, head in heads:
-            if _ask(head, features, f'{where}model.{name}', given) is not None:
-                _check_levels(head, features[-1], f'{where}model.{name}')
+        errors = []
+        for size in _SIZES:
+            try:
+                _read(backbone, neck, heads, size, f'{where}model.')
+                return
+            except ValueError as error:
+                errors.append(error)
+        raise errors[0]
 
 
-def _ask(part: nn.Module, features: list[Any], place: str, given: str) -> list[Any] | None:
-    """What a part makes of features, of each size that it can read; ``None`` if it takes more than those."""
-    found, failed = [], None
-    for each in features:
-        try:
-            found.append(part(each))
-        except Exception as error:  # whatever a host makes of other shapes
-            if isinstance(error, TypeError) and 'required positional argument' in str(error):
-                return None
-            failed = error
-    if failed is not None and not found:
-        text = ' '.join(f'{type(failed).__name__}: {failed}'.split())[:_LONGEST]
-        raise ValueError(f'{place} ({type(part).__name__}) cannot read {given}: {text}')
-    return found
+def _read(backbone: Chain, neck: Any, heads: list[tuple[str, nn.Module]], size: int, place: str) -> None:
+    """Raises ValueError where neck or heads cannot read the features of an image of a size."""
+    given = f'what the backbone gives, {list(backbone.out_channels)} channels at strides {list(backbone.out_strides)}'
+    features: Any = tuple(
+        torch.zeros(1, channels, size // stride, size // stride)
+        for channels, stride in zip(backbone.out_channels, backbone.out_strides, strict=True)
+    )
+    if isinstance(neck, nn.Module):
+        features, given = _ask(neck, features, f'{place}neck', given), 'what the neck gives'
+    for name, head in heads if features is not None else []:
+        if _ask(head, features, f'{place}{name}', given) is not None:
+            _check_levels(head, features, f'{place}{name}')
+
+
+def _ask(part: nn.Module, features: Any, place: str, given: str) -> Any:
+    """What a part makes of features; ``None`` if it takes more than those."""
+    try:
+        return part(features)
+    except Exception as error:  # whatever a host makes of other shapes
+        if isinstance(error, TypeError) and 'required positional argument' in str(error):
+            return None
+        text = ' '.join(f'{type(error).__name__}: {error}'.split())[:_LONGEST]
+        raise ValueError(f'{place} ({type(part).__name__}) cannot read {given}: {text}') from error
 
 
 def _check_levels(part: nn.Module, features: Any, place: str) -> None:
@@ -65,13 +72,6 @@ def _check_levels(part: nn.Module, features: Any, place: str) -> None:
             f'{place} ({type(part).__name__}) has strides for {levels} features, and gets {len(features)}: let the '
             'neck give as many (num_outs), or change the strides of its anchors or points'
         )
-
-
-def _features(backbone: Chain, size: int) -> tuple[Tensor, ...]:
-    return tuple(
-        torch.zeros(1, channels, size // stride, size // stride)
-        for channels, stride in zip(backbone.out_channels, backbone.out_strides, strict=True)
-    )
 
 
 def _modules(part: Any) -> list[nn.Module]:
