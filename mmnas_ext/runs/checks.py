@@ -1,7 +1,7 @@
 """What a user can get wrong, found before the first step; what that takes to build, the run goes on with."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -93,7 +93,7 @@ def _check(cfg: Config, arch: str | None, search_only: bool, resume: bool, prepa
         _check_device(half)
     check_data_of(configs)
     if cfg.get('work_dir'):
-        check_work_dir(cfg.work_dir)
+        _on_main(lambda: check_work_dir(cfg.work_dir))
     if resume and cfg.get('work_dir'):
         continue_run(read_manifest(WorkDir(cfg.work_dir).manifest), cfg, method, given, search_only)
     for number, half in enumerate(prepared.halves):
@@ -143,8 +143,6 @@ def check_work_dir(folder: str) -> None:
         raise ValueError(f'work_dir {folder} cannot be a folder: {there} is a file; take another --work-dir')
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f'work_dir {folder} cannot be written: no permission in {there}; take another --work-dir')
-    if not is_main_process():
-        return
     made = [each for each in (path, *path.parents) if not each.exists()]
     try:  # some file systems take no files whatever the permissions are
         path.mkdir(parents=True, exist_ok=True)
@@ -212,14 +210,17 @@ def _fetch_seeds(configs: Sequence[Config]) -> None:
     urls = sorted(source for source in sources if '://' in source and not source.startswith(PACKAGE))
     if not urls:
         return
+    _on_main(lambda: [locate(url, download=True) for url in urls])
+
+
+def _on_main(check: Callable[[], Any]) -> None:
+    """Runs a check on the main process alone; where it raises all do, since later the processes wait for each other."""
     error: Exception | None = None
     if is_main_process():
         try:
-            for url in urls:
-                locate(url, download=True)
+            check()
         except (ValueError, OSError) as failed:
             error = failed
-    # at once: what follows lets the processes wait for each other
     said = all_gather_object(None if error is None else str(error))
     if error is not None:
         raise error

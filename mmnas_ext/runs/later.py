@@ -106,10 +106,13 @@ def find(registry: Registry, kind: Any) -> Any:
 
 
 def prefix_of(metric: Mapping[str, Any]) -> str | None:
-    """What stands before the slash in a metric's results, '' for nothing; ``None`` where that cannot be known."""
+    """What stands before the slash in a metric's results, '' for nothing; ``None`` where it cannot be known."""
     if metric.get('prefix'):
         return str(metric['prefix'])
-    kind = find(METRICS, metric.get('type'))
+    try:
+        kind = find(METRICS, metric.get('type'))
+    except KeyError:
+        return None
     return getattr(kind, 'default_prefix', None) or '' if inspect.isclass(kind) else None
 
 

@@ -9,13 +9,14 @@ from functools import cached_property
 from typing import Any, get_type_hints
 
 from mmengine.config import Config
-from mmengine.registry import METRICS
 
 from mmnas_ext.archs import ArchSpec, Prices, SearchSpace, cost, prices
 from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import read_space
 from mmnas_ext.runs.keys import describe_hint, fits
+from mmnas_ext.runs.later import prefix_of
+from mmnas_ext.runs.prepared import scope_of
 from mmnas_ext.search import sample_within
 
 RULES = ('greater', 'less')
@@ -197,7 +198,8 @@ class TrialPlan:
         arch, _ = self.drawn[0]
         cfg = self.trial_config(arch)
         evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list | tuple) else [cfg.val_evaluator]
-        prefixes = [_prefix(evaluator, cfg.get('default_scope') or 'mmengine') for evaluator in evaluators]
+        with scope_of(cfg):
+            prefixes = [prefix_of(evaluator) for evaluator in evaluators]
         wanted = self.settings.rank_by.rpartition('/')[0]
         if None not in prefixes and wanted not in prefixes:
             names = [f"'{prefix}/…'" if prefix else 'no prefix' for prefix in prefixes]
@@ -328,15 +330,3 @@ def _metric_column(values: Sequence[float | None]) -> list[str]:
     # fractions (MMDetection's mAP) or percent (MMSegmentation's mIoU): one precision a column
     digits = 3 if all(abs(value) <= 1 for value in values if value is not None) else 2
     return [_MISSING if value is None else f'{value:.{digits}f}' for value in values]
-
-
-def _prefix(evaluator: Mapping[str, Any], scope: str) -> str | None:
-    """What stands before the slash in an evaluator's metrics, '' for nothing; ``None`` where that cannot be known."""
-    kind = evaluator.get('type')
-    if isinstance(kind, str):
-        kind = METRICS.get(kind if '.' in kind else f'{scope}.{kind}') or METRICS.get(kind)
-    if evaluator.get('prefix'):
-        return str(evaluator['prefix'])
-    if not isinstance(kind, type):
-        return None
-    return getattr(kind, 'default_prefix', None) or ''

@@ -273,6 +273,16 @@ def test_a_seed_that_cannot_be_downloaded_is_said_before_the_run(tmp_path, monke
     assert not (tmp_path / 'run').exists()
 
 
+def test_a_work_dir_of_the_main_process_stops_the_others_at_once(tmp_path, monkeypatch):
+    built = []
+    monkeypatch.setattr('mmnas_ext.runs.checks.is_main_process', lambda: False)
+    monkeypatch.setattr('mmnas_ext.runs.checks.all_gather_object', lambda mine: ['work_dir x cannot be written', mine])
+    monkeypatch.setattr('mmnas_ext.runs.checks.build_half', lambda *args, **kwargs: built.append(args))
+    with pytest.raises(ValueError, match='^work_dir x cannot be written'):
+        check_config(tiny.search_cfg(tmp_path / 'run'))
+    assert built == []
+
+
 def test_a_seed_that_was_downloaded_is_looked_at(tmp_path, monkeypatch):
     folder = tmp_path / 'checkpoints'
     folder.mkdir()
