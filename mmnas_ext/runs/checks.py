@@ -225,7 +225,7 @@ def _on_main(check: Callable[[], Any]) -> None:
     if error is not None:
         raise error
     if any(said):
-        raise ValueError(next(text for text in said if text))
+        raise ValueError(f'another process: {next(text for text in said if text)}')
 
 
 def _start_of(backbone: Mapping[str, Any]) -> RemappedInit | None:

@@ -278,7 +278,7 @@ def test_a_work_dir_of_the_main_process_stops_the_others_at_once(tmp_path, monke
     monkeypatch.setattr('mmnas_ext.runs.checks.is_main_process', lambda: False)
     monkeypatch.setattr('mmnas_ext.runs.checks.all_gather_object', lambda mine: ['work_dir x cannot be written', mine])
     monkeypatch.setattr('mmnas_ext.runs.checks.build_half', lambda *args, **kwargs: built.append(args))
-    with pytest.raises(ValueError, match='^work_dir x cannot be written'):
+    with pytest.raises(ValueError, match='^another process: work_dir x cannot be written'):
         check_config(tiny.search_cfg(tmp_path / 'run'))
     assert built == []
 
