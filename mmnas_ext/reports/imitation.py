@@ -100,7 +100,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
                 _check_header(archive, entry, name)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in wanted}
-    except (BadZipFile, ValueError, EOFError, TypeError, NotImplementedError, zlib.error) as error:
+    except (BadZipFile, ValueError, EOFError, TypeError, RuntimeError, zlib.error) as error:
         raise ValueError(f'{path} is not an .npz file of arrays: {error}') from error
 
 
