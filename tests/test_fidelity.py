@@ -7,7 +7,7 @@ import pytest
 
 from tests.fidelity import render
 from tests.fidelity.render import Table, complaints, equal, parse, shown
-from tests.small import CONFIGS
+from tests.small import CONFIGS, read
 
 CONFIG = 'retinanet_fna_coco.py'
 HEAD = f"config = '{CONFIG}'\ntitle = 'A test'\nsource = 'nobody'\n"
@@ -33,6 +33,44 @@ def test_every_config_has_a_table_or_a_reason_to_have_none() -> None:
     tables = {parse(name).config for name in render.names()}
     assert {'fna_retinanet_coco.py', 'fna_retinanet_coco_1gpu.py', 'random_deeplabv3_cityscapes.py'} <= tables
     assert not tables & set(render.untold())
+
+
+MUTATIONS: dict[str, dict[str, Any]] = {
+    'dna_imagenet': {
+        'derived.optim_wrapper.optimizer.lr': 5e-3,
+        'derived.weights': 'remapped',
+        'derived.config': 'dna_b_imagenet.py',
+    },
+    # together, as to derive the second half of a host takes a second
+    'fna_retinanet_coco': {
+        'default_hooks.param_scheduler': None,
+        'load_from': 'x.pth',
+        'train_dataloader.dataset.ann_file': 'annotations/instances_val2017.json',
+        'train_dataloader.dataset.data_prefix.img': 'val2017/',
+        'test_cfg.fp16': True,
+        'sync_bn': 'torch',
+        'model_wrapper_cfg.type': 'MMDistributedDataParallel',
+    },
+}
+
+
+@pytest.mark.parametrize('name', MUTATIONS)
+def test_what_is_set_beside_the_table_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = read(parse(name).config)
+    cfg.merge_from_dict(MUTATIONS[name])
+    changed, stock = {parse(name).config: render.halves_of(cfg)}, render.halves
+    monkeypatch.setattr(render, 'halves', lambda config: changed.get(config) or stock(config))
+    found = {line.partition(':')[0] for line in complaints(parse(name))}
+    named = {'derived.config': 'second_half', 'train_dataloader.dataset.data_prefix.img': ''}
+    assert {named.get(key, key) for key in MUTATIONS[name]} - {''} <= found
+    assert name == 'dna_imagenet' or 'train_dataloader.dataset.data_prefix' in found
+
+
+def test_the_page_shows_what_is_in_a_space() -> None:
+    shown_there = render.value_at('dna_imagenet.py', 'model.space')
+    assert 'stride 2: 40 x3, 40 x4 of k3_e3_se0.25 k3_e6_se0.25' in shown_there
+    assert 'stride 1: 96 x4, 112 x4 of' in shown_there and shown_there.startswith('dna: stem 32; ')
+    assert shown_there in render.PAGE.read_text(encoding='utf-8')
 
 
 def table(folder: Path, text: str, name: str = 'a') -> Table:

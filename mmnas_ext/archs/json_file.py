@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,25 @@ def parse_json(text: str) -> Any:
         raise ValueError(f'the text is not JSON: {error}') from None
     _check_depth(value)
     return value
+
+
+def parse_lines(path: str | Path) -> Iterator[Any]:
+    """Yields what the lines of a file hold, a JSON value each.
+
+    A line that is no JSON is passed over: a kill cuts the last one short, and a resumed run goes on behind it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    with Path(path).open(encoding='utf-8', errors='replace') as lines:
+        for line in lines:
+            try:
+                yield parse_json(line)
+            except ValueError:
+                continue
 
 
 def read_json(path: str | Path, most: int = MAX_BYTES) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmnas_ext.archs import METRICS, SKIP, ArchSpec, cell_prices
+from mmnas_ext.archs.json_file import parse_lines
 from mmnas_ext.backbones import MBNet
 from mmnas_ext.distill import BlockDistiller, recalibrate, stitch
 from mmnas_ext.distill.cell import BlockCell, FlatPath
@@ -363,17 +364,18 @@ class _Store:
         self.file = folder / f'{key}_{get_rank()}.jsonl'
         self.done: dict[str, list[float]] = {}
         for file in sorted(folder.glob(f'{key}_*.jsonl')):
-            for line in file.read_text().splitlines():
-                try:
-                    row = json.loads(line)
+            for row in parse_lines(file):
+                if isinstance(row, dict) and isinstance(row.get('piece'), str) and _is_rated(row.get('ratings')):
                     self.done[row['piece']] = row['ratings']
-                except (json.JSONDecodeError, KeyError):  # the last line of a killed run
-                    continue
         barrier()  # all have looked before one writes
 
     def add(self, name: str, ratings: list[float]) -> None:
         self.done[name] = ratings
         append_line(self.file, json.dumps({'piece': name, 'ratings': ratings}))
+
+
+def _is_rated(ratings: Any) -> bool:
+    return isinstance(ratings, list) and all(isinstance(each, int | float) for each in ratings)
 
 
 def _name(block: int, cell: int, unit: Unit) -> str:

@@ -33,6 +33,21 @@ class SafeRunner(Runner):
         with safe_loading():
             return super().test()
 
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """Resumes as MMEngine does, and warns of a parameter schedule that goes on to another end than the config's.
+
+        A schedule without ``end`` ends with the training. MMEngine takes its end from the checkpoint, so in a training
+        that is made longer when it is resumed the rate stays at the last value of the shorter one.
+        """
+        before = _ends(self.param_schedulers)
+        super().resume(*args, **kwargs)
+        after = _ends(self.param_schedulers)
+        if before and before != after:
+            self.logger.warning(
+                f'parameter schedules end at {after} as in the checkpoint, and in the config at {before}: the training '
+                'is of another length than it was; begin it anew for schedules of the new length'
+            )
+
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """Loads as MMEngine does; returns the checkpoint without the config in its ``meta``.
 
@@ -45,3 +60,9 @@ class SafeRunner(Runner):
         if isinstance(meta, dict):
             meta.pop('config', None)
         return checkpoint
+
+
+def _ends(schedulers: Any) -> list[int]:
+    """Last step of each schedule that has been built, in order; of several optimizers, one after the other."""
+    groups = schedulers.values() if isinstance(schedulers, dict) else [schedulers or []]
+    return [each.end for group in groups for each in group if hasattr(each, 'end')]

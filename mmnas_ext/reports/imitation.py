@@ -1,8 +1,11 @@
 """Figure of a teacher's features beside the student's imitations of them."""
 
+import math
+import re
+import zlib
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
@@ -22,6 +25,8 @@ _PITCH = 96
 _BAR = 62
 # Share of positions whose values the colours tell apart; a few outliers would grey out all others.
 _REACH = 99.0
+# the members of a features file that are read, and bytes that they may take; a large rating's take some 100 MB
+_MEMBERS, _MOST = re.compile(r'image|(teacher|student)_[0-9]{1,4}'), 2**30
 _COLOURS = LinearSegmentedColormap.from_list('component', [kernel_colour(3), PAPER, ACCENT])
 
 
@@ -57,11 +62,7 @@ def read_features(npz: str | Path) -> tuple[np.ndarray, dict[int, Component]]:
         ValueError: It is not of that form.
     """
     path = find_file(npz, 'features', 'the rating of a distillation')
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (BadZipFile, ValueError, EOFError, TypeError) as error:
-        raise ValueError(f'{path} is not an .npz file of arrays: {error}') from error
+    arrays = _read_arrays(path)
     image = arrays.get('image')
     if image is None or image.dtype != np.uint8 or image.ndim != 4 or image.shape[3] != 3 or not len(image):
         got = 'none' if image is None else f'{image.shape} {image.dtype}'
@@ -80,6 +81,40 @@ def read_features(npz: str | Path) -> tuple[np.ndarray, dict[int, Component]]:
             )
         components[block] = first_component(teacher, student)
     return image, components
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads the arrays of a features file by name, and no other member of it.
+
+    Raises:
+        ValueError: It is no archive of arrays, or says of them that they are larger than `_MOST` bytes together.
+    """
+    try:
+        with ZipFile(path) as archive:
+            held = {entry.filename.removesuffix('.npy'): entry for entry in archive.infolist()}
+            wanted = {name: entry for name, entry in held.items() if _MEMBERS.fullmatch(name)}
+            size = sum(entry.file_size for entry in wanted.values())
+            if size > _MOST:
+                raise ValueError(f'its arrays would take {size} bytes, and {_MOST} are read')
+            for name, entry in wanted.items():
+                _check_header(archive, entry, name)
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in wanted}
+    except (BadZipFile, ValueError, EOFError, TypeError, RuntimeError, zlib.error) as error:
+        raise ValueError(f'{path} is not an .npz file of arrays: {error}') from error
+
+
+def _check_header(archive: ZipFile, entry: ZipInfo, name: str) -> None:
+    """Raises ValueError if an array says that it is larger than its member of the archive."""
+    with archive.open(entry) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    if dtype.hasobject:
+        raise ValueError(f'{name} holds objects')
+    # Python's whole numbers, which do not overflow
+    if math.prod(shape) * dtype.itemsize > entry.file_size:
+        raise ValueError(f'{name} says that it is {shape} {dtype}, and is {entry.file_size} bytes long')
 
 
 def first_component(teacher: np.ndarray, student: np.ndarray) -> Component:

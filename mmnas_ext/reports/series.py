@@ -32,7 +32,7 @@ class JsonLines:
                         continue
                     try:
                         value = json.loads(line.decode('utf-8', errors='replace'))
-                    except (json.JSONDecodeError, RecursionError):
+                    except (ValueError, RecursionError):  # a number of too many digits is no JSONDecodeError
                         self.unreadable += 1
                         continue
                     yield f'{file} line {number}', value

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmnas_ext.archs import ArchSpec, cost
+from mmnas_ext.archs.json_file import parse_lines
 from mmnas_ext.workdir import WorkDir, write_text
 
 # MMEngine's LoggerHook writes one record per interval of training and one per validation; this tells them apart
@@ -15,13 +16,9 @@ _BESIDE = frozenset(('step', 'epoch', 'iter', 'time', 'data_time', 'memory'))
 
 
 def logged_scalars(work_dir: str | Path) -> Iterator[dict[str, float]]:
-    """Yields what a run's second half has logged, oldest first; a line cut short by a kill is passed over."""
+    """Yields what a run's second half has logged, oldest first; a line that is no record is passed over."""
     for path in sorted(WorkDir(Path(work_dir)).adapt.glob('*/vis_data/scalars.json')):
-        for line in path.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:  # the last line of a killed run
-                continue
+        yield from (record for record in parse_lines(path) if isinstance(record, dict))
 
 
 def last_metrics(work_dir: str | Path) -> dict[str, float]:

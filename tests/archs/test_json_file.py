@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mmnas_ext.archs import ArchSpec, CellSpace, LatencyTable, SearchSpace
-from mmnas_ext.archs.json_file import parse_json, read_json
+from mmnas_ext.archs.json_file import parse_json, parse_lines, read_json
 from mmnas_ext.search.front_file import FrontFile
 from mmnas_ext.search.ratings import Ratings
 
@@ -76,3 +76,9 @@ def test_no_file_of_ours_makes_python_recurse(name: str, opening: str, tmp_path:
         with pytest.raises((ValueError, FileNotFoundError)) as got:
             READERS[name](opening * 10_000)
         assert '\n' not in str(got.value) and len(str(got.value)) < 300
+
+
+def test_lines_that_are_no_json_are_passed_over(tmp_path: Path) -> None:
+    lines = [b'{"a": 1}', b'[' * 100_000, b'\xff\xfe', b'9' * 5000, b'{"a": 1, "a": 2}', b'', b'[1]', b'{"cut": ']
+    (tmp_path / 'a.jsonl').write_bytes(b'\n'.join(lines))
+    assert list(parse_lines(tmp_path / 'a.jsonl')) == [{'a': 1}, [1]]

@@ -48,7 +48,7 @@ try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10, where pytest brings it
     import tomli as tomllib
-from mmnas_ext.archs import SearchSpace
+from mmnas_ext.archs import CellSpace, SearchSpace
 from mmnas_ext.runs.derived import derived_config
 from tests.small import CONFIGS, read
 
@@ -59,16 +59,21 @@ UNTOLD = 'untold'
 # sections of a config that decide what is trained and what is measured
 DECIDING = (
     'model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'custom_hooks',
-    'random_search', 'test_dataloader', 'test_evaluator', 'val_cfg', 'randomness',
+    'random_search', 'test_dataloader', 'test_evaluator', 'val_cfg', 'test_cfg', 'randomness', 'default_hooks',
+    'load_from', 'sync_bn', 'model_wrapper_cfg', 'weights',
 )  # fmt: skip
 # where the data are and how they are read, not what is trained on them; and what the search fills in
 FREE = (
     '*.num_workers', '*.persistent_workers', '*.pin_memory', '*.prefetch_factor', '*.backend_args', '*.data_root',
-    '*.ann_file', '*.data_prefix', '*.data_prefix.*', '*.debug', '*._scope_', 'val_cfg.type', 'model.backbone.arch',
+    '*.debug', '*._scope_', 'val_cfg.type', 'test_cfg.type', 'model.backbone.arch',
 )  # fmt: skip
 _FREE_NAMES = {pattern.removeprefix('*.') for pattern in FREE if pattern.count('*') == 1}
 # hooks that watch or write, and change nothing that is trained
 WATCHERS = ('DeriveHook', 'SearchMonitorHook', 'ProgressHook', 'ReseedHook')
+# hooks that MMEngine has by default, by name: those that write, and those that train with what they must be
+_WRITERS = ('timer', 'logger', 'checkpoint', 'visualization', 'runtime_info')
+_STANDARD = {'param_scheduler': 'ParamSchedulerHook', 'sampler_seed': 'DistSamplerSeedHook'}
+_NAMED = ('config', 'name')  # of a distillation's `derived`, what says where the rest is
 _DERIVED = 'derived.'
 _UNKNOWN = object()
 _ELSEWHERE = '…'
@@ -174,12 +179,37 @@ def _read(path: Path) -> dict[str, Any]:
 def halves(config: str) -> dict[str, Config]:
     """A config of ours as it runs, by the prefix of its keys: `''`, and of a search `'derived.'`."""
     cfg = read(config)
+    return halves_of(cfg)
+
+
+def halves_of(cfg: Config) -> dict[str, Config]:
+    """As `halves`, of a config that runs; it is changed. Of a distillation, the second half is what `derived` changes.
+
+    Search spaces are written out, so that a table and the page show what is in them.
+    """
     found = {'': cfg}
     space = cfg.model.get('backbone', {}).get('space')
-    if cfg.get('derived') and space is not None:
+    if cfg.get('derived') and space is None:
+        changes = {name: value for name, value in cfg.derived.items() if name not in _NAMED}
+        found[_DERIVED] = Config({'weights': None, **changes})
+    elif cfg.get('derived'):
         parsed = SearchSpace.parse(space)
         found[_DERIVED] = derived_config(cfg, parsed.arch(tuple((0,) * len(stage.layers) for stage in parsed.stages)))
+    for part in (cfg.model, cfg.model.get('backbone', {})):
+        if isinstance(part.get('space'), str):
+            part['space'] = _written_out(part['space'])
     return found
+
+
+def _written_out(name: str) -> str:
+    """A search space of the zoo: of each stage the stride, and of its cells the channels and layers."""
+    space = CellSpace.parse(name)
+    stages = []
+    for stage in space.stages:
+        cells = dict.fromkeys(f'{cell.channels} x{len(cell.layers)}' for cell in stage.cells)
+        tokens = dict.fromkeys(token for cell in stage.cells for layer in cell.layers for token in layer)
+        stages.append(f'stride {stage.stride}: {", ".join(cells)} of {" ".join(tokens)}')
+    return f'{name}: stem {space.stem_channels}; {"; ".join(stages)}; head {space.head_channels}, {space.act}'
 
 
 def value_at(config: str, key: str) -> Any:
@@ -249,7 +279,9 @@ def deciding_keys(config: str) -> Iterator[str]:
             value = cfg.get(section)
             if section == 'custom_hooks':
                 value = {str(n): hook for n, hook in enumerate(value or []) if not _watches(hook)}
-            if not value:
+            if section == 'default_hooks':
+                value = {name: hook for name, hook in (value or {}).items() if not _is_standard(name, hook)}
+            if not value and (section != 'weights' or section not in cfg):
                 continue
             for leaf in leaves(value, section):
                 if not any(fnmatchcase(leaf, free) for free in FREE):
@@ -265,6 +297,10 @@ def _plain(value: Any) -> Any:
 
 def _watches(hook: Mapping[str, Any]) -> bool:
     return str(hook['type']).rpartition('.')[2] in WATCHERS
+
+
+def _is_standard(name: str, hook: Any) -> bool:
+    return name in _WRITERS or _plain(hook) == {'type': _STANDARD.get(name)}
 
 
 def _covers(key: str, leaf: str) -> bool:
@@ -285,11 +321,14 @@ def complaints(table: Table) -> list[str]:
         if row.inherited and not equal(_inherited_value(table, row), ours):
             found.append(f'{row.key}: differs from that of {table.like}, and has no row of its own')
     covering = [row.key for row in table.rows]
+    distilled = value_at(table.config, 'model').get('backbone') is None and halves(table.config)[''].get('derived')
+    named = Path(distilled['config']).name if distilled else ''
+    if named != (parse(table.second_half).config if table.second_half else ''):
+        found.append(f'second_half: the table is {table.second_half!r}, and the config trains by {named!r}')
     for leaf in deciding_keys(table.config):
-        if table.second_half and leaf.startswith(_DERIVED):
-            continue
         first = leaf.removeprefix(_DERIVED)
-        shared = _is_shared(table, Row(first, None, ''))
+        # what `derived` of a distillation sets goes into the config that it names, not into the first half
+        shared = not distilled and _is_shared(table, Row(first, None, ''))
         if not any(_covers(key, leaf) or (shared and _covers(key, first)) for key in covering):
             found.append(f'{leaf}: no row, and ours is {shown(value_at(table.config, leaf))}')
     for code in table.in_code:

@@ -1,21 +1,24 @@
 """What a checkpoint may hold: a training's state comes back as it was, and no code that a file names is run."""
 
+import argparse
 import os
 import pickle
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler import OneCycleLR
 
 from mmnas_ext.remap import load_seed
 from mmnas_ext.remap.reader import CheckpointError, read_checkpoint
-from tests.remap.traps import TRAPS, Reduced, program, zipped
+from tests.remap.traps import TRAPS, Reduced, in_a_tar, program, text, zipped
 
 
 def refused(path: Path, **options: Any) -> str:
@@ -143,6 +146,92 @@ def test_objects_of_foreign_classes_are_left_out_and_named(tmp_path: Path, monke
     assert read_checkpoint(tmp_path / 'a.pth') == dict(hub=dict(iter=4), several=[1], pair=(2,))
     (line,) = said
     assert 'objects that only code can make (tests.remap.test_reader.Mine, tests.remap.traps.Reduced)' in line
+
+
+@pytest.mark.parametrize('zip_format', [True, False])
+def test_plain_values_of_other_classes_come_back(zip_format: bool, tmp_path: Path) -> None:
+    zone = timezone(timedelta(hours=-3, microseconds=5), 'here')
+    grouped = defaultdict(list, {'a': [1]})
+    same = dict(
+        moment=datetime(2024, 2, 29, 23, 59, 58, 123456, zone), naive=datetime(1, 1, 1), day=date(9999, 12, 31),
+        clock=time(1, 2, 3, 4, timezone.utc), long=timedelta(-3, 4, 5), part=slice(None, 4, -1), steps=range(9, 1, -2),
+        names=frozenset(['a', (1, 2)]), numbers={1, 2}, raw=bytearray(b'\x00\xff'), bytes=b'\x00\xff', none=b'',
+    )  # fmt: skip
+    path = tmp_path / 'a.pth'
+    content = dict(same, config=ConfigDict(a=dict(b=[1])), grouped=grouped, said=argparse.Namespace(a=1))
+    content[range(2)] = 1  # type: ignore[index]
+    torch.save(content, path, _use_new_zipfile_serialization=zip_format)
+    read = read_checkpoint(path)
+    assert {name: read[name] for name in same} == same
+    assert all(type(read[name]) is type(value) for name, value in same.items())
+    assert read['moment'].tzname() == 'here'
+    assert type(read['config']) is type(read['grouped']) is dict
+    assert (read['config'], read['grouped'], read[range(2)]) == ({'a': {'b': [1]}}, {'a': [1]}, 1)
+    assert 'said' not in read
+
+
+def number(value: int) -> bytes:
+    return b'\x8a\x08' + value.to_bytes(8, 'little')
+
+
+@pytest.mark.parametrize(
+    ('code', 'reason'),
+    [
+        (b'cbuiltins\nbytearray\n' + number(2**40) + b'\x85R', 'it makes bytes of other things than text'),
+        (
+            b'c_codecs\nencode\nc_codecs\nencode\n' + text('a') + text('latin1') + b'\x86R' + text('hex') + b'\x86R',
+            'it makes bytes of other things than text',
+        ),
+        (b'ctorch\nByteTensor\n' + number(2**26) + b'\x85R', 'said to have more numbers than the file holds'),
+        (
+            b'(' + (b'ctorch\nByteTensor\n' + number(9 * 10**6) + b'\x85R') * 2 + b't',
+            'said to have more numbers than the file holds',
+        ),
+        (b'ctorch.storage\nUntypedStorage\n' + number(2**26) + b'\x85R', 'is a storage without a tensor'),
+        (b'cbuiltins\nset\ncbuiltins\nrange\n' + number(2**40) + b'\x85R\x85R', "'Later' object is not iterable"),
+        (b'cbuiltins\nfrozenset\ncbuiltins\nrange\n' + number(2**40) + b'\x85R\x85R', 'a frozenset of other things'),
+        (
+            b'ctorch._utils\n_rebuild_device_tensor_from_cpu_tensor\n()R'.replace(b'()', b'(t'),
+            'a tensor of another kind of device',
+        ),
+        (b'cdatetime\ndatetime\n' + text('2024') + b'\x85R', 'a date or time that Python has not written'),
+        (b'cbuiltins\nslice\n' + text('a') + b'\x85R', 'a slice of other things'),
+        (b'cargparse\nNamespace\n)\x81', 'nothing but an object of class argparse.Namespace'),
+        (b'cbuiltins\nlist\n)R', r'tries to run code (builtins.list)'),
+    ],
+)
+def test_nothing_takes_memory_by_a_number(code: bytes, reason: str, tmp_path: Path) -> None:
+    program(b'\x80\x02' + code + b'.', tmp_path / 'a.pth')
+    assert reason in refused(tmp_path / 'a.pth')
+
+
+def test_the_constructors_of_pytorch_stand_again_afterwards(tmp_path: Path) -> None:
+    zipped({'a': 1}, tmp_path / 'a.pth')
+    allowed = torch._weights_only_unpickler._get_allowed_globals()
+    assert read_checkpoint(tmp_path / 'a.pth') == {'a': 1}
+    assert allowed['builtins.bytearray'] is bytearray
+
+
+@pytest.mark.parametrize('zip_format', [True, False])
+def test_a_newer_pickle_protocol_is_named(zip_format: bool, tmp_path: Path) -> None:
+    path = tmp_path / 'a.pth'
+    torch.save({'a': torch.ones(2)}, path, pickle_protocol=4, _use_new_zipfile_serialization=zip_format)
+    message = refused(path)
+    assert 'was saved with pickle protocol 4, and only 2 is read' in message and 'without pickle_protocol' in message
+
+
+class Own(dict[str, int]):
+    """A mapping that only its own class can fill."""
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_files_that_are_no_checkpoint_are_called_what_they_are(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / 'a.pt'))
+    assert 'was refused: it is a TorchScript program' in refused(tmp_path / 'a.pt')
+    in_a_tar(tmp_path / 'trap', tmp_path / 'b.pth')
+    assert "was refused: it is of PyTorch's first format, a .tar" in refused(tmp_path / 'b.pth')
+    zipped({'meta': Own(a=1)}, tmp_path / 'c.pth')
+    assert 'was refused: it holds a container of a class of its own' in refused(tmp_path / 'c.pth')
 
 
 def kinds() -> dict[str, tuple[Any, str]]:

@@ -1,4 +1,6 @@
+import io
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -239,3 +241,33 @@ def test_features_of_another_form_are_refused(tmp_path, arrays, message):
     (tmp_path / 'g.npz').write_bytes(b'PK\x03\x04 cut short')
     with pytest.raises(ValueError, match=r'g\.npz is not an \.npz file'):
         draw_features(tmp_path / 'g.npz', tmp_path / 'a.png')
+
+
+def packed(path, **members):
+    """An archive of arrays; of a pair `(shape, data)` the header says the shape, whatever follows."""
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for name, (shape, data) in members.items():
+            header = io.BytesIO()
+            entry = {'descr': '|u1', 'fortran_order': False, 'shape': shape}
+            np.lib.format.write_array_header_1_0(header, entry)
+            archive.writestr(name, header.getvalue() + data)
+
+
+def test_arrays_that_are_larger_than_they_can_be_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / 'f.npz'
+    packed(path, **{'image.npy': ((2**48,), b'1')})
+    with pytest.raises(ValueError, match=r'f\.npz is not .*: image says that it is \(281474976710656,\) uint8'):
+        read_features(path)
+    monkeypatch.setattr('mmnas_ext.reports.imitation._MOST', 2**20)
+    packed(path, **{'image.npy': ((2**20 + 1,), bytes(2**20 + 1))})
+    with pytest.raises(ValueError, match=r'f\.npz is not .*: its arrays would take 10487\d\d bytes, and 1048576 are'):
+        read_features(path)
+
+
+def test_members_of_other_names_are_not_read(tmp_path, monkeypatch):
+    path, field = rank_one(tmp_path)
+    with zipfile.ZipFile(path, 'a', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('junk.npy', bytes(2**21))
+        archive.writestr('teacher_x.npy', b'no array')
+    monkeypatch.setattr('mmnas_ext.reports.imitation._MOST', 2**20)
+    assert read_features(path)[1][1].teacher == pytest.approx(5 * field)

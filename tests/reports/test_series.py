@@ -54,6 +54,13 @@ def test_lines_that_are_not_json_are_passed_over(tmp_path):
     assert lines.unreadable == 2
 
 
+def test_lines_that_no_parser_takes_are_counted(tmp_path):
+    (tmp_path / 'a').write_bytes(b'[' * 100_000 + b'\n' + b'9' * 5000 + b'\n\xff\xfe\n3\n')
+    lines = JsonLines(tmp_path / 'a')
+    assert [value for _, value in lines] == [3]
+    assert lines.unreadable == 3
+
+
 def search_log(path, count):
     """A log of 6 layers of 7 candidates."""
     row = json.dumps({name: [0.142857] * 7 for name in LAYERS})

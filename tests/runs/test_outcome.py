@@ -37,6 +37,12 @@ def test_a_run_without_a_validation_has_no_metrics(tmp_path):
     assert last_metrics(tmp_path) == {}
 
 
+def test_lines_that_are_no_records_are_passed_over(finished):
+    scalars = finished / 'adapt' / '20260102_000000' / 'vis_data' / 'scalars.json'
+    scalars.write_bytes(scalars.read_bytes() + b'3\n[1]\n\xff\xfe\n' + b'[' * 100_000 + b'\n{"coco/bbox_mAP": 0.')
+    assert last_metrics(finished) == {'coco/bbox_mAP': 0.25, 'coco/bbox_mAP_50': 0.5}
+
+
 def test_metrics_without_a_prefix_are_told_from_losses(tmp_path):
     """The records of a segmentation, as MMEngine's LoggerHook writes them."""
     training = {'lr': 0.01, 'base_lr': 0.01, 'data_time': 0.1, 'loss': 1.5, 'decode.acc_seg': 80.0, 'time': 0.5,
