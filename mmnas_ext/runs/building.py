@@ -24,7 +24,7 @@ from mmnas_ext.engine.batches import build_halves
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.runs.classes import check_classes, check_empty, check_heads, check_ignored, check_names
 from mmnas_ext.runs.keys import is_told, near
-from mmnas_ext.runs.later import check_optimizer, find, list_later, list_schedules
+from mmnas_ext.runs.later import check_optimizer, find, list_later, list_schedules, quiet
 from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of, stand_in
 from mmnas_ext.runs.readers import check_readers
 from mmnas_ext.runs.scaling import read_base
@@ -178,17 +178,6 @@ def built(what: str) -> Iterator[None]:
         if text.startswith((f'{name}.', 'train_cfg.')):  # it says itself where
             what = where
         raise ValueError(f'{what}: {" ".join(text.split())}'.removeprefix(': ')) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps what hosts tell of every module out of the log."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def warn(text: str) -> None:

@@ -27,11 +27,11 @@ from mmnas_ext.runs.manifest import read_manifest
 from mmnas_ext.runs.method import Method
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Half, Prepared
+from mmnas_ext.runs.resolve import LOADERS
 from mmnas_ext.runs.run import check_mode
 from mmnas_ext.runs.session import continue_run, say
 from mmnas_ext.workdir import WorkDir
 
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _SHOWN = 6  # missing files that a message names
 _FIRST = {'random': 'trial', 'distillation': 'distillation'}
 # what a config can do wrong on purpose or by mistake; anything else that a check stumbles over is said with its type
@@ -70,12 +70,7 @@ def check_config(cfg: Config, arch: str | None = None, search_only: bool = False
         if not (isinstance(unforeseen, TypeError) and is_told(unforeseen)):  # of a value that no check has thought of
             error = ValueError(f'this config cannot be run: {type(unforeseen).__name__}: {unforeseen}')
             error.__cause__ = unforeseen
-    said = all_gather_object(None if error is None else str(error))
-    if error is not None:
-        raise error
-    others = [text for text in said if text is not None]
-    if others:
-        raise ValueError(f'another process: {others[0]}')
+    _raise_together(error)
     return prepared
 
 
@@ -112,13 +107,9 @@ def _names(method: Method, arch: ArchSpec | None) -> tuple[str, str]:
 
 def check_data_of(halves: Sequence[Config]) -> None:
     """Raises FileNotFoundError with all files and folders that the halves of a run lack; of a test set it warns."""
-    lacking: dict[str, str] = {}
-    tests: dict[str, str] = {}
-    for half in halves:
-        for name in LOADERS:
-            for place, path in _missing(half, name):
-                (tests if name == 'test_dataloader' else lacking).setdefault(path, place)
-    tests = {path: place for path, place in tests.items() if path not in lacking}
+    tested = 'test_dataloader'
+    lacking = _find_lacking(halves, [name for name in LOADERS if name != tested])
+    tests = {path: place for path, place in _find_lacking(halves, [tested]).items() if path not in lacking}
     if tests:
         warn(f'{_say_missing(tests)}; the training does without it')
     if lacking:
@@ -127,12 +118,19 @@ def check_data_of(halves: Sequence[Config]) -> None:
 
 def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
     """Raises FileNotFoundError for annotations or images that are not where the config says, all of them at once."""
-    lacking: dict[str, str] = {}
-    for name in loaders:
-        for place, path in _missing(cfg, name):
-            lacking.setdefault(path, place)
+    lacking = _find_lacking([cfg], loaders)
     if lacking:
         raise FileNotFoundError(_say_missing(lacking))
+
+
+def _find_lacking(halves: Sequence[Config], loaders: Sequence[str]) -> dict[str, str]:
+    """Files that loaders of configs want and do not find, each with the key of the first that wants it."""
+    lacking: dict[str, str] = {}
+    for half in halves:
+        for name in loaders:
+            for place, path in _missing(half, name):
+                lacking.setdefault(path, place)
+    return lacking
 
 
 def check_work_dir(folder: str) -> None:
@@ -221,11 +219,17 @@ def _on_main(check: Callable[[], Any]) -> None:
             check()
         except (ValueError, OSError) as failed:
             error = failed
+    _raise_together(error)
+
+
+def _raise_together(error: Exception | None) -> None:
+    """Raises this process's error; without one, a ValueError with what another process has met."""
     said = all_gather_object(None if error is None else str(error))
     if error is not None:
         raise error
-    if any(said):
-        raise ValueError(f'another process: {next(text for text in said if text)}')
+    others = [text for text in said if text is not None]
+    if others:
+        raise ValueError(f'another process: {others[0]}')
 
 
 def _start_of(backbone: Mapping[str, Any]) -> RemappedInit | None:

@@ -18,17 +18,17 @@ from mmnas_ext.engine import DistillLoop
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.describe import describe_distillation, describe_search
 from mmnas_ext.engine.optim import SearchOptimWrapper
-from mmnas_ext.runs.building import quiet
 from mmnas_ext.runs.changes import LONGER, find_changes, settings_of
+from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, read_manifest
 from mmnas_ext.runs.method import Method
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Half, Prepared
+from mmnas_ext.runs.resolve import LOADERS
 from mmnas_ext.runs.session import Session, continue_run
 from mmnas_ext.runs.training import open_runner
 from mmnas_ext.workdir import WorkDir
 
-_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _SECOND = ('adaptation', 'training')
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor')
 
@@ -165,7 +165,7 @@ def _bounded(cfg: Config, folder: str) -> Config:
     ]
     if cfg.get('visualizer'):
         cfg.visualizer = {**cfg.visualizer, 'vis_backends': None}
-    for name in _LOADERS:
+    for name in LOADERS:
         if isinstance(cfg.get(name), Mapping):
             loader = {key: value for key, value in cfg[name].items() if key not in _OF_WORKERS}
             cfg[name] = {**loader, 'num_workers': 0}

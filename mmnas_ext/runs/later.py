@@ -188,7 +188,7 @@ def _check_metric(metric: Any) -> None:
     given = copy.deepcopy(given)
     if given.get('ann_file') is not None:
         given['ann_file'] = None  # it has been looked for, and takes seconds to read
-    with TemporaryDirectory() as folder, _silent():
+    with TemporaryDirectory() as folder, quiet(logging.WARNING):  # the run itself will give its warnings
         given.update({key: f'{folder}/{key}' for key in _OUTPUTS if given.get(key) is not None})
         METRICS.build(given)
     unknown = sorted(set(_listed(given.get('iou_metrics'))) - {*_IOU}) if _is_named(kind, 'mmseg', 'IoUMetric') else []
@@ -257,10 +257,10 @@ def _defaults(kind: type) -> dict[str, Any]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Keeps warnings out of the log that the run itself will give again."""
+def quiet(level: int = logging.INFO) -> Iterator[None]:
+    """Keeps what is logged up to a level out of the log, by default what hosts tell of every module."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(level)
     try:
         yield
     finally:
