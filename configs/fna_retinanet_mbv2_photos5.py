@@ -14,19 +14,10 @@ _base_ = './fna_retinanet_mbv2_steel.py'
 data_root = 'data/photos5/'
 classes = ('apple', 'banana', 'orange', 'kangaroo', 'raccoon')
 scale = (320, 320)
-train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]
+# those of the steel, at this size, and flipped to one side only
+exchanged = dict(Resize=dict(type='Resize', scale=scale, keep_ratio=True), RandomFlip=dict(type='RandomFlip', prob=0.5))
+train_pipeline = [exchanged.get(step['type'], step) for step in _base_.train_pipeline]
+test_pipeline = [exchanged.get(step['type'], step) for step in _base_.test_pipeline]
 
 model = dict(backbone=dict(input_size=scale))
 train_dataloader = dict(batch_size=4, dataset=dict(data_root=data_root, pipeline=train_pipeline))

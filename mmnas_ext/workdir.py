@@ -83,6 +83,21 @@ class WorkDir:
         return self.derived / 'arch.json'
 
     @property
+    def decision(self) -> Path:
+        """How the network was chosen: per layer by how much and how surely."""
+        return self.derived / 'decision.json'
+
+    @property
+    def path_losses(self) -> Path:
+        """Losses of a super-network's paths on held-out images, as they are measured, a record a line."""
+        return self.root / 'selection' / 'losses.jsonl'
+
+    @property
+    def validated(self) -> Path:
+        """What networks of the front reached on held-out images, as they are measured, a record a line."""
+        return self.root / 'selection' / 'validated.jsonl'
+
+    @property
     def config(self) -> Path:
         """The complete, ordinary config that trains it."""
         return self.derived / 'config.py'
@@ -123,7 +138,7 @@ class WorkDir:
         return [
             self.manifest, self.derived, self.adapt, self.search_log, self.search_space, self.trials, self.trials_table,
             self.rating_parts, self.ratings, self.front, self.features, self.rank, self.results, self.predictions,
-            self.report, *figures, self.root / 'last_checkpoint',
+            self.report, self.path_losses.parent, *figures, self.root / 'last_checkpoint',
         ]  # fmt: skip
 
 

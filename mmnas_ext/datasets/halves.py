@@ -103,6 +103,10 @@ class DatasetView(Dataset):
         """Lists the transforms, per dataset inside, that this view runs copies of."""
         return [self._original(place) for place in range(len(self._leaves))]
 
+    def leaves(self) -> tuple[Any, ...]:
+        """The datasets inside, whose annotations this view reads."""
+        return tuple(self._leaves)
+
     def renewed(self) -> 'DatasetView':
         """Returns a view of the same items whose transforms are new copies: they remember nothing."""
         made = shallow(self)

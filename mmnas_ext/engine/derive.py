@@ -19,9 +19,9 @@ _SNAPSHOTS = 50
 class DeriveHook(Hook):
     """Writes the network that the search has found.
 
-    At its end ``derived/arch.json``; along the way a snapshot of what it would be,
-    ``derived/snapshots/epoch_<n>.json`` (of an iteration loop: ``iter_<n>.json``). The config that trains the network
-    is written by the run (`mmnas_ext.runs`), from what the user wrote: a runner edits its own copy.
+    At its end ``derived/arch.json``, where alpha alone decides (``selection``); along the way a snapshot of what it
+    would be, ``derived/snapshots/epoch_<n>.json`` (of an iteration loop: ``iter_<n>.json``). The config that trains the
+    network is written by the run (`mmnas_ext.runs`), from what the user wrote: a runner edits its own copy.
 
     Args:
         interval: Epochs (of an iteration loop: iterations) from one snapshot to the next; by default 1 epoch, or a
@@ -57,7 +57,9 @@ class DeriveHook(Hook):
 
     @master_only
     def after_train(self, runner: Any) -> None:
-        """Writes the found network."""
+        """Writes the found network, unless losses are yet to be measured that decide."""
+        if runner.optim_wrapper.selection.type != 'argmax':
+            return
         arch = self._arch(runner)
         file = WorkDir(runner.work_dir).arch
         write_text(file, arch.format('json'))

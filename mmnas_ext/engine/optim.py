@@ -17,6 +17,7 @@ from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.seeding import generator
 from mmnas_ext.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from mmnas_ext.search.choosing import Choosing
 
 PHASES = ('weights', 'arch')
 _PATH_PER = ('update', 'iteration')
@@ -47,6 +48,7 @@ class SearchOptimWrapper(OptimWrapper):
         cost: Metric, weight and limit of the cost.
         path_per: ``'update'`` draws one path for all weight steps that are gathered in an update, ``'iteration'`` one
             for each of them.
+        selection: How a network is chosen once the search has ended; nothing here depends on it.
 
     Attributes:
         prices: Prices of the super-network's space by the cost's metric.
@@ -62,6 +64,7 @@ class SearchOptimWrapper(OptimWrapper):
         supernet: SuperNet,
         cost: CostTerm,
         path_per: str = 'update',
+        selection: Choosing | None = None,
     ) -> None:
         self.prices = cost.prices(supernet.space, supernet.input_size, supernet.output_stride)
         super().__init__(weights.optimizer)
@@ -70,6 +73,7 @@ class SearchOptimWrapper(OptimWrapper):
         self._model: nn.Module = supernet
         self.supernet = supernet
         self.cost = cost
+        self.selection = selection or Choosing()
         self.phase = 'weights'
         self.policy = 'uniform'
         self.draw = generator('path', 0, 0)
@@ -203,13 +207,14 @@ class SearchOptimWrapper(OptimWrapper):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class SearchOptimWrapperConstructor:
-    """Builds a `SearchOptimWrapper` from ``weights=``, ``arch=``, ``cost=`` and ``path_per=``.
+    """Builds a `SearchOptimWrapper` from ``weights=``, ``arch=``, ``cost=``, ``selection=`` and ``path_per=``.
 
     Args:
         optim_wrapper_cfg: ``weights`` and ``arch`` are configs of ordinary optimizer wrappers (``type``, ``optimizer``,
             ``clip_grad``, ``accumulative_counts``; ``weights`` may have a ``paramwise_cfg``); ``cost`` is
             ``dict(weight=λ, target=…, metric='macs', table=…)``, see `CostTerm`; ``path_per`` is ``'update'`` or
-            ``'iteration'``, see `SearchOptimWrapper`.
+            ``'iteration'``, see `SearchOptimWrapper`; ``selection`` says how a network is chosen in the end, see
+            `mmnas_ext.search.choosing`, and changes no training.
         paramwise_cfg: Not taken here: it belongs into ``weights``.
 
     Raises:
@@ -219,11 +224,11 @@ class SearchOptimWrapperConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         cfg = dict(optim_wrapper_cfg)
-        unknown = set(cfg) - {'type', 'weights', 'arch', 'cost', 'path_per'}
+        unknown = set(cfg) - {'type', 'weights', 'arch', 'cost', 'path_per', 'selection'}
         missing = {'weights', 'arch'} - set(cfg)
         if unknown or missing:
             raise ValueError(
-                'optim_wrapper of a search takes weights, arch, cost and path_per: '
+                'optim_wrapper of a search takes weights, arch, cost, selection and path_per: '
                 f'missing {sorted(missing)}, unknown {sorted(unknown)}'
             )
         if paramwise_cfg is not None:
@@ -232,6 +237,7 @@ class SearchOptimWrapperConstructor:
         if self.path_per not in _PATH_PER:
             raise ValueError(f'optim_wrapper.path_per must be one of {_PATH_PER}, got {self.path_per!r}')
         self.cost = CostTerm.parse(cfg.pop('cost', None))
+        self.selection = Choosing.parse(cfg.pop('selection', None))
         self.cfg = cfg
 
     def __call__(self, model: nn.Module) -> SearchOptimWrapper:
@@ -244,7 +250,7 @@ class SearchOptimWrapperConstructor:
         arch_cfg.setdefault('type', 'OptimWrapper')
         optimizer = OPTIMIZERS.build(dict(arch_cfg.pop('optimizer'), params=alphas))
         arch = MM_OPTIM_WRAPPERS.build(arch_cfg, default_args=dict(optimizer=optimizer))
-        return SearchOptimWrapper(weights, arch, supernet, self.cost, self.path_per)
+        return SearchOptimWrapper(weights, arch, supernet, self.cost, self.path_per, self.selection)
 
 
 def find_supernet(model: nn.Module) -> SuperNet:

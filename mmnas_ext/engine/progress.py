@@ -45,3 +45,31 @@ class ProgressHook(Hook):
         """Ends the bar's line."""
         if self._bar is not None:
             print(flush=True)
+
+
+class CountingBar:
+    """A bar over a number of equal steps, which a log file gets few lines of; only the main process shows it.
+
+    Args:
+        title: What is going on, written before the bar.
+        total: Steps.
+        updates: Updates of the bar over all of them.
+    """
+
+    def __init__(self, title: str, total: int, updates: int = 50) -> None:
+        self.interval, self.left, self.done = max(1, total // updates), total, 0
+        self._bar: ProgressBar | None = None
+        if total and is_main_process():
+            print(title, flush=True)
+            self._bar = ProgressBar(total, bar_width=30, file=sys.stdout)
+
+    def step(self, count: int = 1) -> None:
+        """Counts steps that are done."""
+        self.done += count
+        self.left -= count
+        if self._bar is not None and (self.done >= self.interval or self.left <= 0):
+            self._bar.update(min(self.done, self._bar.task_num - self._bar.completed))
+            self.done = 0
+            if self.left <= 0:
+                print(flush=True)
+                self._bar = None

@@ -1,22 +1,29 @@
 """The search by gradients, FNA (ICLR 2020): a super-network in a detector or segmentor, from which one is derived."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
 
-from mmnas_ext.archs import ArchSpec, SearchSpace
-from mmnas_ext.engine.limits import derive
+from mmnas_ext.archs import METRICS, ArchSpec, Limit, SearchSpace
+from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
-from mmnas_ext.engine.optim import SearchOptimWrapperConstructor, find_supernet
+from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmnas_ext.reports import write_any_report
-from mmnas_ext.runs.changes import flatten, settings_of
+from mmnas_ext.runs.changes import find_changes, flatten, settings_of
+from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.derived import derived_config
-from mmnas_ext.runs.manifest import SEARCH, ResumeError
+from mmnas_ext.runs.manifest import RATING, SEARCH, Manifest, ResumeError, read_manifest
 from mmnas_ext.runs.method import Method, Settings
-from mmnas_ext.runs.session import Session
+from mmnas_ext.runs.selection import select
+from mmnas_ext.runs.session import Session, refusal, say
 from mmnas_ext.runs.training import open_runner
+from mmnas_ext.search.choosing import Choosing
+from mmnas_ext.workdir import WorkDir, write_text
 
 # of `optim_wrapper.cost` what chooses a network and trains nothing
 _LIMITS = ('target', 'min', 'max')
@@ -115,12 +122,16 @@ def _settings(cfg: Config) -> Settings:
     cost = dict(cfg.optim_wrapper.get('cost') or {})
     limits = {key: cost.pop(key) for key in _LIMITS if cost.get(key) is not None}
     search = cfg.copy()
-    search.optim_wrapper = {**cfg.optim_wrapper, 'cost': cost}
+    search.optim_wrapper = {key: value for key, value in cfg.optim_wrapper.items() if key != 'selection'}
+    search.optim_wrapper = {**search.optim_wrapper, 'cost': cost}
     metric = cost.get('metric', 'macs')
     limit = {'min': limits.get('min'), 'max': limits.get('max', limits.get('target'))}
+    choosing = Choosing.parse(cfg.optim_wrapper.get('selection'))
+    # the default says nothing: runs of before there was a choice have none noted
+    chosen = {} if choosing == Choosing() else flatten(asdict(choosing), 'selection')
     return Settings(
         search=settings_of(search, 'train_dataloader'),
-        choice=flatten({metric: limits}, 'choice'),
+        choice={**flatten({metric: limits}, 'choice'), **chosen},
         report={'method': 'gradient', **describe_backbone(cfg), 'metric': metric, 'limits': {metric: limit}},
     )
 
@@ -136,13 +147,95 @@ def _find(session: Session) -> ArchSpec:
     part = session.begin(SEARCH, session.settings.search, session.cfg)
     with open_runner(session.cfg, checkpoint, part.id, session.prepared) as runner:
         runner.train()
-        wrapper = runner.optim_wrapper
-        try:
-            arch = derive(find_supernet(runner.model), wrapper.cost.limit, wrapper.prices)
-        except ValueError as error:
-            raise ResumeError(f'no network can be derived: {error}') from None
-    session.finish(SEARCH)
-    return arch
+        session.finish(SEARCH)
+        return _choose(session, runner)
+
+
+def _choose(session: Session, runner: Any) -> ArchSpec:
+    """Chooses from a super-network that has been trained; what it measures is kept, and not measured again."""
+    wrapper = runner.optim_wrapper
+    measures = wrapper.selection.measures
+    if measures:
+        session.begin(RATING, session.settings.rating)
+    try:
+        decision = select(
+            runner, wrapper.cost, wrapper.selection, session.files, stamp_of(session.manifest, runner.iter)
+        )
+    except ValueError as error:
+        raise ResumeError(f'no network can be derived: {error}') from None
+    session.kept['decision'] = decision
+    if measures:
+        session.finish(RATING)
+    return decision.arch
+
+
+def stamp_of(manifest: Manifest, iteration: int) -> str:
+    """Tells what was measured of one super-network from what was of another."""
+    return f'{manifest.parts[SEARCH].id}/{iteration}'
+
+
+def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Mapping[str, Limit] | None = None) -> None:
+    """Chooses from the super-network of a finished search by other limits, or in another way; the run stays as it is.
+
+    Args:
+        cfg: Config of the search, ``work_dir`` and ``launcher`` set.
+        folder: Where ``arch.json`` and ``decision.json`` go.
+        kind: How to choose, see `Choosing`; by default as the config says.
+        limits: Of one metric; by default the config's.
+
+    Raises:
+        ValueError: The config is of no search by gradients, or the limits are of several metrics or out of reach.
+        ResumeError: The work dir has no finished search of this config, or no checkpoint of it.
+    """
+    if not cfg.get('derived') or cfg.get('random_search') or cfg.model.get('type') == 'mmnas_ext.BlockDistiller':
+        raise ValueError('a network is selected from a search by gradients, and this config describes none')
+    term, choosing = _asked(cfg, kind, limits or {})
+    files = WorkDir(cfg.work_dir)
+    manifest = read_manifest(files.manifest)
+    if manifest is None or not manifest.is_done(SEARCH):
+        raise ResumeError(f'{files.root} holds no finished search: run tools/train.py --search-only first')
+    part = manifest.parts[SEARCH]
+    changed = find_changes(part.settings, _settings(cfg).search)[1]
+    if changed:
+        raise ResumeError(refusal(cfg, SEARCH, changed))
+    found = find_checkpoint(read_places(part.notes.get('checkpoints', []), files.root), part.id)
+    if found.path is None:
+        raise ResumeError(f'no whole checkpoint of the search is left in {files.root}: nothing can be chosen from')
+    loading = cfg.copy()
+    loading.load_from = str(found.path)
+    with open_runner(loading) as runner:
+        runner.load_or_resume()
+        decision = select(runner, term, choosing, files, stamp_of(manifest, found.iteration))
+    if is_main_process():
+        write_text(folder / files.arch.name, decision.arch.format('json'))
+        write_text(folder / files.decision.name, decision.format())
+        say(f'the network: {folder / files.arch.name}; how it was chosen: {folder / files.decision.name}')
+    barrier()
+
+
+def _asked(cfg: Config, kind: str | None, limits: Mapping[str, Limit]) -> tuple[CostTerm, Choosing]:
+    """What a choice may cost and how it is made: the config's, changed by what is asked for."""
+    given = Choosing.parse(cfg.optim_wrapper.get('selection'))
+    choosing = given if kind in (None, given.type) else Choosing(str(kind), front=given.front)
+    cost = dict(cfg.optim_wrapper.get('cost') or {})
+    if len(limits) > 1:
+        raise ValueError(f'a network is selected by limits of one metric, got {sorted(limits)}')
+    for metric, limit in limits.items():
+        kept = {key: value for key, value in cost.items() if key not in (*_LIMITS, 'metric')}
+        table = kept.pop('table', None)
+        cost = {**kept, **({'table': table} if METRICS[metric].measured else {}), 'metric': metric, **limit._asdict()}
+    return CostTerm.parse(cost), choosing
+
+
+def _supply(session: Session, arch: ArchSpec) -> None:
+    """Writes how the network was chosen beside it; of one that was given, nothing is known."""
+    decision = session.kept.get('decision')
+    if is_main_process():
+        if decision is None or decision.arch != arch:
+            session.files.decision.unlink(missing_ok=True)
+        else:
+            write_text(session.files.decision, decision.format())
+    barrier()
 
 
 GRADIENT = Method(
@@ -152,6 +245,7 @@ GRADIENT = Method(
     settings=_settings,
     find=_find,
     derive=derived_config,
+    supply=_supply,
     report=write_any_report,
-    writes=('search_space', 'search_log'),
+    writes=('search_space', 'search_log', 'decision', 'front'),
 )

@@ -1,0 +1,231 @@
+"""What is believed of every candidate of a space, after losses of some networks have been measured.
+
+The model: the loss of a network, less that of a reference network on the same images, is a sum over its layers of what
+each layer's candidate does, and a remainder of its own. What a candidate does is in part that the layer is there, its
+expansion and its kernel, which candidates of one layer share; a `skip` is thus held against the convolutions together,
+not against each of them. The other part is the candidate's alone: how often, and when, the super-network happened to
+train these very weights. The network that is found trains its own, so that part is estimated, and left out of a choice.
+
+Gaussian priors, with variances estimated from the losses themselves (empirical Bayes), shrink every effect towards zero
+as far as noise and remainder demand, and say how uncertain it is; so the best of many noisy effects is not believed for
+having been lucky.
+
+Additive models of networks in blocks: LANA (arXiv 2107.10624), BINAS (2110.12399). Candidates that share parts: TF-NAS
+(2008.05314). Shrinkage and linear models with normal priors: e.g. Gelman et al., Bayesian Data Analysis, chapter 5.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from mmnas_ext.archs import SKIP, Choices, LayerSpec, SearchSpace
+
+# of a layer's prior variance: that it is there, its expansion, its kernel
+_SHARES = (0.45, 0.35, 0.2)
+# shares of that variance that are tried for a candidate's own part, and per layer for what the sum leaves unexplained
+_OWNS = (0.0, 0.1, 0.3, 1.0, 3.0)
+_REMAINDERS = (0.0, 0.03, 0.1, 0.3, 1.0)
+_SCALES = tuple(10.0 ** (power / 3) for power in range(-9, 4))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Paired differences of networks from the reference, a row of batches each.
+
+    Args:
+        differences: Per path its loss less that of the reference on the same batch, by the batch's position.
+    """
+
+    differences: Mapping[Choices, Mapping[int, float]] = field(default_factory=dict)
+
+    def mean(self, path: Choices) -> float:
+        """Mean difference of a path."""
+        return float(np.mean(list(self.differences[path].values())))
+
+    def count(self, path: Choices) -> int:
+        """Batches that a path was measured on."""
+        return len(self.differences.get(path, {}))
+
+
+@dataclass(frozen=True)
+class Variance:
+    """Variance of one batch's paired difference: `base` and `slope` for every layer in which networks differ."""
+
+    base: float
+    slope: float
+
+    def of(self, layers: int) -> float:
+        """That of a network which differs from the reference in so many layers."""
+        return self.base + self.slope * layers
+
+
+class Belief:
+    """The posterior of every candidate's effect.
+
+    Args:
+        space: The space.
+        reference: The network that all are compared with, such as the seed.
+        measured: Differences from it.
+
+    Attributes:
+        noise: Variance of a single batch's difference.
+        scale: Prior variance of a layer's shared effects.
+        own: That of a candidate's own part.
+        remainder: Variance, per layer changed, of what the sum of effects leaves unexplained.
+    """
+
+    def __init__(self, space: SearchSpace, reference: Choices, measured: Measured) -> None:
+        self.space, self.reference, self.measured = space, reference, measured
+        self.layers = [
+            (i, j) for i, stage in enumerate(space.stages) for j, row in enumerate(stage.layers) if len(row) > 1
+        ]
+        self._offsets = np.cumsum([0, *(len(space.stages[i].layers[j]) for i, j in self.layers)])
+        self._paths = [path for path, found in measured.differences.items() if found and path != reference]
+        self.noise = _pool(measured, self._paths, reference)
+        self._design = np.array([self.row(path) for path in self._paths]).reshape(len(self._paths), self._offsets[-1])
+        self._values = np.array([measured.mean(path) for path in self._paths])
+        self._changed = np.array([distance(path, reference) for path in self._paths], np.float64)
+        self._errors = np.array(
+            [self.noise.of(distance(path, reference)) / measured.count(path) for path in self._paths]
+        )
+        self.scale, self.own, self.remainder = self._fit()
+
+    def row(self, path: Choices) -> np.ndarray:
+        """The entries of a path's layers, less those of the reference: its effect is this row times the effects."""
+        row = np.zeros(self._offsets[-1])
+        for offset, (i, j) in zip(self._offsets, self.layers, strict=False):
+            row[offset + path[i][j]] += 1
+            row[offset + self.reference[i][j]] -= 1
+        return row
+
+    @cached_property
+    def prior(self) -> np.ndarray:
+        """Prior covariance of all effects at scale 1, a block a layer."""
+        whole = np.zeros((self._offsets[-1],) * 2)
+        for offset, (i, j) in zip(self._offsets, self.layers, strict=False):
+            block = shared(self.space.stages[i].layers[j])
+            whole[offset : offset + len(block), offset : offset + len(block)] = block
+        return whole
+
+    @cached_property
+    def posterior(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and covariance of all shared effects."""
+        prior = self.scale * self.prior
+        if not self._paths:
+            return np.zeros(len(prior)), prior
+        gain = prior @ self._design.T
+        return gain @ self._inverse @ self._values, prior - gain @ self._inverse @ gain.T
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Effects drawn from the posterior."""
+        mean, covariance = self.posterior
+        values, vectors = np.linalg.eigh(covariance)
+        return mean + vectors @ (np.sqrt(np.clip(values, 0, None)) * rng.standard_normal(len(mean)))
+
+    def by_layer(self, effects: np.ndarray) -> list[np.ndarray]:
+        """Effects of each searched layer's candidates."""
+        return [effects[a:b] for a, b in zip(self._offsets, self._offsets[1:], strict=False)]
+
+    def network(self, path: Choices) -> tuple[float, float]:
+        """Posterior mean and standard deviation of a network's difference, what was measured of itself included.
+
+        What its candidates have of their own is left out: it is the super-network's.
+        """
+        row, changed = self.row(path), distance(path, self.reference)
+        remainder = self.remainder * changed
+        prior = self.scale * float(row @ self.prior @ row) + remainder
+        if not self._paths:
+            return 0.0, math.sqrt(prior)
+        cross = self.scale * self._design @ self.prior @ row
+        if path in self._places:
+            cross[self._places[path]] += remainder
+        gain = cross @ self._inverse
+        return float(gain @ self._values), math.sqrt(max(0.0, prior - float(gain @ cross)))
+
+    def compare(self, layer: int, one: int, other: int) -> tuple[float, float]:
+        """Posterior mean and standard deviation of one candidate's effect less another's, of a searched layer."""
+        mean, covariance = self.posterior
+        a, b = self._offsets[layer] + one, self._offsets[layer] + other
+        variance = covariance[a, a] + covariance[b, b] - 2 * covariance[a, b]
+        return float(mean[a] - mean[b]), math.sqrt(max(0.0, float(variance)))
+
+    @cached_property
+    def _places(self) -> dict[Choices, int]:
+        return {path: index for index, path in enumerate(self._paths)}
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        """Inverse covariance of what was measured."""
+        return np.linalg.inv(self._covariance(self.scale, self.own, self.remainder))
+
+    def _covariance(self, scale: float, own: float, remainder: float) -> np.ndarray:
+        shared_part, own_part = self._parts
+        return scale * shared_part + own * own_part + np.diag(self._errors + remainder * self._changed)
+
+    @cached_property
+    def _parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Covariances of the measured networks at scale 1: by shared effects, and by the candidates' own."""
+        return self._design @ self.prior @ self._design.T, self._design @ self._design.T
+
+    def _fit(self) -> tuple[float, float, float]:
+        """The variances under which the measured losses are most probable."""
+        if not self._paths:
+            return 0.0, 0.0, 0.0
+        unit = max(float(np.mean(self._values**2 / np.maximum(1, self._changed))), 1e-12)
+        best = (_evidence(self._covariance(0.0, 0.0, 0.0), self._values), 0.0, 0.0, 0.0)
+        for scale in (unit * factor for factor in _SCALES):
+            for own in (scale * share for share in _OWNS):
+                for remainder in (scale * share for share in _REMAINDERS):
+                    evidence = _evidence(self._covariance(scale, own, remainder), self._values)
+                    best = max(best, (evidence, scale, own, remainder))
+        return best[1:]
+
+
+def shared(tokens: Sequence[str]) -> np.ndarray:
+    """Prior covariance ``(candidates, candidates)`` of what a layer's candidates share, at scale 1.
+
+    Convolutions share that they are there, those of one expansion or one kernel more; a skip stands for itself.
+    """
+    there, expansion, kernel = _SHARES
+    found = np.zeros((len(tokens), len(tokens)))
+    for a, one in enumerate(tokens):
+        for b, other in enumerate(tokens):
+            if SKIP in (one, other):
+                found[a, b] = sum(_SHARES) * (one == other)
+                continue
+            x, y = LayerSpec.parse(one), LayerSpec.parse(other)
+            found[a, b] = there + expansion * (x.expansion == y.expansion) + kernel * (x.kernel == y.kernel)
+    return found
+
+
+def distance(path: Choices, other: Choices) -> int:
+    """Layers in which two paths differ."""
+    return sum(a != b for one, two in zip(path, other, strict=True) for a, b in zip(one, two, strict=True))
+
+
+def _pool(measured: Measured, paths: Sequence[Choices], reference: Choices) -> Variance:
+    """Variance of a batch's difference, as a line over the number of layers changed; pooled, for few batches each."""
+    rows = [
+        (distance(path, reference), float(np.var(values, ddof=1)), len(values) - 1)
+        for path in paths
+        if len(values := list(measured.differences[path].values())) > 1
+    ]
+    if not rows:
+        # a batch each: the differences themselves are all that is known of their spread
+        values = [measured.mean(path) for path in paths]
+        return Variance(max(float(np.var(values)), 1e-12) if values else 1.0, 0.0)
+    changed, variances, weights = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+    slope = float((weights * changed * variances).sum() / max((weights * changed**2).sum(), 1e-12))
+    mean = float((weights * variances).sum() / weights.sum())
+    return Variance(1e-12 + 0.1 * mean, max(0.9 * slope, 1e-12))
+
+
+def _evidence(covariance: np.ndarray, values: np.ndarray) -> float:
+    """Logarithm of the normal density of values with this covariance and mean zero, up to a constant."""
+    sign, logarithm = np.linalg.slogdet(covariance)
+    if sign <= 0:
+        return -math.inf
+    return -0.5 * (float(logarithm) + float(values @ np.linalg.solve(covariance, values)))

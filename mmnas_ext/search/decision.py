@@ -1,0 +1,241 @@
+"""What a search decided: per layer what was chosen, by how much, how surely, and the networks it was chosen among."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmnas_ext.archs import METRICS, ArchSpec, Limit
+from mmnas_ext.archs.literal import call_at
+from mmnas_ext.archs.metrics import show
+from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, take
+
+SURE = 0.95  # a candidate that is better than the next one with this probability is decided
+KINDS = ('argmax', 'measured')
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """What was chosen in a layer.
+
+    Args:
+        layer: ``'<stage>.<layer>'``.
+        chosen: Token of the chosen candidate.
+        runner_up: Token of the best other one.
+        lead: By how much the chosen one is better; negative where the limit asked for it.
+        error: Standard deviation of the lead; ``None`` where nothing says.
+        certainty: Probability that it is the better of the two.
+        scores: Of every candidate.
+    """
+
+    layer: str
+    chosen: str
+    runner_up: str
+    lead: float
+    error: float | None
+    certainty: float
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A network that was compared as a whole.
+
+    Args:
+        arch: The network.
+        cost: In the decision's metric.
+        expected: Expected loss less that of the reference, after shrinkage.
+        error: Its standard deviation.
+        measured: The difference that was measured.
+        batches: On so many batches.
+    """
+
+    arch: ArchSpec
+    cost: float
+    expected: float
+    error: float
+    measured: float | None = None
+    batches: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Content of ``decision.json``.
+
+    Args:
+        type: How it was decided: one of `KINDS`.
+        score: What scores and leads are: ``'probability'`` under softmax(alpha), or ``'loss'``, differences of the
+            super-network's loss on held-out images with the limited cost at its shadow price.
+        arch: The network that was chosen.
+        metric: What is limited.
+        costs: Of the chosen network by metric.
+        limit: Its limit.
+        layers: The searched layers.
+        networks: Networks that were compared as wholes, the best first; none of ``'argmax'``.
+        reference: The network that all are compared with.
+        better: Probability that the chosen network has a lower loss than the reference; ``None`` where nothing says.
+        why: A sentence about what decided.
+    """
+
+    type: str
+    score: str
+    arch: ArchSpec
+    metric: str
+    costs: Mapping[str, float]
+    limit: Limit
+    layers: tuple[LayerChoice, ...]
+    networks: tuple[Compared, ...] = ()
+    reference: ArchSpec | None = None
+    better: float | None = None
+    why: str = ''
+    notes: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def certainty(self) -> float:
+        """Mean certainty over the layers: 0.5 is a coin's."""
+        return math.fsum(layer.certainty for layer in self.layers) / max(1, len(self.layers))
+
+    @property
+    def decided(self) -> int:
+        """Layers that are decided."""
+        return sum(layer.certainty >= SURE for layer in self.layers)
+
+    def describe(self) -> str:
+        """The decision in words."""
+        costs = ', '.join(show(metric, cost) for metric, cost in self.costs.items())
+        sure = (
+            f'{self.decided} of {len(self.layers)} layers decided with {SURE:.0%} certainty, mean {self.certainty:.0%}'
+        )
+        beats = '' if self.better is None else f'; better than the reference with a probability of {self.better:.0%}'
+        return f'chosen by {self.type}: {self.arch.format("fna")}: {costs}; {sure}{beats}' + (
+            f'. {self.why}' if self.why else ''
+        )
+
+    def table(self) -> str:
+        """The layers as aligned text, which Markdown reads as a table."""
+        head = ('layer', 'chosen', 'runner-up', 'lead', 'certainty')
+        rows = [
+            (
+                each.layer,
+                each.chosen,
+                each.runner_up,
+                f'{each.lead:+.4f}' + ('' if each.error is None else f' ± {each.error:.4f}'),
+                f'{each.certainty:.0%}',
+            )
+            for each in self.layers
+        ]
+        return aligned([head, *rows])
+
+    def format(self) -> str:
+        """As JSON text; `parse` reads it back."""
+        content = asdict(self)
+        content['arch'] = self.arch.format('fna')
+        content['reference'] = None if self.reference is None else self.reference.format('fna')
+        content['limit'] = self.limit._asdict()
+        for row, each in zip(content['networks'], self.networks, strict=True):
+            row['arch'] = each.arch.format('fna')
+        content['certainty'] = self.certainty
+        return json.dumps(content, indent=1) + '\n'
+
+    @classmethod
+    def parse(cls, source: str | Path | Mapping[str, Any]) -> 'Decision':
+        """Reads a ``decision.json``, the work dir that holds it, or its content.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is not of this form.
+        """
+        if isinstance(source, Mapping):
+            return _parse(source, 'decision')
+        file = find_file(source, 'decision', 'the end of a search')
+        return _parse(read_object(file), str(file))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as a Markdown table that also reads as plain text; the first row is the head."""
+    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
+    lines = [
+        '| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + ' |' for row in rows
+    ]
+    return '\n'.join([lines[0], '|' + '|'.join('-' * (width + 2) for width in widths) + '|', *lines[1:]])
+
+
+def normal(z: float) -> float:
+    """Probability that a standard normal variable is below `z`."""
+    return 0.5 * math.erfc(-z / math.sqrt(2))
+
+
+def _parse(content: Mapping[str, Any], where: str) -> Decision:
+    kind, score, metric = (take(content, name, str, where) for name in ('type', 'score', 'metric'))
+    for name, value, allowed in (
+        ('type', kind, KINDS),
+        ('score', score, ('probability', 'loss')),
+        ('metric', metric, tuple(METRICS)),
+    ):
+        if value not in allowed:
+            raise ValueError(f'{where}: {name} must be one of {allowed}, got {value!r}')
+    reference, better = content.get('reference'), content.get('better')
+    return Decision(
+        type=kind,
+        score=score,
+        arch=call_at(f'{where}: arch', ArchSpec.parse, take(content, 'arch', str, where)),
+        metric=metric,
+        costs=_numbers(content, 'costs', where),
+        limit=Limit.parse(take(content, 'limit', dict, where), f'{where}: limit'),
+        layers=tuple(
+            _layer(row, f'{where}: layers {i}')
+            for i, row in enumerate(check_list_of(take(content, 'layers', list, where), dict, f'{where}: layers'))
+        ),
+        networks=tuple(
+            _compared(row, f'{where}: networks {i}')
+            for i, row in enumerate(check_list_of(take(content, 'networks', list, where), dict, f'{where}: networks'))
+        ),
+        reference=None if reference is None else call_at(f'{where}: reference', ArchSpec.parse, reference),
+        better=None if better is None else _share(content, 'better', where),
+        why=take(content, 'why', str, where),
+        notes=_numbers(content, 'notes', where),
+    )
+
+
+def _layer(row: Mapping[str, Any], where: str) -> LayerChoice:
+    layer, chosen, runner_up = (take(row, name, str, where) for name in ('layer', 'chosen', 'runner_up'))
+    scores = _numbers(row, 'scores', where)
+    missing = [token for token in (chosen, runner_up) if token not in scores]
+    if missing:
+        raise ValueError(f'{where}: scores must have {missing[0]!r}, got {[*scores]}')
+    error = row.get('error')
+    return LayerChoice(
+        layer=layer,
+        chosen=chosen,
+        runner_up=runner_up,
+        lead=take(row, 'lead', float, where),
+        error=None if error is None else check_kind(error, float, f'{where}: error'),
+        certainty=_share(row, 'certainty', where),
+        scores=scores,
+    )
+
+
+def _compared(row: Mapping[str, Any], where: str) -> Compared:
+    measured = row.get('measured')
+    return Compared(
+        arch=call_at(f'{where}: arch', ArchSpec.parse, take(row, 'arch', str, where)),
+        cost=take(row, 'cost', float, where),
+        expected=take(row, 'expected', float, where),
+        error=take(row, 'error', float, where),
+        measured=None if measured is None else check_kind(measured, float, f'{where}: measured'),
+        batches=take(row, 'batches', int, where),
+    )
+
+
+def _numbers(holder: Mapping[str, Any], name: str, where: str) -> dict[str, float]:
+    given = take(holder, name, dict, where)
+    return {key: check_kind(value, float, f'{where}: {name}: {key}') for key, value in given.items()}
+
+
+def _share(holder: Mapping[str, Any], name: str, where: str) -> float:
+    value: float = take(holder, name, float, where)
+    if not 0 <= value <= 1:
+        raise ValueError(f'{where}: {name} must be a probability, got {value}')
+    return value

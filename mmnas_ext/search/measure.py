@@ -1,0 +1,259 @@
+"""Chooses a network by measured losses of a super-network: which networks to measure next, and which one is the best.
+
+Networks are compared with a reference (the seed) on the same batches. First every candidate takes the place of the
+reference's, one layer at a time, on a few batches. Then rounds: effects are drawn from what is believed by now
+(`mmnas_ext.search.belief`), the best network under the drawn effects is found exactly within the limits (Thompson
+sampling: a network is measured as often as it may be the best), and these are measured as wholes. The best half of them
+is measured on twice as many batches, and so on (successive halving, arXiv 1502.07943). What is chosen in the end is the
+network of the lowest expected loss, given all of that and its own measurement: what it owes to luck is discounted.
+
+No torch here: losses come from a function.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from mmnas_ext.archs import Choices, Prices, SearchSpace
+from mmnas_ext.archs.limit import Limit
+from mmnas_ext.search.belief import Belief, Measured
+from mmnas_ext.search.between import best_between
+from mmnas_ext.search.decision import LayerChoice, normal
+
+Rate = Callable[[Sequence[Choices], Sequence[int]], np.ndarray]
+_STEP = 0.9  # of the way from the cheapest network to the limit: where the front's slope is taken
+_TRIES = 20  # draws per network that is wanted, before fewer are taken
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How a selection by measured losses goes about it; ``selection=dict(type='measured', …)`` of a config.
+
+    Args:
+        first: Batches for every candidate in the reference's place.
+        networks: Networks that are measured as wholes in each round.
+        rounds: Rounds.
+        batches: Batches for each of these.
+        finalists: Networks among which the last halvings decide.
+        most: Batches for the last ones.
+        window: Share of the limit that a network must cost at least: what is allowed should be used.
+        certain: Standard deviations by which another network must beat the reference to be taken instead of it, where
+            the reference meets the limit.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    first: int = 3
+    networks: int = 8
+    rounds: int = 3
+    batches: int = 4
+    finalists: int = 6
+    most: int = 24
+    window: float = 0.95
+    certain: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ('first', 'networks', 'rounds', 'batches', 'finalists', 'most'):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f'selection.{name} must be a positive integer, got {value!r}')
+        for name, highest in (('window', 1.0), ('certain', math.inf)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
+                raise ValueError(f'selection.{name} must be a number in 0..{highest}, got {value!r}')
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f'selection.seed must be an integer of at least 0, got {self.seed!r}')
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> 'Measuring':
+        """Reads a config's settings.
+
+        Raises:
+            ValueError: A key is unknown, or as above.
+        """
+        known = [entry.name for entry in fields(cls)]
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise ValueError(f"selection of type 'measured' takes {known}, got {unknown}")
+        return cls(**given)
+
+
+class Chooser:
+    """A choice under way: measures, believes, proposes.
+
+    Args:
+        space: The space.
+        priced: Its prices by the limited metric.
+        reference: The path that all are compared with.
+        rate: Losses ``(paths, batches)`` of paths on batches by position; the batches are the same for all paths.
+        settings: How to go about it.
+        told: Told in words what is being done.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        priced: Prices,
+        reference: Choices,
+        rate: Rate,
+        settings: Measuring | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
+        self.space, self.priced, self.reference, self.rate = space, priced, reference, rate
+        self.settings = settings or Measuring()
+        self.told = told or (lambda _text: None)
+        self._differences: dict[Choices, dict[int, float]] = {}
+
+    @property
+    def belief(self) -> Belief:
+        """What is believed by now."""
+        return Belief(self.space, self.reference, Measured(self._differences))
+
+    def measure(self, paths: Sequence[Choices], batches: int) -> None:
+        """Measures paths, and the reference, on the first batches."""
+        positions = range(batches)
+        losses = self.rate([self.reference, *paths], positions)
+        for path, row in zip(paths, losses[1:], strict=True):
+            # what is infinite for one network would be so for every mean
+            kept = {place: float(d) for place, d in zip(positions, row - losses[0], strict=True) if math.isfinite(d)}
+            self._differences.setdefault(path, {}).update(kept)
+
+    def explore(self) -> None:
+        """Measures every candidate in the reference's place."""
+        singles = self.singles()
+        self.told(f'every candidate in the place of the reference: {len(singles)} networks')
+        self.measure(singles, self.settings.first)
+
+    def singles(self) -> list[Choices]:
+        """The networks that differ from the reference in one layer."""
+        return [
+            _replaced(self.reference, i, j, choice)
+            for i, stage in enumerate(self.space.stages)
+            for j, layer in enumerate(stage.layers)
+            for choice in range(len(layer))
+            if choice != self.reference[i][j]
+        ]
+
+    def best_within(self, effects: np.ndarray, limit: Limit) -> Choices | None:
+        """The network of the lowest sum of effects within a limit, exactly; ``None`` where there is none."""
+        by, priced = self.priced.by, self.priced
+        fixed, reach = by.steps(priced.fixed), priced.range()
+        binding = limit.binding(reach)
+        blocks = [
+            [(by.steps(cost), float(value)) for cost, value in zip(costs, values, strict=True)]
+            for costs, values in zip(priced.searched().values(), self.belief_layers(effects), strict=True)
+        ]
+        least = None if binding.min is None else by.steps_from(binding.min) - fixed
+        most = None if binding.max is None else by.steps_within(binding.max) - fixed
+        found = best_between(blocks, least, most)
+        return None if found is None else self._path(found)
+
+    def belief_layers(self, effects: np.ndarray) -> list[np.ndarray]:
+        """Effects by layer."""
+        sizes = [len(costs) for costs in self.priced.searched().values()]
+        return np.split(effects, np.cumsum(sizes)[:-1])
+
+    def propose(self, count: int, limit: Limit, rng: np.random.Generator) -> list[Choices]:
+        """Distinct networks within a limit, each the best under effects that are drawn from what is believed."""
+        belief, found = self.belief, dict[Choices, None]()
+        mean, _ = belief.posterior
+        for effects in (mean, *(belief.draw(rng) for _ in range(_TRIES * count))):
+            path = self.best_within(effects, limit)
+            if path is not None and path != self.reference:
+                found[path] = None
+            if len(found) >= count:
+                break
+        return list(found)
+
+    def search(self, limit: Limit) -> list[Choices]:
+        """Measures networks within a limit by rounds and halvings.
+
+        Returns:
+            All that were measured as wholes, the one of the lowest expected loss first.
+        """
+        wanted, known = self.settings, dict[Choices, None]()
+        rng = np.random.default_rng(wanted.seed)
+        for number in range(wanted.rounds):
+            proposed = self.propose(wanted.networks, limit, rng)
+            self.told(f'round {number + 1} of {wanted.rounds}: {len(proposed)} networks')
+            self.measure(proposed, wanted.batches)
+            known.update(dict.fromkeys(proposed))
+        left, batches = self.ranked(known)[: wanted.finalists], wanted.batches
+        while left and batches < wanted.most:
+            batches = min(2 * batches, wanted.most)
+            self.told(f'{len(left)} networks on {batches} batches each')
+            self.measure(left, batches)
+            left = self.ranked(left)[: max(1, len(left) // 2)]
+        return self.ranked(known)
+
+    def ranked(self, paths: Sequence[Choices] | dict[Choices, None]) -> list[Choices]:
+        """Paths by their expected loss, the lowest first."""
+        belief = self.belief
+        return sorted(paths, key=lambda path: belief.network(path)[0])
+
+    def explain(self, path: Choices, limit: Limit) -> list[LayerChoice]:
+        """Per layer what was chosen and what came next, costs counted at the price that the limit puts on them."""
+        belief = self.belief
+        mean, _ = belief.posterior
+        toll = self._toll(limit, mean)
+        found = []
+        rows = zip(belief.layers, self.priced.searched().items(), belief.by_layer(mean), strict=True)
+        for number, ((i, j), (name, costs), effects) in enumerate(rows):
+            tokens, chosen = self.space.stages[i].layers[j], path[i][j]
+            totals = [
+                float(effect - effects[chosen]) + toll * (cost - costs[chosen])
+                for effect, cost in zip(effects, costs, strict=True)
+            ]
+            other = min((c for c in range(len(tokens)) if c != chosen), key=lambda c: totals[c])
+            _, error = belief.compare(number, other, chosen)
+            lead = totals[other]
+            found.append(
+                LayerChoice(
+                    layer=name,
+                    chosen=tokens[chosen],
+                    runner_up=tokens[other],
+                    lead=lead,
+                    error=error,
+                    certainty=normal(lead / error) if error else 0.5,
+                    scores={token: total for token, total in zip(tokens, totals, strict=True)},
+                )
+            )
+        return found
+
+    def _toll(self, limit: Limit, effects: np.ndarray) -> float:
+        """What a unit of cost is worth at the limit, in effects: the slope of the front there; 0 without a limit."""
+        if limit.max is None:
+            return 0.0
+        less = self.priced.range()[0] + _STEP * (limit.max - self.priced.range()[0])
+        here, below = (self.best_within(effects, Limit(None, most)) for most in (limit.max, less))
+        if here is None or below is None:
+            return 0.0
+        gained = self.belief.row(below) @ effects - self.belief.row(here) @ effects
+        paid = self.priced.path(here) - self.priced.path(below)
+        return float(gained / paid) if paid > 0 and gained > 0 else 0.0
+
+    def _path(self, chosen: Sequence[int]) -> Choices:
+        names = dict(zip(self.priced.searched(), chosen, strict=True))
+        return tuple(
+            tuple(names.get(f'{i}.{j}', 0) for j in range(len(stage.layers)))
+            for i, stage in enumerate(self.space.stages)
+        )
+
+
+def window(limit: Limit, share: float, reach: tuple[float, float]) -> Limit:
+    """A limit whose lowest cost is a share of its highest, where it has none itself and networks are that expensive."""
+    if limit.max is None or limit.min is not None:
+        return limit
+    return Limit(min(share * limit.max, share * reach[1]), limit.max)
+
+
+def _replaced(path: Choices, stage: int, layer: int, choice: int) -> Choices:
+    return tuple(
+        tuple(choice if (i, j) == (stage, layer) else old for j, old in enumerate(row)) for i, row in enumerate(path)
+    )
