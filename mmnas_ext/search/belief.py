@@ -2,9 +2,8 @@
 
 The model: the loss of a network, less that of a reference network on the same images, is a sum over its layers of what
 each layer's candidate does, and a remainder of its own. What a candidate does is in part that the layer is there, its
-expansion and its kernel, which candidates of one layer share; a `skip` is thus held against the convolutions together,
-not against each of them. The other part is the candidate's alone: how often, and when, the super-network happened to
-train these very weights. The network that is found trains its own, so that part is estimated, and left out of a choice.
+expansion and its kernel, which candidates of one layer share: a `skip` is thus held against the convolutions together,
+not against each of them. The other part is the candidate's alone.
 
 Gaussian priors, with variances estimated from the losses themselves (empirical Bayes), shrink every effect towards zero
 as far as noise and remainder demand, and say how uncertain it is; so the best of many noisy effects is not believed for
@@ -103,7 +102,12 @@ class Belief:
 
     @cached_property
     def prior(self) -> np.ndarray:
-        """Prior covariance of all effects at scale 1, a block a layer."""
+        """Prior covariance of all effects."""
+        return self.scale * self._shared + self.own * np.eye(len(self._shared))
+
+    @cached_property
+    def _shared(self) -> np.ndarray:
+        """Prior covariance of what candidates share, at scale 1, a block a layer."""
         whole = np.zeros((self._offsets[-1],) * 2)
         for offset, (i, j) in zip(self._offsets, self.layers, strict=False):
             block = shared(self.space.stages[i].layers[j])
@@ -112,8 +116,8 @@ class Belief:
 
     @cached_property
     def posterior(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and covariance of all shared effects."""
-        prior = self.scale * self.prior
+        """Mean and covariance of all effects."""
+        prior = self.prior
         if not self._paths:
             return np.zeros(len(prior)), prior
         gain = prior @ self._design.T
@@ -130,16 +134,13 @@ class Belief:
         return [effects[a:b] for a, b in zip(self._offsets, self._offsets[1:], strict=False)]
 
     def network(self, path: Choices) -> tuple[float, float]:
-        """Posterior mean and standard deviation of a network's difference, what was measured of itself included.
-
-        What its candidates have of their own is left out: it is the super-network's.
-        """
+        """Posterior mean and standard deviation of a network's difference, what was measured of itself included."""
         row, changed = self.row(path), distance(path, self.reference)
         remainder = self.remainder * changed
-        prior = self.scale * float(row @ self.prior @ row) + remainder
+        prior = float(row @ self.prior @ row) + remainder
         if not self._paths:
             return 0.0, math.sqrt(prior)
-        cross = self.scale * self._design @ self.prior @ row
+        cross = self._design @ self.prior @ row
         if path in self._places:
             cross[self._places[path]] += remainder
         gain = cross @ self._inverse
@@ -167,8 +168,8 @@ class Belief:
 
     @cached_property
     def _parts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Covariances of the measured networks at scale 1: by shared effects, and by the candidates' own."""
-        return self._design @ self.prior @ self._design.T, self._design @ self._design.T
+        """Covariances of the measured networks at scale 1: by what candidates share, and by what is their own."""
+        return self._design @ self._shared @ self._design.T, self._design @ self._design.T
 
     def _fit(self) -> tuple[float, float, float]:
         """The variances under which the measured losses are most probable."""
