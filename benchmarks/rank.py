@@ -31,12 +31,13 @@ from camvid_rank import interval, kendall
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmnas_ext.archs import price
 from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.distill.cell import FlatPath
 from mmnas_ext.distill.rating import rate_network
+from mmnas_ext.distill.student import Student
 from mmnas_ext.engine.batches import Batches, reproducible
 from mmnas_ext.engine.distill import preprocess
 from mmnas_ext.registry import MODELS
@@ -135,28 +136,10 @@ class Task:
 
     def error(self, network: Network) -> float:
         """Computes the relative error on the held-out images, with batch norms calibrated for this network."""
-        chain = Chained(self.distiller, network)
+        chain = Student(self.distiller, network)
         stream = self.images('calibration')
         calibration = [next(stream) for _ in range(8)]
         return rate_network(chain, calibration, [(x, self.target(x)) for x in self.held_out()])
-
-
-class Chained(nn.Module):
-    """A network of the super-network's blocks, one after the other: each takes what the one before gives."""
-
-    def __init__(self, distiller: BlockDistiller, network: Network) -> None:
-        super().__init__()
-        self.cells = nn.ModuleList(
-            block.all_cells()[cell] for block, (cell, _) in zip(distiller.all_blocks(), network, strict=True)
-        )
-        self.paths = [path for _, path in network]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps images ``(N, 3, H, W)`` to the imitation of the teacher's last feature."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        for cell, path in zip(self.cells, self.paths, strict=True):
-            x = cell(x, path)
-        return x
 
 
 class Pool:
@@ -245,7 +228,7 @@ def train_alone(distilled: Path, steps: int, number: int, network: Network, file
     task = Task(distilled, steps)
     torch.manual_seed(1000 + number)
     task.distiller.init_weights()
-    chain = Chained(task.distiller, network).train()
+    chain = Student(task.distiller, network).train()
     batches = Pool(file.parent, task).batches
     task.train(lambda _step, x: chain(x), chain.parameters(), batches, f'network {number:02d}')
     file.write_text(json.dumps({'error': task.error(network)}))
@@ -260,7 +243,7 @@ def one_shot(distilled: Path, steps: int, networks: Sequence[Network], file: Pat
     task.distiller.train()
 
     def forward(step: int, x: Tensor) -> Tensor:
-        output: Tensor = Chained(task.distiller, draw(task.distiller, random.Random(f'one-shot/{step}'))).train()(x)
+        output: Tensor = Student(task.distiller, draw(task.distiller, random.Random(f'one-shot/{step}'))).train()(x)
         return output
 
     batches = partial(task.batches, 'one-shot')

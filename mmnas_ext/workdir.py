@@ -59,8 +59,23 @@ class WorkDir:
 
     @property
     def front(self) -> Path:
-        """The exact front of cost and rating, and the choice on it."""
+        """Measured networks along a cost; of a distillation also the exact front of cost and rating."""
         return self.root / 'front.json'
+
+    @property
+    def front_figure(self) -> Path:
+        """A figure of the measured networks."""
+        return self.root / 'front.png'
+
+    @property
+    def adapted(self) -> Path:
+        """A folder for each network of the front that was trained, and their table."""
+        return self.root / 'front'
+
+    @property
+    def adapted_table(self) -> Path:
+        """What the networks of the front cost, and reached before and after their training."""
+        return self.adapted / 'results.md'
 
     @property
     def features(self) -> Path:
@@ -134,11 +149,11 @@ class WorkDir:
 
     def of_a_run(self) -> list[Path]:
         """All that one run may leave here but its checkpoints and logs, the manifest first."""
-        figures = [self.root / name for name in ('network.png', 'alphas.png', 'report.html')]
+        figures = [self.root / name for name in ('network.png', 'alphas.png', 'front.png', 'report.html')]
         return [
             self.manifest, self.derived, self.adapt, self.search_log, self.search_space, self.trials, self.trials_table,
-            self.rating_parts, self.ratings, self.front, self.features, self.rank, self.results, self.predictions,
-            self.report, self.path_losses.parent, *figures, self.root / 'last_checkpoint',
+            self.rating_parts, self.ratings, self.front, self.adapted, self.features, self.rank, self.results,
+            self.predictions, self.report, self.path_losses.parent, *figures, self.root / 'last_checkpoint',
         ]  # fmt: skip
 
 

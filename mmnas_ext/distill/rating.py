@@ -120,18 +120,18 @@ def rate_path(cell: BlockCell, path: FlatPath, calibration: Batches, images: Bat
 
 
 @torch.no_grad()
-def rate_network(net: nn.Module, calibration: Sequence[Tensor], images: Sequence[Batch]) -> float:
+def rate_network(net: nn.Module, calibration: Iterable[Tensor], images: Iterable[Batch]) -> float:
     """Rates a network without choices as `rate` rates a path.
 
     Args:
         net: Maps an input to the imitation; the running statistics of its batch norms are restored at the end.
-        calibration: Batches ``(N, C, H, W)`` for measuring the statistics.
-        images: Held-out batches with the features to imitate.
+        calibration: Batches ``(N, C, H, W)`` for measuring the statistics, gone through once.
+        images: Held-out batches with the features to imitate, gone through once.
 
     Raises:
         ValueError: There are no batches, or the feature is constant.
     """
-    batches = [(x, x) for x in calibration]
+    batches = ((x, x) for x in calibration)
     (rating,) = _rate(net, [(net,)], lambda: batches, lambda: images)
     return rating
 

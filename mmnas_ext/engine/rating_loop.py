@@ -2,44 +2,46 @@
 
 import hashlib
 import itertools
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property
+from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, is_main_process
+from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.runner import BaseLoop
 from mmengine.utils import ProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmnas_ext.archs import METRICS, SKIP, ArchSpec, cell_prices
-from mmnas_ext.archs.json_file import parse_lines
 from mmnas_ext.backbones import MBNet
 from mmnas_ext.distill import BlockDistiller, recalibrate, stitch
 from mmnas_ext.distill.cell import BlockCell, FlatPath
-from mmnas_ext.distill.rating import Batch, Batches, Unit, imitate, rate, units, walk_memory
+from mmnas_ext.distill.rating import Batch, Batches, Unit, imitate, rate, rate_network, units, walk_memory
+from mmnas_ext.distill.student import Student
 from mmnas_ext.engine.batches import Batches as Stream
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.distill import preprocess, same_for_all
 from mmnas_ext.engine.loops import check_positive
+from mmnas_ext.engine.measuring import COUNT, Choice, assemble, measure_students, open_measured
+from mmnas_ext.engine.pieces import Pieces
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.registry import LOOPS
 from mmnas_ext.remap.convert import save
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, price_paths
 from mmnas_ext.search.select import Selection, select
-from mmnas_ext.workdir import WorkDir, append_line, write_bytes, write_text
+from mmnas_ext.workdir import WorkDir, write_bytes, write_text
 
 _SHOWN = 4  # images whose feature maps are kept to be looked at
 _GIB = 2**30
 _METRICS = ('macs', 'params')
-_RATING_KEYS = ('type', 'calibration', 'calibration_batches', 'max_memory', 'metrics', 'table', 'limits')
+_RATING_KEYS = ('type', 'calibration', 'calibration_batches', 'max_memory', 'metrics', 'table', 'limits', 'front')
 # paths are calibrated, so these say nothing; processes that average gradients differ in them
 _UNREAD = ('running_mean', 'running_var', 'num_batches_tracked', 'steps')
 
@@ -49,8 +51,9 @@ class RatingLoop(BaseLoop):
     """Rates every path of every cell of a `BlockDistiller` on held-out images, then finds the best network.
 
     It stands where a validation loop does. Files in the work dir: ``ratings.json`` (each path's rating and costs),
-    ``front.json`` (the exact front and the choice), ``features.npz`` (a few feature maps of teacher and student). What
-    is rated is written down piece by piece in ``ratings/`` and not rated again when a killed run goes on.
+    ``front.json`` (the exact front, the choice, and the measured error of some whole networks along the front),
+    ``features.npz`` (a few feature maps of teacher and student). What is rated and measured is written down piece by
+    piece in ``ratings/`` and not done again when a killed run goes on.
 
     Args:
         runner: The runner.
@@ -64,6 +67,7 @@ class RatingLoop(BaseLoop):
         table: Of the latency, as in `prices`.
         limits: Limits of the chosen network by metric, ``dict(macs=3.5e8, params=dict(min=2e6))``; without any
             the network of the lowest rating is chosen.
+        front: Networks that are measured as whole students, about evenly over the cost of the front.
 
     Attributes:
         rated: Iterations that the blocks had been trained for when they were rated; -1 before that.
@@ -83,12 +87,13 @@ class RatingLoop(BaseLoop):
         metrics: Sequence[str] = _METRICS,
         table: Any = None,
         limits: dict[str, Any] | None = None,
+        front: int = COUNT,
     ) -> None:
         del evaluator
         self.distiller = find_distiller(runner.model)
         check_rating(
             calibration=calibration, calibration_batches=calibration_batches, max_memory=max_memory, metrics=metrics,
-            limits=limits,
+            limits=limits, front=front,
         )  # fmt: skip
         loader = same_for_all(dataloader, shuffle=False) if isinstance(dataloader, dict) else dataloader
         super().__init__(runner, loader)
@@ -100,6 +105,7 @@ class RatingLoop(BaseLoop):
         self.max_memory = max_memory
         self.metrics = tuple(metrics)
         self.limits = dict(limits or {})
+        self.front = front
         # before hours of training end in an error
         self.priced = {
             metric: cell_prices(
@@ -111,7 +117,6 @@ class RatingLoop(BaseLoop):
     def run(self) -> Ratings:
         """Rates what is not rated yet, writes the files and returns the ratings."""
         self.runner.call_hook('before_val')
-        self.runner.model.eval()
         if not self.distiller.calibrated:
             raise ValueError('the distiller has not been trained: load a checkpoint of one that has')
         untrained = [index for index, steps in enumerate(self.distiller.steps.tolist()) if not steps]
@@ -120,8 +125,7 @@ class RatingLoop(BaseLoop):
                 f'block {untrained[0]} has not been trained: give tools/rate.py the checkpoints of all runs that '
                 'trained some'
             )
-        if self.distiller.teacher.train_mode:
-            self.distiller.teacher.recalibrate(self._calibration())
+        self.prepare()
         ratings = self._ratings(self._rate_all())
         if is_main_process():
             write_text(self.files.ratings, ratings.format())
@@ -133,13 +137,42 @@ class RatingLoop(BaseLoop):
         self.runner.call_hook('after_val')
         return ratings
 
+    def prepare(self) -> None:
+        """Brings student and teacher into the state in which they are rated."""
+        self.runner.model.eval()
+        if self.distiller.teacher.train_mode:
+            self.distiller.teacher.recalibrate(self._calibration())
+
     def choose(self, ratings: Ratings) -> Selection:
         """Finds the front and the best network within the limits, and writes ``front.json``."""
         selection = select(ratings, self.limits)
+        measured = self.measure(selection)
         if is_main_process():
-            selection.write(self.files.root)
+            selection.write(self.files.root, measured)
             self.runner.logger.info(f'{self.files.front}: {selection.describe()}')
         return selection
+
+    def measure(self, selection: Selection) -> MeasuredFront:
+        """Measures networks along the front as whole students, those that are not measured yet; call `prepare` before.
+
+        The error is that of a rating: mean absolute difference to the teacher's last feature on the held-out images,
+        in standard deviations of it, with the network's own batch-norm statistics.
+        """
+        ratings, last = selection.ratings, self.distiller.all_blocks()[-1].plan.target
+        # computed once, and only if a network is measured
+        images = cache(lambda: self._kept(0, last, lambda: preprocess(self.distiller, self.dataloader)))
+
+        def error(choice: Choice) -> float | None:
+            chosen = self.find_cells(ratings, ratings.arch(choice))
+            try:
+                stitch(self.distiller, chosen)
+            except ValueError:  # the weights of its blocks make no network
+                return None
+            return rate_network(Student(self.distiller, chosen), self._calibration(), images()())
+
+        choices, pieces = selection.spread(self.front), open_measured(self.files, ratings)
+        measure_students(choices, error, pieces)
+        return assemble(selection, choices, pieces.done)
 
     def find_cells(self, ratings: Ratings, arch: ArchSpec) -> list[tuple[int, FlatPath]]:
         """The cell and the path in it that give a network, per block; of several that do, the best rated.
@@ -202,7 +235,7 @@ class RatingLoop(BaseLoop):
             for c, cell in enumerate(block.all_cells())
             for unit in units(cell)
         ]
-        store = _Store(self.files.rating_parts, self._key())
+        store = Pieces(self.files.rating_parts, self._key())
         mine = [job for job in jobs[get_rank() :: get_world_size()] if _name(*job) not in store.done]
         bar = None
         if is_main_process() and mine:
@@ -219,9 +252,7 @@ class RatingLoop(BaseLoop):
                     bar.update(unit.evaluations)
         if bar:
             print(flush=True)
-        everything: dict[str, list[float]] = {}
-        for each in all_gather_object(store.done):
-            everything.update(each)
+        everything = store.gather()
         found: dict[tuple[int, int], list[float]] = {}
         for b, c, unit in jobs:
             found.setdefault((b, c), []).extend(everything[_name(b, c, unit)])
@@ -229,8 +260,9 @@ class RatingLoop(BaseLoop):
 
     def _sources(self, block: int) -> tuple[Batches, Batches]:
         """Calibration and held-out batches of a block, kept in memory where half of what is allowed holds them."""
-        return self._kept(block, self._calibration), self._kept(
-            block, lambda: preprocess(self.distiller, self.dataloader)
+        target = self.distiller.all_blocks()[block].plan.target
+        return self._kept(block, target, self._calibration), self._kept(
+            block, target, lambda: preprocess(self.distiller, self.dataloader)
         )
 
     def _calibration(self) -> Iterator[Tensor]:
@@ -244,13 +276,14 @@ class RatingLoop(BaseLoop):
         loader = self.calibration or self.runner.cfg.train_dataloader
         return self.runner.build_dataloader(same_for_all(dict(loader), shuffle=True), seed=self.seed)
 
-    def _kept(self, block: int, images: Any) -> Batches:
+    def _kept(self, block: int, target: int, images: Any) -> Batches:
+        """What enters a block, and the feature of an index, of each batch; in memory where that is allowed."""
+
         def produce() -> Iterator[Batch]:
-            plan = self.distiller.all_blocks()[block].plan
             for inputs in images():
                 with torch.no_grad():
-                    features = self.distiller.features(inputs, plan.target)
-                yield self.distiller.entering(block, inputs, features), features[plan.target]
+                    features = self.distiller.features(inputs, target)
+                yield self.distiller.entering(block, inputs, features), features[target]
 
         kept, held = [], 0
         for batch in produce():
@@ -315,7 +348,8 @@ class RatingLoop(BaseLoop):
         arrays: dict[str, Any] = {'image': _shown(self.distiller, inputs)}
         for index, (block, (cell, path)) in enumerate(zip(self.distiller.all_blocks(), chosen, strict=True)):
             entering = self.distiller.entering(index, inputs, features)
-            output = imitate(block.all_cells()[cell], path, self._kept(index, self._calibration), entering)
+            calibration = self._kept(index, block.plan.target, self._calibration)
+            output = imitate(block.all_cells()[cell], path, calibration, entering)
             arrays[f'teacher_{index}'] = features[block.plan.target].float().cpu().numpy()
             arrays[f'student_{index}'] = output.float().cpu().numpy()
         stream = BytesIO()
@@ -337,6 +371,7 @@ def check_rating(**settings: Any) -> None:
     if unknown:
         raise ValueError(f'val_cfg of a distillation takes {_RATING_KEYS}, got {unknown[0]!r}')
     check_positive('calibration_batches', settings.get('calibration_batches', 1))
+    check_positive('front', settings.get('front', COUNT))
     memory = settings.get('max_memory', 1)
     if isinstance(memory, bool) or not isinstance(memory, int | float) or not memory > 0:
         raise ValueError(f'max_memory must be a positive number of GiB, got {memory!r}')
@@ -354,28 +389,6 @@ def check_rating(**settings: Any) -> None:
             f'metrics must be among {tuple(METRICS)} and limits among metrics, got metrics {tuple(metrics)} and limits '
             f'{tuple(limits)}'
         )
-
-
-class _Store:
-    """Ratings by piece, on disk: a line each, in a file per process."""
-
-    def __init__(self, folder: Path, key: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.file = folder / f'{key}_{get_rank()}.jsonl'
-        self.done: dict[str, list[float]] = {}
-        for file in sorted(folder.glob(f'{key}_*.jsonl')):
-            for row in parse_lines(file):
-                if isinstance(row, dict) and isinstance(row.get('piece'), str) and _is_rated(row.get('ratings')):
-                    self.done[row['piece']] = row['ratings']
-        barrier()  # all have looked before one writes
-
-    def add(self, name: str, ratings: list[float]) -> None:
-        self.done[name] = ratings
-        append_line(self.file, json.dumps({'piece': name, 'ratings': ratings}))
-
-
-def _is_rated(ratings: Any) -> bool:
-    return isinstance(ratings, list) and all(isinstance(each, int | float) for each in ratings)
 
 
 def _name(block: int, cell: int, unit: Unit) -> str:

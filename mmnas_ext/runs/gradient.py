@@ -89,7 +89,11 @@ def _check_search(cfg: Config, space: SearchSpace) -> None:
             f"optim_wrapper.constructor must be 'mmnas_ext.SearchOptimWrapperConstructor' in a search, got {name!r}"
         )
     size = tuple(backbone.get('input_size', (800, 1088)))
-    constructor(settings, paramwise).cost.prices(space, size, backbone.get('output_stride', 32))
+    built = constructor(settings, paramwise)
+    missing = [key for key in ('val_dataloader', 'val_evaluator') if built.selection.front and not cfg.get(key)]
+    if missing:
+        raise ValueError(f'optim_wrapper.selection.front validates networks, but the config has no {missing[0]}')
+    built.cost.prices(space, size, backbone.get('output_stride', 32))
 
 
 def _check_loop(loop: Mapping[str, Any]) -> None:
@@ -158,12 +162,14 @@ def _choose(session: Session, runner: Any) -> ArchSpec:
     if measures:
         session.begin(RATING, session.settings.rating)
     try:
-        decision = select(
+        decision, front = select(
             runner, wrapper.cost, wrapper.selection, session.files, stamp_of(session.manifest, runner.iter)
         )
     except ValueError as error:
         raise ResumeError(f'no network can be derived: {error}') from None
     session.kept['decision'] = decision
+    if is_main_process() and front is not None:
+        write_text(session.files.front, front.format())
     if measures:
         session.finish(RATING)
     return decision.arch
@@ -179,7 +185,7 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
 
     Args:
         cfg: Config of the search, ``work_dir`` and ``launcher`` set.
-        folder: Where ``arch.json`` and ``decision.json`` go.
+        folder: Where ``arch.json``, ``decision.json`` and, if it is measured, ``front.json`` go.
         kind: How to choose, see `Choosing`; by default as the config says.
         limits: Of one metric; by default the config's.
 
@@ -205,8 +211,10 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
     loading.load_from = str(found.path)
     with open_runner(loading) as runner:
         runner.load_or_resume()
-        decision = select(runner, term, choosing, files, stamp_of(manifest, found.iteration))
+        decision, front = select(runner, term, choosing, files, stamp_of(manifest, found.iteration))
     if is_main_process():
+        if front is not None:
+            write_text(folder / files.front.name, front.format())
         write_text(folder / files.arch.name, decision.arch.format('json'))
         write_text(folder / files.decision.name, decision.format())
         say(f'the network: {folder / files.arch.name}; how it was chosen: {folder / files.decision.name}')

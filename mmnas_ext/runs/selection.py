@@ -1,26 +1,34 @@
 """After a search by gradients: the choice of a network, what is written of it, and the networks of the front."""
 
+import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.dist import broadcast_object_list, is_main_process
 
 from mmnas_ext.archs import ArchSpec, Choices, Limit, Prices, cost
+from mmnas_ext.archs.json_file import parse_lines
 from mmnas_ext.engine.batches import Batches
 from mmnas_ext.engine.limits import CostTerm, check_limit, derive_path
 from mmnas_ext.engine.optim import find_supernet
 from mmnas_ext.engine.path_losses import PathLosses
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
+from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
 from mmnas_ext.runs.session import say
-from mmnas_ext.search.choosing import Choosing
+from mmnas_ext.search.choosing import Choosing, FrontPlan
 from mmnas_ext.search.decision import Compared, Decision, LayerChoice, normal
 from mmnas_ext.search.measure import Chooser, window
-from mmnas_ext.workdir import WorkDir
+from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
+from mmnas_ext.workdir import WorkDir, append_line
 
-_COUNTED = ('macs', 'params')
+# what detectors, segmentors and classifiers of OpenMMLab are ranked by
+_USUAL = ('coco/bbox_mAP', 'pascal_voc/mAP', 'mIoU', 'accuracy/top1')
 
 
 @dataclass(frozen=True)
@@ -76,15 +84,15 @@ class Selector:
         """The choice by measured losses."""
         return Chooser(self.supernet.space, self.priced, self.reference, self._rate, self.choosing.measuring, say)
 
-    def choose(self) -> Decision:
-        """Chooses within the limit.
+    def choose(self) -> tuple[Decision, Choices]:
+        """Chooses within the limit; returns what is to be told of it, and the path.
 
         Raises:
             ValueError: No network lies within it, or an alpha is NaN or infinite.
         """
         return self._by_alpha() if self.choosing.type == 'argmax' else self._by_losses()
 
-    def _by_alpha(self) -> Decision:
+    def _by_alpha(self) -> tuple[Decision, Choices]:
         path = derive_path(self.supernet, self.limit, self.priced)
         layers = []
         for name, layer in self.supernet.mixed_layers().items():
@@ -96,9 +104,9 @@ class Selector:
             scores = dict(zip(layer.tokens, shares, strict=True))
             sure = shares[chosen] / (shares[chosen] + shares[other])
             layers.append(LayerChoice(name, layer.tokens[chosen], layer.tokens[other], lead, None, sure, scores))
-        return self._decision(path, layers, score='probability')
+        return self._decision(path, layers, score='probability'), path
 
-    def _by_losses(self) -> Decision:
+    def _by_losses(self) -> tuple[Decision, Choices]:
         chooser, settings = self.chooser, self.choosing.measuring
         check_limit(self.priced, self.limit, self.supernet.input_size)
         chooser.explore()
@@ -108,7 +116,10 @@ class Selector:
             raise ValueError(f'no network within {bounds.show(self.priced.by)} was found to measure')
         networks = tuple(self._compared(path) for path in ranked)
         best, why = ranked[0], ''
-        if self._meets(self.reference) and not networks[0].expected < -settings.certain * networks[0].error:
+        if (
+            chooser.meets(self.reference, self.limit)
+            and not networks[0].expected < -settings.certain * networks[0].error
+        ):
             best = self.reference
             why = (
                 f'the reference is kept: the best other network is expected to differ by {networks[0].expected:+.4f} '
@@ -117,7 +128,8 @@ class Selector:
         first = networks[0]
         better = normal(-first.expected / first.error) if first.error else None
         layers = chooser.explain(best, bounds)
-        return self._decision(best, layers, 'loss', networks, 0.5 if best == self.reference else better, why)
+        sure = 0.5 if best == self.reference else better
+        return self._decision(best, layers, 'loss', networks, sure, why), best
 
     def _decision(
         self,
@@ -162,17 +174,73 @@ class Selector:
             return limit
         return bounds
 
-    def _meets(self, path: Choices) -> bool:
-        by, figure = self.priced.by, self.priced.path(path)
-        low, high = self.limit
-        return (low is None or by.steps(figure) >= by.steps_from(low)) and (
-            high is None or by.steps(figure) <= by.steps_within(high)
-        )
-
     def _compared(self, path: Choices) -> Compared:
         expected, error = self.chooser.belief.network(path)
         known = self.chooser.belief.measured
         return Compared(self.arch(path), self.priced.path(path), expected, error, known.mean(path), known.count(path))
+
+    def front(self, plan: FrontPlan, chosen: Choices) -> MeasuredFront:
+        """Networks along the axis of the cost, each validated on held-out images with the super-network's weights.
+
+        Args:
+            plan: Which.
+            chosen: The path that was chosen, which is one of them.
+        """
+        paths = {chosen: 'chosen', **{path: 'front' for path in self._points(plan) if path != chosen}}
+        if _seed_of(self.supernet) is not None and paths.get(self.reference) != 'chosen':
+            paths[self.reference] = 'seed'
+        known = self._validated(paths, plan)
+        names = list(dict.fromkeys(name for metrics in known.values() for name in metrics))
+        rank_by = plan.rank_by or next((name for name in _USUAL if name in names), names[0] if names else 'none')
+        return MeasuredFront(
+            metric=self.priced.metric,
+            rank_by=rank_by,
+            rule=plan.rule,
+            networks=tuple(
+                MeasuredNetwork(self.arch(path), self.costs(path), known[path], self._score(path), origin)
+                for path, origin in paths.items()
+            ),
+            limits={self.priced.metric: self.limit},
+        )
+
+    def _points(self, plan: FrontPlan) -> list[Choices]:
+        """A network for each of some costs that lie evenly below that of the limit; without one, below the seed's."""
+        low, high = self.priced.range()
+        top = min(self.limit.max or self.priced.path(self.reference), high)
+        found = []
+        for share in np.linspace(plan.least, 1, plan.networks)[:-1]:
+            limit = Limit(None, max(share * top, low))
+            if self.choosing.type == 'argmax':
+                found.append(derive_path(self.supernet, limit, self.priced))
+                continue
+            path = self.chooser.point(self._window(limit), plan.candidates)
+            found += [] if path is None else [path]
+        return found
+
+    def _score(self, path: Choices) -> float | None:
+        if self.choosing.type == 'argmax':
+            return None
+        return self.chooser.belief.network(path)[0] if path != self.reference else 0.0
+
+    def _validated(self, paths: Iterable[Choices], plan: FrontPlan) -> dict[Choices, dict[str, float]]:
+        """What networks reach on held-out images; what an interrupted run has measured is not measured again."""
+        stamp = f'{self.stamp}/{plan.images}/{plan.calibration}'
+        known = read_validated(self.files.validated, stamp)
+        wanted = list(paths)
+        bar = CountingBar('validated on held-out images:', sum(path not in known for path in wanted))
+        half = self.runner.train_loop.alternation.batches.loader.dataset
+        view = held_out_view(half, self.runner.cfg.val_dataloader.dataset.pipeline, plan.images)
+        for path in wanted:
+            if path in known:
+                continue
+            model = subnet(self.runner.model, path)
+            self.held_out.start(0)
+            calibrate(model, (next(self.held_out) for _ in range(plan.calibration)))
+            known[path] = validate(model, self.runner, view, self.runner.cfg.val_evaluator)
+            if is_main_process():
+                append_line(self.files.validated, json.dumps(dict(stamp=stamp, path=path, metrics=known[path])))
+            bar.step()
+        return {path: known[path] for path in wanted}
 
     def _rate(self, paths: Sequence[Choices], positions: Iterable[int]) -> np.ndarray:
         places = list(positions)
@@ -188,8 +256,10 @@ def _seed_of(supernet: Any) -> ArchSpec | None:
     return ArchSpec.parse(seed['arch']) if isinstance(seed, dict) and 'arch' in seed else None
 
 
-def select(runner: Any, term: CostTerm, choosing: Choosing, files: WorkDir, stamp: str) -> Decision:
-    """Chooses a network from the super-network of a runner, and says how.
+def select(
+    runner: Any, term: CostTerm, choosing: Choosing, files: WorkDir, stamp: str
+) -> tuple[Decision, MeasuredFront | None]:
+    """Chooses a network from the super-network of a runner, measures the front where it is asked for, and says both.
 
     Args:
         runner: The runner that trained it, or one that has loaded its checkpoint.
@@ -204,6 +274,23 @@ def select(runner: Any, term: CostTerm, choosing: Choosing, files: WorkDir, stam
     supernet = find_supernet(runner.model)
     priced = term.prices(supernet.space, supernet.input_size, supernet.output_stride)
     selector = Selector(runner, choosing, term.limit, priced, files, stamp)
-    decision = selector.choose()
+    decision, path = selector.choose()
     say(f'{decision.describe()}\n{decision.table()}')
-    return decision
+    if choosing.front is None:
+        return decision, None
+    front = selector.front(choosing.front, path)
+    say(f'{len(front.networks)} networks were validated on held-out images')
+    return decision, front
+
+
+def read_validated(file: Path, stamp: str) -> dict[Choices, dict[str, float]]:
+    """What was measured of paths under a stamp; the same on all ranks, damaged lines passed over."""
+    found: list[Any] = [{}]
+    if is_main_process() and file.is_file():
+        for record in parse_lines(file):
+            with suppress(KeyError, TypeError, ValueError):
+                if record['stamp'] == stamp:
+                    path = tuple(tuple(int(choice) for choice in choices) for choices in record['path'])
+                    found[0][path] = {str(name): float(value) for name, value in record['metrics'].items()}
+    broadcast_object_list(found)
+    return dict(found[0])

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmnas_ext.search.decision import KINDS
 from mmnas_ext.search.measure import Measuring
+from mmnas_ext.search.measured import RULES
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,10 @@ class FrontPlan:
         least: Cost of the cheapest, as a share of that of the most expensive; what the space reaches permitting.
         images: Held-out images that each is validated on; ``None`` takes all.
         calibration: Batches that batch-norm statistics are measured on.
+        candidates: Networks that are compared for each, where losses are measured.
+        rank_by: The validation's metric that is shown and ranks; by default the usual one of a detector, a segmentor or
+            a classifier, else its first.
+        rule: Whether a ``'greater'`` or a ``'less'`` one is better.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -26,9 +31,12 @@ class FrontPlan:
     least: float = 0.4
     images: int | None = 256
     calibration: int = 8
+    candidates: int = 4
+    rank_by: str | None = None
+    rule: str = 'greater'
 
     def __post_init__(self) -> None:
-        for name in ('networks', 'images', 'calibration'):
+        for name in ('networks', 'images', 'calibration', 'candidates'):
             value = getattr(self, name)
             if name == 'images' and value is None:
                 continue
@@ -36,6 +44,10 @@ class FrontPlan:
                 raise ValueError(f'selection.front.{name} must be a positive integer, got {value!r}')
         if isinstance(self.least, bool) or not isinstance(self.least, int | float) or not 0 < self.least <= 1:
             raise ValueError(f'selection.front.least must be a share in (0, 1], got {self.least!r}')
+        if self.rank_by is not None and (not isinstance(self.rank_by, str) or not self.rank_by):
+            raise ValueError(f'selection.front.rank_by must name a metric of the validation, got {self.rank_by!r}')
+        if self.rule not in RULES:
+            raise ValueError(f'selection.front.rule must be one of {RULES}, got {self.rule!r}')
 
 
 @dataclass(frozen=True)

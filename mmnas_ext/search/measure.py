@@ -192,6 +192,22 @@ class Chooser:
             left = self.ranked(left)[: max(1, len(left) // 2)]
         return self.ranked(known)
 
+    def point(self, limit: Limit, count: int) -> Choices | None:
+        """The network of the lowest expected loss within a limit, of a few that are measured; ``None`` without any."""
+        known = self._differences
+        proposed = self.propose(count, limit, np.random.default_rng(self.settings.seed))
+        self.measure(proposed, self.settings.batches)
+        inside = [path for path in known if self.meets(path, limit)]
+        ranked = self.ranked(inside or proposed)
+        return ranked[0] if ranked else None
+
+    def meets(self, path: Choices, limit: Limit) -> bool:
+        """Whether a network lies within a limit."""
+        by, figure = self.priced.by, self.priced.path(path)
+        return (limit.min is None or by.steps(figure) >= by.steps_from(limit.min)) and (
+            limit.max is None or by.steps(figure) <= by.steps_within(limit.max)
+        )
+
     def ranked(self, paths: Sequence[Choices] | dict[Choices, None]) -> list[Choices]:
         """Paths by their expected loss, the lowest first."""
         belief = self.belief

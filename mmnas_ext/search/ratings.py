@@ -122,6 +122,22 @@ class Ratings:
             path += block.cells[pick.cell].paths[pick.path]
         return self.space.arch(cells, tuple(path))
 
+    def costs(self, choice: Sequence[int]) -> dict[str, float]:
+        """Costs by metric of the network of one entry per block, summed from the first block on.
+
+        Raises:
+            ValueError: As `picks`.
+        """
+        rows = [(block.cells[pick.cell], pick) for block, pick in zip(self.blocks, self.picks(choice), strict=True)]
+        return {
+            metric: sum(cell.costs[metric][pick.path][cell.enters.index(pick.enters)] for cell, pick in rows)
+            for metric in self.metrics
+        }
+
+    def rating(self, choice: Sequence[int]) -> float:
+        """Rating of that network, summed from the first block on; raises as `picks`."""
+        return sum(block.rating(pick) for block, pick in zip(self.blocks, self.picks(choice), strict=True))
+
     def picks(self, choice: Sequence[int]) -> tuple[Pick, ...]:
         """The entries of one index per block, counted as `BlockRatings.picks` lists them.
 

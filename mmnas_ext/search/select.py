@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmnas_ext.archs import METRICS, ArchSpec, CellPrices, CellSpace, Limit
 from mmnas_ext.archs.metrics import show
 from mmnas_ext.search.front import Front
 from mmnas_ext.search.linked_front import ChainChoice, Link, Links, best_within, chain_front, cost_ranges
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import BlockRatings, Ratings
 from mmnas_ext.workdir import WorkDir, write_text
 
@@ -48,6 +51,25 @@ class Selection:
         blocks = [links(block, self.ratings.metrics) for block in self.ratings.blocks]
         return dict(zip(self.ratings.metrics, cost_ranges(blocks), strict=True))
 
+    def spread(self, count: int) -> list[tuple[int, ...]]:
+        """Choices of up to `count` networks about evenly over the costs of the front, all different.
+
+        The chosen one is among them, and takes the place that it is nearest to.
+        """
+        costs = self.front.costs.astype(float)
+        targets = np.linspace(costs[0], costs[-1], count).tolist()
+        own = self.costs[self.metric]
+        targets.remove(min(targets, key=lambda target: abs(target - own)))
+        found = {self.arch: self.chosen.choice}
+        for target in targets:
+            for index in np.argsort(abs(costs - target), kind='stable').tolist():
+                choice = tuple(self.front.choices[index].tolist())
+                arch = self.ratings.arch(choice)
+                if arch not in found:
+                    found[arch] = choice
+                    break
+        return sorted(found.values(), key=lambda choice: self.ratings.costs(choice)[self.metric])
+
     def slack(self) -> list[str]:
         """A sentence for each bound that all networks meet, so that it limits nothing."""
         ranges = self.ranges
@@ -68,11 +90,12 @@ class Selection:
             f'{self.arch.format("fna")}' + ''.join(f'\n{sentence}' for sentence in self.slack())
         )
 
-    def format(self) -> str:
-        """The content of ``front.json``."""
+    def format(self, measured: MeasuredFront | None = None) -> str:
+        """The content of ``front.json``: the exact front, and what was measured of networks of it."""
         chosen = {'costs': self.costs, 'rating': self.chosen.rating, 'choice': self.chosen.choice}
         return json.dumps(
             {
+                **({} if measured is None else measured.plain()),
                 'metric': self.metric,
                 'costs': self.front.costs.tolist(),
                 'ratings': self.front.ratings.tolist(),
@@ -83,10 +106,10 @@ class Selection:
             }
         )
 
-    def write(self, folder: Path) -> Path:
+    def write(self, folder: Path, measured: MeasuredFront | None = None) -> Path:
         """Writes ``front.json`` into a folder, whole or not at all."""
         file = WorkDir(folder).front
-        write_text(file, self.format())
+        write_text(file, self.format(measured))
         return file
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mmnas_ext.engine.rating_loop import _Store
+from mmnas_ext.engine.pieces import Pieces
 
 
 def test_lines_that_are_no_ratings_are_passed_over(tmp_path: Path) -> None:
@@ -13,7 +13,7 @@ def test_lines_that_are_no_ratings_are_passed_over(tmp_path: Path) -> None:
     ]  # fmt: skip
     (tmp_path / 'k_0.jsonl').write_bytes(b'\n'.join([good, *bad, b'{"piece": "0.1:", "ratings": []}\n']))
     (tmp_path / 'other_0.jsonl').write_bytes(good.replace(b'0.0', b'9.9'))
-    store = _Store(tmp_path, 'k')
+    store = Pieces(tmp_path, 'k')
     assert store.done == {'0.0:': [0.5, 1], '0.1:': []}
     store.add('1.0:', [2.0])
-    assert _Store(tmp_path, 'k').done == {'0.0:': [0.5, 1], '0.1:': [], '1.0:': [2.0]}
+    assert Pieces(tmp_path, 'k').done == {'0.0:': [0.5, 1], '0.1:': [], '1.0:': [2.0]}
