@@ -42,9 +42,8 @@ def main() -> None:
     reach = ', '.join(show(metric, *ends) for metric, ends in selection.ranges.items())
     print(f'networks of this space: {reach}\n\n{table(selection, args.rows)}\n\n{selection.describe()}\n')
     if measured is not None:
-        print(
-            f'measured networks of the front: {draw_measured(measured, out / "measured.png")}\n{front_table(measured)}\n'
-        )
+        drawn = draw_measured(measured, out / 'measured.png')
+        print(f'measured networks of the front, drawn in {drawn}:\n{front_table(measured)}\n')
     print(f'the front: {written}\nits figure: {figure}\nthe network: {out / "arch.json"}')
 
 
