@@ -102,17 +102,23 @@ def front_cells(front: MeasuredFront, trained: Mapping[int, Mapping[str, float]]
     for name in costs:
         figures = [network.costs.get(name) for network in rows]
         columns.append([name_metric(name), *('–' if each is None else format_cost(name, each) for each in figures)])
-    columns += [[name, *metric_column([network.metrics.get(name) for network in rows])] for name in names]
+    columns += [[name, *_figures([network.metrics.get(name) for network in rows])] for name in names]
     scores = [network.score for network in rows]
     if any(score is not None for score in scores):
         columns.append([_SCORE, *('–' if score is None else f'{score:.4f}' for score in scores)])
     by_row = [{} if number is None else (trained or {}).get(number, {}) for number in numbered]
     found = dict.fromkeys(name for metrics in by_row for name in metrics)
     kept = [front.rank_by] if front.rank_by in found else list(found)
-    columns += [[f'{name}, trained', *metric_column([each.get(name) for each in by_row])] for name in kept]
+    columns += [[f'{name}, trained', *_figures([each.get(name) for each in by_row])] for name in kept]
     columns.append(['origin', *(network.origin for network in rows)])
     columns.append(['network', *(_text(network) for network in rows)])
     return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _figures(values: Sequence[float | None]) -> list[str]:
+    """A metric's figures: what is no percentage in four digits, since networks of one front are close."""
+    small = all(value is None or abs(value) < 10 for value in values)
+    return metric_column(values) if not small else ['–' if value is None else f'{value:.4f}' for value in values]
 
 
 def _text(network: MeasuredNetwork) -> str:

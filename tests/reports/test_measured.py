@@ -101,15 +101,15 @@ def test_the_table_has_the_seed_at_its_cost_and_what_was_trained():
         'K', 'MAdds', 'parameters', 'coco/bbox_mAP', 'score', 'coco/bbox_mAP, trained', 'origin', 'network',
     ]  # fmt: skip
     assert [row[0] for row in rows[1:]] == ['0', '1', '2', '3', '4', '', '5', '6', '7']
-    assert rows[2] == ['1', '150.0 M', '200.0 k', '0.335', '1.8750', '0.400', 'front', '4: k3_e1 k3_e1']
-    assert rows[6][:7] == ['', '320.0 M', '1.000 M', '0.340', '–', '–', 'seed']
+    assert rows[2] == ['1', '150.0 M', '200.0 k', '0.3350', '1.8750', '0.4000', 'front', '4: k3_e1 k3_e1']
+    assert rows[6][:7] == ['', '320.0 M', '1.000 M', '0.3400', '–', '–', 'seed']
     assert rows[9][3] == '–'
     text = front_table(front(), networks=False)
     assert 'k3_e1' not in text
     assert 'trained' not in text
     assert len(text.splitlines()) == 2 + 9
     # a trained metric of another name than the measured one
-    assert front_cells(front(), {0: {'mIoU': 41.5}})[0][5] == 'mIoU, trained'
+    assert [row[5] for row in front_cells(front(), {0: {'mIoU': 41.5}})[:2]] == ['mIoU, trained', '41.50']
 
 
 def test_the_page_of_a_search_shows_them(tmp_path):
