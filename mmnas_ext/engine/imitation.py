@@ -214,7 +214,7 @@ def build_imitated(seed: Seed, backbone: MBNet) -> MBNet:
                 f'output {index!r} of the network has {ours} channels at stride {stride}, that of the seed {theirs} at '
                 f'stride {goal}: only equal ones can be imitated'
             )
-    network.load_state_dict(seed.state_dict)
+    network.load_state_dict(dict(seed.state_dict))  # without what PyTorch notes in it, such as an epsilon
     return network.requires_grad_(False).eval()
 
 
@@ -235,8 +235,8 @@ def _find_backbone(model: nn.Module) -> MBNet:
 def _check_wrapper(wrapper: Any) -> None:
     if not isinstance(wrapper, OptimWrapper) or type(wrapper).backward not in _BACKWARDS:
         raise ValueError(
-            f'an imitation needs an optim_wrapper of type OptimWrapper or AmpOptimWrapper, got {type(wrapper).__name__}, '
-            'of which it is not known how it scales a loss'
+            'an imitation needs an optim_wrapper of type OptimWrapper or AmpOptimWrapper, got '
+            f'{type(wrapper).__name__}, of which it is not known how it scales a loss'
         )
 
 

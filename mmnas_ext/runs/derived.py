@@ -115,7 +115,10 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
     file = _find_config(Path(str(cfg.filename or '')), name)
     result = resolve(Config.fromfile(file), {key: derived.pop(key) for key in VARIABLES if key in derived})
     if result.get('derived'):
-        derived.setdefault(imitating.KEY, result.derived.pop(imitating.KEY, None))
+        theirs = result.derived.pop(imitating.KEY, None)
+        ours = derived.get(imitating.KEY, theirs)
+        both = isinstance(ours, Mapping) and isinstance(theirs, Mapping)
+        derived[imitating.KEY] = {**theirs, **ours} if both else ours
         result = derived_config(result, arch)
     imitate = derived.pop(imitating.KEY, None)
     for key in VARIABLES:
