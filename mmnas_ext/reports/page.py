@@ -9,6 +9,7 @@ from typing import Any
 
 from mmnas_ext.archs import SKIP, ArchSpec, SearchSpace, cost
 from mmnas_ext.reports.alphas import draw_alphas
+from mmnas_ext.reports.decision import decision_cells, draw_decision
 from mmnas_ext.reports.facts import Facts, read_facts, read_results
 from mmnas_ext.reports.log import SearchLog, argmax_path, check_records, read_log, searched_layers
 from mmnas_ext.reports.markup import figure_html, note_html, table_html, write_html
@@ -16,6 +17,7 @@ from mmnas_ext.reports.measured import draw_measured, front_cells
 from mmnas_ext.reports.network import draw_network
 from mmnas_ext.reports.table import format_cost, format_count, format_size, name_metric, table_cells
 from mmnas_ext.reports.trial_figure import Trials, draw_trials, read_trials, trials_cells
+from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir
 
@@ -56,6 +58,7 @@ def write_report(
     leading = space.arch(argmax_path(log.records[-1], space)) if space and log else None
     arch, title = _find_network(files, leading, trials)
     front = MeasuredFront.find(files.root)
+    decision = Decision.parse(files.decision) if files.decision.is_file() else None
     # what cannot be read is refused before anything is written
     results, snapshots = _tell_results(read_results(files.root)), _tell_snapshots(files, arch, facts)
     target = files.root if out is None else Path(out)
@@ -74,6 +77,10 @@ def write_report(
         note = f'No file says what ranks the trials: taken is {trials.rank_by}.' if trials.guessed else ''
         parts += [figure_html('Trials', note, figures[-1], 'What each trial reached over what its network costs')]
         parts += [table_html(trials_cells(trials))]
+    if decision:
+        figures.append(draw_decision(decision, target / 'decision.png'))
+        parts += [figure_html('What was decided', decision.why, figures[-1], 'Per layer the lead of what was chosen')]
+        parts += [table_html(decision_cells(decision))] if decision.networks else []
     if front:
         figures.append(draw_measured(front, target / files.front_figure.name))
         parts.append(tell_measured(front, figures[-1], facts))

@@ -20,6 +20,7 @@ from mmnas_ext.engine.path_losses import PathLosses
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
+from mmnas_ext.reports.measured import front_table
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.choosing import Choosing, FrontPlan
 from mmnas_ext.search.decision import Compared, Decision, LayerChoice, normal
@@ -279,7 +280,7 @@ def select(
     if choosing.front is None:
         return decision, None
     front = selector.front(choosing.front, path)
-    say(f'{len(front.networks)} networks were validated on held-out images')
+    say(front_table(front))
     return decision, front
 
 
