@@ -24,8 +24,8 @@ def draw_decision(decision: str | Path | Decision, out: str | Path) -> Path:
 def decision_figure(decision: Decision) -> Figure:
     """Shows per layer the lead of the chosen candidate over the next one, with its standard deviation.
 
-    A filled point is decided, an open one is not. The axes are labelled ``decision``; artists have the gids ``decided``,
-    ``undecided`` and ``errors``.
+    A filled point is decided, an open one is not. The axes are labelled ``decision``; artists have the gids
+    ``decided``, ``undecided`` and ``errors``.
     """
     rows = decision.layers
     height = _FRAME + _LINE * len(rows)
@@ -40,11 +40,12 @@ def decision_figure(decision: Decision) -> Figure:
     axes.errorbar(
         [row.lead for row in rows], places, xerr=errors, fmt='none', ecolor=RULE, elinewidth=2.4, zorder=2, gid='errors'
     )
-    for sure, style in ((True, {'color': FOUND}), (False, {'facecolor': PAPER, 'edgecolor': FOUND})):
+    for sure, face in ((True, FOUND), (False, PAPER)):
         found = [(row.lead, place) for place, row in enumerate(rows) if (row.certainty >= SURE) == sure]
         if found:
             x, y = zip(*found, strict=True)
-            axes.scatter(x, y, s=58, linewidths=1.6, zorder=4, gid='decided' if sure else 'undecided', **style)
+            gid = 'decided' if sure else 'undecided'
+            axes.scatter(x, y, s=58, linewidths=1.6, zorder=4, facecolor=face, edgecolor=FOUND, gid=gid)
     axes.axvline(0, color=ACCENT, linewidth=1.2, zorder=1)
     axes.set_yticks(list(places), [f'{row.layer}   {row.chosen} over {row.runner_up}' for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -52,9 +53,13 @@ def decision_figure(decision: Decision) -> Figure:
     for place, row in enumerate(rows):
         colour = INK if row.certainty >= SURE else FAINT
         axes.annotate(
-            f'{row.certainty:.0%} certain', (1.012, place), xycoords=('axes fraction', 'data'), va='center', color=colour,
+            f'{row.certainty:.0%} certain',
+            (1.012, place),
+            xycoords=('axes fraction', 'data'),
+            va='center',
+            color=colour,
             annotation_clip=False,
-        )  # fmt: skip
+        )
     return figure
 
 
