@@ -119,7 +119,7 @@ class Selector:
         best, why = ranked[0], ''
         if (
             chooser.meets(self.reference, self.limit)
-            and not networks[0].expected < -settings.certain * networks[0].error
+            and networks[0].expected + settings.certain * networks[0].error >= 0
         ):
             best = self.reference
             why = (

@@ -5,8 +5,8 @@ reference's, one layer at a time, on a few batches. Then rounds: effects are dra
 (`mmnas_ext.search.belief`), the best network under the drawn effects is found exactly within the limits (Thompson
 sampling: a network is measured as often as it may be the best), and these are measured as wholes. The best half of them
 is measured on twice as many batches, and so on (successive halving, arXiv 1502.07943). What is chosen in the end is the
-network whose loss most surely is low, given all of that and its own measurement: what it owes to luck is discounted, and
-the reference is kept unless another network is surely better.
+network whose loss most surely is low, given all of that and its own measurement: what it owes to luck is discounted,
+and the reference is kept unless another network is surely better.
 
 No torch here: losses come from a function.
 """
