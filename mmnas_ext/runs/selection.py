@@ -72,13 +72,7 @@ class Selector:
     @cached_property
     def reference(self) -> Choices:
         """The seed's path; where it is no network of the space, that of alpha's argmax."""
-        seed = _seed_of(self.supernet)
-        space = self.supernet.space
-        if seed is not None:
-            plain = seed.replace(bn_eps=space.bn_eps, head_channels=space.head_channels, act=space.act)
-            if plain in space:
-                return space.path(plain)
-        return self.supernet.best_path()
+        return self.supernet.seed_path() or self.supernet.best_path()
 
     @cached_property
     def chooser(self) -> Chooser:
@@ -188,7 +182,7 @@ class Selector:
             chosen: The path that was chosen, which is one of them.
         """
         paths = {chosen: 'chosen', **{path: 'front' for path in self._points(plan) if path != chosen}}
-        if _seed_of(self.supernet) is not None and paths.get(self.reference) != 'chosen':
+        if self.supernet.seed_path() is not None and paths.get(self.reference) != 'chosen':
             paths[self.reference] = 'seed'
         known = self._validated(paths, plan)
         names = list(dict.fromkeys(name for metrics in known.values() for name in metrics))
@@ -248,13 +242,6 @@ class Selector:
         bar = CountingBar('', self.losses.missing(paths, places))
         self.losses.told = bar.step
         return self.losses.rate(paths, places)
-
-
-def _seed_of(supernet: Any) -> ArchSpec | None:
-    """The architecture that a super-network's weights came from, if its config names one."""
-    init = supernet.init_cfg if isinstance(supernet.init_cfg, dict) else {}
-    seed = init.get('seed')
-    return ArchSpec.parse(seed['arch']) if isinstance(seed, dict) and 'arch' in seed else None
 
 
 def select(
