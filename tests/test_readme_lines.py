@@ -280,7 +280,7 @@ def near_the_seed(halves: Halves, folder: Path) -> None:
     settings = {key: value for key, value in halves[0].optim_wrapper.items() if key != 'constructor'}
     with scoped(halves[0]) as model:
         net = model.backbone
-        net.init_cfg = dict(halves[0].model.backbone.init_cfg)
+        net.init_cfg = dict(type='mmnas_ext.Remapped', seed=dict(arch='mobilenet_v2'))
         wrapper = SearchOptimWrapperConstructor(settings)(model)
     kept = []
     for iteration in range(40):
