@@ -3,8 +3,8 @@
 #   - neck and head of width 64 with two convolutions: at full width they cost many times the backbone at these sizes
 #   - AdamW, cosine and few epochs instead of SGD and steps: there are hundreds of iterations, not tens of thousands
 #   - candidates' norms have scale and shift (affine): there are too few steps to learn them anew
-#   - alpha, which moves little in hundreds of steps, is not trained: weights are, along paths near the seed, and losses on
-#     the held-out half choose the network (docs/selection.md)
+#   - alpha, which moves little in hundreds of steps, is not trained: weights are, along paths near the seed, and losses
+#     on the held-out half choose the network (docs/selection.md)
 _base_ = '../fna_retinanet_coco.py'
 
 model = dict(
