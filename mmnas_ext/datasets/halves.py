@@ -103,6 +103,12 @@ class DatasetView(Dataset):
         """Lists the transforms, per dataset inside, that this view runs copies of."""
         return [self._original(place) for place in range(len(self._leaves))]
 
+    def distinct(self) -> np.ndarray:
+        """Indices into the dataset of one item per image: what repeats images lists some of them more than once."""
+        _, first = np.unique(self._origins, axis=0, return_index=True)
+        found: np.ndarray = self.indices[np.sort(first)]
+        return found
+
     def leaves(self) -> tuple[Any, ...]:
         """The datasets inside, whose annotations this view reads."""
         return tuple(self._leaves)

@@ -51,7 +51,7 @@ class CountingBar:
     """A bar over a number of equal steps, which a log file gets few lines of; only the main process shows it.
 
     Args:
-        title: What is going on, written before the bar.
+        title: What is going on, written before the bar; nothing where it has been said.
         total: Steps.
         updates: Updates of the bar over all of them.
     """
@@ -60,7 +60,8 @@ class CountingBar:
         self.interval, self.left, self.done = max(1, total // updates), total, 0
         self._bar: ProgressBar | None = None
         if total and is_main_process():
-            print(title, flush=True)
+            if title:
+                print(title, flush=True)
             self._bar = ProgressBar(total, bar_width=30, file=sys.stdout)
 
     def step(self, count: int = 1) -> None:

@@ -3,8 +3,10 @@
 import copy
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import all_reduce
 from mmengine.evaluator import Evaluator
@@ -20,6 +22,7 @@ from mmnas_ext.engine.optim import find_supernet
 from mmnas_ext.ops import MixedLayer
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_FRESH = 'without_statistics'  # mark of a norm whose statistics were never measured
 
 
 def subnet(model: nn.Module, path: Choices) -> Any:
@@ -44,6 +47,7 @@ def subnet(model: nn.Module, path: Choices) -> Any:
         supernet.stages[number] = kept
     for norm in _norms(supernet):
         if not norm.track_running_stats:
+            setattr(norm, _FRESH, True)
             norm.track_running_stats = True
             norm.running_mean = torch.zeros(norm.num_features, device=_device(inner))
             norm.running_var = torch.ones(norm.num_features, device=_device(inner))
@@ -57,16 +61,17 @@ def calibrate(model: Any, batches: Iterable[Any]) -> None:
 
     Args:
         model: The model; it is in eval mode afterwards. Norms that it keeps in eval mode while it is trained keep their
-            statistics.
+            statistics, those that `subnet` gave some without measuring them excepted.
         batches: Batches of a training loader; in several processes each has its own, and statistics are averaged.
 
     Raises:
         ValueError: There is no batch.
     """
     model.train()
-    norms = [norm for norm in _norms(model) if norm.training]
+    norms = [norm for norm in _norms(model) if norm.training or getattr(norm, _FRESH, False)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
+        norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # a plain average
     for module in model.modules():
@@ -74,7 +79,7 @@ def calibrate(model: Any, batches: Iterable[Any]) -> None:
             module.eval()
     count = 0
     for batch in batches:
-        model(**model.data_preprocessor(batch, training=True), mode='loss')
+        model._run_forward(model.data_preprocessor(batch, training=True), mode='loss')
         count += 1
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -91,10 +96,13 @@ def held_out_view(half: DatasetView, pipeline: Any, images: int | None = None) -
     Args:
         half: The half, of the training images.
         pipeline: Transforms of the validation, a list of configs.
-        images: So many of them; ``None`` takes all.
+        images: So many of them, evenly over the half, since data sets are sorted; ``None`` takes all. One that the data
+            set repeats is read once.
     """
     transforms = build_pipelines({'arch': list(pipeline)})['arch']
-    indices = half.indices if images is None else half.indices[:images]
+    indices = half.distinct()
+    if images is not None and images < len(indices):
+        indices = indices[np.arange(images) * len(indices) // images]
     return DatasetView(half.dataset, indices, half.seed, transforms)
 
 
@@ -148,4 +156,5 @@ def _device(module: nn.Module) -> torch.device:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    # MMSegmentation's are NumPy's single precision
+    return isinstance(value, Real) and math.isfinite(value)

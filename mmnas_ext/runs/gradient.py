@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, get_world_size, is_main_process
 
 from mmnas_ext.archs import METRICS, ArchSpec, Limit, SearchSpace
 from mmnas_ext.engine.limits import CostTerm
@@ -23,6 +23,7 @@ from mmnas_ext.runs.selection import select
 from mmnas_ext.runs.session import Session, refusal, say
 from mmnas_ext.runs.training import open_runner
 from mmnas_ext.search.choosing import Choosing
+from mmnas_ext.search.decision import Decision
 from mmnas_ext.workdir import WorkDir, write_text
 
 # of `optim_wrapper.cost` what chooses a network and trains nothing
@@ -178,7 +179,8 @@ def _choose(session: Session, runner: Any) -> ArchSpec:
 
 def stamp_of(manifest: Manifest, iteration: int) -> str:
     """Tells what was measured of one super-network from what was of another."""
-    return f'{manifest.parts[SEARCH].id}/{iteration}'
+    # processes share the images out: other numbers of them see other batches
+    return f'{manifest.parts[SEARCH].id}/{iteration}/{get_world_size()}'
 
 
 def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Mapping[str, Limit] | None = None) -> None:
@@ -238,13 +240,21 @@ def _asked(cfg: Config, kind: str | None, limits: Mapping[str, Limit]) -> tuple[
 
 def _supply(session: Session, arch: ArchSpec) -> None:
     """Writes how the network was chosen beside it; of one that was given, nothing is known."""
-    decision = session.kept.get('decision')
+    decision, file = session.kept.get('decision'), session.files.decision
     if is_main_process():
-        if decision is None or decision.arch != arch:
-            session.files.decision.unlink(missing_ok=True)
-        else:
-            write_text(session.files.decision, decision.format())
+        if decision is not None and decision.arch == arch:
+            write_text(file, decision.format())
+        elif not _is_about(file, arch):
+            file.unlink(missing_ok=True)
     barrier()
+
+
+def _is_about(file: Path, arch: ArchSpec) -> bool:
+    """Whether a ``decision.json`` tells how this network was chosen."""
+    try:
+        return Decision.parse(file).arch == arch
+    except (ValueError, OSError):
+        return False
 
 
 GRADIENT = Method(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -102,29 +102,20 @@ class Selector:
         return self._decision(path, layers, score='probability'), path
 
     def _by_losses(self) -> tuple[Decision, Choices]:
-        chooser, settings = self.chooser, self.choosing.measuring
+        chooser = self.chooser
         check_limit(self.priced, self.limit, self.supernet.input_size)
         chooser.explore()
         bounds = self._window(self.limit)
         ranked = chooser.search(bounds)
-        if not ranked:
-            raise ValueError(f'no network within {bounds.show(self.priced.by)} was found to measure')
-        networks = tuple(self._compared(path) for path in ranked)
-        best, why = ranked[0], ''
-        if (
-            chooser.meets(self.reference, self.limit)
-            and networks[0].expected + settings.certain * networks[0].error >= 0
-        ):
-            best = self.reference
-            why = (
-                f'the reference is kept: the best other network is expected to differ by {networks[0].expected:+.4f} '
-                f'± {networks[0].error:.4f}'
-            )
-        first = networks[0]
-        better = normal(-first.expected / first.error) if first.error else None
+        best, networks = chooser.decide(ranked, self.limit), tuple(self._compared(path) for path in ranked)
         layers = chooser.explain(best, bounds)
-        sure = 0.5 if best == self.reference else better
-        return self._decision(best, layers, 'loss', networks, sure, why), best
+        if best != self.reference:
+            first = networks[0]
+            better = normal(-first.expected / first.error) if first.error else None
+            return self._decision(best, layers, 'loss', networks, better), best
+        told = [f'{each.expected:+.4f} ± {each.error:.4f}' for each in networks[:1]]
+        why = f'the best other network is expected to differ by {told[0]}' if told else 'no other one costs as much'
+        return self._decision(best, layers, 'loss', networks, 0.5, f'the reference is kept: {why}'), best
 
     def _decision(
         self,
@@ -262,11 +253,12 @@ def select(
     supernet = find_supernet(runner.model)
     priced = term.prices(supernet.space, supernet.input_size, supernet.output_stride)
     selector = Selector(runner, choosing, term.limit, priced, files, stamp)
-    decision, path = selector.choose()
-    say(f'{decision.describe()}\n{decision.table()}')
-    if choosing.front is None:
-        return decision, None
-    front = selector.front(choosing.front, path)
+    with closing(selector.held_out):
+        decision, path = selector.choose()
+        say(f'{decision.describe()}\n{decision.table()}')
+        if choosing.front is None:
+            return decision, None
+        front = selector.front(choosing.front, path)
     say(front_table(front))
     return decision, front
 

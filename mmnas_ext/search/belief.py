@@ -27,6 +27,8 @@ _SHARES = (0.45, 0.35, 0.2)
 # shares of that variance that are tried for a candidate's own part, and per layer for what the sum leaves unexplained
 _OWNS = (0.0, 0.1, 0.3, 1.0, 3.0)
 _REMAINDERS = (0.0, 0.03, 0.1, 0.3, 1.0)
+# shares of a difference's variance that grow with the layers changed
+_SLOPES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 _SCALES = tuple(10.0 ** (power / 3) for power in range(-9, 4))
 
 
@@ -51,14 +53,18 @@ class Measured:
 
 @dataclass(frozen=True)
 class Variance:
-    """Variance of one batch's paired difference: `base` and `slope` for every layer in which networks differ."""
+    """What a batch's paired difference varies by: `base`, and `slope` for every layer in which networks differ.
+
+    Half of `base` is the network's own and half the reference's, which all differences share; a batch's effect of a
+    layer is shared by those that have its candidate, or lack the reference's.
+    """
 
     base: float
     slope: float
 
-    def of(self, layers: int) -> float:
-        """That of a network which differs from the reference in so many layers."""
-        return self.base + self.slope * layers
+    def covariance(self, design: np.ndarray) -> np.ndarray:
+        """Covariance of one batch's differences; `design` has a row of `Belief.row` per network."""
+        return 0.5 * self.base * (1 + np.eye(len(design))) + 0.5 * self.slope * design @ design.T
 
 
 class Belief:
@@ -87,9 +93,9 @@ class Belief:
         self._design = np.array([self.row(path) for path in self._paths]).reshape(len(self._paths), self._offsets[-1])
         self._values = np.array([measured.mean(path) for path in self._paths])
         self._changed = np.array([distance(path, reference) for path in self._paths], np.float64)
-        self._errors = np.array(
-            [self.noise.of(distance(path, reference)) / measured.count(path) for path in self._paths]
-        )
+        counts = np.array([measured.count(path) for path in self._paths], np.float64)
+        # all are measured on the first batches: of two means, the one of more batches has those of the other in it
+        self._errors = self.noise.covariance(self._design) / np.maximum.outer(counts, counts)
         self.scale, self.own, self.remainder = self._fit()
 
     def row(self, path: Choices) -> np.ndarray:
@@ -125,9 +131,14 @@ class Belief:
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Effects drawn from the posterior."""
-        mean, covariance = self.posterior
-        values, vectors = np.linalg.eigh(covariance)
-        return mean + vectors @ (np.sqrt(np.clip(values, 0, None)) * rng.standard_normal(len(mean)))
+        mean, _ = self.posterior
+        return mean + self._root @ rng.standard_normal(len(mean))
+
+    @cached_property
+    def _root(self) -> np.ndarray:
+        """A matrix whose product with its transpose is the posterior covariance."""
+        values, vectors = np.linalg.eigh(self.posterior[1])
+        return np.asarray(vectors * np.sqrt(np.clip(values, 0, None)))
 
     def cautious(self, deviations: float) -> np.ndarray:
         """Effects against the reference's, each the worse for so many standard deviations; 0 for the reference's own.
@@ -178,7 +189,7 @@ class Belief:
 
     def _covariance(self, scale: float, own: float, remainder: float) -> np.ndarray:
         shared_part, own_part = self._parts
-        return scale * shared_part + own * own_part + np.diag(self._errors + remainder * self._changed)
+        return scale * shared_part + own * own_part + self._errors + np.diag(remainder * self._changed)
 
     @cached_property
     def _parts(self) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +201,7 @@ class Belief:
         if not self._paths:
             return 0.0, 0.0, 0.0
         unit = max(float(np.mean(self._values**2 / np.maximum(1, self._changed))), 1e-12)
-        best = (_evidence(self._covariance(0.0, 0.0, 0.0), self._values), 0.0, 0.0, 0.0)
+        best = (-math.inf, 0.0, 0.0, 0.0)
         for scale in (unit * factor for factor in _SCALES):
             for own in (scale * share for share in _OWNS):
                 for remainder in (scale * share for share in _REMAINDERS):
@@ -232,10 +243,14 @@ def _pool(measured: Measured, paths: Sequence[Choices], reference: Choices) -> V
         # a batch each: the differences themselves are all that is known of their spread
         values = [measured.mean(path) for path in paths]
         return Variance(max(float(np.var(values)), 1e-12) if values else 1.0, 0.0)
-    changed, variances, weights = (np.array(column, np.float64) for column in zip(*rows, strict=True))
-    slope = float((weights * changed * variances).sum() / max((weights * changed**2).sum(), 1e-12))
-    mean = float((weights * variances).sum() / weights.sum())
-    return Variance(1e-12 + 0.1 * mean, max(0.9 * slope, 1e-12))
+    changed, variances, degrees = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+    best = (-math.inf, Variance(1.0, 0.0))
+    for share in _SLOPES:
+        shape = 1 - share + share * changed
+        size = max(float((degrees * variances / shape).sum() / degrees.sum()), 1e-12)
+        fit = -float((degrees * (np.log(size * shape) + variances / (size * shape))).sum())
+        best = max(best, (fit, Variance((1 - share) * size, share * size)), key=lambda found: found[0])
+    return best[1]
 
 
 def _evidence(covariance: np.ndarray, values: np.ndarray) -> float:

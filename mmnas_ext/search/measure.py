@@ -12,7 +12,7 @@ No torch here: losses come from a function.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -111,20 +111,38 @@ class Chooser:
         self.settings = settings or Measuring()
         self.told = told or (lambda _text: None)
         self._differences: dict[Choices, dict[int, float]] = {}
+        self._belief: Belief | None = None
 
     @property
     def belief(self) -> Belief:
-        """What is believed by now."""
-        return Belief(self.space, self.reference, Measured(self._differences))
+        """What is believed by now.
+
+        An infinite loss counts as the worst of all that are not: it would be so for every mean.
+        """
+        if self._belief is None:
+            finite = [d for row in self._differences.values() for d in row.values() if math.isfinite(d)]
+            worst = max(finite, default=0.0)
+            known = {path: {p: min(d, worst) for p, d in row.items()} for path, row in self._differences.items()}
+            self._belief = Belief(self.space, self.reference, Measured(known))
+        return self._belief
 
     def measure(self, paths: Sequence[Choices], batches: int) -> None:
-        """Measures paths, and the reference, on the first batches."""
-        positions = range(batches)
-        losses = self.rate([self.reference, *paths], positions)
+        """Measures paths, and the reference, on the first batches.
+
+        Raises:
+            ValueError: The reference's loss is infinite on all of them.
+        """
+        losses = self.rate([self.reference, *paths], range(batches))
+        usable = [place for place in range(batches) if math.isfinite(losses[0][place])]
+        if not usable:
+            raise ValueError(
+                f'the loss of the reference network must be finite, got none in {batches} held-out batches: nothing '
+                'can be compared with it'
+            )
         for path, row in zip(paths, losses[1:], strict=True):
-            # what is infinite for one network would be so for every mean
-            kept = {place: float(d) for place, d in zip(positions, row - losses[0], strict=True) if math.isfinite(d)}
-            self._differences.setdefault(path, {}).update(kept)
+            found = {place: float(row[place] - losses[0][place]) for place in usable}
+            self._differences.setdefault(path, {}).update(found)
+        self._belief = None
 
     def explore(self) -> None:
         """Measures every candidate in the reference's place."""
@@ -171,7 +189,7 @@ class Chooser:
         careful = [belief.cautious(deviations) for deviations in _CAUTIONS]
         for effects in (*careful, *(belief.draw(rng) for _ in range(_TRIES * count))):
             path = self.best_within(effects, limit)
-            if path is not None and path != self.reference:
+            if path is not None and path != self.reference and self._is_finite(path):
                 found[path] = None
             if len(found) >= count:
                 break
@@ -181,7 +199,7 @@ class Chooser:
         """Measures networks within a limit by rounds and halvings.
 
         Returns:
-            All that were measured as wholes, the best first.
+            All that were measured as wholes and have a finite loss, the best first.
         """
         wanted, known = self.settings, dict[Choices, None]()
         rng = np.random.default_rng(wanted.seed)
@@ -214,15 +232,32 @@ class Chooser:
             limit.max is None or by.steps(figure) <= by.steps_within(limit.max)
         )
 
-    def ranked(self, paths: Sequence[Choices] | dict[Choices, None]) -> list[Choices]:
-        """Paths by the loss that they surely stay below, the lowest first."""
+    def decide(self, ranked: Sequence[Choices], limit: Limit) -> Choices:
+        """The first of ranked networks; the reference, where that meets the limit and none is surely better.
+
+        Raises:
+            ValueError: There is none, and the reference does not meet the limit.
+        """
+        kept = self.meets(self.reference, limit)
+        if not ranked and not kept:
+            raise ValueError(f'no network that costs {limit.show(self.priced.by)} has a finite loss')
+        if not ranked:
+            return self.reference
+        expected, error = self.belief.network(ranked[0])
+        return self.reference if kept and not expected < -self.settings.certain * error else ranked[0]
+
+    def ranked(self, paths: Iterable[Choices]) -> list[Choices]:
+        """Paths by the loss that they surely stay below, the lowest first; those of an infinite one are left out."""
         belief = self.belief
 
         def bound(path: Choices) -> float:
             expected, error = belief.network(path)
             return expected + self.settings.certain * error
 
-        return sorted(paths, key=bound)
+        return sorted(filter(self._is_finite, paths), key=bound)
+
+    def _is_finite(self, path: Choices) -> bool:
+        return all(map(math.isfinite, self._differences.get(path, {}).values()))
 
     def explain(self, path: Choices, limit: Limit) -> list[LayerChoice]:
         """Per layer what was chosen and what came next, costs counted at the price that the limit puts on them."""
@@ -255,7 +290,8 @@ class Chooser:
 
     def _toll(self, limit: Limit, effects: np.ndarray) -> float:
         """What a unit of cost is worth at the limit, in effects: the slope of the front there; 0 without a limit."""
-        if limit.max is None:
+        free = self.best_within(effects, Limit(limit.min))
+        if limit.max is None or free is None or self.meets(free, limit):
             return 0.0
         less = self.priced.range()[0] + _STEP * (limit.max - self.priced.range()[0])
         here, below = (self.best_within(effects, Limit(None, most)) for most in (limit.max, less))
