@@ -10,6 +10,7 @@ Cityscapes' layout.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from mmnas_ext.cli import add_comparing, errors
@@ -50,9 +51,11 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     add_comparing(parser)
     args = parser.parse_args()
+    work_dir = args.work_dir.resolve()
+    os.chdir(ROOT)  # where the configs' data lie
     with errors():
-        comparison = Comparison(FNA, args.work_dir.resolve(), ROWS, args.seeds, args.cfg_options)
-        compare(comparison, args, ROOT / 'tools', ROOT)
+        comparison = Comparison(FNA, work_dir, ROWS, args.seeds, args.cfg_options)
+        compare(comparison, args, ROOT / 'tools')
 
 
 if __name__ == '__main__':

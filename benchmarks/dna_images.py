@@ -10,6 +10,7 @@ cost. Two runs at a time, a thread each; every run goes on where it stopped. Pri
 """
 
 import argparse
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,9 +98,10 @@ def main() -> None:
         found = selections(ratings)
         print(f'{limits_table(found)}\n', flush=True)
         work_dir, weights = args.work_dir.resolve(), (args.distilled / 'derived' / 'distilled.pth').resolve()
+        os.chdir(ROOT)  # where the configs' data lie
         comparison = Comparison(FNA, work_dir, rows(work_dir, weights), args.seeds, args.cfg_options)
         write_networks(comparison, found[-1].arch, ratings)
-        compare(comparison, args, ROOT / 'tools', ROOT)
+        compare(comparison, args, ROOT / 'tools')
 
 
 if __name__ == '__main__':

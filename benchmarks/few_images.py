@@ -12,6 +12,7 @@ of 1e-3; without it the config's seed is taken.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from mmnas_ext.archs import zoo
@@ -97,10 +98,11 @@ def main() -> None:
             write_text(Path(arch), zoo.arch(SEED_ARCH).replace(bn_eps=1e-3).format('json'))
             given = [f'model.data_preprocessor.{name}={[SCALE] * 3}'.replace(' ', '') for name in ('mean', 'std')]
             options = [*given, f'seed.arch={arch}', f'seed.checkpoint={checkpoint}', *options]
+        os.chdir(ROOT)  # where the configs' data lie
         comparison = Comparison(
             CONFIGS[args.data], work_dir / args.data, rows(args.data, arch, checkpoint), args.seeds, options
         )
-        compare(comparison, args, ROOT / 'tools', ROOT)
+        compare(comparison, args, ROOT / 'tools')
 
 
 if __name__ == '__main__':

@@ -89,11 +89,9 @@ class Children:
 
     Args:
         threads: Of each.
-        folder: Where they run; by default where this one does.
     """
 
-    def __init__(self, threads: int = 1, folder: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, threads: int = 1) -> None:
         numbers = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), str(threads))
         self.env = {**_KEEP, **os.environ, **numbers}
         self._living: set[int] = set()
@@ -124,15 +122,17 @@ class Children:
                 raise ChildError(f'another process is at work in {place}: wait for its end') from None
             clock = Clock.parse(place / CLOCK).begin(part, known)
             write_text(place / CLOCK, clock.format())
-            begun = log.tell()
-            code, spent = self._wait(command, log, lock)
-            write_text(place / CLOCK, clock.end(spent).format())
+            begun, spent = log.tell(), 0.0
+            try:
+                code, spent = self._wait(command, log, lock)
+            finally:
+                write_text(place / CLOCK, clock.end(spent).format())
         if code:
             raise ChildError(f'{_last_words(place / LOG, begun)} (exit status {code}, {place / LOG})')
         return spent
 
     def _wait(self, command: Sequence[str], log: IO[bytes], lock: IO[str]) -> tuple[int, float]:
-        settings: dict[str, Any] = dict(cwd=self.folder, env=self.env, stdout=log, stderr=subprocess.STDOUT)
+        settings: dict[str, Any] = dict(env=self.env, stdout=log, stderr=subprocess.STDOUT)
         with self._lock:
             if self._ended:
                 raise ChildError('stopped before it began')

@@ -16,6 +16,7 @@ from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.cli import shorten
 from mmnas_ext.runs.children import ChildError, Children
 from mmnas_ext.runs.compared import NAME, Results, read_results
+from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.rows import SEED, Comparison, Row, find_seed, read_options
@@ -52,9 +53,9 @@ class RowRunner:
             ValueError: The config has no such row.
         """
         folder = self.comparison.folder(row, seed)
-        with _READING:
+        with _READING, quiet():
             options = self.comparison.options_of(row, seed)
-            arch = self._arch(row, seed, options)
+            arch = self._arch(row, seed)
         if row.search_of is not None:
             self._select(row, seed, options)
         if arch is not None:
@@ -70,7 +71,7 @@ class RowRunner:
         """Whether a row has ended under the settings of now; where they are others, its run will say so."""
         files = WorkDir(self.comparison.folder(row, seed))
         try:
-            with _READING:
+            with _READING, quiet():
                 return self._is_done(row, seed, files)
         except (ValueError, OSError):
             return False
@@ -80,7 +81,7 @@ class RowRunner:
         if manifest is None or (row.search_of is not None and not self._is_chosen(row, seed, options)):
             return False
         cfg = prepare(self.comparison.config_of(row), str(files.root), options=read_options(options))
-        arch = self._arch(row, seed, options)
+        arch = self._arch(row, seed)
         given = None if arch is None else ArchSpec.parse(arch)
         manifest, _ = continue_run(manifest, cfg, method_of(cfg), given, not row.train)
         return manifest.state == 'done' if row.train else manifest.is_done(SEARCH)
@@ -128,12 +129,12 @@ class RowRunner:
         asked = {'search': search, 'selection': row.selection, 'config': self.comparison.config_of(row)}
         return json.dumps({**asked, 'options': options}, indent=1)
 
-    def _arch(self, row: Row, seed: int, options: list[str]) -> str | None:
+    def _arch(self, row: Row, seed: int) -> str | None:
         """What ``--arch`` is given; ``None`` of a row that searches in its own folder."""
         if row.search_of is not None:
             return str(self.comparison.folder(row, seed) / CHOSEN / 'arch.json')
         if row.arch == SEED:
-            found = find_seed(prepare(self.comparison.config_of(row), options=read_options(options)))
+            found = find_seed(self.comparison.read(row))
             if found is None:
                 raise ValueError(
                     'the row seed needs model.backbone.init_cfg.seed=dict(arch=…, checkpoint=…) in the config, which '
@@ -205,14 +206,13 @@ def _outcome(future: Future[None]) -> str:
     raise error
 
 
-def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, folder: Path | None = None) -> None:
+def compare(comparison: Comparison, args: argparse.Namespace, tools: Path) -> None:
     """Runs what is not there yet of a comparison, prints its tables, and writes ``comparison.json``.
 
     Args:
         comparison: The comparison.
         args: What `mmnas_ext.cli.add_comparing` has read: which rows, how many at a time, which metric.
         tools: Folder of ``train.py`` and ``select_network.py``.
-        folder: Where they run; by default where this process does.
 
     Raises:
         ValueError: A row, the metric or the baseline is unknown, or nothing has ended and only the table was asked for.
@@ -229,7 +229,7 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, folde
     read()  # a metric or baseline that is not there is said before hours of training
     failed: dict[_Task, str] = {}
     if not args.table:
-        runner = RowRunner(asked, tools, Children(args.threads, folder))
+        runner = RowRunner(asked, tools, Children(args.threads))
 
         def tell(text: str) -> None:
             print(text, flush=True)

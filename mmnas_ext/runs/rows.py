@@ -148,10 +148,13 @@ class Comparison:
         """The config that a row runs."""
         return row.config or self.config
 
+    def read(self, row: Row) -> Config:
+        """The config of a row without a random seed; it is not to be changed."""
+        return _read(self.config_of(row), (*self.options, *row.options))
+
     def options_of(self, row: Row, seed: int) -> list[str]:
         """Overrides of a row's run."""
-        given = (*self.options, *row.options)
-        method = _method_name(self.config_of(row), given)
+        method = method_of(self.read(row)).name
         seeds = [f'randomness.seed={seed}']
         seeds += [f'train_cfg.split_seed={seed}'] if method in ('gradient', 'random') else []
         seeds += [f'random_search.seed={seed}'] if method == 'random' else []
@@ -159,8 +162,8 @@ class Comparison:
 
 
 @cache
-def _method_name(config: str, options: tuple[str, ...]) -> str:
-    return method_of(prepare(config, options=read_options(options))).name
+def _read(config: str, options: tuple[str, ...]) -> Config:
+    return prepare(config, options=read_options(options))
 
 
 def read_options(texts: Sequence[str]) -> dict[str, Any]:
