@@ -45,6 +45,7 @@ optim_wrapper = dict(
     weights=dict(type='OptimWrapper', optimizer=sgd, clip_grad=clip, paramwise_cfg=_base_.paramwise_cfg),
     arch=dict(type='OptimWrapper', optimizer=adam, clip_grad=clip),
     cost=dict(weight=0.02),  # arch loss = task loss + weight * log10(expected multiply-adds in 1e9)
+    selection=dict(type='argmax'),  # or 'measured': by losses on the half that trained alpha
 )
 param_scheduler = [  # for the weights only
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=300),

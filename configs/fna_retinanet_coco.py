@@ -43,6 +43,7 @@ optim_wrapper = dict(
         clip_grad=dict(max_norm=35, norm_type=2),
     ),
     cost=dict(weight=0.02),  # arch loss = task loss + weight * log10(expected multiply-adds in 1e9)
+    selection=dict(type='argmax'),  # or 'measured': by losses on the half that trained alpha
 )
 param_scheduler = [  # for the weights only
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),

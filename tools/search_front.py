@@ -4,19 +4,24 @@ Example: ``python tools/search_front.py work_dirs/dna_coco/ratings.json --max-ma
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
-from mmnas_ext.archs import METRICS
+from mmnas_ext.archs import METRICS, Limit
 from mmnas_ext.archs.metrics import show
 from mmnas_ext.cli import add_limits, errors, read_limits
-from mmnas_ext.reports import draw_front, format_cells
+from mmnas_ext.reports import draw_front, draw_measured, format_cells, front_table
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import Selection, select
 from mmnas_ext.workdir import WorkDir
 
 
 def main() -> None:
-    """Reads ratings, prints the front and writes ``front.json``, ``front.png`` and ``arch.json``."""
+    """Reads ratings, prints the front and writes ``front.json``, ``front.png`` and ``arch.json``.
+
+    Where networks of the front have been measured in the ratings' work dir, they are shown and drawn too.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('ratings', help='ratings.json, or the work dir that holds it')
     add_limits(parser)
@@ -28,12 +33,27 @@ def main() -> None:
     with errors():
         selection = select(Ratings.parse(file), read_limits(args))
     out = Path(args.out) if args.out else file.parent / 'front'
-    written = selection.write(out)
+    measured = MeasuredFront.find(WorkDir(file.parent).front)
+    if measured is not None:
+        measured = choose_again(measured, selection)
+    written = selection.write(out, measured)
     (out / 'arch.json').write_text(selection.arch.format('json'))
     figure = draw_front(written, out / 'front.png')
     reach = ', '.join(show(metric, *ends) for metric, ends in selection.ranges.items())
     print(f'networks of this space: {reach}\n\n{table(selection, args.rows)}\n\n{selection.describe()}\n')
+    if measured is not None:
+        drawn = draw_measured(measured, out / 'measured.png')
+        print(f'measured networks of the front, drawn in {drawn}:\n{front_table(measured)}\n')
     print(f'the front: {written}\nits figure: {figure}\nthe network: {out / "arch.json"}')
+
+
+def choose_again(measured: MeasuredFront, selection: Selection) -> MeasuredFront:
+    """The measured networks of a work dir under other limits; none of them may be the chosen one."""
+    networks = tuple(
+        replace(network, origin='chosen' if network.arch == selection.arch else 'front') for network in measured.points
+    )
+    limits = {name: limit for name, limit in selection.limits.items() if limit != Limit()}
+    return replace(measured, metric=selection.metric, networks=networks, limits=limits)
 
 
 def table(selection: Selection, rows: int) -> str:

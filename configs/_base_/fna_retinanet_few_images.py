@@ -15,6 +15,9 @@ optimizer = dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=1e-2)
 optim_wrapper = dict(
     weights=dict(optimizer=optimizer),
     arch=dict(optimizer=dict(lr=3e-2)),  # hundreds of steps, not thousands
+    # alpha moves little in hundreds of steps: the network is chosen by losses on held-out images, and handed over with
+    # others along the axis of the cost
+    selection=dict(type='measured', front=dict(networks=8)),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50),

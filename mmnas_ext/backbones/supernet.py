@@ -124,6 +124,18 @@ class SuperNet(Chain):
                 for stage in self.layers()
             )
 
+    def seed_path(self) -> Choices | None:
+        """The path of the seed that the weights come from; ``None`` where none is named, or it is not in the space."""
+        init = self.init_cfg if isinstance(self.init_cfg, dict) else {}
+        seed = init.get('seed')
+        if not isinstance(seed, dict) or 'arch' not in seed:
+            return None
+        space = self.space
+        arch = ArchSpec.parse(seed['arch']).replace(
+            bn_eps=space.bn_eps, head_channels=space.head_channels, act=space.act
+        )
+        return space.path(arch) if arch in space else None
+
     def set_path(self, path: Sequence[Sequence[int]] | None) -> None:
         """Runs one path from now on (a candidate index per layer, per stage), or with ``None`` all, mixed.
 

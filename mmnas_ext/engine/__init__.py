@@ -4,6 +4,7 @@ from mmnas_ext.engine.block_optim import BlockOptimWrapper, BlockOptimWrapperCon
 from mmnas_ext.engine.derive import DeriveHook
 from mmnas_ext.engine.distill import BlockParallel, DistillLoop
 from mmnas_ext.engine.gathered import GatherHook
+from mmnas_ext.engine.imitation import SeedImitationHook
 from mmnas_ext.engine.loops import ResumableIterLoop, SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.monitor import SearchMonitorHook
 from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper, SearchOptimWrapperConstructor
@@ -28,4 +29,5 @@ __all__ = [
     'SearchMonitorHook',
     'SearchOptimWrapper',
     'SearchOptimWrapperConstructor',
+    'SeedImitationHook',
 ]

@@ -11,6 +11,7 @@ from mmnas_ext.engine.batches import Batches, build_halves, reproducible
 from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper
 from mmnas_ext.engine.seeding import common_seed, reseed
 from mmnas_ext.registry import LOOPS
+from mmnas_ext.search.choosing import Choosing
 
 
 class Alternation:
@@ -126,9 +127,12 @@ def check_hooks(runner: Any, epochs: int | None) -> None:
 
 
 def _check_search(runner: Any, start: Any, last: int, unit: str) -> None:
-    if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start < last:
-        raise ValueError(f'train_cfg.arch_start must lie in 0..{last - 1} ({unit} of {last}), got {start!r}')
     wrapper = runner.optim_wrapper
+    selection = wrapper.selection if isinstance(wrapper, SearchOptimWrapper) else dict(wrapper).get('selection')
+    # losses decide without alpha as well
+    most = last if Choosing.parse(selection).type == 'measured' else last - 1
+    if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start <= most:
+        raise ValueError(f'train_cfg.arch_start must lie in 0..{most} ({unit} of {last}), got {start!r}')
     if not isinstance(wrapper, SearchOptimWrapper) and dict(wrapper).get('constructor') is None:
         raise ValueError(
             "a search loop needs optim_wrapper=dict(constructor='mmnas_ext.SearchOptimWrapperConstructor', …)"
@@ -155,7 +159,8 @@ class SearchEpochLoop(EpochBasedTrainLoop):
             not validated: the mixed super-network is not a network you would deploy.
 
     Raises:
-        ValueError: `arch_start` is past the last epoch, or another argument out of range.
+        ValueError: `arch_start` is past the last epoch (past their end, where losses are measured that decide), or
+            another argument out of range.
     """
 
     def __init__(

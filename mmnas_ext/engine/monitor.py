@@ -14,6 +14,7 @@ from mmnas_ext.engine.describe import describe_search
 from mmnas_ext.engine.limits import derive_path
 from mmnas_ext.engine.optim import find_supernet
 from mmnas_ext.registry import HOOKS
+from mmnas_ext.search.decision import SURE
 from mmnas_ext.workdir import WorkDir, append_line, write_text
 
 
@@ -23,27 +24,31 @@ class SearchMonitorHook(Hook):
 
     Costs are multiply-adds, and parameters or milliseconds as well where the search is asked for these.
 
-    Per-layer entropies are divided by the logarithm of the number of candidates: 1 is undecided, 0 decided. Records go
+    Per-layer entropies are divided by the logarithm of the number of candidates: 1 is undecided, 0 decided. The
+    certainty of a layer is the probability of its leading candidate against the next one: 0.5 is a coin's. Records go
     to ``search_log.jsonl`` and to the Visualizer (so to TensorBoard, where its backend is configured).
 
     It warns, once each, when the found network skips all layers it may, or three quarters of them; and when the mean
-    entropy falls below `early_entropy` before half of the arch steps are done, or still is above `late_entropy` at the
-    end.
+    certainty rises above `early_certainty` before half of the arch steps are done, or still is below `late_certainty`
+    at the end, where alpha alone decides.
 
     Args:
         interval: Iterations from one record to the next.
-        early_entropy: See above.
-        late_entropy: See above.
+        early_certainty: See above.
+        late_certainty: See above.
     """
 
     priority = 'BELOW_NORMAL'
 
-    def __init__(self, interval: int = 50, early_entropy: float = 0.1, late_entropy: float = 0.95) -> None:
+    def __init__(self, interval: int = 50, early_certainty: float = 0.99, late_certainty: float = 0.75) -> None:
         if interval < 1:
             raise ValueError(f'interval must be at least 1, got {interval}')
         self.interval = interval
-        self.early_entropy = early_entropy
-        self.late_entropy = late_entropy
+        for name, value in (('early_certainty', early_certainty), ('late_certainty', late_certainty)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ValueError(f'{name} must be a probability in 0..1, got {value!r}')
+        self.early_certainty = early_certainty
+        self.late_certainty = late_certainty
         self._drawn: dict[str, list[int]] = {}
         self._warned: list[str] = []
 
@@ -87,20 +92,22 @@ class SearchMonitorHook(Hook):
         if not done:
             return
         skippable = sum(SKIP in layer.tokens for layer in supernet.mixed_layers().values())
-        skips, entropy = record['skips'], sum(record['entropy'].values()) / len(record['entropy'])
+        skips, certainties = record['skips'], record['certainty'].values()
+        certainty, count = sum(certainties) / len(certainties), len(certainties)
         if skippable and skips == skippable:
             self._warn(runner, 'all-skip', f'the search has collapsed: the found network skips all {skippable} layers '
                        'that it may; a smaller cost weight or a later arch_start may help')  # fmt: skip
         elif skippable and skips >= 0.75 * skippable:
             self._warn(runner, 'skips', f'the search drifts towards collapse: {skips} of {skippable} layers are skips')
-        if entropy < self.early_entropy and done < total / 2:
-            self._warn(runner, 'entropy', f'alpha has settled early: mean entropy {entropy:.3f} after {done} of '
+        if certainty > self.early_certainty and done < total / 2:
+            self._warn(runner, 'settled', f'alpha has settled early: mean certainty {certainty:.1%} after {done} of '
                        f'{total} arch steps; a smaller learning rate of alpha may help')  # fmt: skip
-
-        if entropy > self.late_entropy and runner.iter + 1 == runner.max_iters:
-            self._warn(runner, 'undecided', f'alpha has hardly moved: mean entropy {entropy:.3f} after {done} arch '
-                       'steps; the argmax reads small differences; search longer, or with a larger learning rate of '
-                       'alpha')  # fmt: skip
+        alone = runner.optim_wrapper.selection.type == 'argmax'
+        if alone and certainty < self.late_certainty and runner.iter + 1 == runner.max_iters:
+            decided = sum(each >= SURE for each in certainties)
+            self._warn(runner, 'undecided', f'alpha is undecided: {decided} of {count} layers are {SURE:.0%} certain, '
+                       f'{certainty:.1%} on average after {done} arch steps, where 50% is a coin; the argmax reads '
+                       "small differences: search longer, or choose by selection=dict(type='measured')")  # fmt: skip
 
     def _warn(self, runner: Any, kind: str, message: str) -> None:
         if kind not in self._warned:
@@ -109,7 +116,7 @@ class SearchMonitorHook(Hook):
 
 
 def measure(supernet: SuperNet, priced: Prices | None = None) -> dict[str, Any]:
-    """What alpha says now: probabilities and normalised entropy per layer, costs (stem included), skips.
+    """What alpha says now: probabilities, normalised entropy and certainty per layer, costs (stem included), skips.
 
     Args:
         supernet: The super-network.
@@ -124,11 +131,13 @@ def measure(supernet: SuperNet, priced: Prices | None = None) -> dict[str, Any]:
         for each in (macs, priced or macs):
             costs[f'expected_{each.metric}'] = float(supernet.expected_cost(each)) + each.fixed
             costs[f'argmax_{each.metric}'] = each.path(path)
+    two = {name: p.topk(min(2, len(p))).values.tolist() for name, p in probabilities.items()}
     entropy = {name: float(torch.special.entr(p).sum()) / math.log(len(p)) for name, p in probabilities.items()}
     chosen = {name: layer.tokens[int(layer.alpha.argmax())] for name, layer in layers.items()}
     return {
         'alpha': {name: [round(v, 6) for v in p.tolist()] for name, p in probabilities.items()},
         'entropy': {name: round(value, 6) for name, value in entropy.items()},
+        'certainty': {name: round(best[0] / sum(best), 6) for name, best in two.items()},
         **costs,
         'skips': sum(token == SKIP for token in chosen.values()),
     }
@@ -142,6 +151,7 @@ def scalars(record: dict[str, Any]) -> dict[str, float]:
         for kind in ('expected', 'argmax'):
             if f'{kind}_{name}' in record:
                 found[f'search/{kind}_{metric.curve}'] = record[f'{kind}_{name}'] / metric.unit.size
+    found['search/certainty'] = sum(record['certainty'].values()) / len(record['certainty'])
     found['search/skips'] = record['skips']
     for name, counts in record['drawn'].items():
         total = max(1, sum(counts))

@@ -49,6 +49,8 @@ class SearchOptimWrapper(OptimWrapper):
         path_per: ``'update'`` draws one path for all weight steps that are gathered in an update, ``'iteration'`` one
             for each of them.
         selection: How a network is chosen once the search has ended; nothing here depends on it.
+        keep_seed: Probability with which a layer of a drawn path has the seed's candidate instead of the drawn one. In
+            few steps no path is trained well if all are trained alike; those near the seed then are.
 
     Attributes:
         prices: Prices of the super-network's space by the cost's metric.
@@ -65,6 +67,7 @@ class SearchOptimWrapper(OptimWrapper):
         cost: CostTerm,
         path_per: str = 'update',
         selection: Choosing | None = None,
+        keep_seed: float = 0.0,
     ) -> None:
         self.prices = cost.prices(supernet.space, supernet.input_size, supernet.output_stride)
         super().__init__(weights.optimizer)
@@ -74,6 +77,12 @@ class SearchOptimWrapper(OptimWrapper):
         self.supernet = supernet
         self.cost = cost
         self.selection = selection or Choosing()
+        self.keep_seed = keep_seed
+        self.seed_path = supernet.seed_path() if keep_seed else None
+        if keep_seed and self.seed_path is None:
+            raise ValueError(
+                f'optim_wrapper.keep_seed must be 0 where the backbone has no seed in its space, got {keep_seed}'
+            )
         self.phase = 'weights'
         self.policy = 'uniform'
         self.draw = generator('path', 0, 0)
@@ -138,11 +147,21 @@ class SearchOptimWrapper(OptimWrapper):
     def _path(self) -> Choices:
         """Draws the path of a weight step, or goes on with the one that the update under way has."""
         if self.gathered == 1:
-            return self.supernet.sample_path(self.policy, self.draw)
+            return self._sample()
         update = self.iteration // self.gathered
         if self._drawn is None or self._drawn[0] != update:
-            self._drawn = update, self.supernet.sample_path(self.policy, self.draw)
+            self._drawn = update, self._sample()
         return self._drawn[1]
+
+    def _sample(self) -> Choices:
+        drawn = self.supernet.sample_path(self.policy, self.draw)
+        if self.seed_path is None:
+            return drawn
+        kept = [torch.rand(len(row), generator=self.draw) < self.keep_seed for row in drawn]
+        return tuple(
+            tuple(seed if keep else own for own, seed, keep in zip(*rows, strict=True))
+            for rows in zip(drawn, self.seed_path, (row.tolist() for row in kept), strict=True)
+        )
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """As the phase's wrapper does."""
@@ -214,7 +233,7 @@ class SearchOptimWrapperConstructor:
             ``clip_grad``, ``accumulative_counts``; ``weights`` may have a ``paramwise_cfg``); ``cost`` is
             ``dict(weight=λ, target=…, metric='macs', table=…)``, see `CostTerm`; ``path_per`` is ``'update'`` or
             ``'iteration'``, see `SearchOptimWrapper`; ``selection`` says how a network is chosen in the end, see
-            `mmnas_ext.search.choosing`, and changes no training.
+            `mmnas_ext.search.choosing`, and changes no training; ``keep_seed`` as there.
         paramwise_cfg: Not taken here: it belongs into ``weights``.
 
     Raises:
@@ -224,11 +243,11 @@ class SearchOptimWrapperConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         cfg = dict(optim_wrapper_cfg)
-        unknown = set(cfg) - {'type', 'weights', 'arch', 'cost', 'path_per', 'selection'}
+        unknown = set(cfg) - {'type', 'weights', 'arch', 'cost', 'path_per', 'selection', 'keep_seed'}
         missing = {'weights', 'arch'} - set(cfg)
         if unknown or missing:
             raise ValueError(
-                'optim_wrapper of a search takes weights, arch, cost, selection and path_per: '
+                'optim_wrapper of a search takes weights, arch, cost, selection, path_per and keep_seed: '
                 f'missing {sorted(missing)}, unknown {sorted(unknown)}'
             )
         if paramwise_cfg is not None:
@@ -236,6 +255,10 @@ class SearchOptimWrapperConstructor:
         self.path_per = cfg.pop('path_per', 'update')
         if self.path_per not in _PATH_PER:
             raise ValueError(f'optim_wrapper.path_per must be one of {_PATH_PER}, got {self.path_per!r}')
+        self.keep_seed = cfg.pop('keep_seed', 0.0)
+        known = not isinstance(self.keep_seed, bool) and isinstance(self.keep_seed, int | float)
+        if not known or not 0 <= self.keep_seed < 1:
+            raise ValueError(f'optim_wrapper.keep_seed must be a probability in [0, 1), got {self.keep_seed!r}')
         self.cost = CostTerm.parse(cfg.pop('cost', None))
         self.selection = Choosing.parse(cfg.pop('selection', None))
         self.cfg = cfg
@@ -250,7 +273,7 @@ class SearchOptimWrapperConstructor:
         arch_cfg.setdefault('type', 'OptimWrapper')
         optimizer = OPTIMIZERS.build(dict(arch_cfg.pop('optimizer'), params=alphas))
         arch = MM_OPTIM_WRAPPERS.build(arch_cfg, default_args=dict(optimizer=optimizer))
-        return SearchOptimWrapper(weights, arch, supernet, self.cost, self.path_per, self.selection)
+        return SearchOptimWrapper(weights, arch, supernet, self.cost, self.path_per, self.selection, self.keep_seed)
 
 
 def find_supernet(model: nn.Module) -> SuperNet:

@@ -13,8 +13,10 @@ from mmnas_ext.archs import ArchSpec, SearchSpace
 from mmnas_ext.registry import WEIGHT_INITIALIZERS
 from mmnas_ext.remap import policies
 from mmnas_ext.remap.checkpoints import Seed, load_seed
+from mmnas_ext.remap.download import locate
 from mmnas_ext.remap.epsilon import apply_eps
 from mmnas_ext.remap.mapping import remap
+from mmnas_ext.remap.reader import PACKAGE
 from mmnas_ext.remap.report import RemapReport
 
 _SEED_KEYS = ('arch', 'checkpoint')
@@ -63,7 +65,7 @@ class RemappedInit:
             ValueError: The seed cannot be read or does not fit.
         """
         target = _find_target(module)
-        seed = self.source if isinstance(self.source, Seed) else load_seed(self.source, self.arch)
+        seed = self.read_seed()
         affine = bool(getattr(module, 'affine', False))
         state, report = remap(seed, target, **self.policies, noise=self.noise, affine=affine)
         _load(module, state)
@@ -80,6 +82,29 @@ class RemappedInit:
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'RemappedInit: remapped from {self._describe_source()}')
         return report
+
+    def read_seed(self) -> Seed:
+        """Reads the seed; one behind a URL is fetched, for which the processes wait for each other.
+
+        Raises:
+            FileNotFoundError: It does not exist.
+            ValueError: It cannot be read, or belongs to another network.
+            ConnectionError: The URL cannot be read.
+        """
+        return self.source if isinstance(self.source, Seed) else load_seed(self.source, self.arch)
+
+    def seed_at_hand(self) -> Seed | None:
+        """Reads the seed if it is on this machine; returns ``None`` for a URL that has not been fetched.
+
+        Raises:
+            FileNotFoundError: A file or a package does not exist.
+            ValueError: It cannot be read, or belongs to another network.
+        """
+        source = self.source
+        if isinstance(source, str) and '://' in source and not source.startswith(PACKAGE):
+            file = locate(source)
+            return load_seed(file, self.arch) if file.is_file() else None
+        return self.read_seed()
 
     def _describe_source(self) -> str:
         return 'a `Seed` object' if isinstance(self.source, Seed) else str(self.source)

@@ -5,6 +5,7 @@ from mmnas_ext.reports.distill_page import is_distillation, write_any_report, wr
 from mmnas_ext.reports.distillation import draw_losses, draw_ratings
 from mmnas_ext.reports.imitation import draw_features
 from mmnas_ext.reports.log import read_log
+from mmnas_ext.reports.measured import draw_measured, front_table
 from mmnas_ext.reports.network import draw_network
 from mmnas_ext.reports.page import write_report
 from mmnas_ext.reports.predictions import draw_predictions
@@ -18,6 +19,7 @@ __all__ = [
     'draw_features',
     'draw_front',
     'draw_losses',
+    'draw_measured',
     'draw_network',
     'draw_predictions',
     'draw_rank',
@@ -25,6 +27,7 @@ __all__ = [
     'draw_trials',
     'format_cells',
     'format_count',
+    'front_table',
     'is_distillation',
     'read_log',
     'write_any_report',

@@ -23,6 +23,7 @@ RIGHT = 26
 TITLE = 64
 DPI = 100
 _PLOT = 500
+_BUSY = 400
 # The palette's set; no kernel occurs in a figure that has blocks.
 _BLOCKS = (*(kernel_colour(side) for side in (3, 5, 7, 9, 1, 11)), INK)
 # Pixels from a point to its label: near ones first, to the right of the point before its left.
@@ -100,6 +101,27 @@ def annotate(
 ) -> None:
     """Writes a text `shift` points away from a place in `coords`, matplotlib's ``xycoords``."""
     axes.annotate(text, at, xycoords=coords, xytext=shift, textcoords='offset points', **style)
+
+
+def draw_limit(axes: Axes, text: str, x: float) -> None:
+    """Draws an upright line at a limit, with its text; the artist has the gid ``limit``. The axes' limits are set."""
+    axes.axvline(x, color=ACCENT, linewidth=1.4, linestyle=(0, (4, 2)), zorder=2, gid='limit')
+    # to the left of its line where there is no room to the right
+    late = axes.transLimits.transform((x, 0))[0] > 0.85
+    style: Style = {'ha': 'right' if late else 'left', 'va': 'top', 'size': 10.5, 'color': ACCENT}
+    annotate(axes, f'limit {text}', (x, 1), (-5 if late else 5, -3), ('data', 'axes fraction'), **style)
+
+
+def along_stairs(axes: Axes, x: np.ndarray, y: np.ndarray, bounds: Sequence[float]) -> list[tuple[float, float]]:
+    """Places along a staircase of steps ``'steps-post'``, and along limits, close enough that no label fits between."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    # its corners, and how far along it each is, in widths and heights of the axes
+    across, up = np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
+    steps = np.abs(np.diff(across)) / (right - left) + np.abs(np.diff(up)) / (high - low)
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    places = np.linspace(0, along[-1], _BUSY)
+    stairs = zip(np.interp(places, along, across).tolist(), np.interp(places, along, up).tolist(), strict=True)
+    return [*stairs, *((bound, value) for bound in bounds for value in np.linspace(low, high, 60))]
 
 
 def draw_pixels(axes: Axes, pixels: np.ndarray, interpolation: str = 'nearest', **more: Any) -> None:

@@ -13,10 +13,12 @@ from mmnas_ext.reports.distillation import draw_ratings, list_stages, losses_fig
 from mmnas_ext.reports.facts import read_facts
 from mmnas_ext.reports.imitation import draw_features
 from mmnas_ext.reports.markup import figure_html, note_html, table_html, write_html
-from mmnas_ext.reports.page import write_network, write_report
+from mmnas_ext.reports.measured import draw_measured
+from mmnas_ext.reports.page import tell_measured, write_network, write_report
 from mmnas_ext.reports.ranking import draw_front, draw_rank
 from mmnas_ext.reports.table import format_cost, format_limit, format_size, name_metric
 from mmnas_ext.search.front_file import FrontFile
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.workdir import WorkDir
 
@@ -57,7 +59,7 @@ def write_distill_report(
     Args:
         work_dir: Folder with logs of MMEngine, ``ratings.json``, ``front.json``, ``features.npz``, ``rank.json`` and
             ``derived/arch.json``; each may be missing, but not all.
-        out: Folder to write to, made if missing; by default ``report`` in the work dir.
+        out: Folder to write to, made if missing; by default ``report`` in the work dir, and ``front.png`` beside it.
         seed: As in `write_report`, like the next two.
         input_size: By default the run's, or that of the ratings.
         output_stride: By default the run's.
@@ -74,6 +76,7 @@ def write_distill_report(
     log = find_losses(files.root)
     ratings = Ratings.parse(files.ratings) if files.ratings.is_file() else None
     front = FrontFile.parse(files.front, ratings) if files.front.is_file() else None
+    measured = MeasuredFront.find(files.root)
     if ratings and facts.assumed:
         facts = replace(facts, input_size=ratings.input_size, assumed=False)
     if not (log or ratings or front or any(path.is_file() for path in (files.features, files.rank, files.arch))):
@@ -104,6 +107,11 @@ def write_distill_report(
     if front:
         add('Front', draw_front(front, target / 'front.png'), 'Lowest rating over the cost that buys it')
         parts.append(_tell_choice(front, ratings))
+    if measured:
+        # of the work dir itself, since all methods leave it there
+        file = files.front_figure if out is None else target / 'measured.png'
+        figures.append(draw_measured(measured, file))
+        parts.append(tell_measured(measured, file, facts))
     if files.features.is_file():
         file = draw_features(files.features, target / 'features.png')
         add('Features', file, 'Features of the teacher and their imitations')

@@ -9,12 +9,16 @@ from typing import Any
 
 from mmnas_ext.archs import SKIP, ArchSpec, SearchSpace, cost
 from mmnas_ext.reports.alphas import draw_alphas
+from mmnas_ext.reports.decision import decision_cells, draw_decision
 from mmnas_ext.reports.facts import Facts, read_facts, read_results
 from mmnas_ext.reports.log import SearchLog, argmax_path, check_records, read_log, searched_layers
 from mmnas_ext.reports.markup import figure_html, note_html, table_html, write_html
+from mmnas_ext.reports.measured import draw_measured, front_cells
 from mmnas_ext.reports.network import draw_network
 from mmnas_ext.reports.table import format_cost, format_count, format_size, name_metric, table_cells
 from mmnas_ext.reports.trial_figure import Trials, draw_trials, read_trials, trials_cells
+from mmnas_ext.search.decision import Decision
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir
 
 
@@ -40,7 +44,8 @@ def write_report(
         output_stride: As in `mmnas_ext.archs.cost`; by default the run's.
 
     Returns:
-        ``network.png``, those of ``alphas.png`` and ``trials.png`` whose source there is, and last ``report.html``.
+        ``network.png``, those of ``alphas.png``, ``trials.png`` and ``front.png`` whose source there is, and last
+        ``report.html``.
 
     Raises:
         FileNotFoundError: There is no work dir, or nothing of a search in it.
@@ -52,6 +57,8 @@ def write_report(
     trials = read_trials(files.root, facts.rank_by, facts.rule, facts.metric)
     leading = space.arch(argmax_path(log.records[-1], space)) if space and log else None
     arch, title = _find_network(files, leading, trials)
+    front = MeasuredFront.find(files.root)
+    decision = Decision.parse(files.decision) if files.decision.is_file() else None
     # what cannot be read is refused before anything is written
     results, snapshots = _tell_results(read_results(files.root)), _tell_snapshots(files, arch, facts)
     target = files.root if out is None else Path(out)
@@ -70,6 +77,13 @@ def write_report(
         note = f'No file says what ranks the trials: taken is {trials.rank_by}.' if trials.guessed else ''
         parts += [figure_html('Trials', note, figures[-1], 'What each trial reached over what its network costs')]
         parts += [table_html(trials_cells(trials))]
+    if decision:
+        figures.append(draw_decision(decision, target / 'decision.png'))
+        parts += [figure_html('What was decided', decision.why, figures[-1], 'Per layer the lead of what was chosen')]
+        parts += [table_html(decision_cells(decision))] if decision.networks else []
+    if front:
+        figures.append(draw_measured(front, target / files.front_figure.name))
+        parts.append(tell_measured(front, figures[-1], facts))
     name = f'Search in {files.root.resolve().name}'
     return (*figures, write_html(target / 'report.html', name, [*parts, snapshots]))
 
@@ -85,6 +99,13 @@ def write_network(
     text = arch.format('fna').replace('|', '|\n').replace('\n\n', '\n')
     section = figure_html(title, f'{facts.size_note}.', file, 'The network as a chain of stages, a box per layer')
     return file, f'{section}<p>{counts}.</p>\n<pre>{escape(text)}</pre>\n'
+
+
+def tell_measured(front: MeasuredFront, figure: Path, facts: Facts) -> str:
+    """A section with the measured networks of a front: their figure and their table."""
+    note = f'{facts.size_note}. tools/train.py trains network K by --pick K, all of them by --adapt-all.'
+    shown = figure_html('Measured networks', note, figure, 'What networks of the front reach over what they cost')
+    return f'{shown}{table_html(front_cells(front))}'
 
 
 def _read_search(files: WorkDir) -> tuple[SearchSpace | None, SearchLog | None]:

@@ -1,12 +1,10 @@
 """Figures of whole networks by their ratings: the front that was searched, and how well ratings rank."""
 
-from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -14,14 +12,13 @@ from matplotlib.ticker import MaxNLocator
 from mmnas_ext.archs import Limit
 from mmnas_ext.reports import canvas as c
 from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, Label
-from mmnas_ext.reports.palette import ACCENT, FAINT, FOUND, INK, RULE, kernel_colour, tint
+from mmnas_ext.reports.palette import FAINT, FOUND, INK, RULE, kernel_colour, tint
 from mmnas_ext.reports.table import cost_scale, format_cost, format_limit, name_metric
 from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, take
 from mmnas_ext.search.front_file import FrontFile
 
 # Steps of a staircase that differ by less than a pixel cannot be told apart, and a front may have a million.
 _POINTS = 4000
-_BUSY = 400
 _SCATTER = 400
 _COLUMNS = 3
 _BETWEEN = 76
@@ -119,11 +116,11 @@ def front_figure(front: FrontFile) -> Figure:
     room = 0.08 * (max(heights) - min(heights) or 1)
     axes.set_ylim(min(heights) - room, max(heights) + room)
     for bound in bounds:
-        _draw_limit(axes, front.metric, bound, scale.size)
+        c.draw_limit(axes, format_cost(front.metric, bound), bound / scale.size)
     axes.plot([chosen / scale.size], [front.rating], gid='chosen', **c.MARK)
     text = f'chosen: {format_cost(front.metric, chosen)}, {front.rating:.3f}'
     label = Label(text, chosen / scale.size, front.rating, bold=True)
-    c.place_labels(axes, [label], _busy(axes, x, y, [bound / scale.size for bound in bounds]))
+    c.place_labels(axes, [label], c.along_stairs(axes, x, y, [bound / scale.size for bound in bounds]))
     return figure
 
 
@@ -177,24 +174,3 @@ def rank_figure(rank: Rank) -> Figure:
     axes.tick_params(labelsize=10, colors=FAINT, length=3, color=RULE)
     axes.set_ylabel(unit.name, size=11, color=FAINT)
     return figure
-
-
-def _draw_limit(axes: Axes, metric: str, limit: float, size: float) -> None:
-    axes.axvline(limit / size, color=ACCENT, linewidth=1.4, linestyle=(0, (4, 2)), zorder=2, gid='limit')
-    # to the left of its line where there is no room to the right
-    late = axes.transLimits.transform((limit / size, 0))[0] > 0.85
-    style: c.Style = {'ha': 'right' if late else 'left', 'va': 'top', 'size': 10.5, 'color': ACCENT}
-    text, shift = f'limit {format_cost(metric, limit)}', (-5 if late else 5, -3)
-    c.annotate(axes, text, (limit / size, 1), shift, ('data', 'axes fraction'), **style)
-
-
-def _busy(axes: Axes, x: np.ndarray, y: np.ndarray, bounds: Sequence[float]) -> list[tuple[float, float]]:
-    """Places along the staircase, and along the limits, close enough that no label fits between two."""
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    # its corners, and how far along it each is, in widths and heights of the axes
-    across, up = np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
-    steps = np.abs(np.diff(across)) / (right - left) + np.abs(np.diff(up)) / (high - low)
-    along = np.concatenate([[0.0], np.cumsum(steps)])
-    places = np.linspace(0, along[-1], _BUSY)
-    stairs = zip(np.interp(places, along, across).tolist(), np.interp(places, along, up).tolist(), strict=True)
-    return [*stairs, *((bound, value) for bound in bounds for value in np.linspace(low, high, 60))]

@@ -23,6 +23,7 @@ from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.batches import build_halves
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.runs.classes import check_classes, check_empty, check_heads, check_ignored, check_names
+from mmnas_ext.runs.imitating import list_imitations
 from mmnas_ext.runs.keys import is_told, near
 from mmnas_ext.runs.later import check_optimizer, find, list_later, list_schedules, quiet
 from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of, stand_in
@@ -73,7 +74,7 @@ def build_half(half: Half, prepared: Prepared, keep: bool, where: str = '') -> n
         check_readers(model, where)
         with built(f'{where}optim_wrapper'):
             wrapper = _build_optimizers(model, cfg)
-        for place, check in list_later(cfg):
+        for place, check in (*list_later(cfg), *list_imitations(cfg, model, wrapper)):
             with built(f'{where}{place}'):
                 check()
         sets = {}

@@ -37,7 +37,9 @@ HARMLESS = (
 # where data lie: what they are is compared by itself
 _PLACES = ('data_root', 'ann_file', 'data_prefix', 'sources', 'img_path', 'seg_map_path', 'img', 'seg')
 # hooks that change weights, by the end of their name
-_DECIDING_HOOKS = ('EMAHook', 'ReseedHook', 'SwitchHook', 'EarlyStoppingHook', 'FreezeHook', 'SetEpochInfoHook')
+_DECIDING_HOOKS = (
+    'EMAHook', 'ReseedHook', 'SwitchHook', 'EarlyStoppingHook', 'FreezeHook', 'SetEpochInfoHook', 'ImitationHook',
+)  # fmt: skip
 # more of these is trained on, up to the new end
 LONGER = ('train_cfg.max_epochs', 'train_cfg.max_iters')
 _LONGEST_PATH = 1024
@@ -190,7 +192,7 @@ def _is_harmless(change: Change, new: Mapping[str, Any]) -> bool:
     if any(part in _PLACES for part in key.split('.')) and '_dataloader.dataset' in key:
         return True
     if key.startswith('custom_hooks.'):
-        return not key.split('.')[1].endswith(_DECIDING_HOOKS)
+        return not key.split('.')[1].rstrip('+').endswith(_DECIDING_HOOKS)
     return any(fnmatchcase(key, pattern) for pattern in HARMLESS)
 
 

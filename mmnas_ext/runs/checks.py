@@ -14,13 +14,14 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.backbones.chain import is_remapped
-from mmnas_ext.remap import Seed, load_seed, remap
+from mmnas_ext.remap import remap
 from mmnas_ext.remap.download import locate
 from mmnas_ext.remap.initializer import RemappedInit
 from mmnas_ext.remap.reader import PACKAGE
 from mmnas_ext.runs.building import build_half, warn
 from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.configs import check_halves
+from mmnas_ext.runs.imitating import list_imitated
 from mmnas_ext.runs.keys import check_keys, check_shape, is_told
 from mmnas_ext.runs.loading import check_load_from
 from mmnas_ext.runs.manifest import read_manifest
@@ -85,6 +86,8 @@ def _check(cfg: Config, arch: str | None, search_only: bool, resume: bool, prepa
     _fetch_seeds(configs)
     for half in configs:
         _check_seed(half.model.get('backbone') or {})
+        for start in list_imitated(half):
+            start.seed_at_hand()
         _check_device(half)
     check_data_of(configs)
     if cfg.get('work_dir'):
@@ -204,7 +207,10 @@ def _fetch_seeds(configs: Sequence[Config]) -> None:
     Raises:
         ConnectionError: One cannot be read; on the other processes a ValueError.
     """
-    sources = {str(start.source) for half in configs if (start := _start_of(half.model.get('backbone') or {}))}
+    starts = [
+        start for half in configs for start in (_start_of(half.model.get('backbone') or {}), *list_imitated(half))
+    ]
+    sources = {str(start.source) for start in starts if start is not None}
     urls = sorted(source for source in sources if '://' in source and not source.startswith(PACKAGE))
     if not urls:
         return
@@ -241,15 +247,11 @@ def _start_of(backbone: Mapping[str, Any]) -> RemappedInit | None:
 
 def _check_seed(backbone: dict[str, Any]) -> None:
     start = _start_of(backbone)
-    if start is None or isinstance(start.source, Seed):
+    if start is None:
         return
-    source, target = start.source, backbone_spec(backbone)
-    if '://' in str(source) and not str(source).startswith(PACKAGE):
-        source = locate(str(source))
-        if not source.is_file():
-            return  # another machine's process has it, and this one fetches it when it is needed
-    seed = load_seed(source, start.arch)
-    if target is not None:
+    # one that is not at hand another machine's process has, and this one fetches it when it is needed
+    seed, target = start.seed_at_hand(), backbone_spec(backbone)
+    if seed is not None and target is not None:
         remap(seed, target)
 
 

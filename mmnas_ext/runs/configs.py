@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmnas_ext.runs.changes import RUNNER_KEYS
+from mmnas_ext.runs.imitating import KEY
 from mmnas_ext.runs.keys import near
 from mmnas_ext.runs.resolve import VARIABLES, resolve
 
@@ -29,7 +30,7 @@ def check_halves(cfg: Config) -> None:
     """
     derived = cfg.get('derived') or {}
     parts = {'derived': derived, 'random_search.trial': (cfg.get('random_search') or {}).get('trial') or {}}
-    known = sorted({*cfg, *RUNNER_KEYS, *_OUR_KEYS, *_OF_DERIVED})
+    known = sorted({*cfg, *RUNNER_KEYS, *_OUR_KEYS, *_OF_DERIVED, KEY})
     for place, part in parts.items():
         for key in part if isinstance(part, Mapping) else ():
             hint = near(key, known)

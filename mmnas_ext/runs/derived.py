@@ -12,6 +12,7 @@ from mmengine.dist import is_main_process
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.registry import MODELS
+from mmnas_ext.runs import imitating
 from mmnas_ext.runs.changes import settings_of
 from mmnas_ext.runs.fitting import fit_channels, require_own_backbone
 from mmnas_ext.runs.manifest import ADAPT, DERIVE
@@ -31,8 +32,8 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     """The config that trains a found network: the search's, changed by its ``derived=dict(…)``.
 
     ``train_cfg``, ``optim_wrapper`` and ``model.backbone`` in it replace those of the search whole, except that the
-    backbone inherits outputs, output stride and seed (`mmnas_ext.runs.resolve`); the rest is merged as in any config
-    that inherits.
+    backbone inherits outputs, output stride and seed (`mmnas_ext.runs.resolve`); ``imitate`` adds a hook
+    (`mmnas_ext.runs.imitating`); the rest is merged as in any config that inherits.
 
     Args:
         cfg: Config of the search; left as it is.
@@ -46,6 +47,7 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     if not cfg.get('derived'):
         raise ValueError('this config has no derived=dict(…): it describes no search')
     derived = copy.deepcopy(cfg.derived.to_dict())
+    imitate = derived.pop(imitating.KEY, None)
     # the variables have been applied, and would win over what a user changes of the result
     left_out = {*_RUN_KEYS, *VARIABLES, own_key}
     plain = {key: value for key, value in copy.deepcopy(cfg.to_dict()).items() if key not in left_out}
@@ -65,6 +67,7 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     backbone.arch = arch.replace(bn_eps=None).format('fna')
     if arch.bn_eps is not None:
         backbone.norm_cfg = {'type': 'BN', 'eps': arch.bn_eps, **(backbone.get('norm_cfg') or {})}
+    imitating.add_imitation(result, imitate)
     left = sorted(set(_search_classes(result.to_dict())))
     if left:
         raise ValueError(f'derived=dict(…) leaves {left} of the search in place: say there what replaces them')
@@ -112,7 +115,12 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
     file = _find_config(Path(str(cfg.filename or '')), name)
     result = resolve(Config.fromfile(file), {key: derived.pop(key) for key in VARIABLES if key in derived})
     if result.get('derived'):
+        theirs = result.derived.pop(imitating.KEY, None)
+        ours = derived.get(imitating.KEY, theirs)
+        both = isinstance(ours, Mapping) and isinstance(theirs, Mapping)
+        derived[imitating.KEY] = {**theirs, **ours} if both else ours
         result = derived_config(result, arch)
+    imitate = derived.pop(imitating.KEY, None)
     for key in VARIABLES:
         result.pop(key, None)
     result.merge_from_dict({key: cfg[key] for key in _SHARED_KEYS if key in cfg})
@@ -136,6 +144,7 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
         checkpoint = WorkDir(Path(str(cfg.get('work_dir') or ''))).weights
         headless = arch.replace(head_channels=None).format('fna')
         backbone.init_cfg = dict(type='mmnas_ext.Remapped', seed=dict(arch=headless, checkpoint=str(checkpoint)))
+    imitating.add_imitation(result, imitate)
     fit_channels(result.model, MODELS.build({**backbone, 'init_cfg': None}).out_channels)
     return result
 

@@ -17,6 +17,7 @@ from mmnas_ext.distill.distiller import check_arguments
 from mmnas_ext.distill.stitch import find_loose_widths
 from mmnas_ext.engine.block_optim import BlockOptimWrapperConstructor, find_distiller
 from mmnas_ext.engine.distill import DistillLoop, check_training, join_blocks
+from mmnas_ext.engine.measuring import COUNT, assemble, name_choice, open_measured
 from mmnas_ext.engine.rating_loop import RatingLoop, check_rating
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmnas_ext.reports import write_any_report
@@ -25,15 +26,17 @@ from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.derived import distilled_config, settle
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, ResumeError, new_id, read_manifest
 from mmnas_ext.runs.method import Method, Settings
+from mmnas_ext.runs.results import describe_front
 from mmnas_ext.runs.session import RATED, Session, say
 from mmnas_ext.runs.training import is_distillation, open_runner
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import reachable, select
 from mmnas_ext.workdir import WorkDir
 
 BACKBONE_NAME = 'DNAFound'  # what a distillation registers unless derived=dict(name=…) says otherwise
 # of `val_cfg` what no rating depends on
-_NOT_RATED = ('limits', 'max_memory')
+_NOT_RATED = ('limits', 'max_memory', 'front')
 
 
 class _RatingBegins(Hook):
@@ -100,6 +103,7 @@ def rate_checkpoint(
         settle(session, arch)
         if limits:
             session.note(DERIVE, origin=RATED, asked=dict(asked))
+        say(describe_front(session.files.root))
         session.kept.clear()
 
 
@@ -202,7 +206,8 @@ def _settings(cfg: Config) -> Settings:
             **{f'rating.{key}': value for key, value in held_out.items() if key.startswith('data.')},
             **{f'rating.{key}': v for key, v in held_out.items() if key.startswith('val_dataloader.dataset.pipeline')},
         },
-        choice=flatten(limits, 'choice'),
+        # a front of the default length was not always measured, and its absence chooses no other network
+        choice=flatten({**limits, **({'front': rated['front']} if 'front' in rated else {})}, 'choice'),
         report={
             'method': 'distillation',
             'input_size': list(cfg.model.get('input_size', (224, 224))),
@@ -262,12 +267,29 @@ def _drop_choice(session: Session) -> None:
 
 
 def _choose(session: Session) -> ArchSpec:
-    """The best network within the limits, by ratings that are there."""
-    limits = (session.cfg.val_cfg or {}).get('limits') or {}
-    selection = select(Ratings.parse(session.files.ratings), limits)
-    if is_main_process():
-        selection.write(session.files.root)
-    barrier()
+    """The best network within the limits, by ratings that are there; other networks of the front are measured first."""
+    val_cfg, files = session.cfg.val_cfg or {}, session.files
+    selection = select(Ratings.parse(files.ratings), val_cfg.get('limits') or {})
+    choices = selection.spread(val_cfg.get('front', COUNT))
+    done = open_measured(files, selection.ratings).done
+    checkpoints = [] if all(name_choice(each) in done for each in choices) else _own_checkpoints(session)
+
+    def write(measured: MeasuredFront) -> None:
+        if is_main_process():
+            selection.write(files.root, measured)
+        barrier()
+
+    if not checkpoints:
+        write(assemble(selection, choices, done))
+        return selection.arch
+    with open_runner(session.cfg) as runner:
+        join_blocks(find_distiller(runner.model), checkpoints)
+        runner.val_loop.prepare()
+        write(runner.val_loop.measure(selection))
+        # its weights are stitched while the blocks are in memory
+        session.kept['loop'] = runner.val_loop
+        settle(session, selection.arch)
+        session.kept.clear()
     return selection.arch
 
 
@@ -275,7 +297,7 @@ def _supply(session: Session, arch: ArchSpec) -> None:
     """Stitches the network's distilled weights, and writes the module that registers it as a backbone."""
     files, derived = session.files, session.cfg.get('derived') or {}
     weighed = False
-    if session.manifest.is_done(RATING):
+    if session.searched.manifest.is_done(RATING):
         weighed = _write_weights(session, arch)
     if not weighed and derived.get('weights') == 'distilled':
         raise ResumeError(
@@ -292,7 +314,7 @@ def _supply(session: Session, arch: ArchSpec) -> None:
 
 def _write_weights(session: Session, arch: ArchSpec) -> bool:
     """Whether weights were written: by the distiller in memory, or by the checkpoint of its training."""
-    ratings = Ratings.parse(session.files.ratings)
+    ratings = Ratings.parse(session.searched.files.ratings)
 
     def write(loop: Any) -> bool:
         done = loop.write_weights(ratings, arch, session.files.weights) if is_main_process() else True
@@ -301,10 +323,10 @@ def _write_weights(session: Session, arch: ArchSpec) -> bool:
 
     if 'loop' in session.kept:
         return write(session.kept['loop'])
-    files = _own_checkpoints(session)
+    files = _own_checkpoints(session.searched)
     if not files:
         return False
-    with open_runner(session.cfg) as runner:
+    with open_runner(session.searched.cfg) as runner:
         join_blocks(find_distiller(runner.model), files)
         return write(runner.val_loop)
 
@@ -327,5 +349,5 @@ DISTILLATION = Method(
     derive=distilled_config,
     supply=_supply,
     report=write_any_report,
-    writes=('ratings', 'front', 'features'),
+    writes=('ratings', 'front', 'features', 'front_figure'),
 )

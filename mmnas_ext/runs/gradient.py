@@ -78,7 +78,8 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
 
 def _check_search(cfg: Config, space: SearchSpace) -> None:
     backbone = cfg.model.backbone
-    _check_loop(cfg.train_cfg)
+    alone = Choosing.parse(cfg.optim_wrapper.get('selection')).type == 'argmax'
+    _check_loop(cfg.train_cfg, alone)
     settings = dict(cfg.optim_wrapper)
     name, paramwise = settings.pop('constructor', None), settings.pop('paramwise_cfg', None)
     for key in ('weights', 'arch', 'cost'):
@@ -97,7 +98,7 @@ def _check_search(cfg: Config, space: SearchSpace) -> None:
     built.cost.prices(space, size, backbone.get('output_stride', 32))
 
 
-def _check_loop(loop: Mapping[str, Any]) -> None:
+def _check_loop(loop: Mapping[str, Any], alpha_decides: bool) -> None:
     kind = loop.get('type')
     loop_class = LOOPS.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(loop_class, type) and issubclass(loop_class, SearchEpochLoop | SearchIterLoop)):
@@ -116,10 +117,10 @@ def _check_loop(loop: Mapping[str, Any]) -> None:
     if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
         raise ValueError(f'train_cfg.arch_interval must be a positive integer, got {interval!r}')
     last, start = numbers
-    if not 0 <= start < last:
+    if not 0 <= start <= last - alpha_decides:
         raise ValueError(
-            f'train_cfg.arch_start must be in 0..{last - 1}, got {start}: the search has {last} {unit}, '
-            'and alpha would never be trained'
+            f'train_cfg.arch_start must be in 0..{last - alpha_decides}, got {start}: the search has {last} {unit}'
+            + (', and alpha would never be trained' if alpha_decides else '')
         )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.archs.json_file import parse_lines
+from mmnas_ext.reports import front_table
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
 
 # MMEngine's LoggerHook writes one record per interval of training and one per validation; this tells them apart
@@ -30,6 +32,13 @@ def last_metrics(work_dir: str | Path) -> dict[str, float]:
         metrics = {n: value for n, value in record.items() if n not in _BESIDE and not n.startswith('search/')}
         found = metrics or found
     return found
+
+
+def describe_front(work_dir: str | Path) -> str:
+    """The measured networks of a search as a table; empty where none was measured."""
+    front = MeasuredFront.find(work_dir)
+    table = '' if front is None else front_table(front, networks=False)
+    return table and f'the front, of which --pick K trains network K:\n{table}'
 
 
 def result_row(

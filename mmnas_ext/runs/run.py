@@ -15,6 +15,7 @@ from mmnas_ext.runs.derived import settle
 from mmnas_ext.runs.manifest import ADAPT
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Prepared
+from mmnas_ext.runs.results import describe_front
 from mmnas_ext.runs.session import Session, open_session, say
 from mmnas_ext.runs.tensorboard import log_images
 from mmnas_ext.runs.training import train
@@ -107,18 +108,34 @@ def run(
     found = session.found or method.find(session)
     if found is None:
         return
-    config = settle(session, found)
+    adapt(session, found, search_only, draw)
+
+
+def adapt(session: Session, found: ArchSpec, search_only: bool = False, draw: bool = False) -> None:
+    """Writes down the network of an open run and trains it.
+
+    Args:
+        session: The run.
+        found: The network that is found or given.
+        search_only: Stop before the training.
+        draw: Draw figures and page before that.
+    """
+    config, method = settle(session, found), session.method
     how = 'given' if session.manifest.is_given else 'found'
+    front = '' if session.manifest.is_given else describe_front(session.files.root)
+    if front:
+        say(front)
     say(f'{how}: {found.format("fna")}; written to {session.files.arch}')
     if draw and method.report is not None and is_main_process():
         _draw(method.report, session)
     if config is None or search_only:
         return
-    ours = {'work_dir': str(session.files.adapt), 'launcher': cfg.get('launcher', 'none')}
+    ours = {'work_dir': str(session.files.adapt), 'launcher': session.cfg.get('launcher', 'none')}
     fast = getattr(config, '_format_python_code', True)
-    adapt = Config({**config.to_dict(), **ours}, filename=str(session.files.config), format_python_code=fast)
-    nest_checkpoints(adapt, session.files.root.name)
-    train(session, ADAPT, adapt, settings_of(config, 'train_dataloader', root=session.files.root))
+    trained = Config({**config.to_dict(), **ours}, filename=str(session.files.config), format_python_code=fast)
+    root, searched = session.files.root, session.searched.files.root
+    nest_checkpoints(trained, root.name if root == searched else f'{searched.name}/{root.parent.name}/{root.name}')
+    train(session, ADAPT, trained, settings_of(config, 'train_dataloader', root=session.files.root))
 
 
 def start_processes(cfg: Config) -> None:

@@ -20,6 +20,7 @@ from mmnas_ext.engine.path_losses import PathLosses
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
+from mmnas_ext.reports.measured import front_table
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.choosing import Choosing, FrontPlan
 from mmnas_ext.search.decision import Compared, Decision, LayerChoice, normal
@@ -71,13 +72,7 @@ class Selector:
     @cached_property
     def reference(self) -> Choices:
         """The seed's path; where it is no network of the space, that of alpha's argmax."""
-        seed = _seed_of(self.supernet)
-        space = self.supernet.space
-        if seed is not None:
-            plain = seed.replace(bn_eps=space.bn_eps, head_channels=space.head_channels, act=space.act)
-            if plain in space:
-                return space.path(plain)
-        return self.supernet.best_path()
+        return self.supernet.seed_path() or self.supernet.best_path()
 
     @cached_property
     def chooser(self) -> Chooser:
@@ -178,7 +173,7 @@ class Selector:
             chosen: The path that was chosen, which is one of them.
         """
         paths = {chosen: 'chosen', **{path: 'front' for path in self._points(plan) if path != chosen}}
-        if _seed_of(self.supernet) is not None and paths.get(self.reference) != 'chosen':
+        if self.supernet.seed_path() is not None and paths.get(self.reference) != 'chosen':
             paths[self.reference] = 'seed'
         known = self._validated(paths, plan)
         names = list(dict.fromkeys(name for metrics in known.values() for name in metrics))
@@ -240,13 +235,6 @@ class Selector:
         return self.losses.rate(paths, places)
 
 
-def _seed_of(supernet: Any) -> ArchSpec | None:
-    """The architecture that a super-network's weights came from, if its config names one."""
-    init = supernet.init_cfg if isinstance(supernet.init_cfg, dict) else {}
-    seed = init.get('seed')
-    return ArchSpec.parse(seed['arch']) if isinstance(seed, dict) and 'arch' in seed else None
-
-
 def select(
     runner: Any, term: CostTerm, choosing: Choosing, files: WorkDir, stamp: str
 ) -> tuple[Decision, MeasuredFront | None]:
@@ -271,7 +259,7 @@ def select(
         if choosing.front is None:
             return decision, None
         front = selector.front(choosing.front, path)
-    say(f'{len(front.networks)} networks were validated on held-out images')
+    say(front_table(front))
     return decision, front
 
 

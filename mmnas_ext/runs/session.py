@@ -52,6 +52,7 @@ class Session:
     Attributes:
         files: Its work dir.
         kept: What a method's `find` leaves for its `supply`, such as a model that is in memory already.
+        searched: The run whose search gave the network: this one, unless a network of another run's front is trained.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Session:
         self.settings = settings or method.settings(cfg)
         self.prepared = prepared or Prepared()
         self.kept: dict[str, Any] = {}
+        self.searched = self
         self._fresh: set[str] = set()
 
     @property

@@ -78,13 +78,14 @@ def open_runner(
 
 
 def release(runner: SafeRunner) -> None:
-    """Closes the files that a runner's logger holds open, and forgets its instances.
+    """Closes the files that a runner's logger and visualizer hold open, and forgets its instances.
 
     MMEngine keeps them by name as long as the process lives, and a random search has some of each per trial.
     """
     for handler in [each for each in runner.logger.handlers if isinstance(each, logging.FileHandler)]:
         handler.close()
         runner.logger.removeHandler(handler)
+    runner.visualizer.close()  # what a backend holds back is written
     for instance in (runner.logger, runner.message_hub, runner.visualizer):
         type(instance)._instance_dict.pop(instance.instance_name, None)
 

@@ -140,6 +140,20 @@ class Belief:
         values, vectors = np.linalg.eigh(self.posterior[1])
         return np.asarray(vectors * np.sqrt(np.clip(values, 0, None)))
 
+    def cautious(self, deviations: float) -> np.ndarray:
+        """Effects against the reference's, each the worse for so many standard deviations; 0 for the reference's own.
+
+        The best network under these keeps the reference's candidate wherever another is not surely better.
+        """
+        mean, covariance = self.posterior
+        found = np.zeros(len(mean))
+        for offset, end, (i, j) in zip(self._offsets, self._offsets[1:], self.layers, strict=False):
+            own = offset + self.reference[i][j]
+            for index in range(offset, end):
+                variance = covariance[index, index] + covariance[own, own] - 2 * covariance[index, own]
+                found[index] = mean[index] - mean[own] + deviations * math.sqrt(max(0.0, float(variance)))
+        return found
+
     def by_layer(self, effects: np.ndarray) -> list[np.ndarray]:
         """Effects of each searched layer's candidates."""
         return [effects[a:b] for a, b in zip(self._offsets, self._offsets[1:], strict=False)]

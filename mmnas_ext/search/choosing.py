@@ -79,13 +79,15 @@ class Choosing:
 
     @classmethod
     def parse(cls, given: Any) -> 'Choosing':
-        """Reads a config's ``selection``: ``None``, a type, or a dict of a type and its settings.
+        """Reads a config's ``selection``: ``None``, a type, a dict of a type and its settings, or a `Choosing`.
 
         Raises:
             ValueError: It is something else, a key is unknown or a value out of range.
         """
         if given is None:
             return cls()
+        if isinstance(given, cls):
+            return given
         if isinstance(given, str):
             given = {'type': given}
         if not isinstance(given, Mapping) or 'type' not in given:

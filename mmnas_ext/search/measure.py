@@ -5,7 +5,8 @@ reference's, one layer at a time, on a few batches. Then rounds: effects are dra
 (`mmnas_ext.search.belief`), the best network under the drawn effects is found exactly within the limits (Thompson
 sampling: a network is measured as often as it may be the best), and these are measured as wholes. The best half of them
 is measured on twice as many batches, and so on (successive halving, arXiv 1502.07943). What is chosen in the end is the
-network of the lowest expected loss, given all of that and its own measurement: what it owes to luck is discounted.
+network whose loss most surely is low, given all of that and its own measurement: what it owes to luck is discounted,
+and the reference is kept unless another network is surely better.
 
 No torch here: losses come from a function.
 """
@@ -25,6 +26,7 @@ from mmnas_ext.search.decision import LayerChoice, normal
 
 Rate = Callable[[Sequence[Choices], Sequence[int]], np.ndarray]
 _STEP = 0.9  # of the way from the cheapest network to the limit: where the front's slope is taken
+_CAUTIONS = (2.0, 1.0, 0.5, 0.0)  # standard deviations
 _TRIES = 20  # draws per network that is wanted, before fewer are taken
 
 
@@ -40,8 +42,8 @@ class Measuring:
         finalists: Networks among which the last halvings decide.
         most: Batches for the last ones.
         window: Share of the limit that a network must cost at least: what is allowed should be used.
-        certain: Standard deviations by which another network must beat the reference to be taken instead of it, where
-            the reference meets the limit.
+        certain: Standard deviations of caution: networks are ranked by the loss that they stay below with these, and
+            one must beat the reference by as many to be taken instead of it, where that meets the limit.
         seed: Of the draws.
 
     Raises:
@@ -55,7 +57,7 @@ class Measuring:
     finalists: int = 6
     most: int = 24
     window: float = 0.95
-    certain: float = 1.0
+    certain: float = 2.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -178,10 +180,14 @@ class Chooser:
         return np.split(effects, np.cumsum(sizes)[:-1])
 
     def propose(self, count: int, limit: Limit, rng: np.random.Generator) -> list[Choices]:
-        """Distinct networks within a limit, each the best under effects that are drawn from what is believed."""
+        """Distinct networks within a limit, each the best one under some effects that may be true.
+
+        The first ones keep the reference's candidates the more the less sure others are; the effects of the others are
+        drawn from what is believed.
+        """
         belief, found = self.belief, dict[Choices, None]()
-        mean, _ = belief.posterior
-        for effects in (mean, *(belief.draw(rng) for _ in range(_TRIES * count))):
+        careful = [belief.cautious(deviations) for deviations in _CAUTIONS]
+        for effects in (*careful, *(belief.draw(rng) for _ in range(_TRIES * count))):
             path = self.best_within(effects, limit)
             if path is not None and path != self.reference and self._is_finite(path):
                 found[path] = None
@@ -193,7 +199,7 @@ class Chooser:
         """Measures networks within a limit by rounds and halvings.
 
         Returns:
-            All that were measured as wholes and have a finite loss, the one of the lowest expected loss first.
+            All that were measured as wholes and have a finite loss, the best first.
         """
         wanted, known = self.settings, dict[Choices, None]()
         rng = np.random.default_rng(wanted.seed)
@@ -238,12 +244,17 @@ class Chooser:
         if not ranked:
             return self.reference
         expected, error = self.belief.network(ranked[0])
-        return self.reference if kept and not expected < -self.settings.certain * error else ranked[0]
+        return self.reference if kept and expected + self.settings.certain * error >= 0 else ranked[0]
 
     def ranked(self, paths: Iterable[Choices]) -> list[Choices]:
-        """Paths by their expected loss, the lowest first; those of an infinite one are left out."""
+        """Paths by the loss that they surely stay below, the lowest first; those of an infinite one are left out."""
         belief = self.belief
-        return sorted(filter(self._is_finite, paths), key=lambda path: belief.network(path)[0])
+
+        def bound(path: Choices) -> float:
+            expected, error = belief.network(path)
+            return expected + self.settings.certain * error
+
+        return sorted(filter(self._is_finite, paths), key=bound)
 
     def _is_finite(self, path: Choices) -> bool:
         return all(map(math.isfinite, self._differences.get(path, {}).values()))

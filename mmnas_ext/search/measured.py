@@ -91,6 +91,12 @@ class MeasuredFront:
         return tuple(network for network in self.networks if network.origin != 'seed')
 
     @property
+    def numbered(self) -> tuple[tuple[int | None, MeasuredNetwork], ...]:
+        """All networks, the cheapest first, each with its number; the seed has none."""
+        numbers = iter(range(len(self.networks)))
+        return tuple((None if each.origin == 'seed' else next(numbers), each) for each in self.networks)
+
+    @property
     def seed(self) -> MeasuredNetwork | None:
         """The network that the search started from, if it was measured too."""
         return next((network for network in self.networks if network.origin == 'seed'), None)

@@ -11,13 +11,15 @@ import torch
 from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, price
+from mmnas_ext.distill import recalibrate, stitch
 from mmnas_ext.engine import rating_loop
 from mmnas_ext.engine.distill import preprocess
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.distillation import rate_checkpoint
 from mmnas_ext.runs.run import run
-from mmnas_ext.runs.training import make_runner
+from mmnas_ext.runs.training import make_runner, open_runner
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import select
 from tests.engine import tiny_distill, tiny_seg
@@ -60,6 +62,32 @@ def test_a_run_leaves_ratings_front_network_weights_and_backbone(finished: Path)
         assert features['image'].shape == (2, *tiny_distill.SIZE, 3)
         assert features['teacher_0'].shape == features['student_0'].shape == (2, 12, 8, 8)
         assert features['teacher_1'].shape == features['student_1'].shape == (2, 16, 4, 4)
+
+
+@torch.no_grad()
+def test_networks_of_the_front_are_measured_as_the_networks_that_they_are(finished: Path) -> None:
+    ratings, front = Ratings.parse(finished / 'ratings.json'), MeasuredFront.parse(finished)
+    assert (front.metric, front.rank_by, front.rule, front.seed) == ('macs', 'feature_error', 'less', None)
+    exact = json.loads((finished / 'front.json').read_text())
+    archs = [ratings.arch(tuple(choice)) for choice in exact['choices']]
+    assert [network.arch for network in front.points] == archs  # fewer than eight
+    assert [network.origin for network in front.points] == ['front'] * (len(archs) - 1) + ['chosen']
+    with open_runner(tiny_distill.config(finished.parent)) as runner:
+        model, loop = runner.model, runner.val_loop
+        model.load_state_dict(last_checkpoint(finished)[1]['state_dict'])
+        model.eval()
+        for network in front.points:
+            arch, size = network.arch, tiny_distill.SIZE
+            assert network.costs == {metric: price(arch, size, metric=metric) for metric in ('macs', 'params')}
+            net = MODELS.build(dict(type='mmnas_ext.MBNet', arch=arch, out_indices=(2,)))
+            net.load_state_dict(stitch(model, loop.find_cells(ratings, arch)))
+            recalibrate(net, loop._calibration())
+            images = list(preprocess(model, loop.dataloader))
+            target = torch.cat([model.features(x)[2] for x in images]).double()
+            error = torch.cat([net(x)[0] for x in images]).double().sub(target).abs().mean()
+            wanted = (error / target.std(correction=0)).item()
+            assert network.metrics == {'feature_error': pytest.approx(wanted, rel=1e-4)}
+    assert [network.score for network in front.points] == exact['ratings']
 
 
 def test_images_are_kept_as_they_look(finished: Path) -> None:
@@ -238,6 +266,7 @@ def test_runs_that_trained_some_blocks_each_are_joined(tmp_path: Path, capsys: A
         ({'val_cfg.max_memory': 1e-7}, 'a calibration batch of 4 images takes .* GiB: raise max_memory'),
         ({'val_cfg.limits': {'latency': 3.0}}, 'metrics must be among .* and limits among metrics'),
         ({'val_cfg.calibration_batches': 0}, 'calibration_batches must be a positive integer, got 0'),
+        ({'val_cfg.front': 0}, 'front must be a positive integer, got 0'),
     ],
 )
 def test_rating_refuses(finished: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -7,17 +7,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.visualization import Visualizer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmnas_ext.archs import SearchSpace
 from mmnas_ext.engine import SearchMonitorHook
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import Alternation
-from mmnas_ext.engine.monitor import measure
+from mmnas_ext.engine.monitor import measure, scalars
 from mmnas_ext.reports.log import read_log
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.run import run
+from mmnas_ext.search.choosing import Choosing
 from mmnas_ext.workdir import append_line, write_text
 from tests.engine import tiny
 
@@ -89,7 +89,7 @@ class Messages(logging.Handler):
         self.lines.append((record.levelname, record.getMessage()))
 
 
-def monitored(tmp_path, net, arch_start=0, max_iters=20, cost=None, **settings):
+def monitored(tmp_path, net, arch_start=0, max_iters=20, cost=None, selection='argmax', **settings):
     """A hook, and a runner that it watches without training anything."""
     logger = logging.getLogger(f'monitor {tmp_path.name}')
     logger.setLevel(logging.INFO)
@@ -105,7 +105,9 @@ def monitored(tmp_path, net, arch_start=0, max_iters=20, cost=None, **settings):
         logger=logger,
         train_loop=SimpleNamespace(alternation=Alternation(None, None, arch_start, 1), iter=0, max_iters=max_iters),
         train_dataloader=SimpleNamespace(batch_size=2),
-        optim_wrapper=SimpleNamespace(cost=cost, prices=cost.prices(net.space, net.input_size)),
+        optim_wrapper=SimpleNamespace(
+            cost=cost, prices=cost.prices(net.space, net.input_size), selection=Choosing.parse(selection)
+        ),
         visualizer=SimpleNamespace(add_scalars=lambda scalars, step: shown.append((step, scalars))),
         shown=shown,
         lines=logger.handlers[0].lines,
@@ -178,7 +180,7 @@ def test_alpha_that_settles_in_the_first_half_is_warned_of(tmp_path, done, warne
     hook, runner = monitored(tmp_path, net, interval=1, max_iters=20)
     runner.iter = done - 1  # as many arch steps are done after this iteration
     iterate(hook, runner, 1)
-    text = f'alpha has settled early: mean entropy 0.000 after {done} of 20 arch steps'
+    text = f'alpha has settled early: mean certainty 100.0% after {done} of 20 arch steps'
     assert [text in line for line in warnings_of(runner)] == [True] * warned
 
 
@@ -207,7 +209,6 @@ def test_the_scalars_arrive_in_tensorboard(tmp_path):
     cfg = tiny.search_cfg(tmp_path)
     cfg.visualizer = {'type': 'Visualizer', 'vis_backends': [{'type': 'TensorboardVisBackend'}]}
     run(cfg, search_only=True)
-    Visualizer.get_current_instance().close()
     events = EventAccumulator(str(next(tmp_path.glob('*/vis_data'))))
     events.Reload()
     records = read_log(tmp_path).records
@@ -249,12 +250,28 @@ def test_an_interval_is_positive(interval):
         SearchMonitorHook(interval=interval)
 
 
-@pytest.mark.parametrize(('largest', 'warned'), [(0.1, True), (3.0, False)])
-def test_alpha_that_has_hardly_moved_is_warned_of_at_the_end(tmp_path, largest, warned):
+@pytest.mark.parametrize(('largest', 'selection', 'warned'), [
+    (0.1, 'argmax', True), (3.0, 'argmax', False), (0.1, 'measured', False)
+])  # fmt: skip
+def test_undecided_alpha_is_warned_of_at_the_end_where_it_decides(tmp_path, largest, selection, warned):
     net = supernet([largest, 0.0], [largest, 0.0, 0.0], [largest, 0.0])
-    hook, runner = monitored(tmp_path, net, interval=1, max_iters=20)
+    hook, runner = monitored(tmp_path, net, interval=1, max_iters=20, selection=selection)
     runner.iter = 18
     iterate(hook, runner, 1)
     assert warnings_of(runner) == []
     iterate(hook, runner, 1)
-    assert ['alpha has hardly moved' in line for line in warnings_of(runner)] == [True] * warned
+    sure = 100 / (1 + math.exp(-largest))
+    text = f'alpha is undecided: 0 of 3 layers are 95% certain, {sure:.1f}% on average after 20 arch steps'
+    assert [text in line for line in warnings_of(runner)] == [True] * warned
+
+
+def test_certainty_is_the_leading_candidate_against_the_next():
+    record = measure(supernet([math.log(3), 0.0], [math.log(4), math.log(2), 0.0], [0.0, 0.0]))
+    assert record['certainty'] == pytest.approx({'1.0': 3 / 4, '1.1': 4 / 6, '2.0': 1 / 2}, abs=1e-6)
+    assert scalars({**record, 'drawn': {}})['search/certainty'] == pytest.approx((3 / 4 + 4 / 6 + 1 / 2) / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize(('name', 'value'), [('early_certainty', 1.5), ('late_certainty', '1')])
+def test_certainties_are_probabilities(name, value):
+    with pytest.raises(ValueError, match=f'{name} must be a probability in 0..1, got'):
+        SearchMonitorHook(**{name: value})

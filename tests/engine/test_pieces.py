@@ -1,7 +1,10 @@
-"""Ratings that are written down piece by piece: what is no rating is passed over, and rated again."""
+"""Figures that are written down piece by piece: what is none is passed over, and what is there is not found again."""
 
 from pathlib import Path
 
+import pytest
+
+from mmnas_ext.engine.measuring import measure_students
 from mmnas_ext.engine.pieces import Pieces
 
 
@@ -17,3 +20,23 @@ def test_lines_that_are_no_ratings_are_passed_over(tmp_path: Path) -> None:
     assert store.done == {'0.0:': [0.5, 1], '0.1:': []}
     store.add('1.0:', [2.0])
     assert Pieces(tmp_path, 'k').done == {'0.0:': [0.5, 1], '0.1:': [], '1.0:': [2.0]}
+
+
+def test_networks_that_were_measured_before_a_kill_are_not_measured_again(tmp_path: Path) -> None:
+    measured = []
+
+    def error(choice: tuple[int, ...]) -> float | None:
+        if len(measured) == 2 and not (tmp_path / 'again').exists():
+            raise KeyboardInterrupt
+        measured.append(choice)
+        return None if choice == (1, 0) else sum(choice) / 8
+
+    choices = [(0, 0), (1, 0), (2, 1), (2, 3)]
+    with pytest.raises(KeyboardInterrupt):
+        measure_students(choices, error, Pieces(tmp_path, 'k'))
+    (tmp_path / 'again').touch()
+    pieces = Pieces(tmp_path, 'k')
+    measure_students(choices, error, pieces)
+    assert measured == choices
+    assert pieces.done == {'0,0': [0.0], '1,0': [], '2,1': [0.375], '2,3': [0.625]}
+    measure_students(choices, lambda choice: pytest.fail('all are measured'), Pieces(tmp_path, 'k'))

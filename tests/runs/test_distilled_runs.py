@@ -15,6 +15,7 @@ from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.distillation import rate_checkpoint
 from mmnas_ext.runs.manifest import ResumeError, read_manifest
 from mmnas_ext.runs.run import run
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import Ratings
 from tests.engine import tiny_distill, tiny_seg
 from tests.engine.kept import differences, last_checkpoint
@@ -200,6 +201,35 @@ def test_a_changed_limit_chooses_again_and_rates_nothing(tmp_path: Path, monkeyp
     arch = ArchSpec.parse(work_dir / 'derived' / 'arch.json')
     net = MODELS.build(dict(type='mmnas_ext.MBNet', arch=arch, out_indices=(2,)))
     net.load_state_dict(torch.load(work_dir / 'derived' / 'distilled.pth', weights_only=True))
+
+
+def test_a_longer_front_is_measured_and_nothing_else_is_done_again(tmp_path: Path, monkeypatch: Any) -> None:
+    # of two widths before the last block, which was trained with 12: a network with 10 has no distilled weights
+    space = dict(tiny_distill.SPACE, stages=[dict(stage) for stage in tiny_distill.SPACE['stages']])
+    space['stages'][1].update(channels=[10, 12], depths=[1])
+    changes = {'model.space': space, 'max_iters': 3}
+    start(tmp_path / 'whole', **changes)
+    whole = MeasuredFront.parse(tmp_path / 'whole' / 'work')
+    fits = [network.arch.stages[1].channels == 12 for network in whole.points]
+    assert {True, False} == set(fits)
+    assert ['feature_error' in network.metrics for network in whole.points] == fits
+    start(tmp_path / 'longer', **changes, **{'val_cfg.front': 1})
+    work_dir = tmp_path / 'longer' / 'work'
+    assert [network.origin for network in MeasuredFront.parse(work_dir).points] == ['chosen']
+    ratings = (work_dir / 'ratings.json').stat().st_mtime_ns
+    monkeypatch.setattr('mmnas_ext.engine.rating_loop.rate', lambda *args: pytest.fail('nothing is to be rated'))
+    start(tmp_path / 'longer', resume=True, **changes, **{'val_cfg.front': 8})
+    assert MeasuredFront.parse(work_dir) == whole
+    assert (work_dir / 'ratings.json').stat().st_mtime_ns == ratings
+    assert state(tmp_path / 'longer') == 'derived'
+    # without a checkpoint the front is what is known of it
+    for file in work_dir.glob('*.pth'):
+        file.unlink()
+    limit = {'val_cfg.limits': dict(macs=whole.points[0].costs['macs'])}
+    start(tmp_path / 'longer', resume=True, **changes, **{'val_cfg.front': 8}, **limit)
+    again = MeasuredFront.parse(work_dir)
+    assert [network.metrics for network in again.points] == [network.metrics for network in whole.points]
+    assert again.points[0].origin == 'chosen'
 
 
 def test_other_held_out_images_are_rated_anew(tmp_path: Path, capsys: Any) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mmnas_ext.archs import cell_prices, price
+from mmnas_ext.archs import CellSpace, cell_prices, price
 from mmnas_ext.search import ChainChoice
+from mmnas_ext.search.front_file import FrontFile
+from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings
 from mmnas_ext.search.select import Selection, reachable, select
 from tests.search.test_ratings import SIZE, SPACE, ratings
@@ -183,3 +185,51 @@ def test_the_range_of_many_networks_is_found_without_listing_them() -> None:
         blocks.append(BlockRatings((stage,), (cell,)))
     selection = Selection(Ratings(SPACE, SIZE, ('macs',), tuple(blocks)), 'macs', None, {}, None)
     assert selection.ranges == {'macs': tuple(ends)}
+
+
+def test_networks_of_the_front_are_spread_over_its_costs() -> None:
+    # by hand: costs 0..100 in steps of 10, each a network of its own
+    cells = [{'channels': 4 * (n + 1), 'layers': [['k3_e3']]} for n in range(11)]
+    space = CellSpace.parse({'stem_channels': 8, 'stages': [{'stride': 1, 'cells': cells}]})
+    rated = tuple(
+        CellRatings((n,), (8,), 4 * (n + 1), (((0,),),), (1 - n / 100,), {'macs': ((10 * n,),)}) for n in range(11)
+    )
+    value = Ratings(space, SIZE, ('macs',), (BlockRatings((0,), rated),))
+
+    def costs(count: int, limit: int | None = None) -> list[int]:
+        selection = select(value, {'macs': limit} if limit else {})
+        choices = selection.spread(count)
+        assert selection.chosen.choice in choices
+        assert [value.costs(choice)['macs'] for choice in choices] == sorted(10 * c for (c,) in choices)
+        return [10 * c for (c,) in choices]
+
+    assert costs(3) == [0, 50, 100]
+    assert costs(6) == [0, 20, 40, 60, 80, 100]
+    assert costs(3, 70) == [0, 70, 100]  # the chosen one stands for the target that it is nearest to
+    assert costs(1, 70) == [70]
+    assert costs(11) == costs(99) == list(range(0, 101, 10))  # as many as there are
+
+
+def test_the_chosen_network_is_among_them_where_it_is_not_on_the_front() -> None:
+    value = ratings()
+    most = select(value).ranges['params'][1]
+    selection = select(value, {'macs': {'min': 1}, 'params': {'min': most}})
+    on_front = [tuple(row) for row in selection.front.choices.tolist()]
+    for count in (1, 2, 4):
+        found = selection.spread(count)
+        assert selection.chosen.choice in found
+        assert len({value.arch(choice) for choice in found}) == len(found) == count
+        assert set(found) <= {*on_front, selection.chosen.choice}
+    assert value.rating(selection.chosen.choice) == selection.chosen.rating
+    assert value.costs(selection.chosen.choice) == selection.costs
+
+
+def test_one_file_holds_the_exact_front_and_the_measured_networks(tmp_path: Path) -> None:
+    selection = select(ratings(), {'macs': 10**9})
+    network = MeasuredNetwork(selection.arch, selection.costs, {'feature_error': 0.5}, 1.0, 'chosen')
+    measured = MeasuredFront('macs', 'feature_error', 'less', (network,), selection.limits)
+    selection.write(tmp_path, measured)
+    assert MeasuredFront.parse(tmp_path) == measured
+    with_, without = json.loads((tmp_path / 'front.json').read_text()), json.loads(selection.format())
+    assert {name: with_[name] for name in without} == without
+    assert FrontFile.parse(tmp_path, ratings()).choice == selection.chosen.choice

@@ -1,0 +1,208 @@
+"""Networks of the front that a finished search has measured: one is picked, or several are trained in turn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.reports import front_table
+from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.dry_run import dry_run
+from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, ResumeError, read_manifest
+from mmnas_ext.runs.methods import method_of
+from mmnas_ext.runs.prepared import Prepared
+from mmnas_ext.runs.results import last_metrics
+from mmnas_ext.runs.run import adapt, start_processes
+from mmnas_ext.runs.session import Session, continue_run, open_session, say
+from mmnas_ext.search.measured import MeasuredFront
+from mmnas_ext.workdir import WorkDir, write_text
+
+
+@dataclass(frozen=True)
+class FrontPlan:
+    """What ``--adapt-all`` will train.
+
+    Args:
+        front: The front.
+        numbers: Of the networks, in the order in which they are trained.
+        resume: Go on with what is there of them.
+        manifest: Of the run that searched.
+        prepared: What a check has built for the first of them.
+    """
+
+    front: MeasuredFront
+    numbers: tuple[int, ...]
+    resume: bool
+    manifest: Manifest
+    prepared: Prepared
+
+    def arch(self, number: int) -> ArchSpec:
+        """The network of a number."""
+        return self.front.pick(number).arch
+
+
+def check_asked(arch: str | None, search_only: bool, pick: int | None, several: Sequence[int] | None) -> None:
+    """Raises ValueError where ways to say what is trained contradict each other.
+
+    Args:
+        arch: What ``--arch`` gives.
+        search_only: Whether ``--search-only`` is given.
+        pick: What ``--pick`` gives.
+        several: What ``--adapt-all`` gives.
+    """
+    ways = {
+        '--pick': pick is not None, '--adapt-all': several is not None, '--arch': arch is not None,
+        '--search-only': search_only,
+    }  # fmt: skip
+    given = [way for way, is_given in ways.items() if is_given]
+    if len(given) > 1 and given[0] in ('--pick', '--adapt-all'):
+        raise ValueError(f'{given[0]} says what is trained, and so does {given[1]}: give one of them')
+
+
+def pick_network(cfg: Config, number: int) -> str:
+    """The network of a number on the front in a work dir, as text that ``--arch`` takes.
+
+    Args:
+        cfg: The config, ``work_dir`` set.
+        number: The number.
+
+    Raises:
+        ValueError: The search there is not finished, is one of other settings, or has no network of that number.
+    """
+    front, manifest = _read_front(cfg, '--pick')
+    arch = front.pick(number).arch.format('fna')
+    _check_search(cfg, manifest, '--pick')
+    return arch
+
+
+def check_all(cfg: Config, numbers: Sequence[int] = (), resume: bool = False) -> FrontPlan:
+    """Raises one clear error for what would fail later, before anything is set aside or trained.
+
+    Args:
+        cfg: The config, ``work_dir`` set.
+        numbers: Of the networks of the front in the work dir, in their order; by default all.
+        resume: Go on with what is there of them.
+
+    Raises:
+        ValueError: The search in the work dir is not finished, is one of other settings, or has no network of a number;
+            or what `check_config` raises.
+        ResumeError: A network was trained with other settings.
+    """
+    front, manifest = _read_front(cfg, '--adapt-all')
+    wanted = tuple(dict.fromkeys(numbers)) or tuple(range(len(front.points)))
+    archs = {number: front.pick(number).arch for number in wanted}
+    prepared = check_config(cfg, archs[wanted[0]].format('fna'))
+    _check_search(cfg, manifest, '--adapt-all')
+    method = method_of(cfg)
+    for number, arch in archs.items():
+        method.check(cfg, arch, False)
+        known = read_manifest(WorkDir(_own(cfg, number).work_dir).manifest) if resume else None
+        if known is not None:
+            continue_run(known, _own(cfg, number), method, arch)
+    return FrontPlan(front, wanted, resume, manifest, prepared)
+
+
+def adapt_all(cfg: Config, plan: FrontPlan, draw: bool = False) -> None:
+    """Trains networks of a front in turn, each as a run of its own in ``front/<K>`` of the work dir.
+
+    The search is not repeated, and its run stays as it is. With `FrontPlan.resume`, what is finished is not trained
+    again and what was interrupted goes on. ``front/results.md`` has what the trained ones reached, after each of them.
+
+    Args:
+        cfg: The config, ``work_dir`` and ``launcher`` set.
+        plan: What is trained.
+        draw: Draw figures and page of each.
+
+    Raises:
+        ResumeError: A run cannot go on.
+    """
+    start_processes(cfg)
+    method, files = method_of(cfg), WorkDir(cfg.work_dir)
+    searched = Session(cfg, method, plan.manifest, prepared=plan.prepared)
+    for place, number in enumerate(plan.numbers, start=1):
+        own, arch = _own(cfg, number), plan.arch(number)
+        say(f'network {number} of the front, {place} of {len(plan.numbers)}, in {own.work_dir}')
+        resume = plan.resume and WorkDir(own.work_dir).manifest.is_file()
+        session = open_session(own, method, resume, arch, prepared=plan.prepared)
+        session.searched = searched
+        adapt(session, arch, draw=draw)
+        if is_main_process():
+            write_text(files.adapted_table, trained_table(files, plan.front) + '\n')
+    say(f'{trained_table(files, plan.front)}\nwritten to {files.adapted_table}')
+
+
+def trained_table(files: WorkDir, front: MeasuredFront) -> str:
+    """The table of a front, with what those of its networks reached that were trained to their end."""
+    folders = {number: files.adapted / str(number) for number in range(len(front.points))}
+    done = {number: folder for number, folder in folders.items() if _state(folder, front.pick(number).arch) == 'done'}
+    return front_table(front, {number: last_metrics(folder) for number, folder in done.items()})
+
+
+def dry_run_all(cfg: Config, plan: FrontPlan) -> str:
+    """Does one step of the first network that is left to train; returns the plan of all as lines of text.
+
+    Args:
+        cfg: The config, ``work_dir`` set.
+        plan: What would be trained; its models are used up.
+    """
+    folders = {number: Path(_own(cfg, number).work_dir) for number in plan.numbers}
+    states = {n: _state(folder, plan.arch(n)) if plan.resume else 'begins' for n, folder in folders.items()}
+    lines = [f'network {number:<4} {states[number]}: {plan.arch(number).format("fna")}' for number in plan.numbers]
+    first = next((number for number in plan.numbers if states[number] != 'done'), plan.numbers[0])
+    step = dry_run(
+        _own(cfg, first), plan.prepared, arch=plan.arch(first).format('fna'), resume=states[first] != 'begins'
+    )
+    return '\n'.join([*lines, f'of network {first}:', step])
+
+
+def _state(folder: Path, arch: ArchSpec) -> str:
+    """How far the run of a network in a folder is: ``'begins'``, ``'goes on'`` or ``'done'``."""
+    try:
+        manifest = read_manifest(WorkDir(folder).manifest)
+    except ResumeError:  # damaged
+        return 'begins'
+    part = manifest.parts.get(DERIVE) if manifest else None
+    if manifest is None or part is None or part.notes.get('arch') != arch.format('fna'):
+        return 'begins'
+    return 'done' if manifest.is_done(ADAPT) else 'goes on'
+
+
+def _own(cfg: Config, number: int) -> Config:
+    """The config of the run that trains one network of a front."""
+    own = cfg.copy()
+    own.work_dir = str(WorkDir(cfg.work_dir).adapted / str(number))
+    return own
+
+
+def _read_front(cfg: Config, asked: str) -> tuple[MeasuredFront, Manifest]:
+    """The front in a work dir and the manifest of the run that searched it."""
+    files = WorkDir(cfg.work_dir)
+    if not cfg.get('derived'):
+        raise ValueError(f'{asked} needs a config with derived=dict(…); this one is just trained')
+    manifest = read_manifest(files.manifest)
+    parts = [manifest.parts[name] for name in (SEARCH, RATING) if name in manifest.parts] if manifest else []
+    if manifest is None or not parts or not all(part.done for part in parts):
+        state = 'no run' if manifest is None else f'a run that is {manifest.state!r}'
+        raise ValueError(f'{asked} needs a work dir whose search is finished, got {state} in {files.root}')
+    front = MeasuredFront.find(files.root)
+    if front is None:
+        raise ValueError(
+            f'{asked} needs a front of measured networks, and {files.root} has no front.json with any: choose by '
+            "selection=dict(type='measured'), or train a network by --arch"
+        )
+    return front, manifest
+
+
+def _check_search(cfg: Config, manifest: Manifest, asked: str) -> None:
+    """Raises ResumeError where a config is not that of the search in its work dir."""
+    kept, said = continue_run(manifest.without(ADAPT), cfg, method_of(cfg), None)
+    again = [name for name in (SEARCH, RATING) if name in kept.parts and not kept.parts[name].done]
+    if again:
+        why = next((line.removeprefix(f'{again[0]}: ') for line in said if line.startswith(f'{again[0]}: ')), '')
+        raise ResumeError(
+            f'{asked} takes the front that is there, and this config does the {again[0]} again ({why}): go on with '
+            '--resume alone first'
+        )
