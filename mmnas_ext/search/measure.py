@@ -244,7 +244,7 @@ class Chooser:
         if not ranked:
             return self.reference
         expected, error = self.belief.network(ranked[0])
-        return self.reference if kept and not expected < -self.settings.certain * error else ranked[0]
+        return self.reference if kept and expected + self.settings.certain * error >= 0 else ranked[0]
 
     def ranked(self, paths: Iterable[Choices]) -> list[Choices]:
         """Paths by the loss that they surely stay below, the lowest first; those of an infinite one are left out."""
