@@ -117,7 +117,7 @@ def validate(model: Any, runner: Any, view: DatasetView, evaluator: Any) -> dict
             given that of the images' own dataset, and looks at these images alone.
 
     Returns:
-        Numbers by name, as MMEngine reports them; what is NaN or infinite is left out.
+        Numbers by name, as MMEngine reports them; what is NaN, infinite or not defined is left out.
     """
     cfg = {key: value for key, value in (runner.cfg.get('val_dataloader') or {}).items() if key != 'dataset'}
     cfg.update(dataset=view, sampler=dict(type='DefaultSampler', shuffle=False), persistent_workers=False)

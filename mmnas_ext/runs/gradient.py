@@ -14,7 +14,7 @@ from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
-from mmnas_ext.reports import write_any_report
+from mmnas_ext.reports import front_table, write_any_report
 from mmnas_ext.runs.changes import find_changes, flatten, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.derived import derived_config
@@ -205,6 +205,7 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
         decision, front = select(runner, term, choosing, files, stamp)
     if is_main_process():
         if front is not None:
+            say(front_table(front))
             write_text(folder / files.front.name, front.format())
         write_text(folder / files.arch.name, decision.arch.format('json'))
         write_text(folder / files.decision.name, decision.format())

@@ -20,7 +20,6 @@ from mmnas_ext.engine.path_losses import PathLosses
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
-from mmnas_ext.reports.measured import front_table
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.choosing import Choosing, FrontPlan
 from mmnas_ext.search.decision import Compared, Decision, LayerChoice, normal
@@ -258,9 +257,7 @@ def select(
         say(f'{decision.describe()}\n{decision.table()}')
         if choosing.front is None:
             return decision, None
-        front = selector.front(choosing.front, path)
-    say(front_table(front))
-    return decision, front
+        return decision, selector.front(choosing.front, path)
 
 
 def read_validated(file: Path, stamp: str) -> dict[Choices, dict[str, float]]:
