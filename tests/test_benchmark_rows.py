@@ -19,6 +19,7 @@ FEW = {
     'seed': (True, True),
     'argmax': (True, True),
     'measured': (True, True),
+    'measured60': (True, True),
     'not_remapped': (False, True),
     'random_weights': (True, False),
 }
@@ -53,15 +54,23 @@ def test_a_half_on_few_images_starts_from_what_its_row_says(name: str) -> None:
 
 def test_rows_on_few_images() -> None:
     rows = {data: few_images.rows(data, *MBV2.values()) for data in few_images.CONFIGS}
-    assert [row.name for row in rows['photos5']] == ['search', 'seed', 'argmax', 'measured']
+    assert [row.name for row in rows['photos5']] == ['search', 'near', 'seed', 'argmax', 'measured', 'measured60']
     assert [row.name for row in rows['steel'] if row.train] == [
-        'seed', 'argmax', 'measured', 'random', 'not_remapped', 'random_weights'
+        'seed', 'argmax', 'measured', 'measured60', 'random', 'not_remapped', 'random_weights'
     ]  # fmt: skip
     for data, found in rows.items():
         Comparison(few_images.CONFIGS[data], Path(), found)  # each has what it needs before it
     search = next(row for row in rows['steel'] if row.name == 'search')
     cfg = prepare(str(few_images.ROOT / few_images.CONFIGS['steel']), options=read_options(search.options))
     assert cfg.optim_wrapper.selection is None  # others choose from it, and count that time
+    assert 0 < cfg.train_cfg.arch_start < cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == 5
+    for data, found in rows.items():
+        less = next(row for row in found if row.name == 'measured60')
+        both = [
+            prepare(str(few_images.ROOT / few_images.CONFIGS[data]), options=o)
+            for o in (None, read_options(less.options))
+        ]
+        assert both[1].optim_wrapper.cost.target == int(0.6 * both[0].optim_wrapper.cost.target)
 
 
 def test_rows_on_road_scenes_are_a_comparison() -> None:

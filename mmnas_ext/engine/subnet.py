@@ -156,5 +156,5 @@ def _device(module: nn.Module) -> torch.device:
 
 
 def _is_number(value: Any) -> bool:
-    # MMSegmentation's are NumPy's single precision
-    return isinstance(value, Real) and math.isfinite(value)
+    # MMSegmentation's are NumPy's single precision; -1 is COCO's word for "nothing of this size"
+    return isinstance(value, Real) and math.isfinite(value) and value != -1
