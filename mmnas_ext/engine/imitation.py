@@ -40,8 +40,8 @@ class SeedImitationHook(Hook):
     between detectors: PKD, 2207.02039): half the mean square between both in standard form, 0 where they agree and 1
     where they have nothing in common. Scale and shift of a channel do not count, since the network's batch norms
     normalise by its own images and the seed's by those that it was trained with: for other images plain distances
-    measure mostly that. The outputs, at the backbone's ``out_indices``, are linear: the margin that OFD (1904.01866)
-    needs for features before an activation has no place here.
+    measure mostly that. The outputs are those at the backbone's ``out_indices``. Those of stages are linear: the margin
+    that OFD (1904.01866) has for features before an activation has no place here.
 
     The seed stands outside of the model: not in its state dict, parameters, optimizer or checkpoints. It runs in eval
     mode without gradients, takes about the time of the network's forward pass, and is let go at the end. The loss is
