@@ -1,9 +1,10 @@
 """After a search by gradients: the choice of a network, what is written of it, and the networks of the front."""
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -253,7 +254,11 @@ def select(
     priced = term.prices(supernet.space, supernet.input_size, supernet.output_stride)
     selector = Selector(runner, choosing, term.limit, priced, files, stamp)
     with closing(selector.held_out):
+        begun, known = time.monotonic(), len(selector.losses.known) if choosing.type == 'measured' else 0
         decision, path = selector.choose()
+        if choosing.type == 'measured':
+            spent = {'losses': len(selector.losses.known) - known, 'seconds': round(time.monotonic() - begun, 1)}
+            decision = replace(decision, notes=spent)
         say(f'{decision.describe()}\n{decision.table()}')
         if choosing.front is None:
             return decision, None
