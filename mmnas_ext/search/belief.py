@@ -203,10 +203,9 @@ class Belief:
         unit = max(float(np.mean(self._values**2 / np.maximum(1, self._changed))), 1e-12)
         best = (-math.inf, 0.0, 0.0, 0.0)
         for scale in (unit * factor for factor in _SCALES):
-            for own in (scale * share for share in _OWNS):
-                for remainder in (scale * share for share in _REMAINDERS):
-                    evidence = _evidence(self._covariance(scale, own, remainder), self._values)
-                    best = max(best, (evidence, scale, own, remainder))
+            tried = [(scale, scale * own, scale * remainder) for own in _OWNS for remainder in _REMAINDERS]
+            evidence = _evidence(np.array([self._covariance(*variances) for variances in tried]), self._values)
+            best = max(best, *((float(found), *each) for found, each in zip(evidence, tried, strict=True)))
         return best[1:]
 
 
@@ -253,9 +252,9 @@ def _pool(measured: Measured, paths: Sequence[Choices], reference: Choices) -> V
     return best[1]
 
 
-def _evidence(covariance: np.ndarray, values: np.ndarray) -> float:
-    """Logarithm of the normal density of values with this covariance and mean zero, up to a constant."""
-    sign, logarithm = np.linalg.slogdet(covariance)
-    if sign <= 0:
-        return -math.inf
-    return -0.5 * (float(logarithm) + float(values @ np.linalg.solve(covariance, values)))
+def _evidence(covariances: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Logarithms of normal densities of values with mean zero and each of these covariances, up to a constant."""
+    signs, logarithms = np.linalg.slogdet(covariances)
+    given = np.broadcast_to(values[:, None], (len(covariances), len(values), 1))
+    squares = np.linalg.solve(covariances, given)[..., 0] @ values
+    return np.where(signs > 0, -0.5 * (logarithms + squares), -math.inf)

@@ -177,13 +177,18 @@ def _parse(content: Mapping[str, Any], where: str) -> Decision:
     ):
         if value not in allowed:
             raise ValueError(f'{where}: {name} must be one of {allowed}, got {value!r}')
-    reference, better = content.get('reference'), content.get('better')
+    reference, better, costs = content.get('reference'), content.get('better'), _numbers(content, 'costs', where)
+    foreign = sorted(set(costs) - set(METRICS))
+    if foreign:
+        raise ValueError(f'{where}: costs must be by metric, {tuple(METRICS)}, got {foreign}')
+    if reference is not None:
+        reference = call_at(f'{where}: reference', ArchSpec.parse, take(content, 'reference', str, where))
     return Decision(
         type=kind,
         score=score,
         arch=call_at(f'{where}: arch', ArchSpec.parse, take(content, 'arch', str, where)),
         metric=metric,
-        costs=_numbers(content, 'costs', where),
+        costs=costs,
         limit=Limit.parse(take(content, 'limit', dict, where), f'{where}: limit'),
         layers=tuple(
             _layer(row, f'{where}: layers {i}')
@@ -193,7 +198,7 @@ def _parse(content: Mapping[str, Any], where: str) -> Decision:
             _compared(row, f'{where}: networks {i}')
             for i, row in enumerate(check_list_of(take(content, 'networks', list, where), dict, f'{where}: networks'))
         ),
-        reference=None if reference is None else call_at(f'{where}: reference', ArchSpec.parse, reference),
+        reference=reference,
         better=None if better is None else _share(content, 'better', where),
         why=take(content, 'why', str, where),
         notes=_numbers(content, 'notes', where),

@@ -117,12 +117,15 @@ class Chooser:
     def belief(self) -> Belief:
         """What is believed by now.
 
-        An infinite loss counts as the worst of all that are not: it would be so for every mean.
+        An infinite loss, which would make every mean so, counts as worse by as much as any other differs.
         """
         if self._belief is None:
             finite = [d for row in self._differences.values() for d in row.values() if math.isfinite(d)]
-            worst = max(finite, default=0.0)
-            known = {path: {p: min(d, worst) for p, d in row.items()} for path, row in self._differences.items()}
+            worst = max(map(abs, finite), default=0.0)
+            known = {
+                path: {place: d if math.isfinite(d) else worst for place, d in row.items()}
+                for path, row in self._differences.items()
+            }
             self._belief = Belief(self.space, self.reference, Measured(known))
         return self._belief
 
