@@ -16,8 +16,6 @@ LITE0 = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0
 MBV2 = dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2')
 STARTS = {'fna': (True, True), 'fna_random_search': (False, True), 'fna_random_adapt': (True, False)}
 FEW = {
-    'seed': (True, True),
-    'argmax': (True, True),
     'measured': (True, True),
     'measured60': (True, True),
     'not_remapped': (False, True),
