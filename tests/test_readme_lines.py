@@ -293,6 +293,14 @@ def near_the_seed(halves: Halves, folder: Path) -> None:
     assert abs(sum(kept) / len(kept) - (1 + 21 * (0.6 + 0.4 / 7)) / 22) < 0.05
 
 
+@effect('to imitate the seed while the network is adapted')
+def imitates(halves: Halves, folder: Path) -> None:
+    hooks = [[hook['type'] for hook in half.get('custom_hooks', [])] for half in halves]
+    assert ['mmnas_ext.SeedImitationHook' in types for types in hooks] == [False, True]
+    hook = next(each for each in halves[1].custom_hooks if each['type'] == 'mmnas_ext.SeedImitationHook')
+    assert (hook['weight'], hook['until']) == (1.0, 0.5)
+
+
 @effect('few steps')
 def affine(halves: Halves, folder: Path) -> None:
     net, _ = backbones(halves)
