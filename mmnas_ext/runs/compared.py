@@ -12,7 +12,7 @@ from mmnas_ext.reports import format_count
 from mmnas_ext.runs.children import CLOCK, PARTS, Clock
 from mmnas_ext.runs.keys import describe_hint, fits
 from mmnas_ext.runs.manifest import read_manifest
-from mmnas_ext.runs.results import last_metrics
+from mmnas_ext.runs.results import USUAL, last_metrics
 from mmnas_ext.runs.rows import SEED, Comparison, Row
 from mmnas_ext.runs.statistics import Paired, deviation, paired
 from mmnas_ext.runs.trials import keep_numbers
@@ -21,8 +21,6 @@ from mmnas_ext.workdir import WorkDir
 
 NAME = 'comparison.json'
 VERSION = 1
-# what detectors, segmentors and classifiers of OpenMMLab are ranked by
-USUAL = ('coco/bbox_mAP', 'pascal_voc/mAP', 'mIoU', 'accuracy/top1')
 _FRACTIONS = ('coco/', 'pascal_voc/')  # shown in percent, as the others are
 _DASH = '\N{EN DASH}'
 _LISTED = 3  # distinct costs of a row that a table lists; of more it gives the range

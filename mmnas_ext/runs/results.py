@@ -11,6 +11,8 @@ from mmnas_ext.reports import front_table
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
 
+# what detectors, segmentors and classifiers of OpenMMLab are ranked by
+USUAL = ('coco/bbox_mAP', 'pascal_voc/mAP', 'mIoU', 'accuracy/top1')
 # MMEngine's LoggerHook writes one record per interval of training and one per validation; this tells them apart
 _TRAINING = frozenset(('loss', 'lr', 'base_lr'))
 # what a validation's record holds beside metrics

@@ -21,15 +21,13 @@ from mmnas_ext.engine.path_losses import PathLosses
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
+from mmnas_ext.runs.results import USUAL
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.choosing import Choosing, FrontPlan
 from mmnas_ext.search.decision import Compared, Decision, LayerChoice, normal
 from mmnas_ext.search.measure import Chooser, window
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.workdir import WorkDir, append_line
-
-# what detectors, segmentors and classifiers of OpenMMLab are ranked by
-_USUAL = ('coco/bbox_mAP', 'pascal_voc/mAP', 'mIoU', 'accuracy/top1')
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ class Selector:
             paths[self.reference] = 'seed'
         known = self._validated(paths, plan)
         names = list(dict.fromkeys(name for metrics in known.values() for name in metrics))
-        rank_by = plan.rank_by or next((name for name in _USUAL if name in names), names[0] if names else 'none')
+        rank_by = plan.rank_by or next((name for name in USUAL if name in names), names[0] if names else 'none')
         return MeasuredFront(
             metric=self.priced.metric,
             rank_by=rank_by,
