@@ -10,21 +10,21 @@ cost. Two runs at a time, a thread each; every run goes on where it stopped. Pri
 """
 
 import argparse
+import os
 import random
-import statistics
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from camvid import FNA, OUTPUT_STRIDE, SEED_ARCH, SIZE, cell, load_seconds, run
+from camvid import FNA, ROOT, SEED_ARCH
 
 from mmnas_ext.archs import ArchSpec, CellSpace, cost, zoo
+from mmnas_ext.cli import add_comparing, errors
 from mmnas_ext.reports import format_count
-from mmnas_ext.runs.results import last_metrics
+from mmnas_ext.runs.compare import compare
+from mmnas_ext.runs.rows import Comparison, Row
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import Selection, select
-from mmnas_ext.workdir import WorkDir
+from mmnas_ext.workdir import write_text
 
 SHARES = (0.6, 0.8, 1.0)  # of the teacher's multiply-adds
 TITLES = {
@@ -52,48 +52,24 @@ def random_network(space: CellSpace, like: ArchSpec, size: tuple[int, int], seed
             return arch
 
 
-def train(row: str, seed: int, work_dir: Path, arch: ArchSpec, weights: Path) -> None:
-    """Trains one row to its end, unless its result exists."""
-    folder = work_dir / f'seed{seed}' / row
-    if last_metrics(folder):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / 'arch.json'
-    file.write_text(arch.format('json'))
-    command = [sys.executable, 'tools/train.py', FNA, '--work-dir', str(folder), '--arch', str(file)]
-    command += ['--resume'] if WorkDir(folder).manifest.is_file() else []
-    options = [f'randomness.seed={seed}']
-    if row == 'distilled':
-        init = 'model.backbone.init_cfg.seed'
-        options += [f'{init}.checkpoint={weights}', f'{init}.arch={file}']
-    run(folder, 'adapt', [*command, '--cfg-options', *options])
+def rows(work_dir: Path, weights: Path) -> tuple[Row, ...]:
+    """Lists the rows; the network of each lies in its folder."""
+    init = 'model.backbone.init_cfg.seed'
+    files = {name: str(work_dir / 'seed{seed}' / name / 'arch.json') for name in TITLES}
+    distilled = (f'{init}.checkpoint={weights}', f'{init}.arch={files["distilled"]}')
+    return tuple(
+        Row(name, title, arch=files[name], options=distilled if name == 'distilled' else ())
+        for name, title in TITLES.items()
+    )
 
 
-def table(work_dir: Path, seeds: Sequence[int]) -> str:
-    """What has ended, as Markdown."""
-    lines = [
-        '| network | seeds | mIoU | each | multiply-adds at 360x480 | parameters | CPU minutes |',
-        '|---|---|---|---|---|---|---|',
-    ]
-    for row, title in TITLES.items():
-        folders = [work_dir / f'seed{seed}' / row for seed in seeds]
-        folders = [folder for folder in folders if last_metrics(folder)]
-        if not folders:
-            continue
-        found = [last_metrics(folder)['mIoU'] for folder in folders]
-        costs = [cost(ArchSpec.parse(f / 'derived' / 'arch.json'), SIZE, OUTPUT_STRIDE) for f in folders]
-        minutes = [load_seconds(folder)['adapt'] / 60 for folder in folders if 'adapt' in load_seconds(folder)]
-        cells = [
-            title,
-            str(len(folders)),
-            cell(found, '.2f'),
-            ', '.join(f'{value:.2f}' for value in found),
-            ', '.join(format_count(macs) for macs in sorted({entry.macs for entry in costs})),
-            format_count(statistics.mean(entry.params for entry in costs)),
-            cell(minutes, '.1f') if minutes else 'not measured',
-        ]
-        lines.append('| ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines)
+def write_networks(comparison: Comparison, best: ArchSpec, ratings: Ratings) -> None:
+    """Writes the network of each row and random seed into its folder."""
+    for seed in comparison.seeds:
+        archs = dict(dna=best, distilled=best, seed=zoo.arch(SEED_ARCH))
+        archs['random'] = random_network(ratings.space, best, ratings.input_size, seed)
+        for row in comparison.rows:
+            write_text(comparison.folder(row, seed) / 'arch.json', archs[row.name].format('json'))
 
 
 def limits_table(found: Sequence[Selection]) -> str:
@@ -115,26 +91,17 @@ def main() -> None:
     parser.add_argument('--distilled', type=Path, default=Path('work_dirs/dna_lite0_128'))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/dna_images'))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
-    parser.add_argument('--rows', nargs='+', choices=sorted(TITLES), default=list(TITLES))
-    parser.add_argument('--jobs', type=int, default=2, help='runs at a time, a thread each')
-    parser.add_argument('--table', action='store_true', help='only print what there is')
+    add_comparing(parser)
     args = parser.parse_args()
-    ratings = Ratings.parse(args.distilled / 'ratings.json')
-    found = selections(ratings)
-    print(f'{limits_table(found)}\n', flush=True)
-    best, weights = found[-1].arch, (args.distilled / 'derived' / 'distilled.pth').resolve()
-    if not args.table:
-        with ThreadPoolExecutor(args.jobs) as pool:
-            runs = []
-            for seed in args.seeds:
-                archs = dict(dna=best, distilled=best, seed=zoo.arch(SEED_ARCH))
-                archs['random'] = random_network(ratings.space, best, ratings.input_size, seed)
-                runs += [
-                    pool.submit(train, row, seed, args.work_dir.resolve(), archs[row], weights) for row in args.rows
-                ]
-            for done in runs:
-                done.result()
-    print(table(args.work_dir.resolve(), args.seeds))
+    with errors():
+        ratings = Ratings.parse(args.distilled / 'ratings.json')
+        found = selections(ratings)
+        print(f'{limits_table(found)}\n', flush=True)
+        work_dir, weights = args.work_dir.resolve(), (args.distilled / 'derived' / 'distilled.pth').resolve()
+        os.chdir(ROOT)  # where the configs' data lie
+        comparison = Comparison(FNA, work_dir, rows(work_dir, weights), args.seeds, args.cfg_options)
+        write_networks(comparison, found[-1].arch, ratings)
+        compare(comparison, args, ROOT / 'tools')
 
 
 if __name__ == '__main__':

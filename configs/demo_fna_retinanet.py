@@ -33,7 +33,11 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file='data/shapes_det/annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=9, arch_start=3)
-optim_wrapper = dict(arch=dict(optimizer=dict(lr=5e-2)))  # 120 arch steps have to decide
+optim_wrapper = dict(
+    arch=dict(optimizer=dict(lr=5e-2)),  # for the figure of alpha: losses decide
+    cost=dict(target=1.656e8),  # four fifths of the seed's multiply-adds at this size
+    selection=dict(type='measured', first=2, front=dict(networks=6, images=None)),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=20),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=9, milestones=[8], gamma=0.1),

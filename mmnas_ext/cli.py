@@ -73,6 +73,19 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
             )
 
 
+def add_comparing(parser: argparse.ArgumentParser) -> None:
+    """Adds what every comparison can be told: which rows, how many at a time, by which metric."""
+    parser.add_argument('--rows', nargs='+', metavar='ROW', help='rows to run and show (default: all)')
+    parser.add_argument('--jobs', type=int, default=2, help='runs at a time (default: 2)')
+    parser.add_argument('--threads', type=int, default=1, help='threads of each (default: 1)')
+    parser.add_argument('--metric', help='metric of the validation, such as coco/bbox_mAP; default the usual one')
+    parser.add_argument('--baseline', metavar='ROW', help='row that the others are held against (default: seed)')
+    parser.add_argument('--table', action='store_true', help='only print what there is')
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override config entries of all rows'
+    )
+
+
 def read_limits(args: argparse.Namespace) -> dict[str, Limit]:
     """The limits that a command line gives, by metric.
 

@@ -27,6 +27,8 @@ def read(name: str) -> Config:
 def small(cfg: Config) -> Config:
     """The override: no download, no process group, small images. All else is the config's."""
     cfg.model.backbone.init_cfg = None
+    if cfg.optim_wrapper.get('keep_seed'):
+        cfg.optim_wrapper.keep_seed = 0.0  # there is no seed now
     _without_groups(cfg.model)
     if cfg.model.data_preprocessor.get('size'):
         cfg.model.data_preprocessor.size = CROP

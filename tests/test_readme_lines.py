@@ -163,6 +163,17 @@ def few_images(halves: Halves, folder: Path) -> None:
     assert [net.out_channels for net in backbones(halves)] == [(24, 40, 112, 320)] * 2
 
 
+@effect('few images of a kind of your own, MobileNetV2')
+def few_of_a_kind(halves: Halves, folder: Path) -> None:
+    for half in halves:
+        assert half.model.backbone.init_cfg.seed.arch == 'mobilenet_v2'
+        assert len(half.train_dataloader.dataset.metainfo.classes) == half.model.bbox_head.num_classes == 6
+    steel, photos = (prepare(str(ROOT / f'configs/fna_retinanet_mbv2_{name}.py')) for name in ('steel', 'photos5'))
+    assert steel.optim_wrapper.cost.target == cost(ArchSpec.parse('mobilenet_v2'), (224, 224)).macs
+    assert photos.optim_wrapper.cost.target == cost(ArchSpec.parse('mobilenet_v2'), (320, 320)).macs
+    assert [find(cfg.train_pipeline, 'Resize')['scale'] for cfg in (steel, photos)] == [(224, 224), (320, 320)]
+
+
 @effect('few road scenes, 480 px, the same seed')
 def few_scenes(halves: Halves, folder: Path) -> None:
     for half in halves:
@@ -254,6 +265,40 @@ def latency_limit(halves: Halves, folder: Path) -> None:
         for g in entries(space, (800, 1088))
     ]
     assert_limited(found_within(halves[0], folder, LatencyTable('a board', 1, tuple(layers))), 12.0)
+
+
+@effect('a choice by losses on held-out images, and a front')
+def measured(halves: Halves, folder: Path) -> None:
+    settings = {key: value for key, value in halves[0].optim_wrapper.items() if key != 'constructor'}
+    choosing = SearchOptimWrapperConstructor(settings).selection
+    assert (choosing.type, choosing.measures, choosing.front.networks) == ('measured', True, 8)
+    assert 'selection' not in halves[1].optim_wrapper
+
+
+@effect('… near the seed')
+def near_the_seed(halves: Halves, folder: Path) -> None:
+    settings = {key: value for key, value in halves[0].optim_wrapper.items() if key != 'constructor'}
+    with scoped(halves[0]) as model:
+        net = model.backbone
+        net.init_cfg = dict(type='mmnas_ext.Remapped', seed=dict(arch='mobilenet_v2'))
+        wrapper = SearchOptimWrapperConstructor(settings)(model)
+    kept = []
+    for iteration in range(40):
+        wrapper.start('weights', iteration)
+        drawn = wrapper._path()
+        kept += [
+            a == b for row, seed in zip(drawn, net.seed_path(), strict=True) for a, b in zip(row, seed, strict=True)
+        ]
+    # 0.6 and a seventh of the rest, of 21 searched layers and one that is fixed
+    assert abs(sum(kept) / len(kept) - (1 + 21 * (0.6 + 0.4 / 7)) / 22) < 0.05
+
+
+@effect('to imitate the seed while the network is adapted')
+def imitates(halves: Halves, folder: Path) -> None:
+    hooks = [[hook['type'] for hook in half.get('custom_hooks', [])] for half in halves]
+    assert ['mmnas_ext.SeedImitationHook' in types for types in hooks] == [False, True]
+    hook = next(each for each in halves[1].custom_hooks if each['type'] == 'mmnas_ext.SeedImitationHook')
+    assert (hook['weight'], hook['until']) == (1.0, 0.5)
 
 
 @effect('few steps')

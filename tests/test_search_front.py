@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mmnas_ext.archs import ArchSpec, CellSpace, price
+from mmnas_ext.archs import ArchSpec, CellSpace, Limit, price
+from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings
+from mmnas_ext.search.select import select
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = CellSpace.parse(
@@ -58,6 +60,27 @@ def test_the_front_the_choice_and_the_files(ratings: Path) -> None:
     assert [stage.layers for stage in arch.stages] == [('k3_e1',), ('k7_e6',)]
     assert price(arch, (32, 32)) > 0
     assert (ratings / 'front' / 'front.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_measured_networks_of_the_work_dir_are_shown_under_other_limits(ratings: Path) -> None:
+    known = Ratings.parse(ratings)
+    networks = tuple(
+        MeasuredNetwork(known.arch(choice), known.costs(choice), {'feature_error': error}, known.rating(choice), origin)
+        for choice, error, origin in (((0, 0), 0.9, 'front'), ((0, 1), 0.8, 'front'), ((1, 1), 0.7, 'chosen'))
+    )
+    select(known).write(ratings, MeasuredFront('macs', 'feature_error', 'less', networks))
+    done = call(str(ratings), '--max-params', '12')
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in done.stdout.splitlines() if line[:1] == '|']
+    head = rows.index(['K', 'MAdds', 'parameters', 'feature_error', 'score', 'origin', 'network'])
+    assert [row[3:6] for row in rows[head + 2 :]] == [
+        ['0.9000', '1.4000', 'front'], ['0.8000', '0.8000', 'chosen'], ['0.7000', '0.7000', 'front'],
+    ]  # fmt: skip
+    out = ratings / 'front'
+    assert (out / 'measured.png').read_bytes().startswith(b'\x89PNG')
+    written = MeasuredFront.parse(out)
+    assert (written.metric, written.limits) == ('params', {'params': Limit(None, 12.0)})
+    assert written.points[1].arch == ArchSpec.parse(out / 'arch.json')
 
 
 def test_a_file_and_another_folder(ratings: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 #   - neck and head of width 64 with two convolutions: at full width they cost many times the backbone at these sizes
 #   - AdamW, cosine and few epochs instead of SGD and steps: there are hundreds of iterations, not tens of thousands
 #   - candidates' norms have scale and shift (affine): there are too few steps to learn them anew
+#   - alpha, which moves little in hundreds of steps, is not trained: weights are, along paths near the seed, and losses
+#     on the held-out half choose the network (docs/selection.md)
 _base_ = '../fna_retinanet_coco.py'
 
 model = dict(
@@ -10,18 +12,18 @@ model = dict(
     neck=dict(out_channels=64),
     bbox_head=dict(in_channels=64, feat_channels=64, stacked_convs=2),
 )
-train_cfg = dict(max_epochs=5, arch_start=2, pipelines=None)  # few images: both halves are flipped
+train_cfg = dict(max_epochs=10, arch_start=10, pipelines=None)  # few images: both halves are flipped
 optimizer = dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=1e-2)
 optim_wrapper = dict(
     weights=dict(optimizer=optimizer),
-    arch=dict(optimizer=dict(lr=3e-2)),  # hundreds of steps, not thousands
-    # alpha moves little in hundreds of steps: the network is chosen by losses on held-out images, and handed over with
-    # others along the axis of the cost
+    arch=dict(optimizer=dict(lr=3e-2)),  # where arch_start lets alpha be trained: hundreds of steps, not thousands
+    keep_seed=0.6,  # a layer of a drawn path has the seed's candidate with this probability
+    # the network is chosen by losses, and handed over with others along the axis of the cost
     selection=dict(type='measured', front=dict(networks=8)),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=1e-4, by_epoch=True, begin=0, end=5, T_max=5, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-4, by_epoch=True, begin=0, end=10, T_max=10, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(enable=False)
 default_hooks = dict(logger=dict(interval=20))

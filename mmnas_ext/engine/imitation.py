@@ -1,4 +1,4 @@
-"""Distillation from the seed while a network is adapted: at first its features are held near those of the seed."""
+"""Distillation from the seed while a network is adapted: at first its features are held to those of the seed."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,27 +19,29 @@ from mmnas_ext.remap import Seed
 from mmnas_ext.remap.initializer import RemappedInit
 
 LOGGED = 'train/loss_imitation'
-# Share of a feature's mean square that its variation counts as at least: one of a single pixel has none.
-_FLOOR = 1e-2
+# Added to a channel's variance: a share of the mean one, so that a channel without any is no noise of its own, and what
+# keeps a single pixel from a division by 0.
+_FLOOR, _EPS = 1e-2, 1e-6
 # what multiplies a loss before its backward pass is known of these alone
 _BACKWARDS = (OptimWrapper.backward, AmpOptimWrapper.backward)
 
 
 @HOOKS.register_module()
 class SeedImitationHook(Hook):
-    """Adds a loss to the training of an `MBNet`: how far its outputs are from those of the frozen seed.
+    """Adds a loss to the training of an `MBNet`: how little its outputs correlate with those of the frozen seed.
 
     A remapped network computes other features than its seed, and few images teach them slowly; the seed's are a target
     for every pixel (hints: FitNets, 1412.6550, section 2). The loss is::
 
-        weight * (1 - i / (until * iterations)) * mean over outputs of mean (f - s)^2 / var(s)
+        weight * (1 - i / (until * iterations)) * mean over outputs and channels of (1 - r)
 
-    in iteration i, and 0 from ``until * iterations`` on, so that the network ends as one of its task. f is an output of
-    the network and s that of the seed for the same images, both at the backbone's ``out_indices``. These are linear:
-    the margin that OFD (1904.01866) needs for features before an activation has no place here. var(s) is the variance
-    over images and pixels of the batch, averaged over channels: 1 is as bad as the mean. One number scales all channels
-    of an output, because a channel that hardly varies is noise to those that read it, and would otherwise weigh as much
-    as any.
+    in iteration i, and 0 from ``until * iterations`` on, so that the network ends as one of its task. r is Pearson's
+    correlation, over images and pixels of the batch, of a channel of the network with the same channel of the seed (as
+    between detectors: PKD, 2207.02039): half the mean square between both in standard form, 0 where they agree and 1
+    where they have nothing in common. Scale and shift of a channel do not count, since the network's batch norms
+    normalise by its own images and the seed's by those that it was trained with: for other images plain distances
+    measure mostly that. The outputs are those at the backbone's ``out_indices``. Those of stages are linear: the margin
+    that OFD (1904.01866) has for features before an activation has no place here.
 
     The seed stands outside of the model: not in its state dict, parameters, optimizer or checkpoints. It runs in eval
     mode without gradients, takes about the time of the network's forward pass, and is let go at the end. The loss is
@@ -164,19 +166,21 @@ class SeedImitationHook(Hook):
 
 
 def distance(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-    """How far features are from those of the seed, in shares of these' variance: a number, in float32.
+    """How little the channels of features correlate with those of the seed: a number from 0 to 2, in float32.
 
     Args:
         features: Outputs of a network, ``(N, C, H, W)`` each.
         wanted: Those of the seed, of the same shapes.
     """
-    shares = []
-    for feature, goal in zip(features, wanted, strict=True):
-        goal = goal.float()
-        spread = goal.var((0, 2, 3), correction=0).mean()
-        floor = _FLOOR * goal.square().mean() + torch.finfo(goal.dtype).tiny
-        shares.append((feature.float() - goal).square().mean() / torch.maximum(spread, floor))
-    return torch.stack(shares).mean()
+    pairs = zip(features, wanted, strict=True)
+    return torch.stack([(_standard(ours) - _standard(theirs)).square().mean() / 2 for ours, theirs in pairs]).mean()
+
+
+def _standard(feature: Tensor) -> Tensor:
+    """A feature ``(N, C, H, W)`` of which each channel has mean 0 and, unless it hardly varies, deviation 1."""
+    feature = feature.float()
+    variance, mean = torch.var_mean(feature, (0, 2, 3), correction=0, keepdim=True)
+    return (feature - mean) * torch.rsqrt(variance + _FLOOR * variance.mean() + _EPS)
 
 
 def build_imitated(seed: Seed, backbone: MBNet) -> MBNet:

@@ -255,7 +255,7 @@ class SearchOptimWrapperConstructor:
         self.path_per = cfg.pop('path_per', 'update')
         if self.path_per not in _PATH_PER:
             raise ValueError(f'optim_wrapper.path_per must be one of {_PATH_PER}, got {self.path_per!r}')
-        self.keep_seed = cfg.pop('keep_seed', 0.0)
+        self.keep_seed = cfg.pop('keep_seed', None) or 0.0
         known = not isinstance(self.keep_seed, bool) and isinstance(self.keep_seed, int | float)
         if not known or not 0 <= self.keep_seed < 1:
             raise ValueError(f'optim_wrapper.keep_seed must be a probability in [0, 1), got {self.keep_seed!r}')

@@ -117,7 +117,7 @@ def validate(model: Any, runner: Any, view: DatasetView, evaluator: Any) -> dict
             given that of the images' own dataset, and looks at these images alone.
 
     Returns:
-        Numbers by name, as MMEngine reports them; what is NaN or infinite is left out.
+        Numbers by name, as MMEngine reports them; what is NaN, infinite or not defined is left out.
     """
     cfg = {key: value for key, value in (runner.cfg.get('val_dataloader') or {}).items() if key != 'dataset'}
     cfg.update(dataset=view, sampler=dict(type='DefaultSampler', shuffle=False), persistent_workers=False)
@@ -156,5 +156,5 @@ def _device(module: nn.Module) -> torch.device:
 
 
 def _is_number(value: Any) -> bool:
-    # MMSegmentation's are NumPy's single precision
-    return isinstance(value, Real) and math.isfinite(value)
+    # MMSegmentation's are NumPy's single precision; -1 is COCO's word for "nothing of this size"
+    return isinstance(value, Real) and math.isfinite(value) and value != -1

@@ -1,6 +1,7 @@
 """The search by gradients, FNA (ICLR 2020): a super-network in a detector or segmentor, from which one is derived."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
-from mmnas_ext.reports import write_any_report
+from mmnas_ext.reports import front_table, write_any_report
 from mmnas_ext.runs.changes import find_changes, flatten, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.derived import derived_config
@@ -200,6 +201,29 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
         raise ValueError('a network is selected from a search by gradients, and this config describes none')
     term, choosing = _asked(cfg, kind, limits or {})
     files = WorkDir(cfg.work_dir)
+    with open_searched(cfg) as (runner, stamp):
+        decision, front = select(runner, term, choosing, files, stamp)
+    if is_main_process():
+        if front is not None:
+            say(front_table(front))
+            write_text(folder / files.front.name, front.format())
+        write_text(folder / files.arch.name, decision.arch.format('json'))
+        write_text(folder / files.decision.name, decision.format())
+        say(f'the network: {folder / files.arch.name}; how it was chosen: {folder / files.decision.name}')
+    barrier()
+
+
+@contextmanager
+def open_searched(cfg: Config) -> Iterator[tuple[Any, str]]:
+    """Opens the super-network of a finished search: its runner, checkpoint loaded, and the stamp of what it measures.
+
+    Args:
+        cfg: Config of the search, ``work_dir`` and ``launcher`` set.
+
+    Raises:
+        ResumeError: The work dir has no finished search of this config, or no checkpoint of it.
+    """
+    files = WorkDir(cfg.work_dir)
     manifest = read_manifest(files.manifest)
     if manifest is None or not manifest.is_done(SEARCH):
         raise ResumeError(f'{files.root} holds no finished search: run tools/train.py --search-only first')
@@ -214,14 +238,7 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
     loading.load_from = str(found.path)
     with open_runner(loading) as runner:
         runner.load_or_resume()
-        decision, front = select(runner, term, choosing, files, stamp_of(manifest, found.iteration))
-    if is_main_process():
-        if front is not None:
-            write_text(folder / files.front.name, front.format())
-        write_text(folder / files.arch.name, decision.arch.format('json'))
-        write_text(folder / files.decision.name, decision.format())
-        say(f'the network: {folder / files.arch.name}; how it was chosen: {folder / files.decision.name}')
-    barrier()
+        yield runner, stamp_of(manifest, found.iteration)
 
 
 def _asked(cfg: Config, kind: str | None, limits: Mapping[str, Limit]) -> tuple[CostTerm, Choosing]:
@@ -266,5 +283,5 @@ GRADIENT = Method(
     derive=derived_config,
     supply=_supply,
     report=write_any_report,
-    writes=('search_space', 'search_log', 'decision', 'front'),
+    writes=('search_space', 'search_log', 'decision', 'front', 'front_figure'),
 )

@@ -1,9 +1,10 @@
 """After a search by gradients: the choice of a network, what is written of it, and the networks of the front."""
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from mmnas_ext.engine.path_losses import PathLosses
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
-from mmnas_ext.reports.measured import front_table
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.choosing import Choosing, FrontPlan
 from mmnas_ext.search.decision import Compared, Decision, LayerChoice, normal
@@ -254,13 +254,15 @@ def select(
     priced = term.prices(supernet.space, supernet.input_size, supernet.output_stride)
     selector = Selector(runner, choosing, term.limit, priced, files, stamp)
     with closing(selector.held_out):
+        begun, known = time.monotonic(), len(selector.losses.known) if choosing.type == 'measured' else 0
         decision, path = selector.choose()
+        if choosing.type == 'measured':
+            spent = {'losses': len(selector.losses.known) - known, 'seconds': round(time.monotonic() - begun, 1)}
+            decision = replace(decision, notes=spent)
         say(f'{decision.describe()}\n{decision.table()}')
         if choosing.front is None:
             return decision, None
-        front = selector.front(choosing.front, path)
-    say(front_table(front))
-    return decision, front
+        return decision, selector.front(choosing.front, path)
 
 
 def read_validated(file: Path, stamp: str) -> dict[Choices, dict[str, float]]:

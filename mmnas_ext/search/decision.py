@@ -77,6 +77,7 @@ class Decision:
         reference: The network that all are compared with.
         better: Probability that the chosen network has a lower loss than the reference; ``None`` where nothing says.
         why: A sentence about what decided.
+        notes: What it took: ``losses`` that were computed, ``seconds``, in the last go.
     """
 
     type: str
@@ -109,9 +110,9 @@ class Decision:
             f'{self.decided} of {len(self.layers)} layers decided with {SURE:.0%} certainty, mean {self.certainty:.0%}'
         )
         beats = '' if self.better is None else f'; better than the reference with a probability of {self.better:.0%}'
-        return f'chosen by {self.type}: {self.arch.format("fna")}: {costs}; {sure}{beats}' + (
-            f'. {self.why}' if self.why else ''
-        )
+        took = f'; {self.notes["losses"]:.0f} losses in {self.notes["seconds"]:.0f} s' if self.notes else ''
+        why = f'. {self.why}' if self.why else ''
+        return f'chosen by {self.type}: {self.arch.format("fna")}: {costs}; {sure}{beats}{took}{why}'
 
     def table(self) -> str:
         """The layers as aligned text, which Markdown reads as a table."""

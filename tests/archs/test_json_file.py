@@ -9,6 +9,7 @@ import pytest
 from mmnas_ext.archs import ArchSpec, CellSpace, LatencyTable, SearchSpace
 from mmnas_ext.archs.json_file import parse_json, parse_lines, read_json
 from mmnas_ext.search.front_file import FrontFile
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import Ratings
 
 READERS: dict[str, Callable[[Any], Any]] = {
@@ -18,6 +19,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     'latency.json': LatencyTable.parse,
     'ratings.json': Ratings.parse,
     'front.json': FrontFile.parse,
+    'measured.json': MeasuredFront.parse,
 }
 
 

@@ -11,6 +11,7 @@ from mmnas_ext.engine.distill import SameForAll
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.distillation import rate_checkpoint
 from mmnas_ext.runs.run import run
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import Ratings
 from tests.engine import tiny_distill, tiny_seg
 from tests.engine.kept import differences, last_checkpoint, loaded
@@ -52,8 +53,8 @@ def test_two_processes_end_as_one_does(both: Path, tmp_path: Path) -> None:
     assert name == 'iter_6.pth'
     for key in ('state_dict', 'optimizer'):
         assert differences(ours[key], theirs[key]) == []
-    ratings = [(folder / 'ratings.json').read_text() for folder in (tmp_path / 'work', both)]
-    assert ratings[0] == ratings[1]
+    for file in ('ratings.json', 'front.json'):
+        assert (tmp_path / 'work' / file).read_text() == (both / file).read_text()
 
 
 def test_the_log_has_every_block(both: Path) -> None:
@@ -82,10 +83,14 @@ def test_gradients_can_be_averaged_instead_and_rating_is_shared_out(tmp_path: Pa
     tiny_distill.config(tmp_path)
     both_ranks(averaged, str(tmp_path), tmp_path=tmp_path)
     assert last_checkpoint(tmp_path / 'work')[1]['state_dict']['steps'].tolist() == [4, 4]
-    parts = [path.read_text().splitlines() for path in sorted((tmp_path / 'work' / 'ratings').iterdir())]
-    assert [len(lines) for lines in parts] == [2, 1]  # three cells, a piece each
+    parts = {path.name: path.read_text().splitlines() for path in sorted((tmp_path / 'work' / 'ratings').iterdir())}
+    assert [len(lines) for name, lines in parts.items() if 'front' not in name] == [2, 1]  # three cells, a piece each
+    measured = [len(lines) for name, lines in parts.items() if 'front' in name]
+    front = MeasuredFront.parse(tmp_path / 'work')
+    assert (sum(measured), measured[0] - measured[1] in (0, 1)) == (len(front.points), True)
     cfg = tiny_distill.config(tmp_path, 4, work_dir=str(tmp_path / 'alone'), **TRAIN_MODE)
     rate_checkpoint(cfg, [tmp_path / 'work' / 'iter_4.pth'])
+    assert MeasuredFront.parse(tmp_path / 'alone') == front
     ours, theirs = (Ratings.parse(tmp_path / name / 'ratings.json') for name in ('work', 'alone'))
     for a, b in zip(ours.blocks, theirs.blocks, strict=True):
         assert [c.ratings for c in a.cells] == [c.ratings for c in b.cells]

@@ -6,6 +6,7 @@ import json
 import weakref
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -22,8 +23,8 @@ from tests.engine.test_ddp import both_ranks
 
 SEED_ARCH = tiny.SPACE.arch(((0,), (0, 0), (0,)))
 ARCH = tiny.SPACE.arch(((0,), (1, 1), (1,)))
-# in the third of eight iterations: 3 * (1 - 2 / (0.5 * 8))
-WEIGHT, UNTIL, AT, LENGTH, FACTOR = 3.0, 0.5, 2, 8, 1.5
+# in the third of eight iterations: 12 * (1 - 2 / (0.5 * 8))
+WEIGHT, UNTIL, AT, LENGTH, FACTOR = 12.0, 0.5, 2, 8, 6.0
 
 
 def make_seed(arch=SEED_ARCH, eps=1e-2):
@@ -76,6 +77,13 @@ def step(model, wrapper, batches, hook, inner=None):
     return runner
 
 
+def standard(feature):
+    """Channels in rows, each in standard form."""
+    rows = feature.transpose(0, 1).flatten(1)
+    rows = rows - rows.mean(1, keepdim=True)
+    return rows / (rows**2).mean(1, keepdim=True).sqrt()
+
+
 def by_hand(model, batch, factor=FACTOR, seed=None, outputs=(1, 2)):
     """The sum of both losses, and the loss of the imitation."""
     seed = seed or make_seed()
@@ -86,10 +94,8 @@ def by_hand(model, batch, factor=FACTOR, seed=None, outputs=(1, 2)):
     out = model.head(model.norm(features[-1]).mean((2, 3)))
     total = 0.0
     for feature, goal in zip(features, teacher(batch['inputs']), strict=True):
-        goal = goal.detach().float()
-        rows = goal.transpose(0, 1).flatten(1)
-        variance = ((rows - rows.mean(1, keepdim=True)) ** 2).mean(1).mean()
-        total = total + ((feature.float() - goal) ** 2).mean() / variance / len(features)
+        rows = [standard(each.float()) for each in (feature, goal.detach())]
+        total = total + (1 - (rows[0] * rows[1]).mean(1).mean()) / len(features)
     return (out - batch['target']).square().mean() + factor * total, factor * total
 
 
@@ -113,6 +119,7 @@ CASES = {
 
 @pytest.mark.parametrize('case', CASES)
 def test_gradients_are_those_of_a_summand_of_the_loss(monkeypatch, case):
+    monkeypatch.setattr(imitation, '_FLOOR', 0)
     backbone, settings = CASES[case]
     mixed, count = 'mixed' in case, settings.get('accumulative_counts', 1)
     batches = [tiny.batch(seed=number) for number in range(count)]
@@ -133,7 +140,7 @@ def test_gradients_are_those_of_a_summand_of_the_loss(monkeypatch, case):
     found, wanted = (torch.cat([each.flatten() for each in grads if each is not None]) for grads in (found, wanted))
     # three summands of a gradient in another order: in bfloat16 that is a rounding of 1/256, which norms amplify
     assert (found - wanted).norm() < (5e-2 if mixed else 1e-4) * wanted.norm()
-    torch.testing.assert_close(runner.logged, {'train/loss_imitation': logged}, rtol=1e-2 if mixed else 1e-4, atol=0)
+    torch.testing.assert_close(runner.logged, {'train/loss_imitation': logged}, rtol=5e-2 if mixed else 1e-4, atol=0)
     # and it counts: without the hook they are others
     plain = make(bare)
     for batch in batches:
@@ -144,6 +151,7 @@ def test_gradients_are_those_of_a_summand_of_the_loss(monkeypatch, case):
 
 
 def step_of_a_rank(folder):
+    imitation._FLOOR = 0  # in this process alone
     # the model does not read the last stage: the imitation alone reaches its parameters
     model, rank = make_model((2, 1)), dist.get_rank()
     wrapper = OptimWrapper(Spy(model.parameters(), lr=1.0))
@@ -163,20 +171,29 @@ def test_two_ranks_take_the_mean_of_their_gradients(tmp_path):
             torch.testing.assert_close(ours, theirs.grad, rtol=1e-3, atol=1e-4)
 
 
-def test_the_distance_is_a_share_of_the_seeds_variance():
-    goal = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 0.1]).view(
-        3, 1, 1
-    )
-    mean = goal.mean((0, 2, 3), keepdim=True).expand_as(goal)
-    assert imitation.distance([goal], [goal]) == 0
-    torch.testing.assert_close(imitation.distance([mean], [goal]), torch.tensor(1.0))
-    # scale and shift of all that the seed computes change nothing; outputs count alike
-    half = (goal + mean) / 2
-    torch.testing.assert_close(imitation.distance([half, 9 * mean + 7], [goal, 9 * goal + 7]), torch.tensor(0.625))
-    # a single pixel of an image varies in nothing, and an output may be 0: no division by that
-    pixel = torch.full((1, 2, 1, 1), 3.0)
-    torch.testing.assert_close(imitation.distance([2 * pixel], [pixel]), torch.tensor(100.0))
-    assert imitation.distance([0 * pixel], [0 * pixel]) == 0
+def test_the_distance_is_what_correlations_lack(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.randn(4, 3, 5, 5, generator=draw) for _ in range(2))
+    theirs = theirs + torch.tensor([0.0, 1.0, 4.0]).view(3, 1, 1) * ours
+    rows = [each.transpose(0, 1).flatten(1).numpy() for each in (ours, theirs)]
+    wanted = sum(1 - np.corrcoef(*pair)[0, 1] for pair in zip(*rows, strict=True)) / 3
+    with monkeypatch.context() as patch:
+        patch.setattr(imitation, '_FLOOR', 0)
+        assert float(imitation.distance([ours], [theirs])) == pytest.approx(wanted, rel=1e-4)
+        # scale and shift of a channel change nothing; outputs count alike
+        scale = torch.tensor([0.1, 1.0, 9.0]).view(3, 1, 1)
+        assert float(imitation.distance([scale * ours + 7], [theirs])) == pytest.approx(wanted, rel=1e-3)
+        both = imitation.distance([ours, theirs], [theirs, -theirs])
+        assert float(both) == pytest.approx((wanted + 2) / 2, rel=1e-4)
+    assert imitation.distance([ours], [ours]) == 0
+    # a channel that hardly varies is no noise to be imitated
+    calm = theirs * torch.tensor([1e-3, 1.0, 1.0]).view(3, 1, 1)
+    assert float(imitation.distance([theirs], [calm])) == pytest.approx(0.5 / 3, rel=0.1)
+    # a single pixel of an image varies in nothing: no division by that
+    pixel = torch.full((1, 2, 1, 1), 3.0, requires_grad=True)
+    loss = imitation.distance([pixel], [2 * pixel.detach()])
+    loss.backward()
+    assert (float(loss), pixel.grad.abs().max()) == (0, 0)
 
 
 @pytest.mark.parametrize(('until', 'wanted'), [
@@ -187,8 +204,15 @@ def test_the_factor_falls_in_a_line(until, wanted):
     assert [hook.factor(iteration, 8) for iteration in range(8)] == pytest.approx(wanted)
 
 
+def networks():
+    """How many networks there are in this process."""
+    gc.collect()
+    return sum(isinstance(each, MBNet) for each in gc.get_objects())
+
+
 def test_only_what_is_trained_imitates():
     model, hook = make_model(), SeedImitationHook(WEIGHT, UNTIL)
+    model.backbone.stem.conv.weight.data.mul_(2)  # in eval mode a remapped network may be its seed's equal
     keys, count, bits = list(model.state_dict()), len(list(model.parameters())), torch.get_rng_state()
     batch = tiny.batch()
     calm = copy.deepcopy(model).eval()(**batch)
@@ -198,9 +222,9 @@ def test_only_what_is_trained_imitates():
     assert torch.equal(torch.get_rng_state(), bits)
     # nothing of the seed is the model's, or in a copy of it
     assert (list(model.state_dict()), len(list(model.parameters()))) == (keys, count)
-    nets = [net for net in gc.get_objects() if isinstance(net, MBNet)]
+    before = networks()
     twin = copy.deepcopy(model)
-    assert len([net for net in gc.get_objects() if isinstance(net, MBNet)]) == len(nets) + 1
+    assert networks() == before + 1
     assert twin.state_dict().keys() == model.state_dict().keys()
     # neither eval mode nor a forward without gradients
     assert torch.equal(model.eval()(**batch), calm)
@@ -208,7 +232,16 @@ def test_only_what_is_trained_imitates():
         model.train()(**batch)
     hook.after_train_iter(runner, 0)
     assert runner.logged == {'train/loss_imitation': [0.0]}
-    # what reads a feature may change it in place
+    # with the last iteration that imitates the seed is gone
+    runner.iter = 3
+    hook.after_train_iter(runner, 0)
+    del twin  # it would imitate too
+    assert networks() == before - 1
+
+
+def test_what_reads_a_feature_may_change_it_in_place():
+    model, hook, batch = make_model(), SeedImitationHook(), tiny.batch()
+    hook.before_train(runner_of(model, OptimWrapper(Spy(model.parameters(), lr=1.0)), 0))
     first = model.backbone(batch['inputs'])[0]
     first.relu_().sum().backward()
     assert first.min() == 0

@@ -84,6 +84,17 @@ def test_a_later_hook_is_taken_over_unless_it_changes_weights(hook, refused):
     assert found[not refused] == []
 
 
+def test_a_second_hook_of_a_kind_changes_weights_as_the_first_does():
+    cfg = tiny.search_cfg('w')
+    cfg.custom_hooks = [*cfg.custom_hooks, {'type': 'EMAHook'}]
+    before = settings_of(cfg)
+    cfg.custom_hooks = [*cfg.custom_hooks, {'type': 'EMAHook', 'momentum': 0.1}]
+    taken, refused = find_changes(before, settings_of(cfg))
+    assert (taken, {change.key for change in refused}) == (
+        [], {'custom_hooks.EMAHook+.type', 'custom_hooks.EMAHook+.momentum'}
+    )  # fmt: skip
+
+
 def test_a_staged_distillation_is_not_prolonged():
     """Which block is trained at an iteration depends on how many there are."""
     before = {'train_cfg.max_iters': 8, 'train_cfg.staged': True}

@@ -15,6 +15,7 @@ from mmnas_ext.runs.front_runs import adapt_all, check_all, check_asked, dry_run
 from mmnas_ext.runs.manifest import ADAPT, SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.run import run
+from mmnas_ext.runs.session import clear
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from tests.engine import tiny, tiny_distill, tiny_seg, tiny_trials
 from tests.engine.kept import differences, last_checkpoint
@@ -250,6 +251,14 @@ def test_a_network_that_was_trained_otherwise_is_not_gone_on_with(work_dir):
     with pytest.raises(ResumeError, match='the adaptation in .*front/1 was begun with other settings'):
         check_all(other, [0, 1], resume=True)
     assert contents(work_dir) == before
+
+
+def test_a_new_run_sets_the_front_and_its_networks_aside(work_dir):
+    (work_dir / 'front.png').touch()
+    (work_dir / 'front' / '1').mkdir(parents=True)
+    aside = clear(config(work_dir))
+    assert {path.name for path in aside.iterdir()} >= {'run.json', 'front', 'front.json', 'front.png'}
+    assert not list(work_dir.glob('front*'))
 
 
 def test_networks_of_a_distillation_get_their_own_distilled_weights(tmp_path):

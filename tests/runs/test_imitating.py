@@ -75,9 +75,8 @@ def test_a_search_and_a_given_network_imitate_and_a_changed_line_is_refused(tmp_
     for name, arch in (('searched', None), ('given', ARCH.format('fna'))):
         run(tiny.search_cfg(tmp_path / name, **seeded, **LINE, **LOGGED), arch=arch)
         found = losses(tmp_path / name)
-        assert len(found) == 12 or len(found) == 6
-        assert all(value > 0 for value in found[: len(found) // 2])
-        assert found[len(found) // 2 :] == [0] * (len(found) // 2)
+        assert all(value > 0 for value in found[:6])
+        assert found[6:] == [0] * 6
         text[name] = Config.fromfile(tmp_path / name / 'derived' / 'config.py')
         assert text[name].custom_hooks[-1] == HOOK
     old, new = (settings_of(each, 'train_dataloader') for each in (text['given'], text['given']))

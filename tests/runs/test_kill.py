@@ -42,7 +42,7 @@ def random(folder: Path) -> Config:
 
 
 def distillation(folder: Path) -> Config:
-    return tiny_distill.config(folder, max_iters=3, **{'default_hooks.checkpoint.interval': 2, 'val_cfg.front': 2})
+    return tiny_distill.config(folder, max_iters=3, **{'default_hooks.checkpoint.interval': 2, 'val_cfg.front': 1})
 
 
 METHODS: dict[str, Callable[[Path], Config]] = {

@@ -1,0 +1,264 @@
+"""What the rows of a comparison came to: costs, metrics, minutes, and paired differences, as values and text."""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import get_type_hints
+
+from mmnas_ext.archs import ArchSpec, cost
+from mmnas_ext.archs.json_file import parse_json
+from mmnas_ext.reports import format_count
+from mmnas_ext.runs.children import CLOCK, PARTS, Clock
+from mmnas_ext.runs.keys import describe_hint, fits
+from mmnas_ext.runs.manifest import read_manifest
+from mmnas_ext.runs.results import last_metrics
+from mmnas_ext.runs.rows import SEED, Comparison, Row
+from mmnas_ext.runs.statistics import Paired, deviation, paired
+from mmnas_ext.runs.trials import keep_numbers
+from mmnas_ext.search.fields import read_object
+from mmnas_ext.workdir import WorkDir
+
+NAME = 'comparison.json'
+VERSION = 1
+# what detectors, segmentors and classifiers of OpenMMLab are ranked by
+USUAL = ('coco/bbox_mAP', 'pascal_voc/mAP', 'mIoU', 'accuracy/top1')
+_FRACTIONS = ('coco/', 'pascal_voc/')  # shown in percent, as the others are
+_DASH = '\N{EN DASH}'
+_LISTED = 3  # distinct costs of a row that a table lists; of more it gives the range
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a row came to with one random seed.
+
+    Args:
+        seed: The random seed.
+        arch: The network, as FNA text.
+        macs: Its multiply-adds for one image, at the size that its search counts them for.
+        params: Parameters of the backbone.
+        metrics: Of the last validation, by name; ``None`` for what is NaN or infinite.
+        seconds: Processor seconds by part, ``'search'``, ``'selection'`` and ``'adapt'``, as far as they are known.
+    """
+
+    seed: int
+    arch: str
+    macs: int
+    params: int
+    metrics: dict[str, float | None]
+    seconds: dict[str, float]
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            if not fits(getattr(self, name), hint):
+                raise TypeError(f'{name} must be {describe_hint(hint)}, got {getattr(self, name)!r:.60}')
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What a row came to.
+
+    Args:
+        name: Its name.
+        title: Its title.
+        outcomes: By random seed, those that have ended.
+    """
+
+    name: str
+    title: str
+    outcomes: tuple[Outcome, ...]
+
+    def values(self, metric: str) -> dict[int, float]:
+        """A metric by random seed, where there is one."""
+        found = {outcome.seed: outcome.metrics.get(metric) for outcome in self.outcomes}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a comparison came to.
+
+    Args:
+        metric: The compared metric, as MMEngine names it.
+        baseline: Name of the row that others are held against.
+        rows: The rows of which anything has ended.
+    """
+
+    metric: str
+    baseline: str
+    rows: tuple[RowResult, ...]
+
+    @property
+    def scale(self) -> float:
+        """By what the metric is multiplied to be shown in percent."""
+        return 100.0 if self.metric.startswith(_FRACTIONS) else 1.0
+
+    @property
+    def label(self) -> str:
+        """The metric in a table's head."""
+        return self.metric.rpartition('/')[2].removeprefix('bbox_')
+
+    def values(self, name: str) -> dict[int, float]:
+        """The metric of a row as it is shown, by random seed."""
+        found = next((row.values(self.metric) for row in self.rows if row.name == name), {})
+        return {seed: self.scale * value for seed, value in found.items()}
+
+    def differences(self, name: str) -> dict[int, float]:
+        """A row's metric minus the baseline's, by random seed, where both are there."""
+        own, base = self.values(name), self.values(self.baseline)
+        return {seed: own[seed] - base[seed] for seed in own if seed in base}
+
+    def paired(self) -> dict[str, Paired]:
+        """The mean paired difference of every other row that has a pair."""
+        found = {row.name: list(self.differences(row.name).values()) for row in self.rows if row.name != self.baseline}
+        return {name: paired(values) for name, values in found.items() if values}
+
+    def format(self) -> str:
+        """As JSON text; `parse` reads it back. What follows from the outcomes is added for other readers."""
+        content = {'version': VERSION, **asdict(self), 'paired': {n: asdict(v) for n, v in self.paired().items()}}
+        return json.dumps(content, indent=1) + '\n'
+
+    @classmethod
+    def parse(cls, text: str) -> 'Results':
+        """Reads what `format` wrote.
+
+        Raises:
+            ValueError: The text is something else; says what.
+        """
+        content = parse_json(text)
+        if not isinstance(content, dict) or content.get('version') != VERSION:
+            raise ValueError(f'the text must be an object of version {VERSION}, got {text[:60]!r}')
+        try:
+            rows = tuple(
+                RowResult(row['name'], row['title'], tuple(Outcome(**outcome) for outcome in row['outcomes']))
+                for row in content['rows']
+            )
+            return cls(content['metric'], content['baseline'], rows)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f'a field is missing or unknown, or of another type: {error}') from None
+
+    def table(self) -> str:
+        """Rows with metric, costs and minutes, as Markdown."""
+        parts = {'search': 'search', 'selection': 'selection', 'adapt': 'adaptation'}
+        head = ['network', 'seeds', self.label, 'multiply-adds', 'parameters']
+        lines = [[*head, *(f'{title}, CPU minutes' for title in parts.values())]]
+        for row in self.rows:
+            minutes = [[o.seconds[part] / 60 for o in row.outcomes if part in o.seconds] for part in parts]
+            lines.append(
+                [
+                    row.title,
+                    str(len(row.outcomes)),
+                    _spread(list(self.values(row.name).values()), '.2f'),
+                    _counts(row, lambda outcome: outcome.macs),
+                    _counts(row, lambda outcome: outcome.params),
+                    *(_spread(values, '.1f') for values in minutes),
+                ]
+            )
+        return _markdown(lines)
+
+    def pairs(self) -> str:
+        """The metric by random seed, with its difference to the baseline's, and the mean of these, as Markdown."""
+        seeds = sorted({outcome.seed for row in self.rows for outcome in row.outcomes})
+        lines = [['random seed', *(row.title for row in self.rows)]]
+        lines += [[str(seed), *(self._pair(row.name, seed) for row in self.rows)] for seed in seeds]
+        found = self.paired()
+        lines.append(['mean difference', *(_mean(found.get(row.name)) for row in self.rows)])
+        return _markdown(lines)
+
+    def _pair(self, name: str, seed: int) -> str:
+        value, difference = self.values(name).get(seed), self.differences(name).get(seed)
+        if value is None:
+            return _DASH
+        return f'{value:.2f}' if name == self.baseline or difference is None else f'{value:.2f} ({difference:+.2f})'
+
+    def show(self) -> str:
+        """Both tables, and what the second one's figures are."""
+        note = f'In brackets: minus {self.baseline} of the same random seed; below, the mean of these with its 95 % '
+        return f"{self.table()}\n\n{self.pairs()}\n\n{note}interval, by Student's t over the n random seeds."
+
+
+def read_results(comparison: Comparison, metric: str | None = None, baseline: str | None = None) -> Results:
+    """Reads what has ended of a comparison.
+
+    Args:
+        comparison: The comparison.
+        metric: The metric; by default the first of `USUAL` that a validation gave, or else the first at all.
+        baseline: Row that others are held against; by default ``seed``, or else the first.
+
+    Raises:
+        ValueError: `metric` is none that a validation gave, or `baseline` names no row that is trained.
+    """
+    trained = [row for row in comparison.rows if row.train]
+    names = [row.name for row in trained]
+    if baseline is not None and baseline not in names:
+        raise ValueError(f'--baseline must be among {names}, got {baseline!r}')
+    found = [
+        RowResult(row.name, row.title, outcomes)
+        for row in trained
+        if (outcomes := tuple(o for seed in comparison.seeds if (o := read_outcome(comparison, row, seed)) is not None))
+    ]
+    given = list(dict.fromkeys(name for row in found for outcome in row.outcomes for name in outcome.metrics))
+    if metric is not None and given and metric not in given:
+        raise ValueError(f'--metric must be one that the validations gave, {given}, got {metric!r}')
+    usual = next((name for name in USUAL if name in given), next(iter(given), USUAL[0]))
+    return Results(metric or usual, baseline or (SEED if SEED in names or not names else names[0]), tuple(found))
+
+
+def read_outcome(comparison: Comparison, row: Row, seed: int) -> Outcome | None:
+    """What a row came to with a random seed; ``None`` while it has not ended.
+
+    Raises:
+        ValueError: A file of it is damaged.
+    """
+    files = WorkDir(comparison.folder(row, seed))
+    manifest = read_manifest(files.manifest)
+    if manifest is None or manifest.state != 'done' or not files.arch.is_file():
+        return None
+    arch = ArchSpec.parse(files.arch)
+    size = manifest.report.get('input_size', (800, 1088))
+    macs, params = cost(arch, tuple(size), manifest.report.get('output_stride', 32))
+    metrics = {
+        name: None if value is not None and name.startswith('coco/') and value < 0 else value  # of no image at all
+        for name, value in keep_numbers(last_metrics(files.root)).items()
+    }
+    searched = files if row.search_of is None else WorkDir(comparison.folder(comparison.row(row.search_of), seed))
+    return Outcome(seed, arch.format('fna'), macs, params, metrics, _seconds(files, searched))
+
+
+def _seconds(files: WorkDir, searched: WorkDir) -> dict[str, float]:
+    """Processor seconds of a run's parts that are known; the search may be another row's."""
+    own, other = (Clock.parse(each.root / CLOCK).known for each in (files, searched))
+    spent = {part: own[part] for part in PARTS if part in own and part != 'search'}
+    trials = list(searched.trials.glob('*/result.json'))
+    if trials:  # each trial measures its own time, also if the run was killed in between
+        spent['search'] = sum(float(read_object(path)['cpu_seconds']) for path in trials)
+    elif 'search' in other:
+        spent['search'] = other['search']
+    return spent
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """Mean and sample deviation of some values; of a single one itself, of none a dash."""
+    if not values:
+        return _DASH
+    spread, mean = deviation(values), format(statistics.mean(values), form)
+    return mean if spread is None else f'{mean} ± {format(spread, form)}'
+
+
+def _counts(row: RowResult, of: Callable[[Outcome], int]) -> str:
+    found = sorted({of(outcome) for outcome in row.outcomes})
+    texts = list(dict.fromkeys(map(format_count, found)))
+    return ', '.join(texts) if len(texts) <= _LISTED else f'{texts[0]} to {texts[-1]}'
+
+
+def _mean(found: Paired | None) -> str:
+    if found is None:
+        return _DASH
+    if found.low is None or found.high is None:
+        return f'{found.mean:+.2f}, n = {found.n}'
+    return f'{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f}), n = {found.n}'
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    head, *rest = (f'| {" | ".join(cells)} |' for cells in lines)
+    return '\n'.join([head, '|---' + '|---:' * (len(lines[0]) - 1) + '|', *rest])
