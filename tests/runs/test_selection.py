@@ -317,13 +317,13 @@ def test_the_tool_chooses_again_and_leaves_the_run_as_it_is(work_dir, tmp_path, 
     assert lower.costs['macs'] <= LOWER
     assert (lower.type, lower.limit) == ('measured', Limit(None, LOWER))
     assert ArchSpec.parse(work_dir / 'selected' / 'arch.json') == lower.arch
-    select_tool(monkeypatch, file, '--selection', 'argmax', '--out', tmp_path / 'alpha')
+    select_again(config(work_dir), tmp_path / 'alpha', 'argmax')
     alpha = Decision.parse(tmp_path / 'alpha' / 'decision.json')
     path = derive_path(supernet_of(work_dir), {'max': LIMIT})
     assert alpha.arch == tiny.SPACE.arch(path).replace(bn_eps=1e-5)
     params = prices(tiny.SPACE, tiny.SIZE, metric='params')
     least = sorted(map(params.path, tiny_trials.PATHS))[6]
-    select_tool(monkeypatch, file, '--min-params', least, '--out', tmp_path / 'params')
+    select_again(config(work_dir), tmp_path / 'params', limits={'params': Limit(least, None)})
     large = Decision.parse(tmp_path / 'params' / 'decision.json')
     assert (large.metric, large.limit) == ('params', Limit(least, None))
     assert large.costs['params'] == price(large.arch, tiny.SIZE, metric='params') >= least
