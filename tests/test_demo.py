@@ -78,7 +78,9 @@ def test_the_demo_searches_adapts_compares_and_draws(tmp_path, monkeypatch, caps
     case = CASES[task]
     run_demo(monkeypatch, '--task', task, '--work-dir', str(tmp_path), '--cfg-options', *case.options)
     printed = capsys.readouterr().out
-    table = [line for line in printed.splitlines() if line.startswith('|')]
+    lines = printed.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith('| network '))
+    table = [line for line in lines[start:] if line.startswith('|')]
     assert len(table) == 4  # heading, rule, seed, found
     assert re.search(rf'seed \(EfficientNet-Lite0\) *\| *{case.seed_row} ', table[2])
     arch = ArchSpec.parse(tmp_path / 'derived' / 'arch.json')

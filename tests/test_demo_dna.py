@@ -29,7 +29,9 @@ def test_the_demo_distils_rates_chooses_trains_and_draws(
 ) -> None:
     run_demo(monkeypatch, '--task', 'dna', '--work-dir', str(tmp_path), '--cfg-options', *OPTIONS)
     printed = capsys.readouterr().out
-    table = [line for line in printed.splitlines() if line.startswith('|')]
+    lines = printed.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith('| network '))
+    table = [line for line in lines[start:] if line.startswith('|')]
     assert len(table) == 4  # heading, rule, seed, found
     assert re.search(r'seed \(EfficientNet-Lite0\) *\| *667\.4 M \| *2\.959 M ', table[2])
     assert table[3].startswith('| found by DNA')

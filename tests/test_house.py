@@ -96,6 +96,15 @@ BROKEN = [
         {'README.md': '`python tools/a.py --max-macs 1 --mid-macs 2`', 'tools/a.py': 'add_limits(parser)'},
         'tools/a.py has no --mid-macs',
     ),
+    (
+        'missing_commands',
+        {
+            'README.md': '`python tools/a.py --jobs 1 --job 2`',
+            'tools/a.py': 'add_comparing(parser)',
+            'mmnas_ext/cli.py': "x('--jobs')",
+        },
+        'tools/a.py has no --job',
+    ),
     ('machine_paths', {'docs/a.md': f'data in {MACHINE}'}, f'docs/a.md: {MACHINE[:12]}'),
     ('bare_configs', {'configs/a.py': 'x = 1'}, 'configs/a.py: no header'),
     ('bare_configs', {'configs/a.py': '# fine words\nx = 1'}, 'does not give the command'),

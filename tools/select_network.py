@@ -8,10 +8,10 @@ Example: ``python tools/select_network.py configs/fna_retinanet_mbv2_steel.py --
 
 from pathlib import Path
 
-from mmnas_ext.cli import add_limits, errors, make_parser, parse, read_limits
 from mmnas_ext.install_check import explained
 
 with explained():
+    from mmnas_ext.cli import add_limits, errors, make_parser, parse, read_limits
     from mmnas_ext.runs.gradient import select_again
     from mmnas_ext.runs.manifest import ResumeError
     from mmnas_ext.runs.run import prepare, start_processes

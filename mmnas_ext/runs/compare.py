@@ -13,7 +13,6 @@ from pathlib import Path
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.json_file import parse_json
-from mmnas_ext.cli import shorten
 from mmnas_ext.runs.children import ChildError, Children
 from mmnas_ext.runs.compared import NAME, Results, read_results
 from mmnas_ext.runs.later import quiet
@@ -244,7 +243,7 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path) -> No
         _write(comparison, found)
         print(f'\n{found.show()}')
     for (seed, name), reason in failed.items():
-        print(f'error: seed {seed}, {name}: {shorten(reason)}', file=sys.stderr)
+        print(f'error: seed {seed}, {name}: {reason}', file=sys.stderr)
     if failed:
         sys.exit(1)
 

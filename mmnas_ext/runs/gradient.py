@@ -274,6 +274,15 @@ def _is_about(file: Path, arch: ArchSpec) -> bool:
         return False
 
 
+def _plan(cfg: Config) -> list[str]:
+    """Says how the network will be chosen, where that takes time."""
+    choosing = Choosing.parse(cfg.optim_wrapper.get('selection'))
+    front = choosing.front
+    kept = '' if front is None else f'; {front.networks} networks in front.json, each validated on held-out images'
+    how = 'argmax of alpha' if choosing.type == 'argmax' else 'losses on held-out images'
+    return [f'selection    {how}{kept}'] if choosing.measures else []
+
+
 GRADIENT = Method(
     'gradient',
     claims=lambda cfg: bool(cfg.get('derived')),
@@ -283,5 +292,6 @@ GRADIENT = Method(
     derive=derived_config,
     supply=_supply,
     report=write_any_report,
-    writes=('search_space', 'search_log', 'decision', 'front', 'front_figure'),
+    plan=_plan,
+    writes=('search_space', 'search_log', 'decision'),
 )

@@ -110,7 +110,9 @@ class Decision:
             f'{self.decided} of {len(self.layers)} layers decided with {SURE:.0%} certainty, mean {self.certainty:.0%}'
         )
         beats = '' if self.better is None else f'; better than the reference with a probability of {self.better:.0%}'
-        took = f'; {self.notes["losses"]:.0f} losses in {self.notes["seconds"]:.0f} s' if self.notes else ''
+        took = ''
+        if {'losses', 'seconds'} <= set(self.notes):
+            took = f'; {self.notes["losses"]:.0f} losses in {self.notes["seconds"]:.0f} s'
         why = f'. {self.why}' if self.why else ''
         return f'chosen by {self.type}: {self.arch.format("fna")}: {costs}; {sure}{beats}{took}{why}'
 

@@ -156,10 +156,14 @@ def test_a_space_of_other_channels_than_the_neck_takes(train_main, data):
 
 
 def test_an_arch_start_past_the_end(train_main, data):
-    message = train_main(LITE0, '--cfg-options', *data, 'train_cfg.max_epochs=9', 'train_cfg.arch_start=9')
-    assert message == (
+    given = (LITE0, '--cfg-options', *data, 'train_cfg.max_epochs=9')
+    alone = train_main(*given, 'train_cfg.arch_start=9', 'optim_wrapper.selection=None', 'optim_wrapper.keep_seed=None')
+    assert alone == (
         'error: train_cfg.arch_start must be in 0..8, got 9: the search has 9 epochs, and alpha would never be trained'
     )
+    # where losses decide, alpha need not be trained
+    message = train_main(*given, 'train_cfg.arch_start=10')
+    assert message == 'error: train_cfg.arch_start must be in 0..9, got 10: the search has 9 epochs'
 
 
 def test_a_cost_limit_that_nothing_meets(train_main, data):

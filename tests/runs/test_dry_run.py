@@ -50,7 +50,8 @@ def test_a_search_takes_a_weight_step_and_an_arch_step_and_its_second_half_one(t
     assert ' s, arch and weight step ' in search
     assert adaptation.startswith('adaptation   12 images in batches of 2; 12 iterations')
     assert lines[-1] == (
-        'writes       run.json, search_space.json, search_log.jsonl, derived/arch.json, derived/config.py, adapt in '
+        'writes       run.json, search_space.json, search_log.jsonl, derived/decision.json, derived/arch.json, '
+        'derived/config.py, adapt in '
         f'{tmp_path}/run'
     )
 
