@@ -27,7 +27,7 @@ from mmnas_ext.search.decision import LayerChoice, normal
 Rate = Callable[[Sequence[Choices], Sequence[int]], np.ndarray]
 _STEP = 0.9  # of the way from the cheapest network to the limit: where the front's slope is taken
 _CAUTIONS = (2.0, 1.0, 0.5, 0.0)  # standard deviations
-_TRIES = 20  # draws per network that is wanted, before fewer are taken
+_TRIES = 20  # draws in a row that give no new network, before fewer are taken
 
 
 @dataclass(frozen=True)
@@ -188,13 +188,14 @@ class Chooser:
         The first ones keep the reference's candidates the more the less sure others are; the effects of the others are
         drawn from what is believed.
         """
-        belief, found = self.belief, dict[Choices, None]()
+        belief, found, idle = self.belief, dict[Choices, None](), 0
         careful = [belief.cautious(deviations) for deviations in _CAUTIONS]
         for effects in (*careful, *(belief.draw(rng) for _ in range(_TRIES * count))):
             path = self.best_within(effects, limit)
-            if path is not None and path != self.reference and self._is_finite(path):
-                found[path] = None
-            if len(found) >= count:
+            idle += 1
+            if path is not None and path not in (*found, self.reference) and self._is_finite(path):
+                found[path], idle = None, 0
+            if len(found) >= count or idle > _TRIES:
                 break
         return list(found)
 
