@@ -46,7 +46,6 @@ optim_wrapper = dict(
     weights=dict(optimizer=optimizer),
     arch=dict(optimizer=dict(lr=5e-2)),  # 60 arch steps have to decide
     cost=dict(target=6.674e8),  # the seed's own multiply-adds at this size
-    selection=dict(_delete_=True, type='argmax'),  # as published: alpha decides
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=10),

@@ -60,7 +60,7 @@ optim_wrapper = dict(  # one learning rate and decay for all
     arch=dict(optimizer=dict(lr=3e-2)),
     # the seed's own multiply-adds at 360x480 and output stride 16: the found network must not be more expensive
     cost=dict(weight=0.01, target=2.3892e9),
-    selection=dict(type='measured', front=dict(networks=8)),  # by losses: alpha moves little in 80 steps
+    selection=dict(type='argmax'),  # what docs/benchmarks.md has measured; 'measured' has not been compared here
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=20),
