@@ -27,6 +27,8 @@ def starts(config: str, row: Row, arch: str) -> tuple[object, object]:
     """What both halves of a row start from."""
     cfg = prepare(str(retinanet_images.ROOT / config), options=read_options(row.options))
     derived = derived_config(cfg, zoo.arch(arch))
+    # paths near a seed need one
+    assert cfg.model.backbone.init_cfg or not cfg.optim_wrapper.get('keep_seed')
     return cfg.model.backbone.init_cfg, derived.model.backbone.init_cfg
 
 
