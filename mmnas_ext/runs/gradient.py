@@ -171,8 +171,11 @@ def _choose(session: Session, runner: Any) -> ArchSpec:
     except ValueError as error:
         raise ResumeError(f'no network can be derived: {error}') from None
     session.kept['decision'] = decision
-    if is_main_process() and front is not None:
-        write_text(session.files.front, front.format())
+    if is_main_process():
+        for former in (session.files.front, session.files.front_figure):
+            former.unlink(missing_ok=True)
+        if front is not None:
+            write_text(session.files.front, front.format())
     if measures:
         session.finish(RATING)
     return decision.arch
