@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmnas_ext.archs import ArchSpec, Choices, LatencyTable, Limit, Prices, SearchSpace, cost, price, prices
 from mmnas_ext.archs.metrics import Metric, metric_of, show
 from mmnas_ext.backbones import SuperNet
-from mmnas_ext.search.between import best_between
+from mmnas_ext.search.between import best_between, best_path, steps_between
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def check_limit(priced: Prices, limit: Limit, size: tuple[int, int], max_name: s
     reach, at = priced.range(), f' at {size[0]}x{size[1]}'
     limit.check(priced.by, reach, 'cost', max_name, at)
     undecided = [[(priced.by.steps(figure), 0.0) for figure in row] for row in priced.searched().values()]
-    if best_between(undecided, *_steps_between(priced, limit)) is None:
+    if best_between(undecided, *steps_between(priced, limit)) is None:
         raise ValueError(
             f'no network of this space costs {limit.show(priced.by)}, though they cost {priced.show(*reach)}{at}: '
             'widen the limit'
@@ -150,27 +150,12 @@ def derive_path(supernet: SuperNet, limit: Any = None, priced: Prices | None = N
     priced = priced or prices(supernet.space, supernet.input_size, supernet.output_stride)
     check_limit(priced, wanted, supernet.input_size)
     layers = supernet.mixed_layers()
-    blocks = []
-    for name, costs in priced.searched().items():
-        surprise = (-layers[name].alpha.detach().double().cpu().log_softmax(0)).tolist()
-        blocks.append(list(zip(map(priced.by.steps, costs), surprise, strict=True)))
-    found = best_between(blocks, *_steps_between(priced, wanted))
+    surprises = [(-layers[name].alpha.detach().double().cpu().log_softmax(0)).tolist() for name in priced.searched()]
+    found = best_path(priced, surprises, wanted)
     assert found is not None, 'check_limit has seen to it'
-    chosen = dict(zip(layers, found, strict=True))
-    return tuple(
-        tuple(chosen.get(f'{i}.{j}', 0) for j in range(len(stage))) for i, stage in enumerate(supernet.layers())
-    )
+    return found
 
 
 def derive(supernet: SuperNet, limit: Any = None, priced: Prices | None = None) -> ArchSpec:
     """The network of `derive_path`, with the batch-norm epsilon that the super-network computes with."""
     return supernet.space.arch(derive_path(supernet, limit, priced)).replace(bn_eps=supernet.bn_eps)
-
-
-def _steps_between(priced: Prices, limit: Limit) -> tuple[int | None, int | None]:
-    """What the searched layers must and may cost, in whole steps, which add up exactly; slack bounds are left out."""
-    by, fixed, binding = priced.by, priced.by.steps(priced.fixed), limit.binding(priced.range())
-    return (
-        None if binding.min is None else by.steps_from(binding.min) - fixed,
-        None if binding.max is None else by.steps_within(binding.max) - fixed,
-    )

@@ -303,6 +303,13 @@ def statistics_kept(model: nn.Module, kept: bool = True) -> Iterator[None]:
             norm.track_running_stats = True
 
 
+def rest_dropouts(model: nn.Module) -> None:
+    """Puts every dropout into eval mode, where a model in training mode is only to be measured."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d):
+            module.eval()
+
+
 def _leave_out(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
     ids = {id(p) for p in parameters}
     for group in optimizer.param_groups:

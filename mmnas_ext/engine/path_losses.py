@@ -22,11 +22,10 @@ from mmnas_ext.archs import Choices
 from mmnas_ext.archs.json_file import parse_lines
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine.batches import Batches
-from mmnas_ext.engine.optim import find_supernet, statistics_kept
+from mmnas_ext.engine.optim import find_supernet, rest_dropouts, statistics_kept
 from mmnas_ext.engine.seeding import reseed
 from mmnas_ext.workdir import append_line
 
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 Losses = dict[tuple[Choices, int], float]
 
 
@@ -87,9 +86,7 @@ class PathLosses:
     def _compute(self, paths: Sequence[Choices], position: int, batch: Any) -> None:
         former, choices = self.model.training, {n: m.choice for n, m in self.supernet.mixed_layers().items()}
         self.model.train()
-        resting = [module for module in self.model.modules() if isinstance(module, _DROPOUTS)]
-        for module in resting:
-            module.eval()
+        rest_dropouts(self.model)
         try:
             with statistics_kept(self.model):
                 data = self.model.data_preprocessor(batch, training=True)

@@ -18,10 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmnas_ext.archs import Choices
 from mmnas_ext.datasets.halves import DatasetView
 from mmnas_ext.engine.batches import build_pipelines
-from mmnas_ext.engine.optim import find_supernet
+from mmnas_ext.engine.optim import find_supernet, rest_dropouts
 from mmnas_ext.ops import MixedLayer
 
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _FRESH = 'without_statistics'  # mark of a norm whose statistics were never measured
 
 
@@ -74,9 +73,7 @@ def calibrate(model: Any, batches: Iterable[Any]) -> None:
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # a plain average
-    for module in model.modules():
-        if isinstance(module, _DROPOUTS):
-            module.eval()
+    rest_dropouts(model)
     count = 0
     for batch in batches:
         model._run_forward(model.data_preprocessor(batch, training=True), mode='loss')

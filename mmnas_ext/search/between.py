@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmnas_ext.archs import Choices, Limit, Prices
 from mmnas_ext.search.branch import lowest
 from mmnas_ext.search.front import ANY, Arcs, front
 
@@ -42,6 +43,35 @@ def best_between(blocks: Sequence[Row], least: int | None, most: int | None) -> 
         return lowest(ratings, [costs, [-each for each in costs]], [most, -least], arcs)
     except ValueError as error:
         raise ValueError(f'{least} and {most} are too close together to find what lies between: {error}') from None
+
+
+def best_path(priced: Prices, ratings: Sequence[Sequence[float]], limit: Limit) -> Choices | None:
+    """The path of the lowest sum of ratings whose cost lies within a limit, exactly; ``None`` where there is none.
+
+    Args:
+        priced: Prices of the space.
+        ratings: Per searched layer, in the order of `Prices.searched`, its candidates' ratings; they add up.
+        limit: In the metric's own figures.
+    """
+    searched = priced.searched()
+    blocks = [
+        [(priced.by.steps(cost), float(rating)) for cost, rating in zip(costs, row, strict=True)]
+        for costs, row in zip(searched.values(), ratings, strict=True)
+    ]
+    found = best_between(blocks, *steps_between(priced, limit))
+    if found is None:
+        return None
+    chosen = dict(zip(searched, found, strict=True))
+    return tuple(tuple(chosen.get(f'{i}.{j}', 0) for j in range(len(stage))) for i, stage in enumerate(priced.layers))
+
+
+def steps_between(priced: Prices, limit: Limit) -> tuple[int | None, int | None]:
+    """What the searched layers must and may cost, in whole steps, which add up exactly; slack bounds are left out."""
+    by, fixed, binding = priced.by, priced.by.steps(priced.fixed), limit.binding(priced.range())
+    return (
+        None if binding.min is None else by.steps_from(binding.min) - fixed,
+        None if binding.max is None else by.steps_within(binding.max) - fixed,
+    )
 
 
 def _best_up_to(blocks: Sequence[Row], most: int) -> tuple[int, ...] | None:

@@ -21,7 +21,7 @@ import numpy as np
 from mmnas_ext.archs import Choices, Prices, SearchSpace
 from mmnas_ext.archs.limit import Limit
 from mmnas_ext.search.belief import Belief, Measured
-from mmnas_ext.search.between import best_between
+from mmnas_ext.search.between import best_path
 from mmnas_ext.search.decision import LayerChoice, normal
 
 Rate = Callable[[Sequence[Choices], Sequence[int]], np.ndarray]
@@ -165,22 +165,7 @@ class Chooser:
 
     def best_within(self, effects: np.ndarray, limit: Limit) -> Choices | None:
         """The network of the lowest sum of effects within a limit, exactly; ``None`` where there is none."""
-        by, priced = self.priced.by, self.priced
-        fixed, reach = by.steps(priced.fixed), priced.range()
-        binding = limit.binding(reach)
-        blocks = [
-            [(by.steps(cost), float(value)) for cost, value in zip(costs, values, strict=True)]
-            for costs, values in zip(priced.searched().values(), self.belief_layers(effects), strict=True)
-        ]
-        least = None if binding.min is None else by.steps_from(binding.min) - fixed
-        most = None if binding.max is None else by.steps_within(binding.max) - fixed
-        found = best_between(blocks, least, most)
-        return None if found is None else self._path(found)
-
-    def belief_layers(self, effects: np.ndarray) -> list[np.ndarray]:
-        """Effects by layer."""
-        sizes = [len(costs) for costs in self.priced.searched().values()]
-        return np.split(effects, np.cumsum(sizes)[:-1])
+        return best_path(self.priced, [row.tolist() for row in self.belief.by_layer(effects)], limit)
 
     def propose(self, count: int, limit: Limit, rng: np.random.Generator) -> list[Choices]:
         """Distinct networks within a limit, each the best one under some effects that may be true.
@@ -304,13 +289,6 @@ class Chooser:
         gained = self.belief.row(below) @ effects - self.belief.row(here) @ effects
         paid = self.priced.path(here) - self.priced.path(below)
         return float(gained / paid) if paid > 0 and gained > 0 else 0.0
-
-    def _path(self, chosen: Sequence[int]) -> Choices:
-        names = dict(zip(self.priced.searched(), chosen, strict=True))
-        return tuple(
-            tuple(names.get(f'{i}.{j}', 0) for j in range(len(stage.layers)))
-            for i, stage in enumerate(self.space.stages)
-        )
 
 
 def window(limit: Limit, share: float, reach: tuple[float, float]) -> Limit:
