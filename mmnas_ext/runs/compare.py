@@ -18,6 +18,8 @@ from mmnas_ext.runs.compared import NAME, Results, read_results
 from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, read_manifest
 from mmnas_ext.runs.methods import method_of
+from mmnas_ext.runs.repeated import NAME as SAME
+from mmnas_ext.runs.repeated import find_same, note_same, trained_in
 from mmnas_ext.runs.rows import SEED, Comparison, Row, find_seed, read_options
 from mmnas_ext.runs.run import prepare
 from mmnas_ext.runs.session import continue_run
@@ -43,8 +45,12 @@ class RowRunner:
     tools: Path
     children: Children
 
-    def run(self, row: Row, seed: int) -> None:
+    def run(self, row: Row, seed: int) -> Row | None:
         """Runs a row with a random seed to its end; what is done of it is not done again.
+
+        Returns:
+            The row whose training has ended and is the same to the bit, and so is not repeated; ``None`` where the row
+            was trained itself.
 
         Raises:
             ChildError: A process failed.
@@ -57,14 +63,21 @@ class RowRunner:
             arch = self._arch(row, seed)
         if row.search_of is not None:
             self._select(row, seed, options)
+        (folder / SAME).unlink(missing_ok=True)
         if arch is not None:
-            self._train(row, folder, 'adapt', ['--arch', arch], options)
-            return
+            with _READING, quiet():
+                same = find_same(self.comparison, row, seed, arch)
+            if same is None:
+                self._train(row, folder, 'adapt', ['--arch', arch], options)
+            else:
+                note_same(self.comparison, row, seed, same)
+            return same
         manifest = read_manifest(WorkDir(folder).manifest)
         if manifest is None or not manifest.is_done(DERIVE) or not row.train:
             self._train(row, folder, 'search', ['--search-only'], options)
         if row.train:
             self._train(row, folder, 'adapt', [], options)
+        return None
 
     def is_done(self, row: Row, seed: int) -> bool:
         """Whether a row has ended under the settings of now; where they are others, its run will say so."""
@@ -77,10 +90,16 @@ class RowRunner:
 
     def _is_done(self, row: Row, seed: int, files: WorkDir) -> bool:
         manifest, options = read_manifest(files.manifest), self.comparison.options_of(row, seed)
-        if manifest is None or (row.search_of is not None and not self._is_chosen(row, seed, options)):
+        if row.search_of is not None and not self._is_chosen(row, seed, options):
+            return False
+        arch = self._arch(row, seed)
+        if arch is not None and (files.root / SAME).is_file():
+            same = find_same(self.comparison, row, seed, arch)
+            where = trained_in(self.comparison, row, seed)
+            return same is not None and where == self.comparison.folder(same, seed)
+        if manifest is None:
             return False
         cfg = prepare(self.comparison.config_of(row), str(files.root), options=read_options(options))
-        arch = self._arch(row, seed)
         given = None if arch is None else ArchSpec.parse(arch)
         manifest, _ = continue_run(manifest, cfg, method_of(cfg), given, not row.train)
         return manifest.state == 'done' if row.train else manifest.is_done(SEARCH)
@@ -160,7 +179,7 @@ def run_all(runner: RowRunner, jobs: int = 2, say: Callable[[str], None] = print
     """
     comparison = runner.comparison
     waiting: list[_Task] = [(seed, row.name) for seed in comparison.seeds for row in comparison.rows]
-    running: dict[Future[None], _Task] = {}
+    running: dict[Future[Row | None], _Task] = {}
     done: set[_Task] = set()
     failed: dict[_Task, str] = {}
     pool = ThreadPoolExecutor(jobs)
@@ -190,14 +209,16 @@ def run_all(runner: RowRunner, jobs: int = 2, say: Callable[[str], None] = print
                     failed[task] = reason
                 else:
                     done.add(task)
-                say(f'seed {seed}, {name}: {reason or "done"}')
+                    same = future.result()
+                    reason = 'done' if same is None else f'trained already, as {same.name}: the same to the bit'
+                say(f'seed {seed}, {name}: {reason}')
     finally:
         runner.children.end()
         pool.shutdown(cancel_futures=True)
     return failed
 
 
-def _outcome(future: Future[None]) -> str:
+def _outcome(future: Future[Row | None]) -> str:
     """Why a run failed; empty if it did not. What no user can cause is raised."""
     error = future.exception()
     if error is None or isinstance(error, ChildError | ValueError | OSError):

@@ -12,6 +12,7 @@ from mmnas_ext.reports import format_count
 from mmnas_ext.runs.children import CLOCK, PARTS, Clock
 from mmnas_ext.runs.keys import describe_hint, fits
 from mmnas_ext.runs.manifest import read_manifest
+from mmnas_ext.runs.repeated import trained_in
 from mmnas_ext.runs.results import USUAL, last_metrics
 from mmnas_ext.runs.rows import SEED, Comparison, Row
 from mmnas_ext.runs.statistics import Paired, deviation, paired
@@ -208,7 +209,8 @@ def read_outcome(comparison: Comparison, row: Row, seed: int) -> Outcome | None:
     Raises:
         ValueError: A file of it is damaged.
     """
-    files = WorkDir(comparison.folder(row, seed))
+    own = WorkDir(comparison.folder(row, seed))
+    files = WorkDir(trained_in(comparison, row, seed))
     manifest = read_manifest(files.manifest)
     if manifest is None or manifest.state != 'done' or not files.arch.is_file():
         return None
@@ -219,19 +221,18 @@ def read_outcome(comparison: Comparison, row: Row, seed: int) -> Outcome | None:
         name: None if value is not None and name.startswith('coco/') and value < 0 else value  # of no image at all
         for name, value in keep_numbers(last_metrics(files.root)).items()
     }
-    searched = files if row.search_of is None else WorkDir(comparison.folder(comparison.row(row.search_of), seed))
-    return Outcome(seed, arch.format('fna'), macs, params, metrics, _seconds(files, searched))
+    searched = own if row.search_of is None else WorkDir(comparison.folder(comparison.row(row.search_of), seed))
+    return Outcome(seed, arch.format('fna'), macs, params, metrics, _seconds(own, searched, files))
 
 
-def _seconds(files: WorkDir, searched: WorkDir) -> dict[str, float]:
-    """Processor seconds of a run's parts that are known; the search may be another row's."""
-    own, other = (Clock.parse(each.root / CLOCK).known for each in (files, searched))
-    spent = {part: own[part] for part in PARTS if part in own and part != 'search'}
+def _seconds(own: WorkDir, searched: WorkDir, trained: WorkDir) -> dict[str, float]:
+    """Processor seconds of a row's parts that are known; search and training may be another row's."""
+    places = {'search': searched, 'selection': own, 'adapt': trained}
+    clocks = {part: Clock.parse(places[part].root / CLOCK).known for part in PARTS}
+    spent = {part: known[part] for part, known in clocks.items() if part in known}
     trials = list(searched.trials.glob('*/result.json'))
     if trials:  # each trial measures its own time, also if the run was killed in between
         spent['search'] = sum(float(read_object(path)['cpu_seconds']) for path in trials)
-    elif 'search' in other:
-        spent['search'] = other['search']
     return spent
 
 

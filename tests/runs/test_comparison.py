@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from mmnas_ext.archs import ArchSpec
+from mmnas_ext.runs.changes import settings_of
 from mmnas_ext.runs.children import CLOCK, LOG, ChildError, Children, Clock
 from mmnas_ext.runs.compare import RowRunner, run_all, stopped_by_signals
 from mmnas_ext.runs.compared import read_results
 from mmnas_ext.runs.manifest import read_manifest
+from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.rows import Comparison, Row, read_options
 from mmnas_ext.runs.run import prepare, run
 from tests.engine import tiny_trials
@@ -119,6 +121,53 @@ def test_trials_tell_the_time_of_their_search(config: str, tmp_path: Path, calls
         (trial / 'result.json').write_text(json.dumps({'cpu_seconds': seconds}))
     (row,) = read_results(mine.comparison).rows
     assert row.outcomes[0].seconds['search'] == 42.5
+
+
+def write_settings(comparison: Comparison, name: str, seed: int, **others: str) -> None:
+    """Gives the manifest that a stand-in wrote the settings of the training that it stands for."""
+    row = comparison.row(name)
+    folder = comparison.folder(row, seed)
+    cfg = prepare(row.config or comparison.config, options=read_options(comparison.options_of(row, seed)))
+    trained = method_of(cfg).derive(cfg, ArchSpec.parse(SEED))
+    manifest = json.loads((folder / 'run.json').read_text())
+    part = manifest['parts']['adapt']
+    part.update(id='first', settings={**settings_of(trained, 'train_dataloader', root=folder), **others})
+    (folder / 'run.json').write_text(json.dumps(manifest))
+
+
+def test_the_same_training_is_not_repeated(config: str, tmp_path: Path, calls: Path) -> None:
+    again = (
+        Row('seed', arch='seed'),
+        Row('given', arch=SEED, options=('optim_wrapper.selection=None',)),  # an option of the search alone
+        Row('slower', arch=SEED, options=('derived.log_processor.window_size=7',)),
+        Row('other', arch=SEED.replace("['k3_e3', 'k3_e3']", "['k3_e3', 'k5_e3']")),
+    )
+    mine = runner(config, tmp_path, again, seeds=(1,))
+    assert mine.run(again[0], 1) is None
+    write_settings(mine.comparison, 'seed', 1)
+    assert [mine.run(row, 1) for row in again[1:]] == [again[0], None, None]
+    assert set(read_calls(calls)) == {('seed1', 'seed'), ('seed1', 'slower'), ('seed1', 'other')}
+    results = read_results(mine.comparison)
+    assert results.values('given') == results.values('seed') == {1: 41.0}
+    seed, given, *_ = (row.outcomes[0] for row in results.rows)
+    assert given.seconds == seed.seconds and given.arch == seed.arch
+    assert mine.is_done(again[1], 1)
+    # a training that is gone counts no longer
+    manifest = tmp_path / 'all/seed1/seed/run.json'
+    manifest.write_text(manifest.read_text().replace('"first"', '"second"'))
+    assert read_results(mine.comparison).values('given') == {}
+    assert not mine.is_done(again[1], 1)
+    write_settings(mine.comparison, 'seed', 1, log_level='DEBUG')
+    assert mine.run(again[1], 1) is None
+    assert set(read_calls(calls)) == {('seed1', row.name) for row in again}
+
+
+def test_a_row_that_is_trained_already_says_so(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = runner(config, tmp_path, (ROWS[1], Row('given', arch=SEED)), seeds=(0,))
+    monkeypatch.setattr(RowRunner, 'run', lambda self, row, seed: None if row.name == 'seed' else ROWS[1])
+    said: list[str] = []
+    run_all(mine, jobs=1, say=said.append)
+    assert said[1::2] == ['seed 0, seed: done', 'seed 0, given: trained already, as seed: the same to the bit']
 
 
 def test_a_failing_row_ends_only_what_needs_it(

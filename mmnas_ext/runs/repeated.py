@@ -1,0 +1,73 @@
+"""A row that would repeat another one's training: same network, settings, data and random seed give the same bits."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.archs.json_file import read_json
+from mmnas_ext.runs.changes import find_changes, settings_of
+from mmnas_ext.runs.manifest import ADAPT, Part, ResumeError, read_manifest
+from mmnas_ext.runs.methods import method_of
+from mmnas_ext.runs.rows import Comparison, Row, read_options
+from mmnas_ext.runs.run import prepare
+from mmnas_ext.search.fields import check_kind
+from mmnas_ext.workdir import WorkDir, write_text
+
+NAME = 'same.json'  # names the row whose training counts for this one too
+
+
+def find_same(comparison: Comparison, row: Row, seed: int, arch: str) -> Row | None:
+    """Finds a row whose training has ended and is what this one's would be.
+
+    Args:
+        comparison: The comparison.
+        row: The row that is to be trained.
+        seed: The random seed of both.
+        arch: Its network, as ``--arch`` takes it.
+    """
+    others = {other.name: _training(comparison.folder(other, seed)) for other in comparison.rows if other != row}
+    ended = {name: part for name, part in others.items() if part is not None}
+    if not ended:
+        return None
+    folder = comparison.folder(row, seed)
+    cfg = prepare(comparison.config_of(row), str(folder), options=read_options(comparison.options_of(row, seed)))
+    derive = method_of(cfg).derive
+    if derive is None:
+        return None
+    settings = settings_of(derive(cfg, ArchSpec.parse(arch)), 'train_dataloader', root=folder)
+    same = (name for name, part in ended.items() if find_changes(part.settings, settings) == ([], []))
+    return next(map(comparison.row, same), None)
+
+
+def note_same(comparison: Comparison, row: Row, seed: int, same: Row) -> None:
+    """Writes down that another row's training, which has ended, is this one's."""
+    part = _training(comparison.folder(same, seed))
+    if part is None:
+        raise ValueError(f'row {same.name} has not ended with random seed {seed}')
+    write_text(comparison.folder(row, seed) / NAME, json.dumps({'row': same.name, 'training': part.id}))
+
+
+def trained_in(comparison: Comparison, row: Row, seed: int) -> Path:
+    """The work dir that has a row's training: its own, or that of the row whose training counts for it too.
+
+    Raises:
+        ValueError: The note of that is damaged.
+    """
+    folder = comparison.folder(row, seed)
+    if not (folder / NAME).is_file():
+        return folder
+    note: Mapping[str, Any] = check_kind(read_json(folder / NAME), dict, str(folder / NAME))
+    other = folder.parent / str(note.get('row'))
+    part = _training(other)
+    return other if part is not None and part.id == note.get('training') else folder
+
+
+def _training(folder: Path) -> Part | None:
+    """The training that has ended in a work dir; whoever runs that row says what is damaged there."""
+    try:
+        manifest = read_manifest(WorkDir(folder).manifest)
+    except ResumeError:
+        return None
+    return manifest.parts[ADAPT] if manifest is not None and manifest.state == 'done' else None
