@@ -15,6 +15,7 @@ import json
 import os
 import random
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,18 @@ import numpy as np
 from camvid_rank import interval, kendall
 from few_images import BY_ALPHA, BY_LOSSES, seed_options
 
-from mmnas_ext.archs import Choices, Prices, SearchSpace, prices, zoo
+from mmnas_ext.archs import Choices, Limit, Prices, SearchSpace, prices, zoo
 from mmnas_ext.cli import add_comparing, errors
-from mmnas_ext.engine.batches import Batches
-from mmnas_ext.engine.path_losses import PathLosses
-from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.runs.compare import compare
 from mmnas_ext.runs.gradient import open_searched
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.rows import Comparison, Row, read_options
 from mmnas_ext.runs.run import prepare
+from mmnas_ext.runs.selection import Selector
 from mmnas_ext.search import sample_within
 from mmnas_ext.search.belief import Belief, Measured
+from mmnas_ext.search.choosing import Choosing
+from mmnas_ext.workdir import WorkDir
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/fna_retinanet_mbv2_steel.py'
@@ -72,10 +73,12 @@ def networks(count: int) -> dict[str, Choices]:
 
 
 def read_losses(file: Path) -> dict[Choices, dict[int, float]]:
-    """Losses of paths by batch, as a selection has kept them."""
+    """Losses of paths by batch, as the last selection has kept them: those of an earlier search are passed over."""
     found: dict[Choices, dict[int, float]] = {}
-    for line in file.read_text().splitlines():
-        record = json.loads(line)
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    for record in records:
+        if record['stamp'] != records[-1]['stamp']:
+            continue
         path = tuple(map(tuple, record['path']))
         found.setdefault(path, {})[record['batch']] = float('inf') if record['loss'] is None else record['loss']
     return found
@@ -164,15 +167,10 @@ def measure(work_dir: Path, seed: int, options: Sequence[str], named: dict[str, 
         given = [f'randomness.seed={seed}', f'train_cfg.split_seed={seed}', *options, *row]
         cfg = prepare(CONFIG, str(folder), options=read_options(given))
         with open_searched(cfg) as (runner, stamp):
-            held_out = runner.train_loop.alternation.batches.loader
-            losses = PathLosses(
-                runner.model,
-                Batches(held_out, common_seed(runner), 'selection'),
-                common_seed(runner),
-                folder / 'selection' / 'losses.jsonl',
-                stamp,
-            )
-            losses.rate(list(named.values()), range(batches))
+            priced = prices(zoo.space('fna_det'), SIZE)
+            selector = Selector(runner, Choosing('measured'), Limit(), priced, WorkDir(folder), stamp)
+            with closing(selector.held_out):
+                selector.losses.rate(list(named.values()), range(batches))
 
 
 def main() -> None:

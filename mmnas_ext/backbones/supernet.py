@@ -126,8 +126,8 @@ class SuperNet(Chain):
 
     def seed_path(self) -> Choices | None:
         """The path of the seed that the weights come from; ``None`` where none is named, or it is not in the space."""
-        init = self.init_cfg if isinstance(self.init_cfg, dict) else {}
-        seed = init.get('seed')
+        given = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        seed = next((init['seed'] for init in given if isinstance(init, dict) and 'seed' in init), None)
         if not isinstance(seed, dict) or 'arch' not in seed:
             return None
         space = self.space

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmnas_ext.backbones import MBNet
 from mmnas_ext.distill.cell import BlockCell, FlatPath
 from mmnas_ext.distill.distiller import BlockDistiller
+from mmnas_ext.ops.statistics import averaged_statistics
 
 
 @torch.no_grad()
@@ -86,20 +87,12 @@ def recalibrate(net: MBNet, images: Iterable[Tensor]) -> None:
         ValueError: `images` is empty.
     """
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average
     net.train()
-    for norm in norms:
-        norm.train()  # frozen ones too
     count = 0
-    with torch.no_grad():
+    with torch.no_grad(), averaged_statistics(norms):  # frozen ones too
         for batch in images:
             net(batch)
             count += 1
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
     net.eval()
     if not count:
         raise ValueError('recalibrate needs at least one batch of images, got none')

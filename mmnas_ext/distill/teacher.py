@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmnas_ext.backbones.chain import Chain
 from mmnas_ext.distill.align import Tap
+from mmnas_ext.ops.statistics import averaged_statistics
 from mmnas_ext.registry import MODELS
 from mmnas_ext.remap.checkpoints import load_seed, read_state
 from mmnas_ext.remap.initializer import RemappedInit
@@ -112,14 +113,8 @@ class Teacher(nn.Module):
             ValueError: `images` is empty.
         """
         self.eval()
-        kept = [norm.momentum for norm in self.norms]
-        for norm in self.norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain average
-            norm.train()
-        count = sum(1 for _ in map(self, images))
-        for norm, momentum in zip(self.norms, kept, strict=True):
-            norm.momentum = momentum
+        with averaged_statistics(self.norms):
+            count = sum(1 for _ in map(self, images))
         self.eval()
         if not count:
             raise ValueError('recalibrate needs at least one batch of images, got none')

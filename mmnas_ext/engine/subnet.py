@@ -20,6 +20,7 @@ from mmnas_ext.datasets.halves import DatasetView
 from mmnas_ext.engine.batches import build_pipelines
 from mmnas_ext.engine.optim import find_supernet, rest_dropouts
 from mmnas_ext.ops import MixedLayer
+from mmnas_ext.ops.statistics import averaged_statistics
 
 _FRESH = 'without_statistics'  # mark of a norm whose statistics were never measured
 
@@ -68,18 +69,13 @@ def calibrate(model: Any, batches: Iterable[Any]) -> None:
     """
     model.train()
     norms = [norm for norm in _norms(model) if norm.training or getattr(norm, _FRESH, False)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.train()
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average
     rest_dropouts(model)
     count = 0
-    for batch in batches:
-        model._run_forward(model.data_preprocessor(batch, training=True), mode='loss')
-        count += 1
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    with averaged_statistics(norms):
+        for batch in batches:
+            model._run_forward(model.data_preprocessor(batch, training=True), mode='loss')
+            count += 1
+    for norm in norms:
         for moment in (norm.running_mean, norm.running_var):
             all_reduce(moment, 'mean')
     model.eval()

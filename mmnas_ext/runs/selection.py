@@ -21,6 +21,7 @@ from mmnas_ext.engine.path_losses import PathLosses
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
+from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.results import USUAL
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.choosing import Choosing, FrontPlan
@@ -213,7 +214,8 @@ class Selector:
         wanted = list(paths)
         bar = CountingBar('validated on held-out images:', sum(path not in known for path in wanted))
         half = self.runner.train_loop.alternation.batches.loader.dataset
-        view = held_out_view(half, self.runner.cfg.val_dataloader.dataset.pipeline, plan.images)
+        read = next(list_datasets(self.runner.cfg.val_dataloader.dataset))  # inside of wrappers
+        view = held_out_view(half, read['pipeline'], plan.images)
         for path in wanted:
             if path in known:
                 continue

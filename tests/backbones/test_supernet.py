@@ -55,6 +55,15 @@ def set_alphas(net: SuperNet, alphas: dict[str, list[float]]) -> None:
             net.mixed_layers()[place].alpha.copy_(torch.tensor(values))
 
 
+def test_the_seeds_path_is_found_in_every_form_of_init_cfg() -> None:
+    remapped = dict(type='mmnas_ext.Remapped', seed=dict(arch=SPACE.arch(PATH), checkpoint='seed.pth'))
+    other = dict(type='Kaiming', layer='Conv2d')
+    for init in (remapped, [other, remapped]):
+        assert SPACE.arch(build(init_cfg=init).seed_path()) == SPACE.arch(PATH)
+    for init in (None, other, [other]):
+        assert build(init_cfg=init).seed_path() is None
+
+
 def test_outputs_and_searched_layers(net: SuperNet, image: Tensor) -> None:
     outputs = net(image)
     assert net.out_channels == (8, 12, 12) == tuple(output.shape[1] for output in outputs)

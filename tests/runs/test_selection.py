@@ -409,6 +409,7 @@ def test_a_front_is_validated_beside_the_choice(tmp_path, monkeypatch):
     """Held-out images, through the config's own validation; written down as they come."""
     work_dir = tmp_path / 'work'
     val = {**tiny.loader_cfg(2, transform='TinyPlain'), 'sampler': {'type': 'DefaultSampler', 'shuffle': False}}
+    val['dataset'] = {'type': 'ConcatDataset', 'datasets': [val['dataset']]}  # its transforms are inside
     cfg = config(work_dir, {**MEASURED, 'front': dict(networks=3, least=0.6, images=3, calibration=2)}, **{
         'custom_imports.imports': ['tests.engine.tiny_trials'], 'model.type': 'TinyTried', 'val_cfg': {},
         'val_dataloader': val, 'val_evaluator': {'type': 'TinyCloseness'},
