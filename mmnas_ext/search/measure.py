@@ -3,7 +3,8 @@
 Networks are compared with a reference (the seed) on the same batches. First every candidate takes the place of the
 reference's, one layer at a time, on a few batches. Then rounds: effects are drawn from what is believed by now
 (`mmnas_ext.search.belief`), the best network under the drawn effects is found exactly within the limits (Thompson
-sampling: a network is measured as often as it may be the best), and these are measured as wholes. The best half of them
+sampling: a network is measured as often as it may be the best), and these are measured as wholes, beside networks near
+the one that careful estimates prefer, where a difference is most likely to be real. The best half of them
 is measured on twice as many batches, and so on (successive halving, arXiv 1502.07943). What is chosen in the end is the
 network whose loss most surely is low, given all of that and its own measurement: what it owes to luck is discounted,
 and the reference is kept unless another network is surely better.
@@ -170,12 +171,18 @@ class Chooser:
     def propose(self, count: int, limit: Limit, rng: np.random.Generator) -> list[Choices]:
         """Distinct networks within a limit, each the best one under some effects that may be true.
 
-        The first ones keep the reference's candidates the more the less sure others are; the effects of the others are
-        drawn from what is believed.
+        The first ones keep the reference's candidates the more the less sure others are; the next, up to half of all,
+        are those next to the most careful one, which may be the reference itself; the effects of the others are drawn
+        from what is believed.
         """
         belief, found, idle = self.belief, dict[Choices, None](), 0
-        careful = [belief.cautious(deviations) for deviations in _CAUTIONS]
-        for effects in (*careful, *(belief.draw(rng) for _ in range(_TRIES * count))):
+        for effects in map(belief.cautious, _CAUTIONS):
+            path = self.best_within(effects, limit)
+            if path is not None and path != self.reference and self._is_finite(path) and len(found) < count:
+                found[path] = None
+        near = [p for p in self.near(limit) if p not in (*found, self.reference) and self._is_open(p)]
+        found |= dict.fromkeys(near[: max(0, (count + 1) // 2 - len(found))])
+        for effects in (belief.draw(rng) for _ in range(_TRIES * count)):
             path = self.best_within(effects, limit)
             idle += 1
             if path is not None and path not in (*found, self.reference) and self._is_finite(path):
@@ -183,6 +190,26 @@ class Chooser:
             if len(found) >= count or idle > _TRIES:
                 break
         return list(found)
+
+    def near(self, limit: Limit) -> list[Choices]:
+        """The networks next to the best one within a limit under the most careful effects, the best of them first.
+
+        Per layer the best network that has another candidate there, and so the second best of all (Lawler, 1972).
+        """
+        effects = self.belief.cautious(_CAUTIONS[0])
+        best = self.best_within(effects, limit)
+        if best is None:
+            return []
+        far = 1.0 + 2.0 * float(np.abs(effects).sum())
+        starts = np.cumsum([0, *map(len, self.belief.by_layer(effects))])
+        found: dict[Choices, float] = {}
+        for start, (i, j) in zip(starts, self.belief.layers, strict=False):
+            without = effects.copy()
+            without[start + best[i][j]] += far
+            path = self.best_within(without, limit)
+            if path is not None and path[i][j] != best[i][j]:
+                found[path] = float(self.belief.row(path) @ effects)
+        return sorted(found, key=lambda path: found[path])
 
     def search(self, limit: Limit) -> list[Choices]:
         """Measures networks within a limit by rounds and halvings.
@@ -244,6 +271,9 @@ class Chooser:
             return expected + self.settings.certain * error
 
         return sorted(filter(self._is_finite, paths), key=bound)
+
+    def _is_open(self, path: Choices) -> bool:
+        return self._is_finite(path) and len(self._differences.get(path, {})) < self.settings.batches
 
     def _is_finite(self, path: Choices) -> bool:
         return all(map(math.isfinite, self._differences.get(path, {}).values()))

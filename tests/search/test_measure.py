@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmnas_ext.archs import Limit, SearchSpace, SpaceStage, prices
+from mmnas_ext.search.belief import distance
 from mmnas_ext.search.decision import normal
 from mmnas_ext.search.measure import Chooser, Measuring, window
 
@@ -140,7 +141,7 @@ def test_a_network_of_infinite_loss_is_not_chosen(bad):
     found, ranked, chooser = World(effects, noise=0.1, special={best: bad}).decided()
     assert best not in ranked
     assert found != best
-    assert World(effects).truth(found) < -2
+    assert World(effects).truth(found) <= -2
     assert all(math.isfinite(chooser.belief.measured.mean(path)) for path in ranked)
     # a candidate that breaks whatever it is put into is the worst of its layer
     single = ((0,), (1, 0), (0, 0))
@@ -176,6 +177,32 @@ def test_proposals_are_distinct_within_the_limit_and_not_the_reference():
     flat = World(noise=1.0, seed=4).chooser()
     flat.explore()
     assert len(flat.propose(4, Limit(), np.random.default_rng(0))) == 4
+
+
+@pytest.mark.parametrize('limit', [Limit(), Limit(None, MIDDLE), Limit(0.95 * MIDDLE, MIDDLE)])
+def test_networks_near_the_best_one_have_the_second_best_among_them(limit):
+    chooser = World(random_effects(1), noise=0.1).chooser()
+    chooser.explore()
+    effects = chooser.belief.cautious(2.0)
+    inside = [path for path in EVERY if chooser.meets(path, limit)]
+    best, second, *_ = sorted(inside, key=lambda path: chooser.belief.row(path) @ effects)
+    near = chooser.near(limit)
+    assert chooser.best_within(effects, limit) == best
+    assert near[0] == second
+    assert best not in near and len(near) <= 4
+
+
+def test_where_the_reference_is_the_best_its_neighbours_are_measured():
+    """The reference costs what is allowed and nothing is better: drawn effects alone would lead far away from it."""
+    chooser = World({(i, j, 0): -0.5 for i, j in ((1, 0), (1, 1), (2, 0), (2, 1))}, noise=0.3).chooser()
+    chooser.explore()
+    limit = Limit(None, 1.2 * PRICED.path(REFERENCE))
+    found = chooser.propose(4, limit, np.random.default_rng(0))
+    changed = [distance(path, REFERENCE) for path in found]
+    assert changed[:2] == [1, 1]
+    # what has been measured as a whole is not measured again
+    chooser.measure(found[:2], chooser.settings.batches)
+    assert not set(found[:2]) & set(chooser.propose(4, limit, np.random.default_rng(0)))
 
 
 def test_singles_replace_one_layer_each():
@@ -234,7 +261,7 @@ def test_layers_are_explained_by_lead_runner_up_and_certainty():
     assert first.certainty == pytest.approx(normal(first.lead / first.error))
     assert first.certainty > 0.99
     assert [each.layer for each in others] == ['1.1', '2.0', '2.1']
-    assert all(0.2 < each.certainty < 0.97 for each in others)
+    assert all(0.05 < each.certainty < 0.97 for each in others)
 
 
 def test_the_limit_has_a_price_that_leads_are_counted_at():
