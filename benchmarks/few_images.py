@@ -53,6 +53,9 @@ def shared(data: str) -> tuple[Row, ...]:
     )
 
 
+IMITATE = ('derived.imitate.weight=1.0', 'derived.imitate.until=0.5')
+
+
 RANDOM_ADAPT = ('derived.model.backbone.init_cfg=None',)
 SCALE = 127.5  # pixels in -1…1
 
@@ -82,6 +85,12 @@ def rows(data: str, arch: str, checkpoint: str) -> tuple[Row, ...]:
     free = ('optim_wrapper.keep_seed=None', *BY_LOSSES, f'optim_wrapper.cost.target={int(SHARE * MACS[data])}')
     return (
         *shared(data),
+        Row(
+            'imitated60',
+            'the same network, adapted while it imitates the seed',
+            arch='found:measured60',
+            options=IMITATE,
+        ),
         Row('random', 'best of random search', config=RANDOM),
         Row('search_not_remapped', options=(*plain, *free), train=False),
         Row(
