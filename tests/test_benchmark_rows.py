@@ -18,6 +18,7 @@ STARTS = {'fna': (True, True), 'fna_random_search': (False, True), 'fna_random_a
 FEW = {
     'measured': (True, True),
     'measured60': (True, True),
+    'imitated60': (True, True),
     'not_remapped': (False, True),
     'random_weights': (True, False),
 }
@@ -56,7 +57,7 @@ def test_rows_on_few_images() -> None:
     rows = {data: few_images.rows(data, *MBV2.values()) for data in few_images.CONFIGS}
     assert [row.name for row in rows['photos5']] == ['search', 'near', 'seed', 'argmax', 'measured', 'measured60']
     assert [row.name for row in rows['steel'] if row.train] == [
-        'seed', 'argmax', 'measured', 'measured60', 'random', 'not_remapped', 'random_weights'
+        'seed', 'argmax', 'measured', 'measured60', 'imitated60', 'random', 'not_remapped', 'random_weights'
     ]  # fmt: skip
     for data, found in rows.items():
         Comparison(few_images.CONFIGS[data], Path(), found)  # each has what it needs before it
@@ -92,3 +93,11 @@ def test_trials_on_steel_never_see_a_validation_image() -> None:
     assert 'instances' in ranked.pipeline[-1].meta_keys
     assert all(cost <= 279423872 for _, cost in plan.drawn)
     assert plan.settings.rank_by == 'coco/bbox_mAP'
+
+
+def test_the_row_that_imitates_does_so_in_the_adaptation() -> None:
+    (row,) = (row for row in few_images.rows('steel', *MBV2.values()) if row.name == 'imitated60')
+    cfg = prepare(str(retinanet_images.ROOT / few_images.CONFIGS['steel']), options=read_options(row.options))
+    hooks = {hook['type']: hook for hook in derived_config(cfg, zoo.arch('mobilenet_v2')).custom_hooks}
+    hook = hooks['mmnas_ext.SeedImitationHook']
+    assert (hook['weight'], hook['until']) == (1.0, 0.5)
