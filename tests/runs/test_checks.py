@@ -89,7 +89,7 @@ def test_a_run_that_is_not_there_is_not_resumed(train_main, data, tmp_path):
 
 
 def test_a_config_that_is_not_there(train_main):
-    assert train_main('configs/nowhere.py') == 'error: config configs/nowhere.py does not exist'
+    assert train_main('configs/nowhere.py').startswith('error: config configs/nowhere.py does not exist, neither as')
 
 
 def test_a_data_set_that_is_not_there(train_main):
