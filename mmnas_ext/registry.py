@@ -4,13 +4,21 @@ MMEngine imports ``<scope>.registry`` when a config names a type ``<scope>.<Name
 ``locations`` before its first look-up. So ``type='mmnas_ext.DNA_a'`` needs no ``custom_imports`` in any config.
 """
 
-from mmnas_ext.install_check import require_mm
+import warnings
 
-require_mm()  # one clear message instead of the import error of a missing or mixed installation
+from mmnas_ext.install_check import require_mm
+from mmnas_ext.shipped import teach_mmengine
+
+try:
+    require_mm()  # one clear message instead of the import error of a missing or mixed installation
+except ImportError as _error:
+    warnings.warn(str(_error), stacklevel=2)  # MMEngine passes over the error where a config's type leads here
+    raise
 
 from mmengine import registry as _mm  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
+teach_mmengine()
 _SCOPE = 'mmnas_ext'
 MODELS = Registry(
     'model', parent=_mm.MODELS, scope=_SCOPE, locations=['mmnas_ext.backbones', 'mmnas_ext.hosts', 'mmnas_ext.distill']

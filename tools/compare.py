@@ -1,52 +1,8 @@
-"""Compares the seed, the found network, random and given ones under one recipe, over several random seeds.
+"""`mmnas compare`, from a checkout: `python tools/compare.py --help` says what it does."""
 
-Each is a run of ``tools/train.py`` in ``<work dir>/seed<n>/<row>``, a process of its own; what is done is not done
-again, and what was interrupted goes on. Prints means and deviations, and the differences to the seed in pairs of one
-random seed, with their 95 % intervals; the same is in ``comparison.json``.
+from mmnas_ext.cli.main import tool
 
-Example: ``python tools/compare.py configs/fna_retinanet_mbv2_steel.py --work-dir work_dirs/steel --seeds 0 1 2``
-"""
-
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
-
-from mmnas_ext.install_check import explained
-
-with explained():
-    from mmnas_ext.cli import add_comparing, errors
-    from mmnas_ext.runs.compare import compare
-    from mmnas_ext.runs.rows import Comparison, read_options
-    from mmnas_ext.runs.run import prepare
-    from mmnas_ext.runs.usual_rows import usual_rows
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a search, whose second half trains every network')
-    parser.add_argument('--work-dir', help='folder of all runs; default work_dirs/<config name>_compared')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='random seeds (default: 0 1 2)')
-    parser.add_argument(
-        '--random', type=int, default=0, metavar='N', help='also N networks drawn near the limit, per random seed'
-    )
-    parser.add_argument(
-        '--network', action='append', default=[], metavar='NAME=ARCH', help='also this one; may be repeated'
-    )
-    add_comparing(parser)
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs what is not there yet, then prints the tables."""
-    args = parse_args(argv)
-    with errors():
-        work_dir = Path(args.work_dir or f'work_dirs/{Path(args.config).stem}_compared')
-        cfg = prepare(args.config, options=read_options(args.cfg_options))
-        rows = usual_rows(cfg, work_dir, args.seeds, args.random, args.network)
-        comparison = Comparison(args.config, work_dir, tuple(rows), tuple(args.seeds), tuple(args.cfg_options))
-        compare(comparison, args, Path(__file__).parent)
-
+main = tool('compare')
 
 if __name__ == '__main__':
     main()

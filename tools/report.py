@@ -1,47 +1,8 @@
-"""Draws figures and writes a page about a run, for example: python tools/report.py work_dirs/demo.
+"""`mmnas report`, from a checkout: `python tools/report.py --help` says what it does."""
 
-Of a search, by gradients or at random, and of a run that was given its network, these are network.png, alphas.png or
-trials.png, and report.html in its work dir; of a block-wise distillation, distillation.html and its figures in report/
-there. What a run was is read from its run.json, and without one from the other files in its work dir.
-"""
+from mmnas_ext.cli.main import tool
 
-import argparse
-from collections.abc import Sequence
-
-from mmnas_ext.archs import ArchSpec
-from mmnas_ext.cli import shorten
-from mmnas_ext.reports import write_any_report
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the command line and writes the report that it asks for."""
-    parser = argparse.ArgumentParser(description='Draw figures and write a page about a search or a distillation.')
-    parser.add_argument('work_dir', help='work dir of a run, finished or running')
-    parser.add_argument(
-        '--out', help='folder to write to, made if missing (default: the work dir, of a distillation report/ in it)'
-    )
-    parser.add_argument(
-        '--seed', help="network to compare with: a zoo name, a .json file or FNA text (default: the run's seed)"
-    )
-    parser.add_argument(
-        '--input-size',
-        type=int,
-        nargs=2,
-        metavar=('H', 'W'),
-        help="input that MAdds are given for (default: the run's, or that of results.json, or else 800 1088)",
-    )
-    parser.add_argument('--output-stride', type=int, choices=(8, 16, 32), help="default: the run's, or else 32")
-    given = parser.parse_args(argv)
-    try:
-        seed = ArchSpec.parse(given.seed) if given.seed else None
-        size = tuple(given.input_size) if given.input_size else None
-        written = write_any_report(
-            given.work_dir, given.out, seed=seed, input_size=size, output_stride=given.output_stride
-        )
-    except (ValueError, OSError) as error:
-        parser.error(shorten(str(error)))
-    print('\n'.join(str(path) for path in written))
-
+main = tool('report')
 
 if __name__ == '__main__':
     main()

@@ -10,6 +10,20 @@ from mmnas_ext.archs.notation import read_arch, read_mapping, space_of
 from mmnas_ext.archs.space import SearchSpace
 from mmnas_ext.archs.spec import ArchSpec
 
+# under which name a config has a network as its backbone; the hosts use MobileNetV2 and EfficientNet, so ours end in MB
+TYPES = {
+    'MobileNetV2MB': 'mobilenet_v2',
+    'EfficientNetLite0MB': 'efficientnet_lite0',
+    'EfficientNetLite1MB': 'efficientnet_lite1',
+    'EfficientNetLite2MB': 'efficientnet_lite2',
+    'FNA_RetinaNet': 'fna_retinanet',
+    'FNA_SSDLite': 'fna_ssdlite',
+    'FNA_DeepLabv3': 'fna_deeplabv3',
+    'DNA_a': 'dna_a',
+    'DNA_b': 'dna_b',
+    'DNA_c': 'dna_c',
+    'DNA_d': 'dna_d',
+}
 _SPACE = '.space.json'
 _CELLS = '.cells.json'
 _ARCH = '.json'

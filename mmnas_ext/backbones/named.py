@@ -1,7 +1,4 @@
-"""Registers every zoo network under a name of its own: ``type='mmnas_ext.DNA_a'`` in any config.
-
-The hosts use the names ``MobileNetV2`` and ``EfficientNet``, so ours end in ``MB`` for MBNet.
-"""
+"""Registers every zoo network under a name of its own: ``type='mmnas_ext.DNA_a'`` in any config."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,19 +7,7 @@ from mmnas_ext.archs import zoo
 from mmnas_ext.backbones.mbnet import MBNet
 from mmnas_ext.registry import MODELS
 
-NAMES = {
-    'MobileNetV2MB': 'mobilenet_v2',
-    'EfficientNetLite0MB': 'efficientnet_lite0',
-    'EfficientNetLite1MB': 'efficientnet_lite1',
-    'EfficientNetLite2MB': 'efficientnet_lite2',
-    'FNA_RetinaNet': 'fna_retinanet',
-    'FNA_SSDLite': 'fna_ssdlite',
-    'FNA_DeepLabv3': 'fna_deeplabv3',
-    'DNA_a': 'dna_a',
-    'DNA_b': 'dna_b',
-    'DNA_c': 'dna_c',
-    'DNA_d': 'dna_d',
-}
+NAMES = zoo.TYPES
 
 
 def _make_builder(name: str, arch: str) -> Callable[..., MBNet]:

@@ -10,6 +10,7 @@ from mmnas_ext.runs.changes import RUNNER_KEYS
 from mmnas_ext.runs.imitating import KEY
 from mmnas_ext.runs.keys import near
 from mmnas_ext.runs.resolve import VARIABLES, resolve
+from mmnas_ext.shipped import find_config, teach_mmengine
 
 # keys of a config that the run reads, and MMEngine's Runner does not
 _OUR_KEYS = (
@@ -42,15 +43,15 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     """Reads a config, its variables and options applied (`mmnas_ext.runs.resolve`).
 
     Args:
-        path: The file.
+        path: The file, or the name of a config that comes with the package where there is no such file.
         options: Values by dotted key.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file, and no such name.
         ValueError: It cannot be read, an option does not go with it or has no effect, or a part is no mapping.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'config {path} does not exist')
+    path = find_config(path)
+    teach_mmengine()
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # it is a program: anything may come out of it

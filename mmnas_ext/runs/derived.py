@@ -18,6 +18,7 @@ from mmnas_ext.runs.fitting import fit_channels, require_own_backbone
 from mmnas_ext.runs.manifest import ADAPT, DERIVE
 from mmnas_ext.runs.resolve import VARIABLES, inherit, resolve
 from mmnas_ext.runs.session import Session, say, set_aside
+from mmnas_ext.shipped import MARK, find_shipped
 from mmnas_ext.workdir import WorkDir, write_text
 
 WEIGHTS = (None, 'distilled', 'remapped')
@@ -150,7 +151,7 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
 
 
 def _find_config(inheriting: Path, name: str) -> Path:
-    """The file that ``derived.config`` names: beside the config, or beside the one that it inherits the name from.
+    """The file that ``derived.config`` names: beside the config or one that it inherits, or one of the package.
 
     Raises:
         FileNotFoundError: There is none.
@@ -162,8 +163,13 @@ def _find_config(inheriting: Path, name: str) -> Path:
         if (file.parent / name).is_file():
             return file.parent / name
         bases = Config._get_base_files(str(file)) if file.is_file() else []
+        tried += [find_shipped(base) for base in bases if base.startswith(MARK)]
         tried += [file.parent / base for base in bases if '::' not in base]
-    raise FileNotFoundError(f'derived.config is {name}, and there is no such file in {", ".join(map(str, folders))}')
+    try:
+        return find_shipped(name)  # the whole text of one of ours, in a folder of the user's
+    except FileNotFoundError:
+        places = ', '.join(map(str, folders))
+        raise FileNotFoundError(f'derived.config is {name}, and there is no such file in {places}') from None
 
 
 def settle(session: Session, arch: ArchSpec) -> Config | None:

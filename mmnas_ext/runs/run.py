@@ -34,7 +34,7 @@ def prepare(
     """Reads a config and applies what a command line says.
 
     Args:
-        path: The config's file, whose name gives the default work dir.
+        path: The config's file, or the name of one that comes with the package; its name gives the default work dir.
         work_dir: Where logs and checkpoints go; else the config's, else ``work_dirs/<file name>``.
         launcher: MMEngine's.
         amp: Train in mixed precision, in both halves.
@@ -48,7 +48,7 @@ def prepare(
     """
     cfg = read_config(path, options)
     cfg.launcher = launcher
-    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(path).stem))
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(str(cfg.filename)).stem))
     trial = (cfg.get('random_search') or {}).get('trial')
     halves = [half for half in (cfg, cfg.get('derived'), trial) if half]
     if amp:
