@@ -1,10 +1,15 @@
 """``mmnas export``."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmnas_ext.cli.messages import shorten
-from mmnas_ext.cli.options import Command, pick
+from mmnas_ext.cli.options import Command
+
+if TYPE_CHECKING:
+    from mmnas_ext.runs.exporting import Subject
 
 KEYS = ('mbnet', 'timm', 'torchvision')  # those of mmnas_ext.remap.renaming, which would import torch
 
@@ -69,33 +74,33 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 def _export(args: argparse.Namespace) -> None:
     from mmnas_ext.runs.exporting import ExportError, check_target, read_subject
 
-    graphs = [args.onnx, args.torch_export]
-    for file in (*graphs, args.state_dict, args.timm):
+    weighed = [args.onnx, args.torch_export, args.state_dict]
+    for file in (*weighed, args.timm):
         if file and file != '-':
             check_target(file, args.overwrite)  # all of them, before anything is written
-    subject = None
-    if any((*graphs, args.state_dict, args.timm)):
+    if any((*weighed, args.timm)):
         subject = read_subject(args.source, args.weights, args.out_indices, args.output_stride)
-        if any((*graphs, args.state_dict)) and not subject.state:
+        if any(weighed) and not subject.state:
             raise ExportError('a network without weights is of no use elsewhere: name its checkpoint with --weights')
-    if any(graphs):
-        from mmnas_ext.runs.export_graphs import write_onnx, write_torch
-        from mmnas_ext.runs.exporting import real_image
-
-        image, size = real_image(args.image), pick(args.input_size)
-        for file, write in zip(graphs, (write_onnx, write_torch), strict=True):
-            if file:
-                print(write(subject, file, size, image, args.overwrite))
-    if args.state_dict:
-        from mmnas_ext.runs.exporting import write_state_dict
-
-        print(write_state_dict(subject, args.state_dict, args.keys or '', args.overwrite))
-    if args.timm:
-        from mmnas_ext.runs.exporting import write_timm
-
-        print(write_timm(subject, None if args.timm == '-' else args.timm, args.overwrite))
+        for line in _write(args, subject):
+            print(line)
     if args.name:
         _write_module(args)
+
+
+def _write(args: argparse.Namespace, subject: 'Subject') -> Iterator[object]:
+    """Writes the files that are asked for; yields what is to be said of each."""
+    from mmnas_ext.runs.export_graphs import write_onnx, write_torch
+    from mmnas_ext.runs.exporting import real_image, write_state_dict, write_timm
+
+    height, width = args.input_size
+    for file, write in ((args.onnx, write_onnx), (args.torch_export, write_torch)):
+        if file:
+            yield write(subject, file, (height, width), real_image(args.image), args.overwrite)
+    if args.state_dict:
+        yield write_state_dict(subject, args.state_dict, args.keys or '', args.overwrite)
+    if args.timm:
+        yield write_timm(subject, None if args.timm == '-' else args.timm, args.overwrite)
 
 
 def _write_module(args: argparse.Namespace) -> None:

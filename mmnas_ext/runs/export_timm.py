@@ -68,7 +68,7 @@ def check_timm(arch: ArchSpec, state: Mapping[str, Tensor] | None = None) -> str
         odd = sorted(key for key in {*expected, *got} if expected.get(key) != got.get(key))
         raise ExportError(
             f'timm builds another network from the block strings: {odd[0]} must be {expected.get(odd[0])}, got '
-            f'{got.get(odd[0])}'
+            f'{got.get(odd[0])} (timm rounds expanded widths to multiples of 8)'
         )
     params = sum(parameter.numel() for parameter in theirs.parameters())
     theirs.load_state_dict(renamed, strict=True)

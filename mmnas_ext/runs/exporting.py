@@ -68,7 +68,7 @@ class Subject:
         """An image in blue, green, red of 0..255, ``(h, w, 3)``, as the network sees it in `size`: ``(1, 3, H, W)``."""
         scaled = mmcv.imresize(image, size[::-1]).astype(np.float32)
         scaled = scaled[..., ::-1] if self.order == 'rgb' else scaled
-        whole = (scaled - np.float32(self.mean)) / np.float32(self.std)
+        whole = (scaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return torch.from_numpy(np.ascontiguousarray(whole.transpose(2, 0, 1)))[None]
 
 

@@ -13,8 +13,8 @@ from tests.engine.terminal import Terminal
 
 
 @pytest.fixture
-def terminal(monkeypatch):
-    """Standard error is a terminal."""
+def terminal(monkeypatch, capsys):
+    """Standard error is a terminal; capsys replaces it as well, and is asked first."""
     shown = Terminal()
     monkeypatch.setattr(sys, 'stderr', shown)
     return shown
@@ -49,7 +49,7 @@ def test_one_that_is_closed_early_ends_its_line(terminal):
     assert re.search(r'1/3 .*\n$', terminal.getvalue())
 
 
-def test_a_pipe_gets_the_title_alone(monkeypatch, capsys):
+def test_a_pipe_gets_the_title_alone(capsys, monkeypatch):
     piped = io.StringIO()
     monkeypatch.setattr(sys, 'stderr', piped)
     bar = CountingBar('losses', 2)

@@ -38,8 +38,8 @@ from mmnas_ext.runs.exporting import (
 from tests.filling import fill_image
 
 ROOT = Path(__file__).parents[2]
-ARCH = ArchSpec((StageSpec(32, 8, ('k3_e1',), 1), StageSpec(8, 12, ('k5_e3', 'k3_e2'), 2)))
-SE = ArchSpec((StageSpec(16, 8, ('k3_e1',), 1), StageSpec(8, 12, ('k5_e3', 'k3_e2_se0.25'), 2)), 24, 'swish', 1e-3)
+ARCH = ArchSpec((StageSpec(32, 8, ('k3_e1',), 1), StageSpec(8, 16, ('k5_e3', 'k3_e2'), 2)))
+SE = ArchSpec((StageSpec(16, 8, ('k3_e1',), 1), StageSpec(8, 16, ('k5_e3', 'k3_e2_se0.25'), 2)), 24, 'swish', 1e-3)
 BACKBONE = dict(type='mmnas_ext.MBNet', arch=ARCH.format('fna'), out_indices=(0, 1))
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 SIZE = (96, 128)
@@ -54,7 +54,7 @@ def detector() -> dict[str, Any]:
         type='RetinaNet',
         data_preprocessor=dict(type='DetDataPreprocessor', mean=MEAN, std=STD, bgr_to_rgb=True),
         backbone=BACKBONE,
-        neck=dict(type='FPN', in_channels=[8, 12], out_channels=8, num_outs=2),
+        neck=dict(type='FPN', in_channels=[8, 16], out_channels=8, num_outs=2),
         bbox_head=head,
         test_cfg=dict(nms_pre=100, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10),
     )
@@ -62,7 +62,7 @@ def detector() -> dict[str, Any]:
 
 def segmentor() -> dict[str, Any]:
     head = dict(
-        type='FCNHead', in_channels=12, in_index=1, channels=8, num_convs=1, num_classes=3, dropout_ratio=0.1,
+        type='FCNHead', in_channels=16, in_index=1, channels=8, num_convs=1, num_classes=3, dropout_ratio=0.1,
         norm_cfg=dict(type='BN'), align_corners=False,
     )  # fmt: skip
     return dict(
@@ -285,7 +285,7 @@ def test_keys_are_those_of_other_projects() -> None:
             ours = rename(MBNet(arch, out_indices=(7,)).state_dict(), arch, keys)
             expected = {key: t.shape for key, t in theirs.state_dict().items() if not key.startswith('classifier')}
             assert {key: tensor.shape for key, tensor in ours.items()} == expected
-    with pytest.raises(ValueError, match=r"keys 'torchvision' have none for the squeeze-excite of layer 0 of stage 1"):
+    with pytest.raises(ValueError, match=r"keys 'torchvision' have none for the squeeze-excite of layer 0 of stage 0"):
         rename({}, zoo.arch('dna_a'), 'torchvision')
     with pytest.raises(ValueError, match=r"keys must be one of mbnet, timm, torchvision, got 'keras'"):
         rename({}, ARCH, 'keras')
@@ -320,12 +320,16 @@ def test_timm_builds_the_same_network(monkeypatch) -> None:
     params = sum(tensor.numel() for key, tensor in state.items() if key.endswith(('weight', 'bias')))
     assert check_timm(SE, state) == f'timm builds the same network: {params} parameters, the same features'
     assert check_timm(zoo.arch('fna_retinanet')).startswith('timm builds the same network: ')
-    other = SE.replace(stages=(SE.stages[0], StageSpec(8, 12, ('k3_e3', 'k3_e2_se0.25'), 2)))
+    other = SE.replace(stages=(SE.stages[0], StageSpec(8, 16, ('k3_e3', 'k3_e2_se0.25'), 2)))
     monkeypatch.setattr(export_timm, 'build_timm', lambda arch: build_timm(other))
     with pytest.raises(
         ExportError, match=r'blocks\.1\.0\.conv_dw\.weight must be \(24, 1, 5, 5\), got \(24, 1, 3, 3\)'
     ):
         check_timm(SE)
+    odd = SE.replace(stages=(SE.stages[0], StageSpec(8, 12, ('k5_e3', 'k3_e3'), 2)))
+    monkeypatch.setattr(export_timm, 'build_timm', build_timm)
+    with pytest.raises(ExportError, match=r'must be \(36,\), got \(40,\) \(timm rounds .* to multiples of 8\)'):
+        check_timm(odd)
     monkeypatch.setattr(export_timm, 'build_timm', lambda arch: build_timm(SE.replace(act='relu')))
     with pytest.raises(ExportError, match='of the same tensors that computes something else'):
         check_timm(SE, state)
