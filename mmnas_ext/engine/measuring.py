@@ -5,14 +5,13 @@ features. A whole student takes its own. It is measured where it exists, that is
 """
 
 import hashlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from mmengine.dist import get_rank, get_world_size, is_main_process
-from mmengine.utils import ProgressBar
+from mmengine.dist import get_rank, get_world_size
 
 from mmnas_ext.archs import Limit
 from mmnas_ext.engine.pieces import Pieces
+from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import Selection
@@ -40,17 +39,11 @@ def measure_students(choices: Sequence[Choice], error: Callable[[Choice], float 
     """
     missing = [choice for choice in choices if name_choice(choice) not in pieces.done]
     mine = missing[get_rank() :: get_world_size()]
-    bar = None
-    if is_main_process() and mine:
-        print(f'measuring {len(missing)} networks of the front, {len(mine)} of them here', flush=True)
-        bar = ProgressBar(len(mine), bar_width=30, file=sys.stdout)
+    bar = CountingBar(f'measuring {len(missing)} networks of the front, {len(mine)} of them here:', len(mine))
     for choice in mine:
         found = error(choice)
         pieces.add(name_choice(choice), [] if found is None else [found])
-        if bar:
-            bar.update()
-    if bar:
-        print(flush=True)
+        bar.step()
     pieces.done = pieces.gather()
 
 

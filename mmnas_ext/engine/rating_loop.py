@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cache, cached_property
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.runner import BaseLoop
-from mmengine.utils import ProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -30,6 +28,7 @@ from mmnas_ext.engine.distill import preprocess, same_for_all
 from mmnas_ext.engine.loops import check_positive
 from mmnas_ext.engine.measuring import COUNT, Choice, assemble, measure_students, open_measured
 from mmnas_ext.engine.pieces import Pieces
+from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.registry import LOOPS
 from mmnas_ext.remap.convert import save
@@ -237,21 +236,16 @@ class RatingLoop(BaseLoop):
         ]
         store = Pieces(self.files.rating_parts, self._key())
         mine = [job for job in jobs[get_rank() :: get_world_size()] if _name(*job) not in store.done]
-        bar = None
-        if is_main_process() and mine:
-            paths = sum(len(unit.paths) for _, _, unit in jobs)
-            print(f'rating {paths} paths, {len(mine)} of {len(jobs)} pieces of the trees here', flush=True)
-            bar = ProgressBar(sum(unit.evaluations for _, _, unit in mine), bar_width=30, file=sys.stdout)
+        paths = sum(len(unit.paths) for _, _, unit in jobs)
+        title = f'rating {paths} paths, {len(mine)} of {len(jobs)} pieces of the trees here:'
+        bar = CountingBar(title, sum(unit.evaluations for _, _, unit in mine))
         for block, group in itertools.groupby(mine, key=lambda job: job[0]):
             sources = self._sources(block)
             for _, number, unit in group:
                 cell = self.distiller.all_blocks()[block].all_cells()[number]
                 images = self._cut(cell, sources)
                 store.add(_name(block, number, unit), rate(cell, unit.prefix, sources[0], images))
-                if bar:
-                    bar.update(unit.evaluations)
-        if bar:
-            print(flush=True)
+                bar.step(unit.evaluations)
         everything = store.gather()
         found: dict[tuple[int, int], list[float]] = {}
         for b, c, unit in jobs:

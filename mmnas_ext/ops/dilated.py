@@ -13,7 +13,8 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
     A CPU's backward pass is several times slower with dilation than without: oneDNN has no kernels for it. So where
     gradients are wanted on a CPU, the image is read as d x d images of every d-th row and column, which a
     dilated convolution never mixes, and they go through an ordinary convolution as a larger batch. The forward pass is
-    slower by the copying and is left as it is elsewhere.
+    slower by the copying and is left as it is elsewhere, and where a compiler, an export or a tracer follows it: a
+    graph of the copying would hold for sides of one remainder alone, and takes minutes to find where sides are open.
 
     Args:
         channels: Channels.
@@ -29,7 +30,8 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to ``(N, C, H, W)``."""
         wants_gradient = torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad)
-        if input.device.type != 'cpu' or not wants_gradient:
+        followed = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        if input.device.type != 'cpu' or not wants_gradient or followed:
             return super().forward(input)
         step: Any = self.dilation[0]
         height, width = input.shape[2:]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks import DropPath, build_activation_layer
 from mmengine.model import BaseModule
@@ -110,6 +111,9 @@ class MBConv(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, in_channels, H, W)`` to ``(N, channels, ceil(H / stride), ceil(W / stride))``."""
         if self.with_cp and x.requires_grad:
+            if torch.compiler.is_compiling():
+                # it takes no context of ours, and needs none: what is written to a buffer is written once, at the end
+                return checkpoint(self._forward, x, use_reentrant=False)
             return checkpoint(
                 self._forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_seen(self))
             )

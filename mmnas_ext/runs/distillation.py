@@ -24,6 +24,7 @@ from mmnas_ext.reports import write_any_report
 from mmnas_ext.runs.changes import find_changes, find_versions, flatten, list_changes, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.derived import distilled_config, settle
+from mmnas_ext.runs.ending import tell_end
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, ResumeError, new_id, read_manifest
 from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.results import describe_front
@@ -105,6 +106,7 @@ def rate_checkpoint(
             session.note(DERIVE, origin=RATED, asked=dict(asked))
         say(describe_front(session.files.root))
         session.kept.clear()
+    tell_end(session)
 
 
 def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:

@@ -11,6 +11,7 @@ from mmnas_ext.archs import ArchSpec
 from mmnas_ext.reports import front_table
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.dry_run import dry_run
+from mmnas_ext.runs.ending import tell_end
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, ResumeError, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Prepared
@@ -132,6 +133,19 @@ def adapt_all(cfg: Config, plan: FrontPlan, draw: bool = False) -> None:
         if is_main_process():
             write_text(files.adapted_table, trained_table(files, plan.front) + '\n')
     say(f'{trained_table(files, plan.front)}\nwritten to {files.adapted_table}')
+    if draw:
+        tell_end(_best(cfg, plan, searched))
+
+
+def _best(cfg: Config, plan: FrontPlan, searched: Session) -> Session:
+    """The run of the network that reached most, or the last one where nothing was validated."""
+    front, runs = plan.front, {number: last_metrics(_own(cfg, number).work_dir) for number in plan.numbers}
+    known = {number: metrics[front.rank_by] for number, metrics in runs.items() if front.rank_by in metrics}
+    best = max(known, key=lambda number: front.sign * known[number]) if known else plan.numbers[-1]
+    own = _own(cfg, best)
+    manifest = read_manifest(WorkDir(own.work_dir).manifest)
+    assert manifest is not None, 'it has just been trained'
+    return Session(own, searched.method, manifest)
 
 
 def trained_table(files: WorkDir, front: MeasuredFront) -> str:

@@ -18,6 +18,7 @@ from mmnas_ext.reports import front_table, write_any_report
 from mmnas_ext.runs.changes import find_changes, flatten, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.ending import tell_choice
 from mmnas_ext.runs.manifest import RATING, SEARCH, Manifest, ResumeError, read_manifest
 from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.selection import select
@@ -212,7 +213,8 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
             write_text(folder / files.front.name, front.format())
         write_text(folder / files.arch.name, decision.arch.format('json'))
         write_text(folder / files.decision.name, decision.format())
-        say(f'the network: {folder / files.arch.name}; how it was chosen: {folder / files.decision.name}')
+        say(f'how it was chosen: {folder / files.decision.name}')
+        tell_choice(cfg, decision.arch, folder / files.arch.name)
     barrier()
 
 

@@ -3,7 +3,6 @@
 import platform
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,17 +12,16 @@ from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
-from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
 from mmnas_ext.archs import Geometry, LatencyTable, LayerSpec, SearchSpace, entries, prices
 from mmnas_ext.archs.latency_table import STEM
+from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.ops import MBConv, act_layer_cfg
 from mmnas_ext.runs.configs import read_config
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.workdir import write_text
 
-_UPDATES = 100  # of the progress bar: a log file gets no more of them
 # times one call of a layer: milliseconds
 Clock = Callable[[nn.Module, Tensor], float]
 
@@ -169,18 +167,15 @@ def time_in_rounds(
         clock: Times one call.
     """
     times: dict[Geometry, list[float]] = {geometry: [] for geometry in jobs}
-    done, total = 0, (warmup + repeats) * len(jobs)
-    bar = ProgressBar(total, bar_width=30, file=sys.stdout)
+    rounds = f'{repeats} rounds and {warmup} before them'
+    bar = CountingBar(f'measuring {len(jobs)} layers in {rounds}:', (warmup + repeats) * len(jobs))
     for turn in range(-warmup, repeats):
         # another order each time: no layer always finds the caches as the same one left them
         for geometry in random.Random(turn).sample(list(jobs), len(jobs)):
             took = clock(*jobs[geometry])
             if turn >= 0:
                 times[geometry].append(took)
-            done += 1
-            if done == total or done - bar.completed >= total / _UPDATES:
-                bar.update(done - bar.completed)
-    print(flush=True)
+            bar.step()
     return {geometry: statistics.median(measured) for geometry, measured in times.items()}
 
 

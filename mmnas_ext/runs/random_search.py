@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,9 @@ def random_search(session: Session) -> ArchSpec:
         if is_main_process():
             write_text(session.files.trials_table, trials_table(trials, plan) + '\n')
         _check_metric(trials, plan)
+        if left := plan.settings.count - len(trials):
+            spent = sum(trial.seconds for trial in trials) / len(trials)
+            say(f'{left} of {plan.settings.count} trials are left, about {timedelta(seconds=round(left * spent))}')
     best = _best(trials, plan)
     session.finish(SEARCH)
     return best

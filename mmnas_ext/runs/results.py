@@ -21,14 +21,23 @@ _BESIDE = frozenset(('step', 'epoch', 'iter', 'time', 'data_time', 'memory'))
 
 def logged_scalars(work_dir: str | Path) -> Iterator[dict[str, float]]:
     """Yields what a run's second half has logged, oldest first; a line that is no record is passed over."""
-    for path in sorted(WorkDir(Path(work_dir)).adapt.glob('*/vis_data/scalars.json')):
+    return _scalars(WorkDir(Path(work_dir)).adapt)
+
+
+def _scalars(folder: Path) -> Iterator[dict[str, float]]:
+    for path in sorted(folder.glob('*/vis_data/scalars.json')):
         yield from (record for record in parse_lines(path) if isinstance(record, dict))
 
 
 def last_metrics(work_dir: str | Path) -> dict[str, float]:
     """Metrics of the last validation in a run's second half, by name; empty if there was none yet."""
+    return trained_metrics(WorkDir(Path(work_dir)).adapt)
+
+
+def trained_metrics(folder: Path) -> dict[str, float]:
+    """Metrics of the last validation in the work dir of a training, by name; empty if there was none yet."""
     found: dict[str, float] = {}
-    for record in logged_scalars(work_dir):
+    for record in _scalars(folder):
         if not _TRAINING.isdisjoint(record):
             continue
         metrics = {n: value for n, value in record.items() if n not in _BESIDE and not n.startswith('search/')}

@@ -12,6 +12,7 @@ from mmnas_ext.runs.changes import settings_of
 from mmnas_ext.runs.checkpoints import nest_checkpoints
 from mmnas_ext.runs.configs import read_config
 from mmnas_ext.runs.derived import settle
+from mmnas_ext.runs.ending import tell_end
 from mmnas_ext.runs.manifest import ADAPT
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Prepared
@@ -88,7 +89,7 @@ def run(
             there is set aside.
         search_only: Stop after the search.
         arch: Skip the search and train this network: anything that `ArchSpec.parse` reads.
-        draw: Draw figures and page once a network is found.
+        draw: Draw figures and page once a network is found, and say at the end what came of it and what is next.
         prepared: What `mmnas_ext.runs.checks.check_config` has built: the run uses it, and does not look again.
 
     Raises:
@@ -104,11 +105,10 @@ def run(
     session = open_session(cfg, method, resume, given, search_only, prepared)
     if method.find is None:
         train(session, ADAPT, cfg, settings_of(cfg, 'train_dataloader'))
-        return
-    found = session.found or method.find(session)
-    if found is None:
-        return
-    adapt(session, found, search_only, draw)
+    elif (found := session.found or method.find(session)) is not None:
+        adapt(session, found, search_only, draw)
+    if draw:
+        tell_end(session)
 
 
 def adapt(session: Session, found: ArchSpec, search_only: bool = False, draw: bool = False) -> None:

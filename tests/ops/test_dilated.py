@@ -74,3 +74,16 @@ def test_a_dilated_layer_uses_it_and_keeps_keys_and_initialisation() -> None:
     assert torch.equal(dilated.depthwise.conv.weight, theirs['depthwise.conv.weight'])
     # of stride 2 there are no phases to speak of: it stays an ordinary convolution
     assert not isinstance(MBConv(4, 8, LayerSpec.parse('k5_e3'), 2, 2).depthwise.conv, DilatedDepthwiseConv2d)
+
+
+def test_a_graph_with_gradients_holds_for_sides_of_every_remainder() -> None:
+    conv = DilatedDepthwiseConv2d(3, 3, 4)
+    first, *others = (torch.randn(n, 3, *size) for n, size in ((2, (8, 12)), (1, (7, 10)), (3, (9, 5))))
+    assert torch.is_grad_enabled() and conv.weight.requires_grad
+    sides = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    exported = torch.export.export(conv, (first,), dynamic_shapes=(sides,), strict=False).module()
+    traced = torch.jit.trace(conv, first)
+    for x in (first, *others):
+        wanted = F.conv2d(x, conv.weight, None, 1, 4, 4, 3)
+        torch.testing.assert_close(exported(x), wanted, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(traced(x), wanted, rtol=1e-6, atol=1e-6)

@@ -143,6 +143,20 @@ def test_recomputed_layer_is_the_same_layer(token: str, training: bool) -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_a_compiled_layer_that_recomputes_is_the_same_layer() -> None:
+    plain, recomputed = layer(4, 4, 'k3_e2').train(), layer(4, 4, 'k3_e2', with_cp=True).train()
+    recomputed.load_state_dict(plain.state_dict())
+    compiled = torch.compile(recomputed, backend='aot_eager', fullgraph=True)
+    x = torch.randn(2, 4, 6, 6, requires_grad=True)
+    ours, theirs = compiled(x), plain(x)
+    torch.testing.assert_close(ours, theirs)
+    mine = torch.autograd.grad(ours.square().sum(), (x, *recomputed.parameters()))
+    wanted = torch.autograd.grad(theirs.square().sum(), (x, *plain.parameters()))
+    torch.testing.assert_close(mine, wanted)
+    # the norms have seen the batch once
+    torch.testing.assert_close(dict(recomputed.named_buffers()), dict(plain.named_buffers()))
+
+
 def test_recomputed_layer_leaves_its_norms_as_they_were() -> None:
     module = layer(4, 4, 'k3_e2', with_cp=True, norm_cfg=dict(type='BN', momentum=0.3)).train()
     x = torch.randn(2, 4, 5, 5, requires_grad=True)

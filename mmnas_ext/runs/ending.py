@@ -1,0 +1,181 @@
+"""The last lines of a run: what it came to, beside the seed, where config and checkpoint are, and the next command."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from mmnas_ext.archs import METRICS, ArchSpec, cost
+from mmnas_ext.archs.prices import price
+from mmnas_ext.reports.table import format_cost, format_size, name_metric
+from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
+from mmnas_ext.runs.keys import own_name
+from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, Manifest, ResumeError, read_manifest
+from mmnas_ext.runs.next_command import command, train_command
+from mmnas_ext.runs.results import USUAL, last_metrics, trained_metrics
+from mmnas_ext.runs.session import Session, say
+from mmnas_ext.search.measured import MeasuredFront
+from mmnas_ext.workdir import WorkDir
+
+_TESTED = ('test_dataloader', 'test_cfg', 'test_evaluator')
+_WIDTH = 11  # of the words before the lines
+
+
+def tell_end(session: Session) -> None:
+    """Says what a run that has ended came to; a run whose files cannot be read again has ended all the same."""
+    if not is_main_process():
+        return
+    try:
+        say(describe_end(session.cfg, session.manifest))
+    except Exception as error:
+        say(f'the run has ended, files are in {session.files.root} ({type(error).__name__}: {error})')
+
+
+def tell_choice(cfg: Config, arch: ArchSpec, file: Path) -> None:
+    """Says what a network costs that was chosen again from a finished search, and how it is trained."""
+    if not is_main_process():
+        return
+    try:
+        manifest = read_manifest(WorkDir(cfg.work_dir).manifest)
+        report = manifest.report if manifest else {}
+        say(
+            _format(
+                {'chosen': _costs(cfg, report, arch), 'network': file, 'next': train_command(cfg, '--arch', str(file))}
+            )
+        )
+    except Exception as error:
+        say(f'the network is chosen: {file} ({type(error).__name__}: {error})')
+
+
+def describe_end(cfg: Config, manifest: Manifest) -> str:
+    """The last lines of a run.
+
+    Args:
+        cfg: Its config, ``work_dir`` and ``launcher`` set.
+        manifest: What its work dir holds.
+    """
+    files = WorkDir(cfg.work_dir)
+    found = manifest.parts.get(DERIVE)
+    text = found.notes.get('arch') if found and found.done else None
+    if SEARCH in manifest.parts and text is None and not manifest.is_given:
+        return _format(_without_network(cfg, manifest, files))
+    lines: dict[str, Any] = {}
+    if text is not None:
+        lines['given' if manifest.is_given else 'found'] = _costs(cfg, manifest.report, ArchSpec.parse(text))
+        lines['reached'] = _reached(manifest, files)
+    else:
+        lines['trained'] = _own_costs(cfg)
+        lines['reached'] = _one(trained_metrics(files.root), None)
+    config = files.config if text is not None else Path(str(cfg.filename or ''))
+    lines['config' if config.is_file() else 'network'] = config if config.is_file() else files.arch
+    if not manifest.is_done(ADAPT):
+        lines['network'] = files.arch
+        lines['weights'] = files.weights if files.weights.is_file() else None
+        lines['next'] = train_command(cfg, '--resume') if cfg.get('derived') else command('report', files.root)
+        return _format(lines)
+    places = read_places(manifest.parts[ADAPT].notes.get('checkpoints', []), files.root)
+    checkpoint = find_checkpoint(places).path if places else None
+    lines['checkpoint'] = checkpoint or 'none is left'
+    trained = Config.fromfile(config) if text is not None else cfg
+    if checkpoint is not None and all(trained.get(key) is not None for key in _TESTED):
+        lines['next'] = command('test', config, checkpoint, '--work-dir', files.root / 'test')
+    elif text is not None:
+        lines['next'] = command('report', files.root)
+    return _format(lines)
+
+
+def _without_network(cfg: Config, manifest: Manifest, files: WorkDir) -> dict[str, Any]:
+    """What is said of a distillation that rates nothing: some blocks are trained, or no rating is asked for."""
+    places = read_places(manifest.parts[SEARCH].notes.get('checkpoints', []), files.root)
+    checkpoint = find_checkpoint(places).path if places else None
+    lines = {'trained': 'blocks of a distillation; nothing is rated', 'config': cfg.filename, 'checkpoint': checkpoint}
+    if cfg.get('val_cfg') and checkpoint is not None:
+        lines['next'] = command('rate', str(cfg.filename), '--work-dir', files.root, checkpoint)
+        lines['trained'] = 'blocks of a distillation; add the checkpoints of the other blocks to the next command'
+    return lines
+
+
+def _format(lines: Mapping[str, Any]) -> str:
+    return '\n'.join(f'{word:<{_WIDTH}}{line}' for word, line in lines.items() if line)
+
+
+def _costs(cfg: Config, report: Mapping[str, Any], arch: ArchSpec) -> str:
+    """Costs of a network, those of the seed beside them."""
+    if 'input_size' not in report:
+        return arch.format('fna')
+    height, width = report['input_size']
+    seed = ArchSpec.parse(report['seed']) if report.get('seed') else None
+    shown = []
+    for name, figure in _priced(cfg, report, arch).items():
+        text = f'{format_cost(name, figure)} {name_metric(name)}'
+        beside = _priced(cfg, report, seed).get(name) if seed else None
+        shown.append(text if beside is None else f'{text} (seed {format_cost(name, beside)})')
+    return f'{", ".join(shown)} at {format_size((height, width))}'
+
+
+def _priced(cfg: Config, report: Mapping[str, Any], arch: ArchSpec) -> dict[str, float]:
+    """Costs by metric; a latency where the table knows all layers."""
+    (height, width), stride = report['input_size'], report.get('output_stride', 32)
+    found: dict[str, float] = dict(zip(('macs', 'params'), cost(arch, (height, width), stride), strict=True))
+    metric = report.get('metric', 'macs')
+    if metric in METRICS and METRICS[metric].measured:
+        with suppress(ValueError, OSError):  # a seed need not be a network of the space that was measured
+            found[metric] = price(arch, (height, width), stride, metric, _table(cfg))
+    return found
+
+
+def _table(cfg: Config) -> Any:
+    """The latency table that a config names."""
+    places = [
+        (cfg.get('optim_wrapper') or {}).get('cost'), (cfg.get('random_search') or {}).get('limit'), cfg.get('val_cfg'),
+    ]  # fmt: skip
+    return next((place['table'] for place in places if place and place.get('table')), None)
+
+
+def _own_costs(cfg: Config) -> str:
+    """The backbone that a plain config trains; the config says no size to count multiply-adds for."""
+    backbone = cfg.model.get('backbone') or {}
+    name = own_name(backbone.get('type')) or backbone.get('type') or cfg.model.get('type')
+    return f'{name}: {ArchSpec.parse(backbone["arch"]).format("fna")}' if backbone.get('arch') else str(name)
+
+
+def _reached(manifest: Manifest, files: WorkDir) -> str:
+    """The metric of a network, that of the seed beside it where that is known: trained, else on held-out images."""
+    report = manifest.report
+    mine = last_metrics(files.root) if ADAPT in manifest.parts else {}
+    if mine:
+        theirs = next(_seed_metrics(files.root, report.get('seed')), {})
+        return _one(mine, report.get('rank_by'), theirs)
+    front = None if manifest.is_given else MeasuredFront.find(files.root)
+    chosen = next((each for each in front.networks if each.origin == 'chosen'), None) if front else None
+    if front is None or chosen is None or front.rank_by not in chosen.metrics:
+        return ''
+    theirs = front.seed.metrics if front.seed else {}
+    return f'{_one(chosen.metrics, front.rank_by, theirs)}, untrained, on held-out images'
+
+
+def _seed_metrics(root: Path, seed: str | None) -> Iterator[Mapping[str, float]]:
+    """Metrics of runs that trained the seed by the same recipe: inside this work dir or beside it, called ``seed``."""
+    for folder in (root / 'seed', root.parent / 'seed'):
+        try:
+            manifest = read_manifest(WorkDir(folder).manifest) if seed and folder != root else None
+        except ResumeError:
+            continue
+        if manifest is None or not manifest.is_done(ADAPT) or DERIVE not in manifest.parts:
+            continue
+        text = manifest.parts[DERIVE].notes.get('arch')
+        if text and ArchSpec.parse(text).stages == ArchSpec.parse(seed).stages:
+            yield last_metrics(folder)
+
+
+def _one(metrics: Mapping[str, float], name: str | None, seed: Mapping[str, float] | None = None) -> str:
+    """The metric that counts, as text; empty without any."""
+    usual = [each for each in (name, *USUAL) if each in metrics]
+    key = usual[0] if usual else next(iter(metrics), None)
+    if key is None:
+        return ''
+    beside = f' (seed {seed[key]:.4g})' if seed and key in seed else ''
+    return f'{key} {metrics[key]:.4g}{beside}'

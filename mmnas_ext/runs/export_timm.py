@@ -1,0 +1,83 @@
+"""A network in timm's words: block strings, and the model that timm builds from them, compared with ours."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.backbones import MBNet
+from mmnas_ext.remap.renaming import rename
+
+_ACTS = {'relu6': nn.ReLU6, 'swish': nn.SiLU, 'relu': nn.ReLU}
+_EPS = 1e-5  # PyTorch's
+
+
+class ExportError(ValueError):
+    """A network cannot be exported so, or what was written does not compute what the network does."""
+
+
+def build_timm(arch: ArchSpec) -> nn.Module:
+    """The network as timm's EfficientNet builds it from the block strings of `arch`, without a classifier.
+
+    Raises:
+        ExportError: timm is not installed.
+    """
+    try:
+        from timm.models._efficientnet_builder import decode_arch_def
+        from timm.models.efficientnet import EfficientNet
+    except ImportError as error:
+        raise ExportError(f'timm builds its networks, and cannot be imported ({error}): pip install timm') from None
+    # stem and head are arguments there
+    rows = [row for row in json.loads(arch.format('timm')) if not row[0].startswith('cn_')]
+    built: nn.Module = EfficientNet(
+        decode_arch_def(rows),
+        num_classes=0,
+        num_features=arch.head_channels or 0,
+        stem_size=arch.stem_channels,
+        fix_stem=True,
+        act_layer=_ACTS[arch.act],
+        norm_layer=partial(nn.BatchNorm2d, eps=arch.bn_eps or _EPS),
+        round_chs_fn=lambda channels, *_: channels,
+        global_pool='',
+    )
+    return built.eval()
+
+
+def check_timm(arch: ArchSpec, state: Mapping[str, Tensor] | None = None) -> str:
+    """Says what timm builds from the block strings, after comparing it with our network.
+
+    Args:
+        arch: The network.
+        state: Its tensors under `MBNet`'s keys; without them shapes are compared, and no figures.
+
+    Raises:
+        ExportError: timm is not installed, or builds another network.
+    """
+    if state and not any(key.startswith('head.') for key in state):
+        arch = arch.replace(head_channels=None)
+    theirs = build_timm(arch)
+    ours = MBNet(arch, out_indices=(len(arch.stages) - (arch.head_channels is None),)).eval()
+    renamed = rename(state or ours.state_dict(), arch, 'timm')
+    expected = {key: tuple(tensor.shape) for key, tensor in renamed.items()}
+    got = {key: tuple(tensor.shape) for key, tensor in theirs.state_dict().items()}
+    if expected != got:
+        odd = sorted(key for key in {*expected, *got} if expected.get(key) != got.get(key))
+        raise ExportError(
+            f'timm builds another network from the block strings: {odd[0]} must be {expected.get(odd[0])}, got '
+            f'{got.get(odd[0])} (timm rounds expanded widths to multiples of 8)'
+        )
+    params = sum(parameter.numel() for parameter in theirs.parameters())
+    theirs.load_state_dict(renamed, strict=True)
+    if state:
+        ours.load_state_dict(dict(state))
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    forward: Any = theirs.forward_features
+    with torch.no_grad():
+        mine, other = ours(image)[-1], forward(image)
+    if mine.shape != other.shape or not torch.allclose(mine, other, rtol=1e-4, atol=1e-4):
+        raise ExportError('timm builds a network of the same tensors that computes something else')
+    return f'timm builds the same network: {params} parameters, the same features'
