@@ -21,14 +21,15 @@ from mmnas_ext.remap.reader import PACKAGE
 from mmnas_ext.runs.building import build_half, warn
 from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.configs import check_halves
+from mmnas_ext.runs.halves import LOADERS
 from mmnas_ext.runs.imitating import list_imitated
 from mmnas_ext.runs.keys import check_keys, check_shape, is_told
 from mmnas_ext.runs.loading import check_load_from
 from mmnas_ext.runs.manifest import read_manifest
 from mmnas_ext.runs.method import Method
 from mmnas_ext.runs.methods import method_of
+from mmnas_ext.runs.own_data import check_own_data
 from mmnas_ext.runs.prepared import Half, Prepared
-from mmnas_ext.runs.resolve import LOADERS
 from mmnas_ext.runs.run import check_mode
 from mmnas_ext.runs.session import continue_run, say
 from mmnas_ext.workdir import WorkDir
@@ -89,6 +90,7 @@ def _check(cfg: Config, arch: str | None, search_only: bool, resume: bool, prepa
         for start in list_imitated(half):
             start.seed_at_hand()
         _check_device(half)
+    check_own_data(cfg)
     check_data_of(configs)
     if cfg.get('work_dir'):
         _on_main(lambda: check_work_dir(cfg.work_dir))

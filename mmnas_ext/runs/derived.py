@@ -14,8 +14,9 @@ from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs import imitating
 from mmnas_ext.runs.changes import settings_of
-from mmnas_ext.runs.fitting import fit_channels, require_own_backbone
+from mmnas_ext.runs.fitting import complete_channels, fit_channels, require_own_backbone
 from mmnas_ext.runs.manifest import ADAPT, DERIVE
+from mmnas_ext.runs.own_data import ROOT
 from mmnas_ext.runs.resolve import VARIABLES, inherit, resolve
 from mmnas_ext.runs.session import Session, say, set_aside
 from mmnas_ext.workdir import WorkDir, write_text
@@ -49,7 +50,7 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     derived = copy.deepcopy(cfg.derived.to_dict())
     imitate = derived.pop(imitating.KEY, None)
     # the variables have been applied, and would win over what a user changes of the result
-    left_out = {*_RUN_KEYS, *VARIABLES, own_key}
+    left_out = {*_RUN_KEYS, *VARIABLES, ROOT, own_key}
     plain = {key: value for key, value in copy.deepcopy(cfg.to_dict()).items() if key not in left_out}
     # what describes the search is replaced whole, everything else is merged
     for key in ('train_cfg', 'optim_wrapper'):
@@ -68,6 +69,7 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     if arch.bn_eps is not None:
         backbone.norm_cfg = {'type': 'BN', 'eps': arch.bn_eps, **(backbone.get('norm_cfg') or {})}
     imitating.add_imitation(result, imitate)
+    complete_channels(result)  # of what `derived` alone says
     left = sorted(set(_search_classes(result.to_dict())))
     if left:
         raise ValueError(f'derived=dict(…) leaves {left} of the search in place: say there what replaces them')
