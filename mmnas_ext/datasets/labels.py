@@ -166,7 +166,7 @@ def _read_mask(image: Path, mask: Path) -> Any:
         values = values.astype(np.uint8)
     if values.shape != size[::-1]:
         raise ValueError(
-            f'{mask} is {values.shape[1]}x{values.shape[0]} and its image {image.name} {size[0]}x{size[1]}'
+            f'{mask} is {values.shape[1]}x{values.shape[0]} pixels, and its image {image.name} {size[0]}x{size[1]}'
         )
     return values
 

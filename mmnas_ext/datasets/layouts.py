@@ -111,7 +111,10 @@ class OwnData:
         """
         example = "dict(type='coco', root='/my/data')"
         if not isinstance(value, Mapping) or not {'type', 'root'} <= {*value}:
-            raise ValueError(f'data must be a dict with type and root, such as {example}, got {value!r:.80}')
+            raise ValueError(
+                f'data must be a dict with type and root, such as {example}, got {value!r:.80}; rename it if it is a '
+                'variable of your own'
+            )
         if value['type'] not in LAYOUTS:
             raise ValueError(f'data.type must be one of {list(LAYOUTS)}, got {value["type"]!r:.80}')
         known = ('type', 'root', 'classes', 'palette', *PARTS, *LAYOUTS[value['type']].options)

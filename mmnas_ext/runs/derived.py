@@ -115,7 +115,7 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
     if weights not in WEIGHTS:
         raise ValueError(f'derived.weights must be one of {WEIGHTS}, got {weights!r}')
     file = _find_config(Path(str(cfg.filename or '')), name)
-    result = resolve(Config.fromfile(file), {key: derived.pop(key) for key in VARIABLES if key in derived})
+    result = resolve(Config.fromfile(file), {key: derived.pop(key) for key in (*VARIABLES, ROOT) if key in derived})
     if result.get('derived'):
         theirs = result.derived.pop(imitating.KEY, None)
         ours = derived.get(imitating.KEY, theirs)

@@ -46,13 +46,13 @@ def apply_image_size(cfg: Config, value: Any) -> bool:
     if former is None:
         return False
     ratios = height / former[0], width / former[1]
-    for half in list_halves(cfg):
-        for loader in LOADERS:
-            dataset = (half.get(loader) or {}).get('dataset')
-            for part in walk(dataset):
-                _scale(part, ratios)
-                if loader != LOADERS[0] and 'decode_head' in (cfg.get('model') or {}):
-                    _resize_whole(part, (width, height))
+    loaders = [(name, half[name]) for half in list_halves(cfg) for name in LOADERS if half.get(name)]
+    # halves may share their pipelines
+    for part in {id(part): part for _, loader in loaders for part in walk(loader.get('dataset'))}.values():
+        _scale(part, ratios)
+    for name, loader in loaders if 'decode_head' in (cfg.get('model') or {}) else ():
+        for part in walk(loader.get('dataset')) if name != LOADERS[0] else ():
+            _resize_whole(part, (width, height))
     for model in models_of(cfg):
         preprocessor, tested = model.get('data_preprocessor') or {}, model.get('test_cfg') or {}
         for part, key in ((preprocessor, 'size'), (tested, 'crop_size'), (tested, 'stride')):

@@ -47,7 +47,7 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
     check_shape(cfg)
     given = dict(options or {})
     derived = cfg.get('derived') or {}
-    for name in VARIABLES:
+    for name in (*VARIABLES, ROOT):
         # that of a distillation names another config, whose variables these are
         if name in derived and 'config' not in derived:
             raise ValueError(f'derived.{name} has no effect: set {name} beside derived, for both halves')
