@@ -16,7 +16,18 @@ from PIL import Image
 
 from mmnas_ext.runs.own_data import check_own_data
 from mmnas_ext.runs.run import prepare
-from tests.own_data import CONFIGS, ROOT, derive_any, make_coco, make_masks, make_voc
+from tests.own_data import (
+    CONFIGS,
+    DETECTOR,
+    ROOT,
+    SEGMENTOR,
+    both_halves,
+    derive_any,
+    halves_of,
+    make_coco,
+    make_masks,
+    make_voc,
+)
 
 PAGE = (ROOT / 'docs' / 'own-data.md').read_text()
 TOOLS = {'train': 'train.py', 'test': 'test.py', 'report': 'report.py', 'select': 'select_network.py'}
@@ -114,7 +125,10 @@ def test_a_search_by_the_page_from_its_commands_to_its_files(folder: Path, monke
 def test_the_messages_of_the_page_are_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each line of the page's errors, its … standing for anything, is met by breaking the data in its way."""
     monkeypatch.chdir(tmp_path)
-    said = [_met(name, lines, spoil) for name, lines, spoil in _SPOILT]
+    said = [_met(data, changes, spoil) for data, changes, spoil in _SPOILT]
+    with pytest.raises(ValueError, match='has no effect') as met:
+        both_halves(tmp_path, DETECTOR, f'data = {dict(COCO, classes=("dog",))!r}', "data_root = '/elsewhere'")
+    said.append(str(met.value))
     block = next(block for block in blocks('text') if block.startswith('data.root'))
     for line in block.splitlines():
         pattern = '.*'.join(re.escape(part) for part in line.split('…'))
@@ -123,44 +137,33 @@ def test_the_messages_of_the_page_are_what_is_said(tmp_path: Path, monkeypatch: 
     assert len(said) == len(block.splitlines())
 
 
-DATA = {
-    'boxes': "data = dict(type='coco', root='boxes')",
-    'devkit': "data = dict(type='voc', root='devkit')",
-    'fields': "data = dict(type='folder-masks', root='fields', classes=('a', 'b', 'c'))",
-}
-BASES = {'boxes': 'fna_retinanet_lite0_320.py', 'devkit': 'fna_retinanet_lite0_320.py'}
-
-
 def _colour(root: Path) -> None:
     Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(root / 'masks/train/train_0.png')
 
 
-_SPOILT: list[tuple[str, str, Callable[[Path], Any]]] = [
-    ('fields', DATA['fields'], lambda root: root.rename(root.parent / 'gone')),
-    (
-        'boxes',
-        DATA['boxes'].replace(')', ", classes=('cat',))"),
-        lambda root: (root / 'annotations/train.json').unlink(),
-    ),
-    ('devkit', DATA['devkit'], lambda root: (root / 'ImageSets/Main/val.txt').unlink()),
-    ('boxes', DATA['boxes'].replace(')', ", classes=('Dog',))"), lambda root: None),
-    ('devkit', DATA['devkit'].replace(')', ", classes=('rings', 'bar'))"), lambda root: None),
-    ('boxes', DATA['boxes'], lambda root: (root / 'train/train_0.jpg').unlink()),
-    ('fields', DATA['fields'].replace(", 'c'", ''), lambda root: None),
-    ('fields', DATA['fields'], _colour),
-    ('fields', DATA['devkit'], lambda root: None),
-    ('boxes', DATA['boxes'] + "\ndata_root = '/elsewhere'", lambda root: None),
+COCO, VOC = dict(type='coco', root='boxes'), dict(type='voc', root='devkit')
+MASKS = dict(type='folder-masks', root='fields', classes=('a', 'b', 'c'))
+# data, a change to what is said of them, and one to what lies there
+_SPOILT: list[tuple[dict[str, Any], dict[str, Any], Callable[[Path], Any]]] = [
+    (MASKS, {}, lambda root: root.rename('gone')),
+    (COCO, dict(classes=('cat',)), lambda root: (root / 'annotations/train.json').unlink()),
+    (VOC, {}, lambda root: (root / 'ImageSets/Main/val.txt').unlink()),
+    (COCO, dict(classes=('Dog',)), lambda root: None),
+    (VOC, dict(classes=('rings', 'bar')), lambda root: None),
+    (COCO, {}, lambda root: (root / 'train/train_0.jpg').unlink()),
+    (MASKS, dict(classes=('a', 'b')), lambda root: None),
+    (MASKS, {}, _colour),
+    (MASKS, dict(type='voc'), lambda root: None),
 ]
 
 
-def _met(name: str, lines: str, spoil: Callable[[Path], Any]) -> str:
+def _met(data: dict[str, Any], changes: dict[str, Any], spoil: Callable[[Path], Any]) -> str:
     """What a run says of data that are spoilt."""
-    root = Path(name)
+    root = Path(data['root'])
     if root.exists():
-        root.rename(f'{name}_{len(list(Path().iterdir()))}')
-    spoil(MAKERS[name](root) if name != 'devkit' else make_voc(root, ('ring', 'frame', 'bar')))
-    base = CONFIGS / BASES.get(name, 'fna_deeplabv3_lite0_480.py')
-    Path('my.py').write_text(f'_base_ = {str(base)!r}\n{lines}\n')
+        root.rename(f'{root}_{len(list(Path().iterdir()))}')
+    spoil(MAKERS[root.name](root))
+    base = SEGMENTOR if data is MASKS else DETECTOR
     with pytest.raises((ValueError, FileNotFoundError)) as met:
-        check_own_data(prepare('my.py'))
+        check_own_data(halves_of(base, data={**data, **changes})[0])
     return str(met.value)

@@ -13,7 +13,6 @@ from mmnas_ext.datasets.layouts import OwnData, Part, mask_files, read_coco, voc
 
 _MASKS = 256  # masks of a part that are read, at even distances: all of a million would take hours
 _SHOWN = 6
-_SAID = 240
 _BINARY = {0, 255}  # what programs write where there are two classes
 
 
@@ -81,13 +80,6 @@ def _check_voc(data: OwnData, name: str, part: Part, classes: Sequence[str]) -> 
     if not files:
         raise ValueError(f'data.{name}: {part.labels} lists no image')
     _check_exist(name, [file for _, file in files], 'annotations', part.labels)
-    lost = [image for image, _ in files if not image.is_file()]
-    others = [each for image in lost[:1] for each in image.parent.glob(f'{image.stem}.*')]
-    if others:
-        raise FileNotFoundError(
-            f"data.{name}: there is {others[0]} and no {lost[0].name}: MMDetection's XMLDataset reads "
-            'JPEGImages/*.jpg, so convert or rename the images'
-        )
     _check_exist(name, [image for image, _ in files], 'images', part.labels)
     seen: set[str] = set()
     for _, file in files:
@@ -175,7 +167,7 @@ def _check_exist(name: str, files: Sequence[Path], kind: str, where: Path) -> No
     listing = Listing()
     lost = [str(file) for file in files if not listing.holds(str(file))]
     if lost:
-        raise FileNotFoundError(f'data.{name}: of the {kind} of {where} {missing(lost, len(files))}'[: _SAID * 2])
+        raise FileNotFoundError(f'data.{name}: of the {kind} of {where} {missing(lost, len(files))}')
     if not files:
         raise ValueError(f'data.{name}: {where} has no {kind}')
 

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,6 +187,12 @@ def read_names(value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
+def forget() -> None:
+    """Lets go of the files that were read: those of a large set take gigabytes."""
+    _read_coco.cache_clear()
+    _voc_objects.cache_clear()
+
+
 # ---------------------------------------------------------------- COCO
 
 
@@ -199,7 +205,7 @@ def read_coco(file: Path) -> dict[str, Any]:
     return _read_coco(file, file.stat().st_mtime_ns)
 
 
-@cache
+@lru_cache(maxsize=2)
 def _read_coco(file: Path, changed: int) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding='utf-8-sig'))
@@ -282,17 +288,22 @@ def _find_voc(data: OwnData, root: Path, name: str, sure: bool) -> Part:
     )
     if sure and not (root / file).is_file():
         raise FileNotFoundError(f'data.{name}: there is no list {root / file}')
+    # MMDetection's own reads images that end in .jpg
+    others = any(Path(name).suffix != '.jpg' for name in walk_images(root / inside / 'JPEGImages'))
+    kind = 'mmnas_ext.XMLImages' if others else 'XMLDataset'
     return Part(
-        dict(type='XMLDataset', data_root=str(data.root), ann_file=file, data_prefix=dict(sub_data_root=inside)),
-        root / file,
+        dict(type=kind, data_root=str(data.root), ann_file=file, data_prefix=dict(sub_data_root=inside)), root / file
     )
 
 
 def voc_files(part: Part) -> list[tuple[Path, Path]]:
-    """Image and annotations of every line of a part's list, as MMDetection names them."""
+    """Image and annotations of every line of a part's list; the image may not exist."""
     folder = Path(part.dataset['data_root'], part.dataset['data_prefix']['sub_data_root'])
     lines = [line.strip() for line in part.labels.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
-    return [(folder / f'JPEGImages/{line}.jpg', folder / f'Annotations/{line}.xml') for line in lines]
+    images = {name.removesuffix(Path(name).suffix): name for name in walk_images(folder / 'JPEGImages')}
+    return [
+        (folder / 'JPEGImages' / images.get(line, f'{line}.jpg'), folder / f'Annotations/{line}.xml') for line in lines
+    ]
 
 
 def voc_objects(file: Path) -> list[str]:

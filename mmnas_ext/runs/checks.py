@@ -81,6 +81,7 @@ def _check(cfg: Config, arch: str | None, search_only: bool, resume: bool, prepa
     check_mode(cfg, search_only, arch)
     check_keys(cfg)
     check_halves(cfg)
+    check_own_data(cfg)
     method, given = method_of(cfg), None if arch is None else ArchSpec.parse(arch)
     configs = method.check(cfg, given, search_only)
     prepared.halves = tuple(map(Half, _names(method, given), configs))
@@ -90,7 +91,6 @@ def _check(cfg: Config, arch: str | None, search_only: bool, resume: bool, prepa
         for start in list_imitated(half):
             start.seed_at_hand()
         _check_device(half)
-    check_own_data(cfg)
     check_data_of(configs)
     if cfg.get('work_dir'):
         _on_main(lambda: check_work_dir(cfg.work_dir))

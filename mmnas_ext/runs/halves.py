@@ -11,6 +11,19 @@ from mmengine.logging import print_log
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
+def is_ours(cfg: Config) -> bool:
+    """Whether a config searches, or names one of our backbones: in any other the variables are the user's own."""
+    model = cfg.get('model') or {}
+    backbone = model.get('backbone') or {}
+    return bool(cfg.get('derived')) or any(_module_of(part) == 'mmnas_ext' for part in (model, backbone))
+
+
+def _module_of(part: Any) -> str:
+    """Package that a type belongs to: of ``'mmnas_ext.MBNet'``, and of the class itself in a pure-Python config."""
+    kind = part.get('type') if isinstance(part, Mapping) else None
+    return (kind if isinstance(kind, str) else str(getattr(kind, '__module__', ''))).partition('.')[0]
+
+
 def list_halves(cfg: Mapping[str, Any]) -> list[Any]:
     """The config, its ``derived`` and the trials of a random search; the latter two say only what differs."""
     derived, search = cfg.get('derived') or {}, cfg.get('random_search') or {}

@@ -54,7 +54,7 @@ def apply_host(cfg: Config, value: Any) -> bool:
     if not isinstance((theirs.get('model') or {}).get('backbone'), Mapping):
         raise ValueError(f'host must describe a model with a backbone, and {name} has none')
     scope, other = cfg.get('default_scope'), theirs.get('default_scope')
-    if scope != other:
+    if other not in (None, scope):
         raise ValueError(f'host must be a config of {scope}, as this one, and {name} is of {other}')
     host = theirs.model.to_dict()
     count = _count_features(host)

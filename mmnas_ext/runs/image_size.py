@@ -71,23 +71,25 @@ def settle_limits(cfg: Config) -> None:
     Raises:
         ValueError: The config has no seed whose architecture is known.
     """
-    cost = (cfg.get('optim_wrapper') or {}).get('cost')
-    if not isinstance(cost, Mapping):
-        return
-    for key in _LIMITS:
-        match = _OF_SEED.fullmatch(cost[key]) if isinstance(cost.get(key), str) else None
-        if match is None:
-            continue
-        backbone = (cfg.get('model') or {}).get('backbone') or {}
-        seed = (backbone.get('init_cfg') or {}).get('seed') if isinstance(backbone.get('init_cfg'), Mapping) else None
-        arch = seed.get('arch') if isinstance(seed, Mapping) else None
-        if arch is None:
-            raise ValueError(f'cost.{key} is {cost[key]!r}, and model.backbone.init_cfg has no seed=dict(arch=…)')
-        size = tuple(backbone.get('input_size', (800, 1088)))
-        metric, table = cost.get('metric', 'macs'), cost.get('table')
-        full = price(ArchSpec.parse(arch), size, backbone.get('output_stride', 32), metric, table)
-        share = float(match[1] or 1)
-        cost[key] = full if share == 1 else full * share  # type: ignore[index]
+    places = {'cost': cfg.get('optim_wrapper'), 'limit': cfg.get('random_search')}
+    limits: dict[str, Any] = {name: owner.get(name) for name, owner in places.items() if isinstance(owner, Mapping)}
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
+    for name, limit in limits.items():
+        for key in _LIMITS if isinstance(limit, dict) else ():
+            match = _OF_SEED.fullmatch(limit[key]) if isinstance(limit.get(key), str) else None
+            if match is not None:
+                full = _price_of_seed(backbone, limit, f'{name}.{key}')
+                limit[key] = full * float(match[1]) if match[1] else full
+
+
+def _price_of_seed(backbone: Mapping[str, Any], limit: Mapping[str, Any], name: str) -> float:
+    """What the seed of a super-network costs, in the metric of a limit."""
+    init = backbone.get('init_cfg')
+    seed = init.get('seed') if isinstance(init, Mapping) else None
+    if not isinstance(seed, Mapping) or seed.get('arch') is None:
+        raise ValueError(f'{name} is said by the seed, and model.backbone.init_cfg has no seed=dict(arch=…)')
+    size, stride = tuple(backbone.get('input_size', (800, 1088))), backbone.get('output_stride', 32)
+    return price(ArchSpec.parse(seed['arch']), size, stride, limit.get('metric', 'macs'), limit.get('table'))
 
 
 def _former_size(cfg: Config) -> tuple[float, float] | None:

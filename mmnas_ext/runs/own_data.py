@@ -14,9 +14,9 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmnas_ext.datasets.labels import check_part, in_file_order
-from mmnas_ext.datasets.layouts import DETECTION, LAYOUTS, PARTS, SEGMENTATION, OwnData, Part, read_names
+from mmnas_ext.datasets.layouts import DETECTION, LAYOUTS, PARTS, SEGMENTATION, OwnData, Part, forget, read_names
 from mmnas_ext.runs.changes import list_datasets
-from mmnas_ext.runs.halves import LOADERS, count_classes, evaluators_of, list_halves, models_of, tell, walk
+from mmnas_ext.runs.halves import LOADERS, count_classes, evaluators_of, is_ours, list_halves, models_of, tell, walk
 from mmnas_ext.runs.sources import depth_of, is_left_unused
 
 KEY, ROOT = 'data', 'data_root'
@@ -35,8 +35,8 @@ _EVALUATORS: dict[str, dict[str, Any]] = {
     'cityscapes': dict(type='IoUMetric', iou_metrics=['mIoU']),
 }
 _IGNORED = 255  # MMSegmentation's default everywhere
-_IGNORING = ('RandomCrop', 'Pad')  # transforms that know the value, and how they call it
-_IGNORE_NAMES = {'RandomCrop': 'ignore_index', 'Pad': 'seg_pad_val'}
+# transforms that know the value, and how they call it
+_IGNORING = {'RandomCrop': 'ignore_index', 'RandomRotate': 'seg_pad_val'}
 
 
 def check_data(value: Any) -> None:
@@ -104,7 +104,7 @@ def check_own_data(cfg: Mapping[str, Any]) -> None:
         FileNotFoundError: The root, a part or files of it are not there; the message has what was looked for.
         ValueError: Labels are malformed or of other classes; the message has the file.
     """
-    if cfg.get(KEY) is None:
+    if cfg.get(KEY) is None or not is_ours(cfg):
         return
     data = OwnData.parse({**cfg[KEY], 'classes': cfg['classes']})
     found: dict[str, Part] = {name: data.find(name) for name in PARTS}
@@ -113,6 +113,7 @@ def check_own_data(cfg: Mapping[str, Any]) -> None:
             continue
         for warning in check_part(data, name, part, data.classes or ()):
             print_log(warning, logger='current', level=logging.WARNING)
+    forget()
     if found['train'] == found['val']:
         print_log('data.train and data.val are the same images', logger='current', level=logging.WARNING)
 
@@ -136,22 +137,20 @@ def move_data(cfg: Config, given: bool) -> None:
         raise ValueError(f'data_root has no effect beside data=dict(…): write data.root={root!r:.120} instead')
     if not isinstance(root, str | os.PathLike) or not str(root):
         raise ValueError(f'data_root must be a folder, got {root!r:.80}')
-    moved = 0
-    for half in list_halves(cfg):
-        former: set[str] = set()
-        for loader in LOADERS:
-            for leaf in list_datasets((half.get(loader) or {}).get('dataset')):
-                if leaf.get(ROOT) is not None:
-                    former.add(str(leaf[ROOT]))
-                    tell(f'{loader}.dataset.data_root', leaf[ROOT], str(root))
-                    leaf[ROOT] = str(root)  # type: ignore[index]
-                    moved += 1
-        for name in PARTS[1:]:
-            for evaluator in evaluators_of(half, f'{name}_evaluator'):
-                for key in ('ann_file', 'seg_prefix'):
-                    if isinstance(evaluator.get(key), str):
-                        evaluator[key] = _moved(evaluator[key], former, str(root))
-    if not moved:
+    halves = list_halves(cfg)
+    loaders = [(loader, half.get(loader) or {}) for half in halves for loader in LOADERS]
+    leaves: list[Any] = [leaf for _, loader in loaders for leaf in list_datasets(loader.get('dataset'))]
+    former = {str(leaf[ROOT]) for leaf in leaves if leaf.get(ROOT) is not None}
+    for leaf in leaves:
+        if leaf.get(ROOT) is not None:
+            leaf[ROOT] = str(root)
+    for half in halves:
+        for evaluator in (each for name in PARTS[1:] for each in evaluators_of(half, f'{name}_evaluator')):
+            for key in ('ann_file', 'seg_prefix'):
+                if isinstance(evaluator.get(key), str):
+                    evaluator[key] = _moved(evaluator[key], former, str(root))
+    tell('data_root of the datasets', ', '.join(sorted(former)), str(root))
+    if not former:
         raise ValueError('data_root has no effect: no dataset of this config has one; set train_dataloader.dataset')
 
 
@@ -232,7 +231,10 @@ def _set_ignored(cfg: Config, index: int) -> None:
             for part in walk((half.get(loader) or {}).get('dataset')):
                 kind = str(part.get('type')).rpartition('.')[2]
                 if kind in _IGNORING:
-                    part[_IGNORE_NAMES[kind]] = index
+                    part[_IGNORING[kind]] = index
+                elif kind == 'Pad':
+                    given = part.get('pad_val', 0)
+                    part['pad_val'] = {**(given if isinstance(given, dict) else {'img': given}), 'seg': index}
 
 
 def _drop_weights(cfg: Config, count: int) -> None:

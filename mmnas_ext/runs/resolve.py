@@ -18,7 +18,17 @@ from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.datasets.layouts import read_names
 from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.fitting import channels_of, complete_channels, rewire
-from mmnas_ext.runs.halves import LOADERS, backbones_of, count_classes, list_halves, models_of, plain, tell, walk
+from mmnas_ext.runs.halves import (
+    LOADERS,
+    backbones_of,
+    count_classes,
+    is_ours,
+    list_halves,
+    models_of,
+    plain,
+    tell,
+    walk,
+)
 from mmnas_ext.runs.host import apply_host, check_host
 from mmnas_ext.runs.image_size import apply_image_size, check_image_size, settle_limits
 from mmnas_ext.runs.keys import check_shape
@@ -53,13 +63,13 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
             raise ValueError(f'derived.{name} has no effect: set {name} beside derived, for both halves')
     own = {key: value for key, value in given.items() if key.partition('.')[0] in (*VARIABLES, ROOT)}
     cfg.merge_from_dict(own)
-    if _is_ours(cfg):
+    if is_ours(cfg):
         _apply_variables(cfg, own)
     cfg.merge_from_dict({key: value for key, value in given.items() if key not in own})
     check_shape(cfg)
     for half in models_of(cfg):
         _tell_heads(half, (cfg.get('model') or {}).get('backbone') or {})
-    if _is_ours(cfg):
+    if is_ours(cfg):
         settle_limits(cfg)
         complete_channels(cfg)
     return cfg
@@ -115,19 +125,6 @@ def inherit(searched: Mapping[str, Any], derived: dict[str, Any]) -> dict[str, A
                 'searched with the one, trained with the other; set the first alone, which both halves use'
             )
     return result
-
-
-def _is_ours(cfg: Config) -> bool:
-    """Whether a config searches, or names one of our backbones: in any other the variables are the user's own."""
-    model = cfg.get('model') or {}
-    backbone = model.get('backbone') or {}
-    return bool(cfg.get('derived')) or any(_module_of(part) == 'mmnas_ext' for part in (model, backbone))
-
-
-def _module_of(part: Any) -> str:
-    """Package that a type belongs to: of ``'mmnas_ext.MBNet'``, and of the class itself in a pure-Python config."""
-    kind = part.get('type') if isinstance(part, Mapping) else None
-    return (kind if isinstance(kind, str) else str(getattr(kind, '__module__', ''))).partition('.')[0]
 
 
 def _check_seed(value: Any) -> None:

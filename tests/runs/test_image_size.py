@@ -71,6 +71,6 @@ def test_limits_follow_the_cost_of_the_seed() -> None:
     params = cost(lite0, (360, 480)).params
     assert (cfg.optim_wrapper.cost.target, cfg.optim_wrapper.cost.min) == (params, 0.5 * params)
     with pytest.raises(
-        ValueError, match=r"cost.target is 'seed', and model.backbone.init_cfg has no seed=dict\(arch=…"
+        ValueError, match=r'cost.target is said by the seed, and model.backbone.init_cfg has no seed=dict\(arch=…'
     ):
         halves_of(DETECTOR, seed='weights.pth', optim_wrapper=dict(cost=dict(target='seed')))

@@ -67,6 +67,20 @@ def test_voc_data_and_their_classes_reach_both_halves(tmp_path: Path) -> None:
     check_own_data(halves[0])
 
 
+def test_voc_images_of_other_endings_are_read(tmp_path: Path) -> None:
+    root = make_voc(tmp_path / 'd')
+    for number, ending in ((0, 'png'), (1, 'JPG')):
+        (root / f'JPEGImages/train_{number}.jpg').rename(root / f'JPEGImages/train_{number}.{ending}')
+    cfg, derived = halves_of(DETECTOR, data=dict(type='voc', root=str(root)))
+    check_own_data(cfg)
+    for half in (cfg, derived):
+        train = read(half)['train']
+        names = [Path(train.get_data_info(i)['img_path']).name for i in range(4)]
+        assert names == ['train_0.png', 'train_1.JPG', 'train_2.jpg', 'train_3.jpg']
+        assert labels_of(train) == [0, 2, 1, 0]
+        assert train[1]['inputs'].shape[0] == 3
+
+
 @pytest.mark.parametrize(
     ('files', 'images'),
     [
@@ -185,6 +199,13 @@ def test_classes_of_a_base_are_those_of_its_data(tmp_path: Path) -> None:
             assert labels_of(read(half)['train']) == [1, 0, 1]
     with pytest.raises(ValueError, match=r"data.classes is \('cow',\) and classes is \('dog',\): say the first alone"):
         both_halves(tmp_path, steel, f"data = dict(type='voc', root='{root}', classes=('cow',))", "classes = ('dog',)")
+
+
+def test_a_variable_of_a_config_without_anything_of_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / 'own.py').write_text("model = dict(backbone=dict(type='ResNet'))\ndata = 3\ndata_root = 'x'\n")
+    cfg = prepare(str(tmp_path / 'own.py'))
+    assert cfg.data == 3
+    check_own_data(cfg)
 
 
 # ---------------------------------------------------------------- data_root
