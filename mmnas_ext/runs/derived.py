@@ -13,7 +13,7 @@ from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs import imitating
-from mmnas_ext.runs.changes import settings_of
+from mmnas_ext.runs.changes import RUNNER_KEYS, settings_of
 from mmnas_ext.runs.fitting import complete_channels, fit_channels, require_own_backbone
 from mmnas_ext.runs.manifest import ADAPT, DERIVE
 from mmnas_ext.runs.own_data import ROOT
@@ -24,6 +24,12 @@ from mmnas_ext.workdir import WorkDir, write_text
 WEIGHTS = (None, 'distilled', 'remapped')
 # a run's own affairs, which the second half settles anew
 _RUN_KEYS = ('derived', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
+# variables that change what a file's others stand for; these are then left out, but for what tools of a host read
+_CHANGING = ('host', 'image_size', 'data')
+_READ = (
+    *RUNNER_KEYS, 'custom_imports', 'activation_checkpointing', 'efficient_conv_bn_eval', 'vis_backends', 'tta_model',
+    'tta_pipeline', 'train_pipeline', 'test_pipeline',
+)  # fmt: skip
 # what a distillation hands on
 _SHARED_KEYS = ('env_cfg', 'log_level', 'randomness')
 _SEARCH_CLASS = re.compile(r'(?:mmnas_ext\.(?:\w+\.)*)?(SuperNet|Search\w+|DeriveHook)')
@@ -51,6 +57,8 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     imitate = derived.pop(imitating.KEY, None)
     # the variables have been applied, and would win over what a user changes of the result
     left_out = {*_RUN_KEYS, *VARIABLES, ROOT, own_key}
+    if any(cfg.get(name) is not None for name in _CHANGING):
+        left_out |= {*cfg} - {*_READ}
     plain = {key: value for key, value in copy.deepcopy(cfg.to_dict()).items() if key not in left_out}
     # what describes the search is replaced whole, everything else is merged
     for key in ('train_cfg', 'optim_wrapper'):

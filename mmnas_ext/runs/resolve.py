@@ -93,6 +93,10 @@ def _apply_variables(cfg: Config, given: Mapping[str, Any]) -> None:
                     'rename it if it is a variable of your own'
                 )
     move_data(cfg, ROOT in given)
+    for name in ('train', 'test'):  # which inference in MMSegmentation reads
+        dataset = next(list_datasets((cfg.get(f'{name}_dataloader') or {}).get('dataset')), {})
+        if cfg.get('image_size') is not None and f'{name}_pipeline' in cfg and 'pipeline' in dataset:
+            cfg[f'{name}_pipeline'] = copy.deepcopy(dataset['pipeline'])
 
 
 def inherit(searched: Mapping[str, Any], derived: dict[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,10 @@ def test_images_and_crops_of_a_segmentor() -> None:
                 'PackSegInputs',
             ]  # labels stay as they are
             assert sizes(loader) == [(240, 180)]
+        assert half.test_pipeline == half.test_dataloader.dataset.pipeline  # MMSegmentation's inference reads it
+        assert half.train_pipeline == half.train_dataloader.dataset.pipeline
+    # what a base made its values of is no longer true
+    assert {'crop_size', 'scale', 'class_weight', 'dataset_type'}.isdisjoint(derived)
     assert search.model.backbone.input_size == (180, 240)
 
 
