@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 PARTS = ('train', 'val', 'test')
+METRICS = ('voc', 'coco')
 DETECTION, SEGMENTATION = 'detection', 'segmentation'
 # what people call a part of their data
 _NAMES = {'train': ('train', 'training'), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
@@ -61,6 +62,7 @@ class OwnData:
         reduce_zero_label: Whether 0 in a mask counts for nothing, and 1 is the first class.
         img_suffix: How the names of images end; by default as the first ones do.
         seg_map_suffix: How those of masks end.
+        metric: Of VOC data ``'voc'``, average precision at an IoU of 0.5, or ``'coco'``, the mean over IoUs up to 0.95.
 
     Raises:
         ValueError: An argument is of another type or out of range.
@@ -77,6 +79,7 @@ class OwnData:
     reduce_zero_label: bool = False
     img_suffix: str | None = None
     seg_map_suffix: str | None = None
+    metric: str = 'voc'
 
     def __post_init__(self) -> None:
         if not isinstance(self.root, str | os.PathLike) or not str(self.root):
@@ -96,6 +99,8 @@ class OwnData:
             raise ValueError(f'data.reduce_zero_label must be True or False, got {self.reduce_zero_label!r:.80}')
         if self.reduce_zero_label and index != 255:
             raise ValueError(f'data.reduce_zero_label makes 0 the ignored 255, so ignore_index stays 255, got {index}')
+        if self.metric not in METRICS:
+            raise ValueError(f'data.metric must be one of {METRICS}, got {self.metric!r:.80}')
         if self.palette is not None and (
             not isinstance(self.palette, Sequence) or len(self.palette) != len(self.classes or self.palette)
         ):
@@ -474,7 +479,7 @@ def _check_places(given: Mapping[str, Any], keys: tuple[str, ...], name: str, mo
 _MASK_OPTIONS = ('ignore_index', 'reduce_zero_label', 'img_suffix', 'seg_map_suffix')
 LAYOUTS = {
     'coco': Layout(DETECTION, (), _find_coco, _coco_names),
-    'voc': Layout(DETECTION, (), _find_voc, _voc_names),
+    'voc': Layout(DETECTION, ('metric',), _find_voc, _voc_names),
     'folder-masks': Layout(SEGMENTATION, _MASK_OPTIONS, _find_masks, _no_names),
     'cityscapes': Layout(SEGMENTATION, ('img_suffix', 'seg_map_suffix'), _find_cityscapes, lambda part: CITYSCAPES),
 }

@@ -34,6 +34,8 @@ _EVALUATORS: dict[str, dict[str, Any]] = {
     'folder-masks': dict(type='IoUMetric', iou_metrics=['mIoU']),
     'cityscapes': dict(type='IoUMetric', iou_metrics=['mIoU']),
 }
+# what MMDetection packs of an image for its evaluators
+_META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 _IGNORED = 255  # MMSegmentation's default everywhere
 # transforms that know the value, and how they call it
 _IGNORING = {'RandomCrop': 'ignore_index', 'RandomRotate': 'seg_pad_val'}
@@ -72,8 +74,10 @@ def apply_data(cfg: Config, value: Any, classes: Any = None) -> bool:
         for name, loader in zip(PARTS, LOADERS, strict=True):
             if (half.get(loader) or {}).get('dataset') is not None:
                 half[loader] = {**half[loader], 'dataset': _placed(half[loader]['dataset'], parts[name], data, names)}
-        for name in PARTS[1:]:
+        for name, loader in zip(PARTS[1:], LOADERS[1:], strict=True):
             _set_evaluators(half, f'{name}_evaluator', parts[name], data)
+            if data.type == 'voc' and data.metric == 'coco':
+                _hand_boxes_on((half.get(loader) or {}).get('dataset'))
     cfg['classes'] = names
     if task == SEGMENTATION:
         _set_ignored(cfg, data.ignore_index)
@@ -204,15 +208,23 @@ def _placed(former: Mapping[str, Any], part: Part, data: OwnData, classes: tuple
 def _set_evaluators(half: Any, name: str, part: Part, data: OwnData) -> None:
     if half.get(name) is None:
         return
-    usual = dict(_EVALUATORS[data.type])
+    usual = dict(_EVALUATORS['coco' if data.type == 'voc' and data.metric == 'coco' else data.type])
     same = [each for each in evaluators_of(half, name) if str(each.get('type')).rpartition('.')[2] == usual['type']]
     wanted = [{**usual, **each} for each in same] or [usual]
     for evaluator in wanted:
-        if data.type == 'coco':
-            evaluator['ann_file'] = str(part.labels)
+        if usual['type'] == 'CocoMetric':
+            # without a file it is computed from the boxes that come with the samples
+            evaluator['ann_file'] = str(part.labels) if data.type == 'coco' else None
         if data.ignore_index != _IGNORED:
             evaluator['ignore_index'] = data.ignore_index
     half[name] = wanted if len(wanted) > 1 else wanted[0]
+
+
+def _hand_boxes_on(dataset: Any) -> None:
+    """Has a pipeline give the boxes of an image, in its own size, to evaluators that have no file of them."""
+    for step in walk(dataset):
+        if str(step.get('type')).rpartition('.')[2] == 'PackDetInputs' and 'instances' not in step.get('meta_keys', ()):
+            step['meta_keys'] = (*step.get('meta_keys', _META_KEYS), 'instances')
 
 
 def _set_ignored(cfg: Config, index: int) -> None:

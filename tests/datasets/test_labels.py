@@ -55,6 +55,7 @@ def test_cityscapes_classes_are_those_of_mmsegmentation() -> None:
             dict(type='voc', root='x', ignore_index=0),
             r"data.ignore_index has no effect: data of type 'voc' takes \['ty",
         ),
+        (dict(type='voc', root='x', metric='ap'), r"data.metric must be one of \('voc', 'coco'\), got 'ap'"),
         (dict(type='voc', root=3), r'data.root must be a folder, got 3'),
         (dict(type='voc', root='x', classes='cat'), r"classes must be a sequence of distinct names, got 'cat'"),
         (dict(type='voc', root='x', val=3), r'data.val must name a part, a file or a dict of places, got 3'),

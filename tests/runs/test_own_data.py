@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, DefaultScope
+from mmengine.structures import InstanceData
 
 from mmnas_ext.datasets.layouts import CITYSCAPES, OwnData
 from mmnas_ext.runs.own_data import check_own_data
@@ -65,6 +67,20 @@ def test_voc_data_and_their_classes_reach_both_halves(tmp_path: Path) -> None:
         assert [half[LOADERS[part]].dataset.get('test_mode') for part in LOADERS] == [None, True, True]
     assert 'data' not in halves[1]  # what is derived is an ordinary config
     check_own_data(halves[0])
+
+
+def test_voc_data_by_the_measure_of_coco(tmp_path: Path) -> None:
+    root = make_voc(tmp_path / 'd')
+    for half in halves_of(DETECTOR, data=dict(type='voc', root=str(root), metric='coco')):
+        metric, val = metrics(half)[0], read(half)['val']
+        metric.dataset_meta = val.metainfo
+        samples = [val[i]['data_samples'] for i in range(2)]
+        for sample in samples:  # the boxes themselves, found with certainty
+            boxes = torch.tensor([each['bbox'] for each in sample.instances], dtype=torch.float32)
+            found = dict(bboxes=boxes, labels=torch.tensor([each['bbox_label'] for each in sample.instances]))
+            sample.pred_instances = InstanceData(scores=torch.ones(len(boxes)), **found)
+        metric.process({}, [sample.to_dict() for sample in samples])
+        assert metric.evaluate(2)['coco/bbox_mAP'] == 1.0
 
 
 def test_voc_images_of_other_endings_are_read(tmp_path: Path) -> None:
