@@ -31,9 +31,9 @@ model = dict(
         act='swish',
     ),
 )
-data = dict(data_root='data/coco/')
-train_dataloader = dict(batch_size=64, dataset=dict(sources='train2017', part='all', held_out=0.0, **data))
-val_dataloader = dict(dataset=dict(sources='val2017', part='all', held_out=0.0, **data))
+images = dict(data_root='data/coco/')
+train_dataloader = dict(batch_size=64, dataset=dict(sources='train2017', part='all', held_out=0.0, **images))
+val_dataloader = dict(dataset=dict(sources='val2017', part='all', held_out=0.0, **images))
 train_cfg = dict(max_epochs=10)
 # ours: one rate for all blocks, warmed up, down to 0
 optim_wrapper = dict(optimizer=dict(lr=2e-3), blocks=None)

@@ -33,9 +33,9 @@ train_pipeline = [
     ),
     dict(type='mmnas_ext.PackImages'),
 ]
-data = dict(data_root='data/imagenet/', sources='train', held_out=0.004)  # 5 K of its images are held out
-train_dataloader = dict(batch_size=64, dataset=dict(part='train', pipeline=train_pipeline, **data))
-val_dataloader = dict(dataset=dict(part='held_out', **data))
+images = dict(data_root='data/imagenet/', sources='train', held_out=0.004)  # 5 K of its images are held out
+train_dataloader = dict(batch_size=64, dataset=dict(part='train', pipeline=train_pipeline, **images))
+val_dataloader = dict(dataset=dict(part='held_out', **images))
 
 # --- 2. distil: all blocks in each iteration, one drawn path each; 20 epochs of 8 x 64 images
 train_cfg = dict(type='mmnas_ext.DistillLoop', max_epochs=20)

@@ -29,7 +29,7 @@ WEIGHT_INITIALIZERS = Registry(
     scope=_SCOPE,
     locations=['mmnas_ext.remap.initializer', 'mmnas_ext.remap.pretrained'],
 )
-DATASETS = Registry('dataset', parent=_mm.DATASETS, scope=_SCOPE, locations=['mmnas_ext.datasets'])
+DATASETS = Registry('dataset', parent=_mm.DATASETS, scope=_SCOPE, locations=['mmnas_ext.datasets', 'mmnas_ext.hosts'])
 TRANSFORMS = Registry('transform', parent=_mm.TRANSFORMS, scope=_SCOPE, locations=['mmnas_ext.datasets'])
 MODEL_WRAPPERS = Registry('model_wrapper', parent=_mm.MODEL_WRAPPERS, scope=_SCOPE, locations=['mmnas_ext.engine'])
 LOOPS = Registry('loop', parent=_mm.LOOPS, scope=_SCOPE, locations=['mmnas_ext.engine'])

@@ -1,4 +1,4 @@
-"""Heads and losses that the methods need inside a host. A host is imported when one of its parts is built.
+"""Heads, losses and datasets that the methods need inside a host. A host is imported when one of its parts is built.
 
 So a detection run never imports MMSegmentation and does not need it installed.
 """
@@ -6,7 +6,7 @@ So a detection run never imports MMSegmentation and does not need it installed.
 from typing import Any
 
 from mmnas_ext.install_check import require_mm
-from mmnas_ext.registry import MODELS
+from mmnas_ext.registry import DATASETS, MODELS
 
 
 @MODELS.register_module(name='FNASegHead')
@@ -34,3 +34,12 @@ def _build_cls_head(**kwargs: Any) -> Any:
     from mmnas_ext.hosts.cls import DropoutClsHead
 
     return DropoutClsHead(**kwargs)
+
+
+@DATASETS.register_module(name='XMLImages')
+def _build_xml_images(**kwargs: Any) -> Any:
+    """Builds `mmnas_ext.hosts.det.XMLImages`."""
+    require_mm('mmdet')
+    from mmnas_ext.hosts.det import XMLImages
+
+    return XMLImages(**kwargs)

@@ -21,14 +21,15 @@ from mmnas_ext.remap.reader import PACKAGE
 from mmnas_ext.runs.building import build_half, warn
 from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.configs import check_halves
+from mmnas_ext.runs.halves import LOADERS
 from mmnas_ext.runs.imitating import list_imitated
 from mmnas_ext.runs.keys import check_keys, check_shape, is_told
 from mmnas_ext.runs.loading import check_load_from
 from mmnas_ext.runs.manifest import read_manifest
 from mmnas_ext.runs.method import Method
 from mmnas_ext.runs.methods import method_of
+from mmnas_ext.runs.own_data import check_own_data
 from mmnas_ext.runs.prepared import Half, Prepared
-from mmnas_ext.runs.resolve import LOADERS
 from mmnas_ext.runs.run import check_mode
 from mmnas_ext.runs.session import continue_run, say
 from mmnas_ext.workdir import WorkDir
@@ -80,6 +81,7 @@ def _check(cfg: Config, arch: str | None, search_only: bool, resume: bool, prepa
     check_mode(cfg, search_only, arch)
     check_keys(cfg)
     check_halves(cfg)
+    check_own_data(cfg)
     method, given = method_of(cfg), None if arch is None else ArchSpec.parse(arch)
     configs = method.check(cfg, given, search_only)
     prepared.halves = tuple(map(Half, _names(method, given), configs))

@@ -13,9 +13,10 @@ from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs import imitating
-from mmnas_ext.runs.changes import settings_of
-from mmnas_ext.runs.fitting import fit_channels, require_own_backbone
+from mmnas_ext.runs.changes import RUNNER_KEYS, settings_of
+from mmnas_ext.runs.fitting import complete_channels, fit_channels, require_own_backbone
 from mmnas_ext.runs.manifest import ADAPT, DERIVE
+from mmnas_ext.runs.own_data import ROOT
 from mmnas_ext.runs.resolve import VARIABLES, inherit, resolve
 from mmnas_ext.runs.session import Session, say, set_aside
 from mmnas_ext.shipped import MARK, find_shipped
@@ -24,6 +25,12 @@ from mmnas_ext.workdir import WorkDir, write_text
 WEIGHTS = (None, 'distilled', 'remapped')
 # a run's own affairs, which the second half settles anew
 _RUN_KEYS = ('derived', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
+# variables that change what a file's others stand for; these are then left out, but for what tools of a host read
+_CHANGING = ('host', 'image_size', 'data')
+_READ = (
+    *RUNNER_KEYS, 'custom_imports', 'activation_checkpointing', 'efficient_conv_bn_eval', 'vis_backends', 'tta_model',
+    'tta_pipeline', 'train_pipeline', 'test_pipeline',
+)  # fmt: skip
 # what a distillation hands on
 _SHARED_KEYS = ('env_cfg', 'log_level', 'randomness')
 _SEARCH_CLASS = re.compile(r'(?:mmnas_ext\.(?:\w+\.)*)?(SuperNet|Search\w+|DeriveHook)')
@@ -50,7 +57,9 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     derived = copy.deepcopy(cfg.derived.to_dict())
     imitate = derived.pop(imitating.KEY, None)
     # the variables have been applied, and would win over what a user changes of the result
-    left_out = {*_RUN_KEYS, *VARIABLES, own_key}
+    left_out = {*_RUN_KEYS, *VARIABLES, ROOT, own_key}
+    if any(cfg.get(name) is not None for name in _CHANGING):
+        left_out |= {*cfg} - {*_READ}
     plain = {key: value for key, value in copy.deepcopy(cfg.to_dict()).items() if key not in left_out}
     # what describes the search is replaced whole, everything else is merged
     for key in ('train_cfg', 'optim_wrapper'):
@@ -69,6 +78,7 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     if arch.bn_eps is not None:
         backbone.norm_cfg = {'type': 'BN', 'eps': arch.bn_eps, **(backbone.get('norm_cfg') or {})}
     imitating.add_imitation(result, imitate)
+    complete_channels(result)  # of what `derived` alone says
     left = sorted(set(_search_classes(result.to_dict())))
     if left:
         raise ValueError(f'derived=dict(…) leaves {left} of the search in place: say there what replaces them')
@@ -114,7 +124,7 @@ def distilled_config(cfg: Config, arch: ArchSpec) -> Config:
     if weights not in WEIGHTS:
         raise ValueError(f'derived.weights must be one of {WEIGHTS}, got {weights!r}')
     file = _find_config(Path(str(cfg.filename or '')), name)
-    result = resolve(Config.fromfile(file), {key: derived.pop(key) for key in VARIABLES if key in derived})
+    result = resolve(Config.fromfile(file), {key: derived.pop(key) for key in (*VARIABLES, ROOT) if key in derived})
     if result.get('derived'):
         theirs = result.derived.pop(imitating.KEY, None)
         ours = derived.get(imitating.KEY, theirs)

@@ -19,12 +19,12 @@ from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.describe import describe_distillation, describe_search
 from mmnas_ext.engine.optim import SearchOptimWrapper
 from mmnas_ext.runs.changes import LONGER, find_changes, settings_of
+from mmnas_ext.runs.halves import LOADERS
 from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, read_manifest
 from mmnas_ext.runs.method import Method
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Half, Prepared
-from mmnas_ext.runs.resolve import LOADERS
 from mmnas_ext.runs.session import Session, continue_run
 from mmnas_ext.runs.training import open_runner
 from mmnas_ext.workdir import WorkDir

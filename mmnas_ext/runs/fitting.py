@@ -1,14 +1,22 @@
 """Tells what reads a backbone, in a host's model, how many channels the backbone gives."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mmnas_ext.backbones import MBNet
+from mmengine.config import Config
+from mmengine.registry import MODELS as HOSTED
+
+from mmnas_ext.archs import ArchSpec, SearchSpace, places
+from mmnas_ext.backbones import MBNet, backbone_spec
 from mmnas_ext.registry import MODELS
+from mmnas_ext.runs.keys import hints_of
 
 # of MMSegmentation, of MMPretrain, and of MMDetection where nothing lies between backbone and head
 _HEADS = ('decode_head', 'auxiliary_head', 'head', 'bbox_head', 'rpn_head', 'mask_head')
 _LAST = -1  # what a head reads that does not say which: the last feature
+_EXTRACTORS = ('bbox_roi_extractor', 'mask_roi_extractor')
+_ROI_HEADS = ('bbox_head', 'mask_head')
 
 
 def fit_channels(model: Any, channels: Sequence[int]) -> None:
@@ -83,3 +91,143 @@ def _pick(name: str, index: int, channels: Sequence[int]) -> int:
             'channels: let model.backbone.out_indices name as many'
         )
     return channels[index]
+
+
+def channels_of(backbone: Mapping[str, Any], spec: ArchSpec | SearchSpace) -> tuple[int, ...]:
+    """Channels of the features that a backbone of ours gives, of its config: nothing is built.
+
+    Args:
+        backbone: The config; its ``out_indices`` count.
+        spec: What it describes.
+
+    Raises:
+        ValueError: ``out_indices`` asks for a stage that is not there.
+    """
+    walk, given = places(spec), backbone.get('out_indices', _default_outputs(backbone))
+    found = []
+    for index in [given] if isinstance(given, int | str) else given:
+        number = int(str(index).partition('.')[0])
+        stages = (*walk.stages, *([(walk.head,)] if walk.head is not None else []))
+        if not 0 <= number < len(stages):
+            raise ValueError(f'model.backbone.out_indices must lie in 0..{len(stages) - 1}, got {index!r}')
+        place = stages[number][0 if isinstance(index, str) else -1]
+        inside = isinstance(index, str)
+        found.append(place.convs(place.tokens[0])[0].channels if inside else place.channels)
+    return tuple(found)
+
+
+def pick_outputs(spec: ArchSpec | SearchSpace, count: int) -> tuple[int, ...]:
+    """The stages that a host of so many features reads: the last ones of their strides, up to the coarsest.
+
+    Args:
+        spec: The network or space.
+        count: How many features; four are strides 4, 8, 16 and 32 of FNA's networks, three the last of these.
+
+    Raises:
+        ValueError: There are not so many strides.
+    """
+    last = {stage[-1].reached: index for index, stage in enumerate(places(spec).stages)}
+    if not 1 <= count <= len(last):
+        raise ValueError(f'the host reads {count} features, and the backbone has strides {list(last)}')
+    return tuple(last.values())[-count:]
+
+
+def rewire(model: Any, channels: Sequence[int]) -> None:
+    """Sets the channels of all that reads a backbone, and of all that reads the neck behind it.
+
+    Args:
+        model: Config of a detector or segmentor; changed in place.
+        channels: Of the backbone's features.
+
+    Raises:
+        ValueError: A part reads more or other features than the backbone gives.
+    """
+    fit_channels(model, channels)
+    necks = _listed(model.get('neck'))
+    if not necks:
+        return
+    if str(necks[0].get('type')).rpartition('.')[2] == 'SSDNeck':  # hands the backbone's features on as they are
+        necks[0]['out_channels'] = (*channels, *necks[0]['out_channels'][len(channels) :])
+    given = _given(necks)
+    for part, key in _behind(model) if given is not None else ():
+        if part.get(key) is not None:
+            part[key] = _like(part[key], given)
+
+
+def complete_channels(cfg: Config) -> None:
+    """Fills in the numbers of channels that the neck and heads of a config do not say, from those of its backbone.
+
+    A config whose backbone is of another project, or malformed, is left alone: that is said where it is built.
+
+    Args:
+        cfg: The config; only what its parts leave out, and their classes take, is added.
+    """
+    model, scope = cfg.get('model') or {}, str(cfg.get('default_scope') or '')
+    necks, heads = _listed(model.get('neck')), [(key, head) for key in _HEADS for head in _listed(model.get(key))]
+    behind = [(part, key) for part, key in _behind(model) if part.get(key) is None]
+    if not behind and all(each.get('in_channels') is not None for each in (*necks[:1], *(head for _, head in heads))):
+        return
+    try:
+        spec = backbone_spec(model.get('backbone') or {}, scope)
+        channels = None if spec is None else channels_of(model['backbone'], spec)
+    except (ValueError, TypeError, KeyError, OSError):
+        return
+    if channels is None:
+        return
+    if necks and necks[0].get('in_channels') is None and _takes(necks[0], 'in_channels', scope) is not None:
+        hint = _takes(necks[0], 'in_channels', scope)
+        necks[0]['in_channels'] = channels[_LAST] if hint is int else list(channels)
+    given = _given(necks) if necks and necks[0].get('in_channels') is not None else None
+    if given is not None:
+        for part, key in behind:
+            if _takes(part, key, scope) is not None:
+                part[key] = given
+        return
+    for key, head in heads:
+        if head.get('in_channels') is None and _takes(head, 'in_channels', scope) is not None:
+            index = head.get('in_index', _LAST)
+            several = isinstance(index, list | tuple)
+            head['in_channels'] = (
+                [_pick(f'{key}.in_index', i, channels) for i in index]
+                if several
+                else _pick(f'{key}.in_index', index, channels)
+            )
+
+
+def _default_outputs(backbone: Mapping[str, Any]) -> Any:
+    found = MODELS.get(backbone['type']) if isinstance(backbone.get('type'), str) else backbone.get('type')
+    return inspect.signature(found).parameters['out_indices'].default  # type: ignore[arg-type]
+
+
+def _behind(model: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
+    """Yields the parts that read a neck, each with the key of its channels."""
+    for key in _HEADS:
+        yield from ((head, 'in_channels') for head in _listed(model.get(key)))
+    for roi in _listed(model.get('roi_head')):
+        yield from ((part, 'out_channels') for key in _EXTRACTORS for part in _listed(roi.get(key)))
+        yield from ((part, 'in_channels') for key in _ROI_HEADS for part in _listed(roi.get(key)))
+
+
+def _given(necks: list[Any]) -> Any:
+    """Channels that the last neck says it gives: one number for all its features, or one each."""
+    return next((neck['out_channels'] for neck in reversed(necks) if neck.get('out_channels') is not None), None)
+
+
+def _like(former: Any, given: Any) -> Any:
+    """The neck's channels as a part that reads it has them."""
+    if isinstance(former, list | tuple) and isinstance(given, int):
+        return [given] * len(former)
+    return given if isinstance(former, list | tuple) or isinstance(given, int) else former
+
+
+def _takes(part: Mapping[str, Any], key: str, scope: str) -> Any:
+    """The annotated type of an argument of a part's class; ``None`` if it takes no such."""
+    kind = part.get('type')
+    if isinstance(kind, str):
+        try:
+            kind = HOSTED.get(kind if '.' in kind or not scope else f'{scope}.{kind}')
+        except (ImportError, KeyError):
+            return None
+    if not inspect.isclass(kind):
+        return object if kind is not None else None  # a part of ours, which imports its host when it is built
+    return hints_of(kind)[0].get(key)

@@ -1,0 +1,139 @@
+"""Another detector or segmentor in one variable: ``host = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'``.
+
+Neck, heads and losses are that config's, the backbone and the training are the search's, and channels are wired from
+the backbone. Applied when a config is used (`mmnas_ext.runs.resolve`).
+"""
+
+import copy
+import difflib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from mmnas_ext.backbones import backbone_spec
+from mmnas_ext.runs.fitting import channels_of, pick_outputs, rewire
+from mmnas_ext.runs.halves import LOADERS, backbones_of, tell, walk
+
+_EXAMPLE = "'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
+# of a preprocessor what the seed, the images and the training decide, not the host
+_OURS = ('type', 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'size', 'size_divisor', 'batch_augments')
+_DEFAULT_FEATURES = 4
+
+
+def check_host(value: Any) -> None:
+    """Raises ValueError for a value of ``host`` that names no config."""
+    named = value.get('config') if isinstance(value, Mapping) else value
+    if not isinstance(named, str) or not named.endswith('.py'):
+        raise ValueError(
+            f"host must name a config, such as {_EXAMPLE}, or be a dict(config='…', …) with changes of its model, got "
+            f'{value!r:.80}'
+        )
+
+
+def apply_host(cfg: Config, value: Any) -> bool:
+    """Puts the model of another config around the backbone of a config; returns whether there is one of ours.
+
+    Args:
+        cfg: The config; changed.
+        value: Its ``host``: a config's name, or a dict with that as ``config``, and changes of its model.
+
+    Raises:
+        FileNotFoundError: There is no such config; the message has near names.
+        ValueError: It is of another host, has no model with a backbone, or needs what the config does not load.
+    """
+    model = cfg.get('model') or {}
+    spec = backbone_spec(model.get('backbone') or {}, str(cfg.get('default_scope') or ''))
+    if spec is None:
+        return False
+    changes = {key: each for key, each in value.items() if key != 'config'} if isinstance(value, Mapping) else {}
+    name = value['config'] if isinstance(value, Mapping) else value
+    theirs = Config.fromfile(_find(cfg, name))
+    if not isinstance((theirs.get('model') or {}).get('backbone'), Mapping):
+        raise ValueError(f'host must describe a model with a backbone, and {name} has none')
+    scope, other = cfg.get('default_scope'), theirs.get('default_scope')
+    if other not in (None, scope):
+        raise ValueError(f'host must be a config of {scope}, as this one, and {name} is of {other}')
+    host = theirs.model.to_dict()
+    count = _count_features(host)
+    host.pop('pretrained', None)  # weights of the backbone that was there
+    former = max((part['num_classes'] for part in walk(model) if isinstance(part.get('num_classes'), int)), default=0)
+    host.update(backbone=model['backbone'], data_preprocessor=_preprocessor(host, model))
+    if 'decode_head' in host:  # how images are cut is a matter of their size
+        host.update({key: copy.deepcopy(model[key]) for key in ('train_cfg', 'test_cfg') if key in model})
+    merged = Config(dict(model=host))
+    merged.merge_from_dict(dict(model=copy.deepcopy(changes)))
+    if not any(part.get('type') == 'SyncBN' for part in walk({**model, 'backbone': None})):
+        for part in walk({**merged.model, 'backbone': None}):
+            if part.get('type') == 'SyncBN':  # the config is written for one process
+                part['type'] = 'BN'
+    _keep_classes(merged.model, former)
+    _check_loaded(cfg, merged.model, name)
+    tell('model', model.get('type'), merged.model.get('type'))
+    cfg.model = merged.model
+    outputs = pick_outputs(spec, count)
+    for backbone in backbones_of(cfg):
+        if backbone is cfg.model.backbone or 'out_indices' in backbone:
+            backbone['out_indices'] = outputs
+    rewire(cfg.model, channels_of(cfg.model.backbone, spec))
+    return True
+
+
+def _find(cfg: Config, name: str) -> Path:
+    """The file of a config, of a package or beside the config that names it."""
+    package, _, inside = name.rpartition('::')
+    if package:
+        found = importlib.util.find_spec(package)
+        places = list(found.submodule_search_locations or []) if found else []
+        roots = [Path(place, below, 'configs') for place in places for below in ('.mim', '..')]
+        if not roots:
+            raise FileNotFoundError(f'host {name}: there is no package {package}')
+    else:
+        inside, roots = name, [Path(str(getattr(cfg, 'filename', None) or '.')).parent, Path()]
+    files = [root / inside for root in roots]
+    for file in files:
+        if file.is_file():
+            return file
+    names = [each.relative_to(roots[0]).as_posix() for each in files[0].parent.glob('*.py')]
+    near = difflib.get_close_matches(inside, names, 1, 0.0)
+    prefix = f'{package}::' if package else ''
+    raise FileNotFoundError(
+        f'host {name} does not exist' + (f': did you mean {prefix}{near[0]}?' if near else f': looked for {files[0]}')
+    )
+
+
+def _count_features(host: Mapping[str, Any]) -> int:
+    """How many features of its backbone a model reads, or counts from."""
+    neck = host.get('neck')
+    first: Any = neck[0] if isinstance(neck, list | tuple) and neck else neck
+    if isinstance(first, Mapping) and isinstance(first.get('in_channels'), list | tuple):
+        return len(first['in_channels'])
+    outputs = host['backbone'].get('out_indices')
+    if outputs is None:
+        return _DEFAULT_FEATURES
+    return len(outputs) if isinstance(outputs, list | tuple) else 1
+
+
+def _preprocessor(host: Mapping[str, Any], model: Mapping[str, Any]) -> ConfigDict:
+    """The preprocessor: what the seed was trained with, and how the host pads."""
+    theirs = {key: value for key, value in (host.get('data_preprocessor') or {}).items() if key not in _OURS}
+    return ConfigDict({**theirs, **copy.deepcopy(dict(model.get('data_preprocessor') or {}))})
+
+
+def _keep_classes(model: Any, count: int) -> None:
+    owners = [part for part in walk(model) if isinstance(part.get('num_classes'), int)]
+    most = max((owner['num_classes'] for owner in owners), default=0)
+    for owner in owners:
+        if count and owner['num_classes'] == most:
+            owner['num_classes'] = count
+
+
+def _check_loaded(cfg: Config, model: Any, name: str) -> None:
+    """Raises ValueError where a host learns masks of objects, and the config loads boxes alone."""
+    if 'decode_head' in model or not any('mask_head' in part for part in walk(model)):
+        return
+    loads = [part for part in walk((cfg.get(LOADERS[0]) or {}).get('dataset')) if part.get('with_mask')]
+    if not loads:
+        raise ValueError(f'host {name} learns masks of objects, and LoadAnnotations of this config loads boxes alone')

@@ -1,0 +1,66 @@
+"""Which of the files that a config inherits from says something: a read config no longer tells."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config
+
+_BASE = '_base_'
+
+
+class Source(NamedTuple):
+    """A file of a config.
+
+    Args:
+        depth: 0 is the config's own file, 1 those that it inherits from, and so on.
+        inherits: Whether it has bases itself.
+        assigned: Names that it gives a value, at its top.
+        used: Names whose value it reads.
+    """
+
+    depth: int
+    inherits: bool
+    assigned: frozenset[str]
+    used: frozenset[str]
+
+
+def list_sources(cfg: Config) -> Iterator[Source]:
+    """Yields the files of a config, the nearest first; bases of other packages, and files that are gone, are left out.
+
+    Args:
+        cfg: A config that was read from a file.
+    """
+    level, depth = [Path(str(cfg.filename))] if getattr(cfg, 'filename', None) else [], 0
+    while level:
+        below: list[Path] = []
+        for file in level:
+            if file.suffix != '.py' or not file.is_file():
+                continue
+            module = ast.parse(file.read_text(encoding='utf-8'))
+            names = [node for node in ast.walk(module) if isinstance(node, ast.Name)]
+            targets = [target for node in module.body if isinstance(node, ast.Assign) for target in node.targets]
+            flat = [node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+            assigned = frozenset(node.id for node in flat if isinstance(node.ctx, ast.Store))
+            inherits = _BASE in assigned or 'read_base' in {node.id for node in names}
+            used = frozenset(node.id for node in names if isinstance(node.ctx, ast.Load))
+            yield Source(depth, inherits, assigned, used)
+            bases = Config._get_base_files(str(file)) if _BASE in assigned else []
+            below += [file.parent / base for base in bases if '::' not in base]
+        level, depth = below, depth + 1
+
+
+def depth_of(cfg: Config, name: str) -> int | None:
+    """How far the nearest file that gives a name a value is; ``None`` of one that no file of ours gives."""
+    return next((source.depth for source in list_sources(cfg) if name in source.assigned), None)
+
+
+def is_left_unused(cfg: Config, name: str) -> bool:
+    """Whether the nearest file that gives a name a value inherits, and does nothing with it itself.
+
+    A base has read its own value by then, so what such a line says would have no effect. A file without bases is left
+    alone: MMEngine writes whole configs, with all variables, into work dirs.
+    """
+    nearest = next((source for source in list_sources(cfg) if name in source.assigned), None)
+    return nearest is not None and nearest.inherits and name not in nearest.used

@@ -1,0 +1,187 @@
+"""Another detector or segmentor around the searched backbone needs no numbers of channels, in neither half."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, DefaultScope
+
+from mmnas_ext.archs import SearchSpace, zoo
+from mmnas_ext.runs.fitting import pick_outputs
+from mmnas_ext.runs.resolve import resolve
+from tests.own_data import DETECTOR, SEGMENTOR, halves_of
+from tests.small import small
+from tests.test_configs import segmentations
+
+LITE = {1: [320], 3: [40, 112, 320], 4: [24, 40, 112, 320]}
+NARROW = dict(channels=16)
+
+
+def losses(half: Config) -> set[str]:
+    """The names of a training step's losses on two images, of one path where several are searched."""
+    half = small(half)
+    with DefaultScope.overwrite_default_scope(half.default_scope):
+        model = MODELS.build(half.model)
+        if hasattr(model.backbone, 'space'):
+            model.backbone.set_path(tuple((0,) * len(stage.layers) for stage in model.backbone.space.stages))
+        detects = half.default_scope == 'mmdet'
+        images = demo_mm_inputs(2, [(3, 64, 64)] * 2, num_classes=2) if detects else segmentations(half)
+        data = model.data_preprocessor(images, True)
+        found = model.loss(data['inputs'], data['data_samples'])
+    terms = [each for value in found.values() for each in (value if isinstance(value, list) else [value])]
+    sum(each.sum() for each in terms if each.requires_grad).backward()
+    assert model.backbone.stem.conv.weight.grad.abs().sum() > 0
+    return set(found)
+
+
+def counted(model: Any) -> set[int]:
+    """Numbers of classes in a model's config."""
+    inside = list(model.values()) if isinstance(model, dict) else list(model) if isinstance(model, list) else []
+    own = {model['num_classes']} if isinstance(model, dict) and 'num_classes' in model else set()
+    return own.union(*map(counted, inside))
+
+
+# ---------------------------------------------------------------- whole hosts by their configs
+
+
+@pytest.mark.parametrize(
+    ('config', 'features', 'keys'),
+    [
+        ('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', 4, {'loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox'}),
+        ('atss/atss_r50_fpn_1x_coco.py', 4, {'loss_cls', 'loss_bbox', 'loss_centerness'}),
+        ('rtmdet/rtmdet_tiny_8xb32-300e_coco.py', 3, {'loss_cls', 'loss_bbox'}),
+    ],
+)
+def test_a_detector_by_its_config(config: str, features: int, keys: set[str]) -> None:
+    host = dict(config=f'mmdet::{config}')
+    if 'faster' in config:
+        host['roi_head'] = dict(bbox_head=dict(fc_out_channels=16))  # less to initialise
+    for half in halves_of(DETECTOR, host=host, classes=('a', 'b')):
+        assert list(half.model.neck.in_channels) == LITE[features]
+        assert half.model.data_preprocessor['mean'] == [127.0] * 3  # the seed's
+        assert counted(half.model) == {2}
+        assert keys <= losses(half)
+
+
+@pytest.mark.parametrize(
+    ('config', 'kind', 'channels'),
+    [
+        ('fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'FCNHead', 320),
+        ('pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'PSPHead', 320),
+        ('segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py', 'SegformerHead', LITE[4]),
+    ],
+)
+def test_a_segmentor_by_its_config(config: str, kind: str, channels: Any) -> None:
+    for half in halves_of(SEGMENTOR, host=dict(config=f'mmseg::{config}', decode_head=NARROW), classes=('road', 'sky')):
+        head = half.model.decode_head
+        assert (head.type, head.in_channels, head.channels) == (kind, channels, 16)
+        assert counted(half.model) == {2}
+        assert half.model.test_cfg == dict(mode='whole')  # the size of images and crops is this config's
+        assert 'pretrained' not in half.model
+        assert 'decode.loss_ce' in losses(half)
+
+
+def test_a_neck_of_another_width_is_followed_by_all_that_reads_it() -> None:
+    host = dict(config='mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', neck=dict(out_channels=16))
+    for half in halves_of(DETECTOR, host=host):
+        roi = half.model.roi_head
+        found = [half.model.rpn_head.in_channels, roi.bbox_roi_extractor.out_channels, roi.bbox_head.in_channels]
+        assert found == [16, 16, 16]
+        assert counted(half.model) == {80}  # as the config had before
+
+
+def test_ssdlite_hands_the_features_on(tmp_path: Path) -> None:
+    for half in halves_of(DETECTOR, host='mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'):
+        assert half.model.backbone.out_indices == (4, 6)
+        assert half.model.neck.out_channels == (112, 320, 512, 256, 256, 128) == half.model.bbox_head.in_channels
+
+
+@pytest.mark.parametrize(
+    ('host', 'message'),
+    [
+        (3, r"host must name a config, such as 'mmdet::faster_rcnn/.*', or be a dict\(config='…', …\) .* got 3"),
+        (
+            'mmdet::atss/atss_r50_1x.py',
+            r'host mmdet::atss/atss_r50_1x.py does not exist: did you mean mmdet::atss/atss_r50',
+        ),
+        ('nowhere::a.py', r'host nowhere::a.py: there is no package nowhere'),
+        (
+            'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+            r'host must be a config of mmdet, as this one, and mms',
+        ),
+        (
+            'mmdet::_base_/default_runtime.py',
+            r'host must describe a model with a backbone, and mmdet::_base_/.* has none',
+        ),
+        (
+            'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+            r'learns masks of objects, and LoadAnnotations of this config l',
+        ),
+    ],
+)
+def test_a_host_that_cannot_be_is_told_of(host: Any, message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        halves_of(DETECTOR, host=host)
+
+
+# ---------------------------------------------------------------- parts that leave their channels out
+
+
+def test_heads_and_necks_of_a_detector_that_say_no_channels() -> None:
+    head = dict(_delete_=True, type='FCOSHead', num_classes=2, feat_channels=16, norm_cfg=None)
+    neck = dict(_delete_=True, type='FPN', out_channels=24, num_outs=5, start_level=1)
+    for half in halves_of(DETECTOR, model=dict(type='FCOS', neck=neck, bbox_head=head)):
+        assert (half.model.neck.in_channels, half.model.bbox_head.in_channels) == (LITE[4], 24)
+        assert losses(half) == {'loss_cls', 'loss_bbox', 'loss_centerness'}
+
+
+@pytest.mark.parametrize(
+    ('head', 'channels'),
+    [
+        (dict(type='FCNHead', in_index=1, num_convs=1), 40),
+        (dict(type='PSPHead', pool_scales=(1, 2)), 320),
+        (dict(type='SegformerHead', in_index=[0, 1, 2, 3]), LITE[4]),
+    ],
+)
+def test_heads_of_a_segmentor_that_say_no_channels(head: dict[str, Any], channels: Any) -> None:
+    auxiliary = dict(type='FCNHead', in_index=2, num_classes=19, num_convs=1, **NARROW)
+    model = dict(
+        backbone=dict(out_indices=(1, 2, 4, 6)),
+        decode_head=dict(_delete_=True, num_classes=19, **NARROW, **head),
+        auxiliary_head=auxiliary,
+    )
+    for half in halves_of(SEGMENTOR, model=model):
+        assert (half.model.decode_head.in_channels, half.model.auxiliary_head.in_channels) == (channels, 112)
+        assert {'decode.loss_ce', 'aux.loss_ce'} <= losses(half)
+
+
+def test_what_a_head_does_not_take_it_is_not_given() -> None:
+    neck = dict(_delete_=True, type='ChannelMapper', kernel_size=1, out_channels=32, num_outs=4)
+    cfg, _ = halves_of(DETECTOR, model=dict(neck=neck, bbox_head=dict(_delete_=True, type='DINOHead', num_classes=2)))
+    assert cfg.model.neck.in_channels == LITE[4]
+    assert 'in_channels' not in cfg.model.bbox_head
+
+
+def test_another_space_rewires_what_reads_it() -> None:
+    for half in halves_of('fna_retinanet_coco.py', space='efficientnet_lite0_det'):
+        assert half.model.neck.in_channels == LITE[4]
+
+
+def test_outputs_are_the_last_stages_of_their_strides() -> None:
+    space = zoo.space('fna_det')
+    assert isinstance(space, SearchSpace)
+    assert [pick_outputs(space, count) for count in (1, 2, 3, 4, 5)] == [
+        (6,), (4, 6), (2, 4, 6), (1, 2, 4, 6), (0, 1, 2, 4, 6),
+    ]  # fmt: skip
+    with pytest.raises(
+        ValueError, match=r'the host reads 6 features, and the backbone has strides \[2, 4, 8, 16, 32\]'
+    ):
+        pick_outputs(space, 6)
+
+
+def test_a_backbone_of_another_project_is_left_alone() -> None:
+    model = dict(backbone=dict(type='ResNet', depth=18), neck=dict(type='FPN', out_channels=8))
+    cfg = Config(dict(default_scope='mmdet', model=model, derived=dict(a=1)))
+    assert resolve(cfg).model == ConfigDict(model)

@@ -1,0 +1,80 @@
+"""One line sets the size of images in both halves, and limits of the cost can follow the seed's."""
+
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from mmnas_ext.archs import ArchSpec, cost
+from mmnas_ext.runs.resolve import resolve
+from tests.own_data import DETECTOR, SEGMENTOR, halves_of
+
+
+def sizes(loader: Any) -> list[Any]:
+    """What the transforms of a loader's pipeline say in pixels."""
+    keys = ('scale', 'scales', 'crop_size')
+    return [step[key] for step in loader.dataset.pipeline for key in keys if key in step]
+
+
+def test_images_of_a_detector() -> None:
+    for half in halves_of(DETECTOR, image_size=(256, 416)):
+        assert [sizes(half[f'{name}_dataloader']) for name in ('train', 'val', 'test')] == [[(416, 256)]] * 3
+    assert halves_of(DETECTOR, image_size=(256, 416))[0].model.backbone.input_size == (256, 416)
+
+
+def test_images_and_crops_of_a_segmentor() -> None:
+    search, derived = halves_of(SEGMENTOR, image_size=(180, 240))
+    for half in (search, derived):
+        # half of 480x360 pixels, hence half of 256x256 for the crops
+        assert sizes(half.train_dataloader) == [(240, 180), (128, 128)]
+        assert half.model.data_preprocessor['size'] == (128, 128)
+        for loader in (half.val_dataloader, half.test_dataloader):
+            kinds = [step.type for step in loader.dataset.pipeline]
+            assert kinds == [
+                'LoadImageFromFile',
+                'Resize',
+                'LoadAnnotations',
+                'PackSegInputs',
+            ]  # labels stay as they are
+            assert sizes(loader) == [(240, 180)]
+        assert half.test_pipeline == half.test_dataloader.dataset.pipeline  # MMSegmentation's inference reads it
+        assert half.train_pipeline == half.train_dataloader.dataset.pipeline
+    # what a base made its values of is no longer true
+    assert {'crop_size', 'scale', 'class_weight', 'dataset_type'}.isdisjoint(derived)
+    assert search.model.backbone.input_size == (180, 240)
+
+
+def test_scales_and_windows_of_a_segmentor() -> None:
+    search, _ = halves_of('fna_deeplabv3_cityscapes.py', image_size=(512, 1024))
+    scales, crop = sizes(search.train_dataloader)
+    assert scales[:2] == [(768, 384), (1024, 512)]
+    assert crop == (384, 384)  # half of 769, in whole positions of 32 pixels
+    assert (search.model.test_cfg.crop_size, search.model.test_cfg.stride) == ((384, 384), (256, 256))
+
+
+@pytest.mark.parametrize('size', [320, (320,), (320, 16), (320.0, 320), 'big', (True, 64)])
+def test_a_size_that_is_none_is_told_of(size: Any) -> None:
+    with pytest.raises(ValueError, match=r'image_size must be \(height, width\) of at least 32 pixels, got'):
+        halves_of(DETECTOR, image_size=size)
+
+
+def test_a_size_that_nothing_takes_is_told_of() -> None:
+    cfg = Config(dict(model=dict(backbone=dict(type='mmnas_ext.MBNet', arch='dna_a')), image_size=(64, 64)))
+    with pytest.raises(
+        ValueError, match=r'image_size of this config has no effect: .* \(no Resize in the test pipeline'
+    ):
+        resolve(cfg)
+
+
+def test_limits_follow_the_cost_of_the_seed() -> None:
+    lite0 = ArchSpec.parse('efficientnet_lite0')
+    for limit, share in (('seed', 1), ('0.8 seed', 0.8), ('.5 seed', 0.5)):
+        cfg, _ = halves_of(DETECTOR, image_size=(256, 416), optim_wrapper=dict(cost=dict(target=limit)))
+        assert cfg.optim_wrapper.cost.target == cost(lite0, (256, 416)).macs * share
+    cfg, _ = halves_of(SEGMENTOR, optim_wrapper=dict(cost=dict(metric='params', target='seed', min='0.5 seed')))
+    params = cost(lite0, (360, 480)).params
+    assert (cfg.optim_wrapper.cost.target, cfg.optim_wrapper.cost.min) == (params, 0.5 * params)
+    with pytest.raises(
+        ValueError, match=r'cost.target is said by the seed, and model.backbone.init_cfg has no seed=dict\(arch=…'
+    ):
+        halves_of(DETECTOR, seed='weights.pth', optim_wrapper=dict(cost=dict(target='seed')))
