@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.cli import shorten
-from mmnas_ext.reports import write_any_report
+from mmnas_ext.reports import write_report
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         seed = ArchSpec.parse(given.seed) if given.seed else None
         size = tuple(given.input_size) if given.input_size else None
-        written = write_any_report(
+        written = write_report(
             given.work_dir, given.out, seed=seed, input_size=size, output_stride=given.output_stride
         )
     except (ValueError, OSError) as error:

@@ -25,6 +25,12 @@ ACCENT = '#D55E00'
 FOUND = '#3B4A63'
 SEED = '#B3BAC7'
 
+DARK = {
+    INK: '#E6E9EF', FAINT: '#A2AAB8', RULE: '#3A4252', PANEL: '#1E232D', PAPER: '#13161C', ACCENT: '#FF8B3E',
+    FOUND: '#9CB6DE', SEED: '#687284', _KERNELS[3]: '#4FB0E8', _KERNELS[5]: '#F0B93F', _KERNELS[7]: '#2FC79B',
+}  # fmt: skip
+"""What a page shows instead of a colour where it is dark."""
+
 
 def kernel_colour(kernel: int) -> str:
     """Colour of a kernel side."""
