@@ -7,13 +7,14 @@ from mmnas_ext.reports.log import read_log
 from mmnas_ext.reports.measured import draw_measured, front_table
 from mmnas_ext.reports.network import draw_network
 from mmnas_ext.reports.page import write_report
-from mmnas_ext.reports.predictions import draw_predictions
+from mmnas_ext.reports.predictions import draw_boxes, draw_predictions
 from mmnas_ext.reports.ranking import draw_front, draw_rank
 from mmnas_ext.reports.table import comparison_table, format_cells, format_count
 
 __all__ = [
     'comparison_table',
     'draw_alphas',
+    'draw_boxes',
     'draw_features',
     'draw_front',
     'draw_measured',

@@ -194,12 +194,13 @@ def decision_chart(decision: Decision) -> go.Figure:
     figure.add_bar(
         x=[round(row.certainty, 4) for row in rows], y=[f'{row.layer}  {row.chosen} > {row.runner_up}' for row in rows],
         orientation='h', hovertext=texts, hoverinfo='text', showlegend=False,
-        text=[f'{row.certainty:.0%}' for row in rows], textposition='outside', cliponaxis=False,
+        text=[f'{row.certainty:.0%}' for row in rows], textposition='inside', insidetextanchor='end', textangle=0,
+        insidetextfont=dict(color=[PAPER if row.certainty >= SURE else INK for row in rows], size=11),
         marker=dict(color=[FOUND if row.certainty >= SURE else SEED for row in rows]),
     )  # fmt: skip
     figure.add_vline(x=0.5, line=dict(color=FAINT, width=1))
     figure.add_vline(x=SURE, line=dict(color=ACCENT, width=1.5, dash='dash'))
-    figure.update_xaxes(range=[0, 1.12], tickvals=[0, 0.25, 0.5, 0.75, 0.95], tickformat='.0%')
+    figure.update_xaxes(range=[0, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 0.95], tickformat='.0%')
     figure.update_yaxes(autorange='reversed', dtick=1, tickfont=dict(size=11), showgrid=False)
     return figure
 
@@ -266,7 +267,7 @@ def _add_limit(figure: go.Figure, metric: str, limit: Limit, size: float) -> Non
             text = f'limit {format_limit(metric, Limit(max=bound))}'
             line = dict(color=ACCENT, width=1.5, dash='dash')
             figure.add_vline(x=bound / size, line=line, annotation=dict(text=text, font=dict(color=ACCENT, size=11)),
-                             annotation_position='top left')  # fmt: skip
+                             annotation_position='bottom left')  # fmt: skip
 
 
 def _costs(costs: Any) -> list[str]:

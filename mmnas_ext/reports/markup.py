@@ -50,18 +50,25 @@ def note_html(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>\n' if text else ''
 
 
-def table_html(cells: Sequence[Sequence[str]], marked: Collection[int] = (), texts: Collection[int] = ()) -> str:
+def table_html(
+    cells: Sequence[Sequence[str]],
+    marked: Collection[int] = (),
+    texts: Collection[int] = (),
+    more: Collection[int] = (),
+) -> str:
     """A table whose first row is its head.
 
     Args:
         cells: Head and rows.
         marked: Rows to set in bold, counted from 0 without the head.
         texts: Columns that hold text, not figures, which may run over several lines.
+        more: Columns that are left out where there is no room.
     """
-    head = ''.join(f'<th>{escape(cell)}</th>' for cell in cells[0])
+    kinds = [' class="text"' if i in texts else ' class="more"' if i in more else '' for i in range(len(cells[0]))]
+    head = ''.join(f'<th{kind}>{escape(cell)}</th>' for kind, cell in zip(kinds, cells[0], strict=True))
     body = []
     for number, row in enumerate(cells[1:]):
-        columns = (f'<td{" class=text" if i in texts else ""}>{escape(cell)}</td>' for i, cell in enumerate(row))
+        columns = (f'<td{kind}>{escape(cell)}</td>' for kind, cell in zip(kinds, row, strict=True))
         body.append(f'<tr{" class=found" if number in marked else ""}>{"".join(columns)}</tr>\n')
     return f'<div class="wide"><table>\n<tr>{head}</tr>\n{"".join(body)}</table></div>\n'
 

@@ -24,7 +24,9 @@ def networks_html(result: Result, facts: Facts) -> str:
     body = _legend([each.arch for each in rows if each.arch]) + _grid(first, facts)
     others = [each for each in rows if each.kind == 'front']
     base = next((each for each in rows if each.kind == 'found'), None)
-    folded = ''.join(f'<h3>{escape(each.title)}</h3>{_grid([*([base] if base else []), each], facts)}' for each in others)
+    folded = ''.join(
+        f'<h3>{escape(each.title)}</h3>{_grid([*([base] if base else []), each], facts)}' for each in others
+    )
     texts = ''.join(
         f'<h3>{escape(each.title)}</h3>{pre_html(each.arch.format("fna").replace("|[", chr(124) + chr(10) + "["))}'
         for each in rows

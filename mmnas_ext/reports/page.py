@@ -38,6 +38,8 @@ from mmnas_ext.reports.result import (
     limit_words,
     read_result,
     result_cells,
+    result_details,
+    same_network,
     short,
 )
 from mmnas_ext.reports.samples import read_samples, samples_html
@@ -191,7 +193,9 @@ def _tell_progress(
     if facts.given and not log:
         notes.append('the network was given, and not searched here')
     if log:
-        notes.append(f'searched up to {_position(facts, "search", log.records[-1].epoch + 1, log.records[-1].iteration)}')
+        last = log.records[-1]
+        # a record's epoch is MMEngine's, counted from 0
+        notes.append(f'searched up to {_position(facts, "search", last.epoch + 1, last.iteration)}')
         counts = ((log.repeated, 'repeated by a resumed run'), (log.unreadable, 'unreadable'))
         left_out = '; '.join(f'{count} {what}' for count, what in counts if count)
         records = f'{log.count} {"record" if log.count == 1 else "records"}'
@@ -250,7 +254,7 @@ def _tell_result(result: Result, facts: Facts) -> str:
     if not result.networks:
         return ''
     marked = [n for n, row in enumerate(result.networks) if row.kind == 'found']
-    table = table_html(result_cells(result, facts), marked)
+    table = table_html(result_cells(result, facts), marked, more=result_details(result, facts))
     chart = ''
     if result.front:
         note = 'What networks of the front reached in the search over what they cost; point at one for its name, costs '
@@ -263,7 +267,15 @@ def _tell_decision(result: Result) -> str:
     decision = result.decision
     if decision is None or not decision.layers:
         return ''
-    note = f'Chosen by {decision.type}, {certainty_note(decision)}.'
+    how = 'alpha, the most probable network within the limit'
+    how = how if decision.type == 'argmax' else 'losses on held-out images'
+    note = f'Chosen by {how}; {certainty_note(decision)}.'
+    if decision.better is not None:
+        seed, other = result.find('seed'), decision.reference
+        whose = 'seed' if seed and seed.arch and other and same_network(other, seed.arch) else 'reference'
+        note += (
+            f' In the super-network its loss is below that of the {whose} with a probability of {decision.better:.0%}.'
+        )
     text = 'Per layer how certain the chosen candidate is better than the runner-up; dashed: 95%.'
     chart = chart_html(charts.decision_chart(decision), text)
     compared = table_html(decision_cells(decision), texts=(0,)) if decision.networks else ''
@@ -307,9 +319,11 @@ def _tell_losses(files: WorkDir, result: Result) -> str:
         parts.append(f'<h3>Search</h3>{chart_html(charts.losses_chart(lines), "Losses of the search")}')
     trained = [each for each in result.networks if each.log.losses]
     if trained:
-        chart = charts.losses_chart([(each.title, each.log.losses['loss']) for each in trained if 'loss' in each.log.losses])
+        lines = [(each.title, each.log.losses['loss']) for each in trained if 'loss' in each.log.losses]
+        chart = charts.losses_chart(lines)
         parts.append(f'<h3>Training of the networks</h3>{chart_html(chart, "Losses of the trainings")}')
-    validated = [each for each in result.networks if result.metric in each.log.metrics]
+    # one validation is no line, and the table has it
+    validated = [each for each in result.networks if len(each.log.metrics.get(result.metric or '', ())) > 1]
     if validated and result.metric:
         chart = charts.metric_chart(result.metric, validated)
         text = f'{short(result.metric)} over the training'
@@ -374,8 +388,8 @@ def _tell_run(files: WorkDir, facts: Facts, space: SearchSpace | None) -> str:
     again.append(f'mmnas report {place}')
     parts.append(f'<h3>To go on</h3>{pre_html(chr(10).join(again))}')
     versions = ', '.join(f'{name} {version}' for name, version in facts.versions.items())
-    drawn = f'Drawn by mmnas_ext {__version__}.'
-    return section_html('Commands and versions', *parts, note_html(f'Run with {versions}. {drawn}' if versions else drawn))
+    note = f'{f"Run with {versions}. " if versions else ""}Drawn by mmnas_ext {__version__}.'
+    return section_html('Commands and versions', *parts, note_html(note))
 
 
 def _tell_space(space: SearchSpace) -> str:

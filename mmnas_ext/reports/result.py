@@ -157,6 +157,12 @@ def result_cells(result: Result, facts: Facts) -> list[list[str]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
+def result_details(result: Result, facts: Facts) -> list[int]:
+    """Columns of that table that a narrow page can do without."""
+    head = result_cells(result, facts)[0]
+    return [head.index(f'{short(name)}, trained') for name in trained_metrics(result)[1:]]
+
+
 def trained_metrics(result: Result) -> list[str]:
     """The main metric of the trainings, and a few more of those that all of them gave."""
     names = dict.fromkeys(name for row in result.networks for name in row.trained)
@@ -192,10 +198,7 @@ def certainty_note(decision: Decision) -> str:
     verdict = 'clear' if mean >= CLEAR else 'undecided' if mean < UNDECIDED else 'partly decided'
     count = len(decision.layers)
     layers = f'{decision.decided} of {count} {"layer" if count == 1 else "layers"}'
-    words = f'{verdict}: {layers} at least {SURE:.0%} certain, {mean:.0%} on average (50% is a coin)'
-    if decision.better is not None:
-        words += f'; better than the seed with a probability of {decision.better:.0%}'
-    return words
+    return f'{verdict}: {layers} at least {SURE:.0%} certain, {mean:.0%} on average (50% is a coin)'
 
 
 def limit_words(facts: Facts) -> str:

@@ -9,27 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mmnas_ext.reports.markup import data_uri, note_html
-from mmnas_ext.reports.predictions import IGNORED
+from mmnas_ext.reports.predictions import IGNORED, LEAST_SCORE, Box
 from mmnas_ext.search.fields import check_kind, check_list_of, read_object, take, take_list
 from mmnas_ext.workdir import write_text
 
 KINDS = ('boxes', 'labels')
-LEAST_SCORE = 0.3
-"""Score from which a box is shown."""
 _MOST_BOXES = 40
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: Rec. 601
-
-
-@dataclass(frozen=True)
-class Box:
-    """A box in pixels of the image, the index of its class, and its score; a box of the ground truth has none."""
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    label: int
-    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,16 +57,9 @@ class Samples:
         """Writes ``samples.json`` into a folder, last of all that is in it."""
         rows = []
         for each in self.samples:
-            said = {'truth': each.truth, **{f'prediction {t}': p for t, p in each.predictions.items()}}
-            plain = {name: [_plain(box) for box in value] if self.kind == 'boxes' else value for name, value in said.items()}
-            rows.append(
-                {
-                    'image': each.image,
-                    'size': list(each.size),
-                    'truth': plain.pop('truth'),
-                    'predictions': {name.partition(' ')[2]: value for name, value in plain.items()},
-                }
-            )
+            predictions = {title: _plain(said) for title, said in each.predictions.items()}
+            row = {'image': each.image, 'size': list(each.size), 'truth': _plain(each.truth)}
+            rows.append({**row, 'predictions': predictions})
         content = {'kind': self.kind, 'classes': self.classes, 'palette': self.palette, 'made': dict(self.made)}
         write_text(folder / 'samples.json', json.dumps({**content, 'samples': rows}))
         return folder / 'samples.json'
@@ -111,7 +90,8 @@ def read_samples(folder: Path) -> Samples | None:
         if len(size) != 2 or min(size) < 1:
             raise ValueError(f'{at}: size must be height and width, got {list(size)}')
         said = {'': take(row, 'truth', list if kind == 'boxes' else str, at), **take(row, 'predictions', dict, at)}
-        parsed = {t: _boxes(x, len(classes), at) if kind == 'boxes' else check_kind(x, str, at) for t, x in said.items()}
+        boxes = kind == 'boxes'
+        parsed = {t: _boxes(x, len(classes), at) if boxes else check_kind(x, str, at) for t, x in said.items()}
         image = take(row, 'image', str, at)
         for name in [image, *(parsed.values() if kind == 'labels' else ())]:
             if Path(name).name != name or not (folder / name).is_file():
@@ -178,10 +158,8 @@ def _legend(samples: Samples) -> str:
         seen = sorted({box.label for box in boxes if box.score is None or box.score >= LEAST_SCORE})
     else:
         seen = list(range(min(len(samples.classes), IGNORED)))
-    keys = ''.join(
-        f'<span><i class="swatch" style="{_colours(samples.palette[label])}"></i>{escape(samples.classes[label])}</span>'
-        for label in seen
-    )
+    named = [(_colours(samples.palette[label]), escape(samples.classes[label])) for label in seen]
+    keys = ''.join(f'<span><i class="swatch" style="{colours}"></i>{name}</span>' for colours, name in named)
     return f'<div class="legend">{keys}</div>\n'
 
 
@@ -190,11 +168,18 @@ def _boxes(rows: Any, classes: int, where: str) -> tuple[Box, ...]:
     for row in check_kind(rows, list, where):
         values = check_list_of(row, float, f'{where}: box')
         if len(values) not in (5, 6) or not 0 <= values[4] < classes or not all(map(isfinite, values)):
-            raise ValueError(f'{where}: a box must be x0, y0, x1, y1, a label below {classes} and perhaps a score, got {row}')
+            wanted = f'x0, y0, x1, y1, a label below {classes} and perhaps a score'
+            raise ValueError(f'{where}: a box must be {wanted}, got {row}')
         boxes.append(Box(*values[:4], int(values[4]), *values[5:]))
     return tuple(boxes)
 
 
-def _plain(box: Box) -> list[float]:
-    row = [*(round(float(each), 1) for each in (box.x0, box.y0, box.x1, box.y1)), box.label]
-    return row if box.score is None else [*row, round(float(box.score), 3)]
+def _plain(said: Any) -> Any:
+    """Boxes as rows of numbers; the name of a file as it is."""
+    if isinstance(said, str):
+        return said
+    rows = []
+    for box in said:
+        row = [*(round(float(each), 1) for each in (box.x0, box.y0, box.x1, box.y1)), box.label]
+        rows.append(row if box.score is None else [*row, round(float(box.score), 3)])
+    return rows

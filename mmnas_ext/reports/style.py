@@ -14,10 +14,12 @@ def _variables(dark: bool) -> str:
     return ' '.join(f'--{name}: {DARK[colour] if dark else colour};' for name, colour in _COLOURS.items())
 
 
-STYLE = f"""
+STYLE = (
+    f"""
 :root {{ color-scheme: light dark; {_variables(dark=False)} }}
 @media screen and (prefers-color-scheme: dark) {{ :root {{ {_variables(dark=True)} }} }}
-""" + """
+"""
+    + """
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1160px;
   margin: 0 auto; padding: 1.5rem clamp(.8rem, 3vw, 2rem) 4rem; overflow-wrap: break-word; }
@@ -37,9 +39,9 @@ table { border-collapse: collapse; margin: .75rem 0; font-variant-numeric: tabul
 th, td { padding: .32rem .9rem .32rem 0; border-bottom: 1px solid var(--rule); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 th { font-weight: 600; vertical-align: bottom; }
-td.text { white-space: normal; text-align: left; min-width: 14rem; }
+th.text, td.text { white-space: normal; text-align: left; min-width: 14rem; }
 tr.found td { font-weight: 650; }
-dl.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 205px), 1fr)); gap: .7rem;
+dl.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(46%, 165px), 1fr)); gap: .7rem;
   margin: 1rem 0; }
 dl.cards > div { background: var(--panel); border-radius: 8px; padding: .6rem .8rem; }
 dl.cards dt { color: var(--faint); font-size: .85rem; }
@@ -62,6 +64,7 @@ details { margin: .6rem 0; } summary { cursor: pointer; }
 .chips { display: flex; flex-wrap: wrap; gap: 3px; }
 .chip { border-radius: 4px; padding: 0 .35rem; font-size: .78rem; line-height: 1.5rem; white-space: nowrap;
   border-left: 5px solid var(--kernel, var(--faint)); background: var(--panel); }
+.legend .chip { display: inline-block; width: 1.1rem; height: 1rem; vertical-align: -2px; }
 .chip.other { outline: 1.5px solid var(--accent); }
 .share { height: 5px; border-radius: 3px; background: var(--found); margin-top: 4px; min-width: 1px; }
 .share + small { color: var(--faint); font-size: .75rem; }
@@ -77,7 +80,8 @@ details { margin: .6rem 0; } summary { cursor: pointer; }
 .swatch { display: inline-block; width: .9rem; height: .9rem; border-radius: 3px; background: var(--c);
   vertical-align: -2px; margin-right: .3rem; }
 @media (max-width: 600px) {
-  th, td { padding-right: .7rem; font-size: .86rem; }
+  th, td { padding-right: .55rem; font-size: .84rem; }
+  th.more, td.more { display: none; }
   .net { grid-template-columns: repeat(var(--nets), minmax(0, 1fr)); }
   .net > .corner { display: none; }
   .net > .stage { grid-column: 1 / -1; border-top: 1px dotted var(--rule); }
@@ -91,6 +95,7 @@ details { margin: .6rem 0; } summary { cursor: pointer; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """
+)
 
 # Charts are JSON on light paper: where it is dark, colours are exchanged; on paper they have a fixed width.
 _SCRIPT = """
