@@ -110,7 +110,7 @@ def main() -> None:
     runs = {'seed (EfficientNet-Lite0)': work_dir / 'seed', task.found: work_dir}
     rows = [result_row(title, folder, size, task.metrics, stride) for title, folder in runs.items()]
     write_results(work_dir, rows, size)
-    predicted = predict({title: WorkDir(run).adapt for title, run in runs.items()})
+    predicted = predict({title: WorkDir(run).adapt for title, run in runs.items()}, fewer=True)
     write_samples(predicted, WorkDir(work_dir).samples)
     if task.draws_labels:
         maps = write_labels(predicted, work_dir / 'predictions')

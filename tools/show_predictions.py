@@ -16,7 +16,7 @@ with explained():
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the command line, predicts, and draws; label maps of segmentors go into ``<the image's name>_labels`` beside it."""
+    """Reads the command line, predicts, and draws; label maps go beside the image, into ``<its name>_labels``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--run', action='append', required=True, metavar='TITLE=FOLDER', help='work dir of a training; may be repeated'

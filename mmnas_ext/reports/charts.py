@@ -110,8 +110,8 @@ def losses_chart(lines: Iterable[tuple[str, Sequence[tuple[int, float]]]], acros
     figure = _figure(across, '', 300)
     values: list[float] = []
     for index, (name, rows) in enumerate(lines):
-        kept = [(x, y) for x, y in thin(rows) if isfinite(y)]
-        values += [y for _, y in kept]
+        kept = thin(rows)
+        values += [y for _, y in kept if isfinite(y)]
         figure.add_scatter(
             x=[x for x, _ in kept], y=[_digits(y) for _, y in kept], name=name,
             mode='lines+markers' if len(kept) < 30 else 'lines', marker=dict(size=5),
@@ -164,7 +164,7 @@ def alpha_charts(log: SearchLog, space: SearchSpace) -> list[tuple[str, go.Figur
                 dashes = dict(zip(dict.fromkeys(look[1] for look in styles.values()), _DASHES, strict=False))
                 y = [_digits(record.alpha[f'{stage}.{j}'][index]) for record in records]
                 figure.add_scatter(
-                    x=x, y=[each if isfinite(each) else None for each in y], row=row, col=1, showlegend=False,
+                    x=x, y=y, row=row, col=1, showlegend=False,
                     mode='lines' if len(x) > 1 else 'markers',
                     line=dict(color=colour, dash=dashes.get(style, 'solid'), width=width),
                     hovertemplate=f'{token}: %{{y:.3f}}, iteration %{{x}}<extra></extra>',
@@ -291,5 +291,6 @@ def _undominated(points: Sequence[tuple[float, float, str, str]], sign: int) -> 
     return kept
 
 
-def _digits(value: float) -> float:
-    return float(f'{value:.4g}') if isfinite(value) else value
+def _digits(value: float) -> float | None:
+    """Four digits, which keep the page small; nothing for what is NaN or infinite, which leaves a gap."""
+    return float(f'{value:.4g}') if isfinite(value) else None

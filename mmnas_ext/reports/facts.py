@@ -19,7 +19,7 @@ _SIZE = (800, 1088)
 class Length(NamedTuple):
     """How long a part is, and in what: ``'epoch'`` or ``'iteration'``."""
 
-    count: int
+    total: int
     unit: str
 
 

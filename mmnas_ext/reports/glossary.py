@@ -11,8 +11,8 @@ WORDS = {
     'arch step': 'A training step that changes alpha and no weights, on a half of the images of its own. Weight steps '
     'change the weights of a path that is drawn at random. Arch steps begin when the weights have learned something.',
     'seed': 'The pretrained network that the search starts from: its weights are remapped to all candidates.',
-    'super-network': 'All candidates of all layers at once, sharing weights; what is measured in it ranks networks, and '
-    'is lower than what a network reaches once it is trained.',
+    'super-network': 'All candidates of all layers at once, sharing weights; what is measured in it ranks networks, '
+    'and is lower than what a network reaches once it is trained.',
     'rating': "How well a block's path imitates the teacher's block on held-out images: a squared error over the "
     'variance of the feature. Lower is better; ratings of blocks add up.',
     'MAdds': 'Multiply-adds of stem and stages for one image of the given size, a multiplication and an addition '

@@ -54,10 +54,8 @@ def candidates_html(space: SearchSpace) -> str:
 
 def _legend(archs: Sequence[ArchSpec]) -> str:
     kernels = sorted({spec.kernel for arch in archs for stage in arch.stages for spec in stage.specs})
-    keys = ''.join(
-        f'<span><i class="chip" style="--kernel:{kernel_colour(kernel)}"></i> {format_size((kernel, kernel))} kernel</span>'
-        for kernel in kernels
-    )
+    named = [(kernel_colour(kernel), format_size((kernel, kernel))) for kernel in kernels]
+    keys = ''.join(f'<span><i class="chip" style="--kernel:{c}"></i> {size} kernel</span>' for c, size in named)
     return (
         f'<div class="legend">{keys}<span>e6: expansion 6</span><span><i class="chip other"></i> other than the first '
         "network's layer</span><span>bar: multiply-adds of the stage</span></div>\n"
@@ -81,7 +79,8 @@ def _grid(networks: Sequence[Network], facts: Facts) -> str:
         for stage, row in zip(stages, shares, strict=True):
             # a network's first share is its stem's
             macs = row[index + 1] if stage is not None else 0
-            bar = f'<div class="share" style="width:{100 * macs / most:.1f}%"></div><small>{format_count(macs, 3)}</small>'
+            bar = f'<div class="share" style="width:{100 * macs / most:.1f}%"></div>'
+            bar += f'<small>{format_count(macs, 3)}</small>'
             chips = _chips(stage, stages[0]) if stage is not None else ''
             cells.append(f'<div class="layers"><div class="chips">{chips}</div>{bar}</div>')
     return f'<div class="net" style="--nets:{len(archs)}">\n{"".join(cells)}</div>\n'

@@ -31,11 +31,14 @@ from mmnas_ext.reports.measured import draw_measured
 from mmnas_ext.reports.network import draw_network
 from mmnas_ext.reports.networks import candidates_html, networks_html
 from mmnas_ext.reports.result import (
+    FOUND,
+    GIVEN,
     LEADING,
     Result,
     certainty_note,
     headline,
     limit_words,
+    main_cost,
     read_result,
     result_cells,
     result_details,
@@ -124,7 +127,7 @@ def write_report(
     left_out = () if distilled else ('rating',)
     left_out = left_out if log else (*left_out, 'arch step', 'alpha', 'entropy')
     body.append(section_html('Words', glossary_html(left_out)))
-    what = 'Distillation' if distilled else 'Search' if not facts.given else 'Given network'
+    what = 'Given network' if title == GIVEN else 'Distillation' if distilled else 'Search'
     name = f'{what} in {files.root.resolve().name}'
     top = f'<h1>{escape(name)}</h1>\n{note_html(_tell_progress(files, facts, result, log, trials, distilled))}'
     lead = headline(result, facts)
@@ -172,8 +175,9 @@ def _find_network(
     files: WorkDir, facts: Facts, leading: ArchSpec | None, trials: Trials | None, distilled: Distilled | None
 ) -> tuple[ArchSpec | None, str]:
     """The derived network, or the one that leads so far, and its title; of a distillation there may be none yet."""
+    given = facts.given or not (leading or trials or distilled)
     if files.arch.is_file():
-        return ArchSpec.parse(files.arch.read_text(encoding='utf-8')), 'given' if facts.given else 'found'
+        return ArchSpec.parse(files.arch.read_text(encoding='utf-8')), GIVEN if given else FOUND
     if leading:
         return leading, LEADING
     if trials:
@@ -189,8 +193,9 @@ def _tell_progress(
     distilled: Distilled | None,
 ) -> str:  # fmt: skip
     """How far the run is, in one line."""
+    found = result.find('found')
     notes = [_STATES[facts.state]] if facts.state in _STATES else []
-    if facts.given and not log:
+    if found is not None and found.title == GIVEN:
         notes.append('the network was given, and not searched here')
     if log:
         last = log.records[-1]
@@ -204,7 +209,6 @@ def _tell_progress(
         count = len(trials.rows)
         notes.append(f'{count} {"trial" if count == 1 else "trials"}, ranked by {trials.rank_by}')
     notes += distilled.notes() if distilled else []
-    found = result.find('found')
     if found is not None and found.log.iteration:
         notes.append(f'trained up to {_position(facts, "adapt", found.log.epoch, found.log.iteration)}')
     if not files.arch.is_file():
@@ -216,10 +220,10 @@ def _position(facts: Facts, part: str, epoch: int | None, iteration: int) -> str
     """Where a part is: its epoch, counted from 1, or its iteration, of how many."""
     length = facts.lengths.get(part)
     if length is not None and length.unit == 'iteration':
-        return f'iteration {iteration} of {length.count}'
+        return f'iteration {iteration} of {length.total}'
     if epoch is None:
         return f'iteration {iteration}'
-    return f'epoch {epoch}{f" of {length.count}" if length else ""}, iteration {iteration}'
+    return f'epoch {epoch}{f" of {length.total}" if length else ""}, iteration {iteration}'
 
 
 def _cards(result: Result, facts: Facts) -> str:
@@ -227,7 +231,7 @@ def _cards(result: Result, facts: Facts) -> str:
     found, seed, metric = result.find('found'), result.find('seed'), result.metric
     cards = []
     if found is not None:
-        shown = list(dict.fromkeys([facts.metric if facts.metric in found.costs else 'macs', 'params']))
+        shown = list(dict.fromkeys([main_cost(found, facts), 'params']))
         for name in shown:
             beside = f'seed {format_cost(name, seed.costs[name])}' if seed and name in seed.costs else ''
             where = f' at {facts.size_note.removeprefix("MAdds at ")}' if name == 'macs' else ''

@@ -15,8 +15,8 @@ from mmnas_ext.workdir import WorkDir
 
 SELECTED = 'selected'
 """Folder of what was chosen from another run's search."""
-LEADING = 'leading so far'
-"""Title of a network that a search has not decided on yet."""
+FOUND, GIVEN, LEADING = 'found', 'given', 'leading so far'
+"""Titles of the network that a run is about; the last where its search has not ended yet."""
 CLEAR, UNDECIDED = 0.9, 0.75
 """Mean certainties above which a decision is called clear, and below which it is called undecided."""
 
@@ -72,7 +72,7 @@ class Result:
         return next((network for network in self.networks if network.kind == kind), None)
 
 
-def read_result(files: WorkDir, facts: Facts, arch: ArchSpec | None, title: str = 'found') -> Result:
+def read_result(files: WorkDir, facts: Facts, arch: ArchSpec | None, title: str = FOUND) -> Result:
     """Collects what the files of a work dir say of the networks that a run compares.
 
     Args:
@@ -176,7 +176,7 @@ def headline(result: Result, facts: Facts) -> str:
     found, seed = result.find('found'), result.find('seed')
     if found is None:
         return ''
-    name = facts.metric if facts.metric in found.costs else 'macs'
+    name = main_cost(found, facts)
     size = f' at {format_size(facts.input_size)}' if name == 'macs' else ''
     words = f'The {_noun(found)} has {format_cost(name, found.costs[name])} {_unit(name)}{size}'
     if name in METRICS and METRICS[name].measured:
@@ -190,6 +190,11 @@ def headline(result: Result, facts: Facts) -> str:
         words += f'; trained, it reached {short(metric)} {shown[0]}'
         words += f', the seed with the same recipe {shown[1]}' if len(shown) > 1 else ''
     return f'{words}.'
+
+
+def main_cost(network: Network, facts: Facts) -> str:
+    """The metric that the search limits, where the network's cost by it is known, or else multiply-adds."""
+    return facts.metric if facts.metric is not None and facts.metric in network.costs else 'macs'
 
 
 def certainty_note(decision: Decision) -> str:
@@ -213,7 +218,7 @@ def short(metric: str) -> str:
 
 
 def _noun(found: Network) -> str:
-    return {'given': 'given network', LEADING: 'network that leads so far'}.get(found.title, 'found network')
+    return {GIVEN: 'given network', LEADING: 'network that leads so far'}.get(found.title, 'found network')
 
 
 def _unit(metric: str) -> str:

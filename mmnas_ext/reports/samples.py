@@ -170,7 +170,8 @@ def _boxes(rows: Any, classes: int, where: str) -> tuple[Box, ...]:
         if len(values) not in (5, 6) or not 0 <= values[4] < classes or not all(map(isfinite, values)):
             wanted = f'x0, y0, x1, y1, a label below {classes} and perhaps a score'
             raise ValueError(f'{where}: a box must be {wanted}, got {row}')
-        boxes.append(Box(*values[:4], int(values[4]), *values[5:]))
+        x0, y0, x1, y1, label = values[:5]
+        boxes.append(Box(x0, y0, x1, y1, int(label), values[5] if len(values) == 6 else None))
     return tuple(boxes)
 
 

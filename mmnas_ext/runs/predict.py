@@ -58,13 +58,16 @@ class Predicted:
     made: dict[str, str]
 
 
-def predict(runs: Mapping[str, str | Path], count: int = COUNT, names: Sequence[str] = ()) -> Predicted:
+def predict(
+    runs: Mapping[str, str | Path], count: int = COUNT, names: Sequence[str] = (), fewer: bool = False
+) -> Predicted:
     """Predicts validation images with the newest checkpoint of each run, as its config tests them.
 
     Args:
         runs: Work dirs of trainings by the networks' titles: each holds an MMEngine config and checkpoints.
         count: Images, the first and the last of the validation set and others at even distances between them.
         names: These images instead; each is the beginning of one image's file name.
+        fewer: Take all images where there are fewer than `count`.
 
     Raises:
         FileNotFoundError: A run has no config or no whole checkpoint.
@@ -84,7 +87,7 @@ def predict(runs: Mapping[str, str | Path], count: int = COUNT, names: Sequence[
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
             dataset = DATASETS.build(cfg.val_dataloader.dataset)
             paths = [Path(dataset.get_data_info(index)['img_path']) for index in range(len(dataset))]
-            chosen = choose([path.name for path in paths], count, names)
+            chosen = choose([path.name for path in paths], min(count, len(paths)) if fewer else count, names)
             seen, images = seen or dict(dataset.metainfo), images or [paths[index] for index in chosen]
             if list(dataset.metainfo['classes']) != list(seen['classes']) or [paths[i] for i in chosen] != images:
                 raise ValueError(f'runs must validate on the same images and classes, {first!r} and {title!r} do not')
@@ -179,12 +182,12 @@ def sample_run(work_dir: str | Path, count: int = COUNT) -> Path:
     if seed is not None and find_checkpoint(WorkDir(seed).adapt).path is not None:
         runs = {'seed': WorkDir(seed).adapt, **runs}
     try:
-        predicted = predict(runs, count)
+        predicted = predict(runs, count, fewer=True)
     except ValueError:
         if len(runs) == 1:
             raise
         # a seed that was trained on other data says nothing here
-        predicted = predict({title: run for title, run in runs.items() if title != 'seed'}, count)
+        predicted = predict({title: run for title, run in runs.items() if title != 'seed'}, count, fewer=True)
     return write_samples(predicted, files.samples)
 
 
@@ -265,26 +268,31 @@ def _predict(cfg: Config, checkpoint: Path, dataset: Any, chosen: Sequence[int])
 def _true_boxes(info: Mapping[str, Any]) -> tuple[Box, ...]:
     """Boxes of the annotation, in pixels of the image's file; crowds and what is ignored are left out."""
     rows = [row for row in info.get('instances', ()) if not row.get('ignore_flag')]
-    return tuple(Box(*map(float, row['bbox']), int(row['bbox_label'])) for row in rows)
+    return tuple(_box(row['bbox'], row['bbox_label']) for row in rows)
 
 
 def _found_boxes(instances: Any) -> tuple[Box, ...]:
     """Boxes that a detector found, in pixels of the image's file, the surest first."""
     boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
     rows = zip(boxes.tolist(), instances.labels.tolist(), instances.scores.tolist(), strict=True)
-    return tuple(Box(*box, label, score) for box, label, score in sorted(rows, key=lambda row: -row[2]))
+    return tuple(_box(box, label, score) for box, label, score in sorted(rows, key=lambda row: -row[2]))
+
+
+def _box(sides: Sequence[float], label: int, score: float | None = None) -> Box:
+    x0, y0, x1, y1 = map(float, sides)
+    return Box(x0, y0, x1, y1, int(label), score)
 
 
 def _scaled(box: Box, scale: float) -> Box:
-    return Box(*(scale * side for side in (box.x0, box.y0, box.x1, box.y1)), box.label, box.score)
+    return _box([scale * side for side in box[:4]], box.label, box.score)
 
 
 def _palette(given: Any, count: int) -> tuple[tuple[int, ...], ...]:
     """The data set's colours where it has one per class, or else ones that can be told apart."""
     if given and len(given) >= count:
         return tuple(tuple(int(part) for part in colour) for colour in given[:count])
-    colours = matplotlib.colormaps['tab20'].colors
-    return tuple(tuple(round(255 * part) for part in colours[index % len(colours)]) for index in range(count))
+    colours = matplotlib.colormaps['tab20']  # whole numbers are places in its list
+    return tuple(tuple(round(255 * part) for part in colours(index % colours.N)[:3]) for index in range(count))
 
 
 def _file_name(title: str) -> str:

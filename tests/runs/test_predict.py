@@ -14,7 +14,7 @@ from mmseg.evaluation import IoUMetric
 from torch import nn
 
 from mmnas_ext.reports.predictions import mean_iou
-from mmnas_ext.runs.predict import choose, predict_labels, read_run
+from mmnas_ext.runs.predict import choose, predict, read_run, write_labels
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ['sky', 'road', 'car']  # a subset of Cityscapes', in another order
@@ -24,6 +24,11 @@ COLOURS = np.array([(0, 0, 0), (0, 0, 255), (255, 0, 0)], dtype=np.uint8)  # BGR
 RIGHT = [[0, 0, 0], [1, 0, 0], [0, 0, 1]]
 SWAPPED = [[0, 0, 0], [0, 0, 1], [1, 0, 0]]
 SIZE = (6, 9)
+
+
+def predict_labels(runs, folder, *args, **options):
+    """Label maps of what `predict` gives."""
+    return write_labels(predict(runs, *args, **options), folder)
 
 
 @MODELS.register_module(name='PassOn')
@@ -193,7 +198,9 @@ def test_a_checkpoint_of_another_network_is_refused(make_run, tmp_path):
 def test_images_without_labels_are_refused(make_run, tmp_path):
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
     folder = make_run('run', RIGHT, **{'val_dataloader.dataset.pipeline': pipeline})
-    with pytest.raises(ValueError, match=r"must test a segmentor on labelled images, .* lack \['gt_sem_seg'\]"):
+    with pytest.raises(
+        ValueError, match=r"must test a detector or a segmentor on labelled images, .* lack \['gt_sem_seg'\]"
+    ):
         predict_labels({'found': folder}, tmp_path / 'out', count=1)
 
 
