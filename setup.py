@@ -27,7 +27,7 @@ setup(
     package_data={'mmnas_ext': ['py.typed', 'archs/zoo/*.json']},
     # The OpenMMLab packages come in two lines with the same import names: the user has one or picks an extra;
     # naming either here would install it over the other.
-    install_requires=['matplotlib>=3.6', 'numpy>=1.23', 'torch>=2.6'],
+    install_requires=['matplotlib>=3.6', 'numpy>=1.23', 'plotly>=6', 'torch>=2.6'],
     extras_require={
         'onedl': [
             'onedl-mmengine>=0.10.8',

@@ -116,7 +116,7 @@ def main() -> None:
         maps = write_labels(predicted, work_dir / 'predictions')
         files = (maps.images, maps.truths, maps.predictions)
         drawn = draw_predictions(*files, maps.classes, maps.palette, WorkDir(work_dir).predictions)
-    *images, page = write_report(work_dir, seed=ArchSpec.parse(SEED), input_size=size, output_stride=stride)
+    *images, page = write_report(work_dir, seed=ArchSpec.parse(SEED))
     print(f'\n{comparison_table(rows)}\n')
     for image in images:
         print(f'{image.stem + ":":<18} {image}')

@@ -123,7 +123,7 @@ def write_report(
     if distilled:
         drawn, sections = distilled.sections(target)
         figures, body = [*drawn, *figures], [*body, *sections]
-    body += [_tell_losses(files, result), snapshots, _tell_run(files, facts, space)]
+    body += [_tell_losses(files, result, distilled is None), snapshots, _tell_run(files, facts, space)]
     left_out = () if distilled else ('rating',)
     left_out = left_out if log else (*left_out, 'arch step', 'alpha', 'entropy')
     body.append(section_html('Words', glossary_html(left_out)))
@@ -313,9 +313,9 @@ def _tell_alphas(log: SearchLog, space: SearchSpace) -> str:
     return section_html('How alpha moved', note_html(note), body, table_html(_alpha_cells(log, space)))
 
 
-def _tell_losses(files: WorkDir, result: Result) -> str:
-    """Losses of the search, and of the trainings that follow, and what these reached."""
-    searched = read_training(files.root).losses
+def _tell_losses(files: WorkDir, result: Result, alone: bool) -> str:
+    """Losses of the search where they are not shown elsewhere, of the trainings that follow, and what these reached."""
+    searched = read_training(files.root).losses if alone else {}
     names = {'loss': 'weight steps', 'arch_loss': 'arch steps'} if 'arch_loss' in searched else {'loss': 'loss'}
     parts = []
     if searched:
@@ -332,7 +332,7 @@ def _tell_losses(files: WorkDir, result: Result) -> str:
         chart = charts.metric_chart(result.metric, validated)
         text = f'{short(result.metric)} over the training'
         parts.append(f'<h3>{escape(text)}</h3>{chart_html(chart, text)}')
-    return section_html('Losses', *parts)
+    return section_html('Losses' if alone else 'Training', *parts)
 
 
 def _alpha_cells(log: SearchLog, space: SearchSpace) -> list[list[str]]:

@@ -160,7 +160,9 @@ def result_cells(result: Result, facts: Facts) -> list[list[str]]:
 def result_details(result: Result, facts: Facts) -> list[int]:
     """Columns of that table that a narrow page can do without."""
     head = result_cells(result, facts)[0]
-    return [head.index(f'{short(name)}, trained') for name in trained_metrics(result)[1:]]
+    spare = [f'{short(name)}, trained' for name in trained_metrics(result)[1:]]
+    spare += [name_metric('params')] if result.front is not None and facts.metric != 'params' else []
+    return [head.index(name) for name in spare]
 
 
 def trained_metrics(result: Result) -> list[str]:
@@ -252,14 +254,19 @@ def _join(network: Network, measured: Any) -> Network:
 
 
 def _add_rows(networks: Sequence[Network], files: WorkDir, facts: Facts) -> Iterator[Network]:
-    """The networks with what ``results.json`` says of them, and further rows of it."""
-    rows = read_results(files.root).get('rows', [])
+    """The networks with what ``results.json`` says of them, and further rows of it.
+
+    Its multiply-adds may be of another size than the search's: then parameters alone tell which network a row is of.
+    """
+    results = read_results(files.root)
+    rows, same_size = results.get('rows', []), results.get('input_size') in (None, facts.input_size)
     if rows:
         table_cells(rows)  # refuses rows of another form
     full = {short(name): name for network in networks for name in network.trained}
     free = [{**row, 'metrics': {full.get(n, n): value for n, value in row.get('metrics', {}).items()}} for row in rows]
     for network in networks:
-        match = next((row for row in free if (row['macs'], row['params']) == _counts(network)), None)
+        known = ('macs', 'params') if same_size else ('params',)
+        match = next((row for row in free if all(row[name] == network.costs.get(name) for name in known)), None)
         if match is None:
             yield network
             continue
@@ -267,9 +274,5 @@ def _add_rows(networks: Sequence[Network], files: WorkDir, facts: Facts) -> Iter
         title = match['network'] if network.kind in ('seed', 'found') else network.title
         yield replace(network, title=title, trained={**match['metrics'], **network.trained})
     for row in free:
-        costs = {'macs': row['macs'], 'params': row['params']}
+        costs = {name: row[name] for name in (('macs', 'params') if same_size else ('params',))}
         yield Network('other', row['network'], costs, trained=row['metrics'])
-
-
-def _counts(network: Network) -> tuple[float | None, float | None]:
-    return network.costs.get('macs'), network.costs.get('params')

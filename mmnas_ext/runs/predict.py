@@ -80,6 +80,7 @@ def predict(
     first = next(iter(runs))
     found: dict[str, list[tuple[Any, Any]]] = {}
     seen: dict[str, Any] = {}
+    stock: dict[str, Any] = {}
     images: list[Path] = []
     chosen: list[int] = []
     for title, (cfg, checkpoint) in configs.items():
@@ -88,6 +89,7 @@ def predict(
             dataset = DATASETS.build(cfg.val_dataloader.dataset)
             paths = [Path(dataset.get_data_info(index)['img_path']) for index in range(len(dataset))]
             chosen = choose([path.name for path in paths], min(count, len(paths)) if fewer else count, names)
+            stock = getattr(type(dataset), 'METAINFO', {})
             seen, images = seen or dict(dataset.metainfo), images or [paths[index] for index in chosen]
             if list(dataset.metainfo['classes']) != list(seen['classes']) or [paths[i] for i in chosen] != images:
                 raise ValueError(f'runs must validate on the same images and classes, {first!r} and {title!r} do not')
@@ -100,7 +102,7 @@ def predict(
         truths=tuple(truth for truth, _ in found[first]),
         predictions={title: tuple(said for _, said in rows) for title, rows in found.items()},
         classes=classes,
-        palette=_palette(seen.get('palette'), len(classes)),
+        palette=_palette(seen, stock),
         made={title: str(checkpoint) for title, (_, checkpoint) in configs.items()},
     )
 
@@ -287,12 +289,22 @@ def _scaled(box: Box, scale: float) -> Box:
     return _box([scale * side for side in box[:4]], box.label, box.score)
 
 
-def _palette(given: Any, count: int) -> tuple[tuple[int, ...], ...]:
-    """The data set's colours where it has one per class, or else ones that can be told apart."""
-    if given and len(given) >= count:
-        return tuple(tuple(int(part) for part in colour) for colour in given[:count])
-    colours = matplotlib.colormaps['tab20']  # whole numbers are places in its list
-    return tuple(tuple(round(255 * part) for part in colours(index % colours.N)[:3]) for index in range(count))
+def _palette(given: Mapping[str, Any], stock: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+    """The data set's colours, or else ones that can be told apart.
+
+    Args:
+        given: What the data set says of itself: ``classes``, and perhaps a ``palette``.
+        stock: What its class says by itself: with other classes than these, MMDetection keeps colours that are not
+            theirs.
+    """
+    count, colours = len(given['classes']), given.get('palette')
+    foreign = colours == stock.get('palette') and list(given['classes']) != list(stock.get('classes', ()))
+    if colours and len(colours) >= count and not foreign:
+        return tuple(tuple(int(part) for part in colour) for colour in colours[:count])
+    # pairs of a strong and a pale colour: the strong ones first
+    places = [*range(0, 20, 2), *range(1, 20, 2)]
+    chosen = [matplotlib.colormaps['tab20'](places[index % 20])[:3] for index in range(count)]
+    return tuple(tuple(round(255 * part) for part in colour) for colour in chosen)
 
 
 def _file_name(title: str) -> str:
