@@ -242,8 +242,8 @@ def _cards(result: Result, facts: Facts) -> str:
         elif result.front is not None and result.front.rank_by in found.measured:
             value = metric_column([found.measured[result.front.rank_by]])[0]
             cards.append((f'{short(result.front.rank_by)}, in the search', value, 'not trained yet'))
-    if limit_words(facts):
-        cards.append(('limit of the search', limit_words(facts), ''))
+    if limit_words(facts, result.decision):
+        cards.append(('limit', limit_words(facts, result.decision), ''))
     if result.decision:
         verdict, _, rest = certainty_note(result.decision).partition(': ')
         cards.append(('how sure', verdict, rest))

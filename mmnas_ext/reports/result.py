@@ -208,8 +208,10 @@ def certainty_note(decision: Decision) -> str:
     return f'{verdict}: {layers} at least {SURE:.0%} certain, {mean:.0%} on average (50% is a coin)'
 
 
-def limit_words(facts: Facts) -> str:
-    """The limits of the search in words; empty where there are none."""
+def limit_words(facts: Facts, decision: Decision | None = None) -> str:
+    """The limits of the choice, or else of the search, in words; empty where there are none."""
+    if decision is not None and any(decision.limit):
+        return f'{format_limit(decision.metric, decision.limit)} {_unit(decision.metric)}'.strip()
     said = [f'{format_limit(m, Limit(*ends))} {_unit(m)}'.strip() for m, ends in facts.limits.items() if any(ends)]
     return ', '.join(said)
 

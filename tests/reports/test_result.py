@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from mmnas_ext.archs import Limit
 from mmnas_ext.reports import write_report
 from mmnas_ext.reports.charts import alpha_charts, decision_chart, front_chart, losses_chart
 from mmnas_ext.reports.facts import Length, read_facts
@@ -41,7 +43,7 @@ def facts(folder):
 
 
 def millions(arch):
-    return f'{count(arch)["macs"] / 1e6:.3f} M'
+    return f'{count(arch)["macs"] / 1e6:#.4g} M'
 
 
 def test_seed_found_and_front_stand_side_by_side(folder, facts):
@@ -66,6 +68,8 @@ def test_the_first_sentence_says_cost_and_metric_beside_the_seeds(folder, facts)
         'bbox_mAP 0.310, the seed with the same recipe 0.330.'
     )
     assert limit_words(facts) == f'{millions(FOUND)} MAdds'
+    # another choice from the same search may have had another limit
+    assert limit_words(facts, replace(result.decision, limit=Limit(1e6, 2e6))) == '1.000 M to 2.000 M MAdds'
     # (0.99 + 0.5) / 2
     note = 'undecided: 1 of 2 layers at least 95% certain, 74% on average (50% is a coin)'
     assert certainty_note(result.decision) == note
@@ -118,7 +122,7 @@ def test_the_seed_of_a_comparison_is_found_beside_a_run(tmp_path):
     result = read_result(WorkDir(tmp_path / 'chosen'), facts, FOUND)
     assert [network.trained.get(METRIC) for network in result.networks] == [0.3, 0.2]
     # another network's run in a folder of that name is none of this one's seed
-    kinds.train(tmp_path / 'seed', SMALL)
+    (tmp_path / 'seed' / 'derived' / 'arch.json').write_text(SMALL.format('json'))
     assert read_result(WorkDir(tmp_path / 'chosen'), facts, FOUND).find('seed').adapted is None
 
 

@@ -160,7 +160,7 @@ def test_a_search_is_priced_at_the_size_that_it_used(tmp_path):
     (tmp_path / 'run.json').write_text(json.dumps({'report': report}))
     page = Page(write_report(tmp_path)[-1].read_text(encoding='utf-8'))
     assert 'MAdds at 64×64.' in page.text
-    assert 'limit of the search25 ms' in page.text
+    assert 'limit25 ms' in page.text
     last = json.loads((tmp_path / 'search_log.jsonl').read_text().splitlines()[-1])
     rows = dict(row for row in page.rows if len(row) == 2)
     assert rows['expected latency'] == f'{last["expected_latency"]:.3g} ms'
