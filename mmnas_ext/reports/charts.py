@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from mmnas_ext.archs import Limit, SearchSpace
 from mmnas_ext.reports.distill_log import DistillLog
 from mmnas_ext.reports.log import SearchLog, searched_layers
-from mmnas_ext.reports.palette import ACCENT, FAINT, FOUND, INK, PAPER, RULE, SEED, candidate_styles, kernel_colour
+from mmnas_ext.reports.palette import ACCENT, FAINT, FOUND, INK, PAPER, RULE, SEED, candidate_dashes, kernel_colour
 from mmnas_ext.reports.result import Network, Result, short
 from mmnas_ext.reports.table import cost_scale, format_cost, format_limit, name_metric
 from mmnas_ext.reports.trials import Trials
@@ -28,7 +28,6 @@ _MOST = 240
 _ROW = 132  # pixels of a layer's panel
 _LINE = 22  # pixels of a layer in a list
 _COLOURS = (*(kernel_colour(side) for side in (3, 5, 7, 9, 1, 11)), INK)
-_DASHES = ('solid', 'dash', 'dashdot', 'dot')
 
 
 def front_chart(front: MeasuredFront, result: Result) -> go.Figure:
@@ -142,7 +141,7 @@ def metric_chart(metric: str, networks: Iterable[Network]) -> go.Figure:
 def alpha_charts(log: SearchLog, space: SearchSpace) -> list[tuple[str, go.Figure]]:
     """Per stage its name and how softmax(alpha) of its layers moved, a panel per layer."""
     places = searched_layers(space)
-    styles = candidate_styles(tuple(dict.fromkeys(t for i, j in places for t in space.stages[i].layers[j])))
+    styles = candidate_dashes(tuple(dict.fromkeys(t for i, j in places for t in space.stages[i].layers[j])))
     records = thin(log.records)
     x = [record.iteration for record in records]
     charts = []
@@ -159,14 +158,13 @@ def alpha_charts(log: SearchLog, space: SearchSpace) -> list[tuple[str, go.Figur
         figure = make_subplots(len(layers), 1, shared_xaxes=True, vertical_spacing=gap, subplot_titles=titles)
         for row, j in enumerate(layers, start=1):
             for index, token in enumerate(space.stages[stage].layers[j]):
-                colour, style = styles[token]
+                colour, dash = styles[token]
                 width = 3 if index == leads[row - 1] else 1.4
-                dashes = dict(zip(dict.fromkeys(look[1] for look in styles.values()), _DASHES, strict=False))
                 y = [_digits(record.alpha[f'{stage}.{j}'][index]) for record in records]
                 figure.add_scatter(
                     x=x, y=y, row=row, col=1, showlegend=False,
                     mode='lines' if len(x) > 1 else 'markers',
-                    line=dict(color=colour, dash=dashes.get(style, 'solid'), width=width),
+                    line=dict(color=colour, dash=dash, width=width),
                     hovertemplate=f'{token}: %{{y:.3f}}, iteration %{{x}}<extra></extra>',
                 )  # fmt: skip
             if log.start is not None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mmnas_ext.archs import METRICS, ArchSpec
 from mmnas_ext.archs.literal import call_at
 from mmnas_ext.reports.distill_log import find_logs, has_losses
-from mmnas_ext.reports.table import format_cost, format_size, name_metric
+from mmnas_ext.reports.table import format_size
 from mmnas_ext.search.fields import check_kind, check_list_of, read_object, read_size, take
 from mmnas_ext.workdir import WorkDir
 
@@ -67,16 +67,6 @@ class Facts:
         """The size that multiply-adds are given for, in words."""
         note = f'MAdds at {format_size(self.input_size)}'
         return f'{note}, a default: no file of the work dir says the input size' if self.assumed else note
-
-    @property
-    def limits_note(self) -> str:
-        """The limits in words, empty where there are none."""
-        notes = []
-        for metric, ends in self.limits.items():
-            words = zip(('at least', 'at most'), ends, strict=True)
-            said = [f'{word} {format_cost(metric, end)}' for word, end in words if end is not None]
-            notes += [f'{name_metric(metric)} {" and ".join(said)}'] if said else []
-        return f'limits: {"; ".join(notes)}' if notes else ''
 
 
 def read_facts(

@@ -8,11 +8,13 @@ from mmnas_ext.reports.facts import Facts
 from mmnas_ext.reports.log import searched_layers
 from mmnas_ext.reports.markup import details_html, pre_html
 from mmnas_ext.reports.network import stage_macs
-from mmnas_ext.reports.palette import DOTTED, INK, candidate_styles, kernel_colour
+from mmnas_ext.reports.palette import INK, candidate_dashes, kernel_colour
 from mmnas_ext.reports.result import Network, Result
 from mmnas_ext.reports.table import format_count, format_size
 
 _SIDE_BY_SIDE = 2
+# a style sheet's nearest to a line of plotly's
+_BORDERS = {'solid': 'solid', 'dash': 'dashed', 'dashdot': 'double', 'longdash': 'ridge', 'dot': 'dotted'}
 
 
 def networks_html(result: Result, facts: Facts) -> str:
@@ -32,21 +34,19 @@ def networks_html(result: Result, facts: Facts) -> str:
         for each in rows
         if each.arch
     )
-    return (
-        body
-        + details_html(f'The other {len(others)} networks of the front, each beside the found one', folded)
-        + details_html('As text, which --arch takes', texts)
-    )
+    return body + details_html(_count(len(others)), folded) + details_html('As text, which --arch takes', texts)
+
+
+def _count(others: int) -> str:
+    return f'{others} other {"network" if others == 1 else "networks"} of the front, each beside the found one'
 
 
 def candidates_html(space: SearchSpace) -> str:
     """The lines that stand for the candidates of a space in the charts of alpha."""
     tokens = dict.fromkeys(token for i, j in searched_layers(space) for token in space.stages[i].layers[j])
-    kinds = list(dict.fromkeys(look[1] for look in candidate_styles(tuple(tokens)).values() if look[1] != DOTTED))
-    borders = ['solid', 'dashed', 'dotted', 'double']
     keys = []
-    for token, (colour, style) in candidate_styles(tuple(tokens)).items():
-        border = 'dotted' if style == DOTTED else borders[kinds.index(style) % len(borders)]
+    for token, (colour, dash) in candidate_dashes(tuple(tokens)).items():
+        border = _BORDERS[dash]
         colour = 'var(--ink)' if colour == INK else colour
         keys.append(f'<span><i class="key" style="border-top:3px {border} {colour}"></i>{escape(token)}</span>')
     return f'<div class="legend">{"".join(keys)}<span>bold: leads at the end</span></div>\n'

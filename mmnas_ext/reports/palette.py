@@ -52,3 +52,9 @@ def candidate_styles(tokens: tuple[str, ...]) -> dict[str, tuple[str, LineStyle]
         rank = kinds.index((spec.expansion, spec.se))
         styles[token] = (kernel_colour(spec.kernel), _LINE_STYLES[rank % len(_LINE_STYLES)])
     return styles
+
+
+def candidate_dashes(tokens: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """Colour and plotly's name of the line style of candidates, as `candidate_styles` has them."""
+    names = {**dict(zip(_LINE_STYLES, ('solid', 'dash', 'dashdot', 'longdash'), strict=True)), DOTTED: 'dot'}
+    return {token: (colour, names[style]) for token, (colour, style) in candidate_styles(tokens).items()}

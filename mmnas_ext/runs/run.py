@@ -1,6 +1,9 @@
 """A run from its config to the trained network: check, find, write down, train, say what came out."""
 
+import logging
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from mmnas_ext.runs.changes import settings_of
 from mmnas_ext.runs.checkpoints import nest_checkpoints
 from mmnas_ext.runs.configs import read_config
 from mmnas_ext.runs.derived import settle
+from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.manifest import ADAPT
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.predict import sample_run
@@ -176,9 +180,16 @@ def _draw(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:
 def _draw_result(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:
     """Draws the page again, now with what the training reached and a few predictions; a failure costs nothing."""
     try:
-        sample_run(session.files.root)
+        # COCO's reader prints
+        with quiet(logging.WARNING), redirect_stdout(StringIO()):
+            sample_run(session.files.root)
     except Exception as error:
         say(f'warning: no predictions on the page, since {type(error).__name__}: {error}')
+    draw_page(report, session)
+
+
+def draw_page(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:
+    """Draws figures and page of what there is now; a failure costs nothing."""
     try:
         say(f'page: {report(session.files.root)[-1]}')
     except Exception as error:

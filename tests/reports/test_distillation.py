@@ -1,5 +1,4 @@
 import io
-import re
 import zipfile
 
 import numpy as np
@@ -7,7 +6,7 @@ import pytest
 
 from mmnas_ext.reports import draw_features, draw_ratings
 from mmnas_ext.reports.charts import block_losses_chart, ratings_chart
-from mmnas_ext.reports.distill_log import collect_losses, read_losses
+from mmnas_ext.reports.distill_log import collect_losses, find_losses
 from mmnas_ext.reports.distillation import ratings_figure
 from mmnas_ext.reports.imitation import features_figure, read_features
 from mmnas_ext.search.ratings import Ratings
@@ -20,10 +19,10 @@ def test_losses_are_read_by_block_and_step(tmp_path):
     validation = {'mIoU': 40.0, 'step': 2}
     epochs = {'loss_block0': 0.7, 'iter': 20}
     path = distilled.write_log(tmp_path, '1', [record(10, loss_block0=0.9, loss_block1=1.0), validation, epochs])
-    log = read_losses(tmp_path)
+    log = find_losses(tmp_path)
     assert log.losses == {0: ((10, 0.9), (20, 0.7)), 1: ((10, 1.0),)}
     assert (log.unreadable, log.repeated) == (0, 0)
-    assert read_losses(path) == log
+    assert find_losses(path) == log
 
 
 def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
@@ -32,7 +31,7 @@ def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
     # written in the other order: the folders' names count
     distilled.write_log(tmp_path, '20250102_000000', second)
     distilled.write_log(tmp_path, '20250101_120000', first, tail='{"lr": 0.1, "loss_bl')
-    log = read_losses(tmp_path)
+    log = find_losses(tmp_path)
     assert log.losses == {0: ((10, 0.9), (20, 0.8), (30, 0.2))}
     assert (log.repeated, log.unreadable) == (2, 1)
 
@@ -40,13 +39,12 @@ def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
 def test_blocks_may_be_trained_in_runs_of_their_own(tmp_path):
     distilled.write_log(tmp_path, '1', [record(10, loss_block0=0.9), record(20, loss_block0=0.8)])
     distilled.write_log(tmp_path, '2', [record(10, loss_block1=0.7), record(20, loss_block1=0.6)])
-    assert read_losses(tmp_path).losses == {0: ((10, 0.9), (20, 0.8)), 1: ((10, 0.7), (20, 0.6))}
+    assert find_losses(tmp_path).losses == {0: ((10, 0.9), (20, 0.8)), 1: ((10, 0.7), (20, 0.6))}
 
 
 @pytest.mark.parametrize(
     ('line', 'message'),
     [
-        ({'loss': 1.0, 'step': 1}, 'no record has a loss_block<n>'),
         ({'loss_block0': 'low', 'step': 1}, r"scalars\.json line 1: loss_block0 must be a number, got 'low'"),
         ({'loss_block0': 0.5}, r'scalars\.json line 1: the record has neither step nor iter'),
         ({'loss_block0': 0.5, 'step': 1.5}, r'scalars\.json line 1: step must be an integer, got 1\.5'),
@@ -55,12 +53,13 @@ def test_blocks_may_be_trained_in_runs_of_their_own(tmp_path):
 def test_logs_of_another_form_are_refused(tmp_path, line, message):
     distilled.write_log(tmp_path, '1', [line])
     with pytest.raises(ValueError, match=message):
-        read_losses(tmp_path)
+        find_losses(tmp_path)
 
 
-def test_a_missing_log_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f'no log at {re.escape(str(tmp_path))}'):
-        read_losses(tmp_path)
+def test_a_log_of_another_training_has_none(tmp_path):
+    assert find_losses(tmp_path) is None
+    distilled.write_log(tmp_path, '1', [{'loss': 1.0, 'step': 1}])
+    assert find_losses(tmp_path) is None
 
 
 def chart_of(records):

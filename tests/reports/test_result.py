@@ -1,18 +1,21 @@
 """What a run came to: which networks are compared, by what, and what the page says first."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
 import pytest
 
-from mmnas_ext.archs import Limit
+from mmnas_ext.archs import ArchSpec, Limit
 from mmnas_ext.reports import write_report
 from mmnas_ext.reports.charts import alpha_charts, decision_chart, front_chart, losses_chart
 from mmnas_ext.reports.facts import Length, read_facts
-from mmnas_ext.reports.log import read_log
+from mmnas_ext.reports.log import Record, SearchLog, read_log
+from mmnas_ext.reports.networks import candidates_html, networks_html
 from mmnas_ext.reports.palette import FOUND as DARK_BLUE
 from mmnas_ext.reports.palette import SEED as GREY
+from mmnas_ext.reports.palette import kernel_colour
 from mmnas_ext.reports.result import (
     certainty_note,
     find_decision,
@@ -26,7 +29,10 @@ from mmnas_ext.reports.training_log import main_metric, read_training
 from mmnas_ext.workdir import WorkDir
 from tests.reports import distilled, kinds
 from tests.reports.kinds import FOUND, METRIC, SEED, SIZE, SMALL, SPACE, count
+from tests.reports.simulated import search_log
 from tests.reports.test_page import Page
+
+LOG = SearchLog.of(Record.parse(row, 'log') for row in search_log(SPACE, count=2, every=10, start=30, size=SIZE))
 
 
 @pytest.fixture(scope='module')
@@ -200,3 +206,31 @@ def test_the_manifest_says_how_far_the_run_is(folder, facts, tmp_path):
     (tmp_path / 'run.json').write_text('{"report": {"commands": [1]}}')
     with pytest.raises(ValueError, match=r'run\.json: report: commands'):
         read_facts(tmp_path)
+
+
+def test_networks_stand_side_by_side_with_what_differs(folder, facts):
+    grid, folded, texts = networks_html(read_result(WorkDir(folder), facts, FOUND), facts).split('<details>')
+    chips = re.findall(r'<span class="(chip(?: other)?)" style="--kernel:(\S+)" title="([^"]+)">([^<]+)<', grid)
+    same = ('chip', kernel_colour(5), '5×5 kernel, expansion 6', 'k5_e6')
+    other = ('chip other', kernel_colour(3), '3×3 kernel, expansion 3', 'k3_e3')
+    assert [chip for chip in chips if chip[3] != 'k3_e1'] == [same, same, other, same, same]
+    assert grid.count('title="a layer less">skip<') == 1
+    assert '--nets:2' in grid and 'width:100.0%' in grid
+    assert 'stage 1 · 24 channels<br>16×24' in grid  # of 64x96, after the stem and a stage of stride 2
+    assert folded.startswith('<summary>1 other network of the front, each beside') and 'front, K = 0' in folded
+    assert [ArchSpec.parse(text) for text in re.findall('<pre>(.*?)</pre>', texts, re.DOTALL)] == [SEED, FOUND, SMALL]
+
+
+def test_candidates_have_the_lines_that_they_have_in_the_charts():
+    keys = re.findall(r'border-top:3px (\w+) (\S+)"></i>(\w+)', candidates_html(SPACE))
+    colours = {token: (border, colour) for border, colour, token in keys}
+    assert colours == {
+        'k3_e3': ('dashed', kernel_colour(3)), 'k5_e6': ('solid', kernel_colour(5)),
+        'k7_e6': ('solid', kernel_colour(7)), 'skip': ('dotted', 'var(--ink)'),
+    }  # fmt: skip
+    dashes = {
+        line.hovertemplate.partition(':')[0]: line.line.dash
+        for _, chart in alpha_charts(LOG, SPACE)
+        for line in chart.data
+    }
+    assert dashes == {'k3_e3': 'dash', 'k5_e6': 'solid', 'k7_e6': 'solid', 'skip': 'dot'}
