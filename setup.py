@@ -59,7 +59,7 @@ setup(
     entry_points={'console_scripts': ['mmnas = mmnas_ext.cli.main:main']},
     # The OpenMMLab packages come in two lines with the same import names: the user has one or picks an extra;
     # naming either here would install it over the other.
-    install_requires=['matplotlib>=3.6', 'numpy>=1.23', 'torch>=2.6', 'tqdm>=4.62'],
+    install_requires=['matplotlib>=3.6', 'numpy>=1.23', 'plotly>=6', 'torch>=2.6', 'tqdm>=4.62'],
     extras_require={
         'onedl': [
             'onedl-mmengine>=0.10.8',

@@ -143,19 +143,23 @@ class WorkDir:
         return self.root / 'predictions.png'
 
     @property
+    def samples(self) -> Path:
+        """A few images with ground truth and what networks predict, and ``samples.json`` that names them."""
+        return self.root / 'samples'
+
+    @property
     def report(self) -> Path:
-        """Figures and page of a distillation."""
+        """Figures of a distillation, and images for TensorBoard."""
         return self.root / 'report'
 
     def of_a_run(self) -> list[Path]:
         """All that one run may leave here but its checkpoints and logs, the manifest first."""
-        figures = [
-            self.root / name for name in ('network.png', 'alphas.png', 'decision.png', 'front.png', 'report.html')
-        ]
+        figures = [self.root / name for name in ('network.png', 'alphas.png', 'front.png', 'report.html')]
         return [
             self.manifest, self.derived, self.adapt, self.search_log, self.search_space, self.trials, self.trials_table,
             self.rating_parts, self.ratings, self.front, self.adapted, self.features, self.rank, self.results,
-            self.predictions, self.report, self.path_losses.parent, *figures, self.root / 'last_checkpoint',
+            self.predictions, self.samples, self.report, self.path_losses.parent, *figures,
+            self.root / 'last_checkpoint',
         ]  # fmt: skip
 
 

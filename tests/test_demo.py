@@ -95,7 +95,7 @@ def test_the_demo_searches_adapts_compares_and_draws(tmp_path, monkeypatch, caps
     for image in case.images:
         assert (tmp_path / image).read_bytes().startswith(b'\x89PNG')
         assert str(tmp_path / image) in printed
-    assert (tmp_path / 'report.html').stat().st_size > 50_000
+    assert 'ground truth' in (tmp_path / 'report.html').read_text()
     assert (tmp_path / 'adapt' / case.checkpoint).is_file()
     searched, adapted = (list(folder.glob('2*/vis_data/scalars.json')) for folder in (tmp_path, tmp_path / 'adapt'))
     assert 'arch_loss' in searched[0].read_text()

@@ -136,25 +136,20 @@ def task_name(task: Task) -> str:
 
 def _show(task: Task, work_dir: Path, size: tuple[int, int], stride: int) -> None:
     """Writes and prints the table of both networks, figures and page."""
-    from mmnas_ext.reports import (
-        comparison_table,
-        draw_predictions,
-        is_distillation,
-        write_distill_report,
-        write_report,
-    )
-    from mmnas_ext.runs.predict import predict_labels
+    from mmnas_ext.reports import comparison_table, draw_predictions, write_report
+    from mmnas_ext.runs.predict import predict, write_labels, write_samples
     from mmnas_ext.runs.results import result_row, write_results
 
     runs = {SEED_TITLE: work_dir / 'seed', task.found: work_dir}
     rows = [result_row(title, folder, size, task.metrics, stride) for title, folder in runs.items()]
     write_results(work_dir, rows, size)
+    predicted = predict({title: WorkDir(run).adapt for title, run in runs.items()}, fewer=True)
+    write_samples(predicted, WorkDir(work_dir).samples)
     if task.draws_labels:
-        maps = predict_labels({title: WorkDir(run).adapt for title, run in runs.items()}, work_dir / 'predictions')
+        maps = write_labels(predicted, work_dir / 'predictions')
         files = (maps.images, maps.truths, maps.predictions)
         drawn = draw_predictions(*files, maps.classes, maps.palette, WorkDir(work_dir).predictions)
-    write = write_distill_report if is_distillation(work_dir) else write_report
-    *images, page = write(work_dir, seed=ArchSpec.parse(SEED), input_size=size, output_stride=stride)
+    *images, page = write_report(work_dir, seed=ArchSpec.parse(SEED))
     print(f'\n{comparison_table(rows)}\n')
     for image in images:
         print(f'{image.stem + ":":<18} {image}')

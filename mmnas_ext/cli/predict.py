@@ -25,17 +25,22 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     runs = dict(each.partition('=')[::2] for each in args.run)
     if len(runs) < len(args.run) or not all([*runs, *runs.values()]):
         parser.error(f'--run must be TITLE=FOLDER, each title once, got {args.run}')
-    from mmnas_ext.reports import draw_predictions
-    from mmnas_ext.runs.predict import predict_labels
+    from mmnas_ext.reports import draw_boxes, draw_predictions
+    from mmnas_ext.runs.predict import predict, write_labels
 
     with errors():
-        maps = predict_labels(runs, args.out.with_name(f'{args.out.stem}_labels'), args.count, args.images)
+        predicted = predict(runs, args.count, args.images)
+        if predicted.kind == 'boxes':
+            boxes = (predicted.images, predicted.truths, predicted.predictions)
+            print(draw_boxes(*boxes, predicted.classes, predicted.palette, args.out))
+            return
+        maps = write_labels(predicted, args.out.with_name(f'{args.out.stem}_labels'))
         files = (maps.images, maps.truths, maps.predictions)
         print(draw_predictions(*files, maps.classes, maps.palette, args.out, mask_ignored=args.mask_ignored))
 
 
 COMMAND = Command(
-    'draw what trained segmentors predict, beside the images and their ground truth',
+    'draw what trained detectors or segmentors predict, beside the images and their ground truth',
     '--run found=work_dirs/mine/adapt --run seed=work_dirs/seed/adapt --out predictions.png',
     add_arguments,
     run,

@@ -1,36 +1,30 @@
 """Figures, tables and the page of a run, from its files alone: no torch, no mm package."""
 
 from mmnas_ext.reports.alphas import draw_alphas
-from mmnas_ext.reports.distill_page import is_distillation, write_any_report, write_distill_report
-from mmnas_ext.reports.distillation import draw_losses, draw_ratings
+from mmnas_ext.reports.distillation import draw_ratings
 from mmnas_ext.reports.imitation import draw_features
 from mmnas_ext.reports.log import read_log
 from mmnas_ext.reports.measured import draw_measured, front_table
 from mmnas_ext.reports.network import draw_network
 from mmnas_ext.reports.page import write_report
-from mmnas_ext.reports.predictions import draw_predictions
+from mmnas_ext.reports.predictions import draw_boxes, draw_predictions
 from mmnas_ext.reports.ranking import draw_front, draw_rank
 from mmnas_ext.reports.table import comparison_table, format_cells, format_count
-from mmnas_ext.reports.trial_figure import draw_trials
 
 __all__ = [
     'comparison_table',
     'draw_alphas',
+    'draw_boxes',
     'draw_features',
     'draw_front',
-    'draw_losses',
     'draw_measured',
     'draw_network',
     'draw_predictions',
     'draw_rank',
     'draw_ratings',
-    'draw_trials',
     'format_cells',
     'format_count',
     'front_table',
-    'is_distillation',
     'read_log',
-    'write_any_report',
-    'write_distill_report',
     'write_report',
 ]

@@ -29,7 +29,6 @@ _BLOCKS = (*(kernel_colour(side) for side in (3, 5, 7, 9, 1, 11)), INK)
 # Pixels from a point to its label: near ones first, to the right of the point before its left.
 _STEPS = (12, 18, 28, 42)
 _SIDES = ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6), (0, 1), (0, -1), (1, 0), (-1, 0))
-BEHIND = ((1, 0), (1, 0.6), (1, -0.6), (1, 1), (1, -1))
 # matplotlib's keywords
 Style = dict[str, Any]
 Places = Sequence[tuple[float, float]]
@@ -142,7 +141,7 @@ def thousands() -> FuncFormatter:
     return FuncFormatter(lambda value, _: f'{value / 1000:g}k' if value >= 10000 else f'{value:g}')
 
 
-def place_labels(axes: Axes, labels: Sequence[Label], busy: Places = (), sides: Places = _SIDES) -> None:
+def place_labels(axes: Axes, labels: Sequence[Label], busy: Places = ()) -> None:
     """Writes labels beside their points where they cover neither each other, nor a point, nor leave the axes.
 
     The limits that the axes have stay. A label that had to go far gets a line to its point.
@@ -151,7 +150,6 @@ def place_labels(axes: Axes, labels: Sequence[Label], busy: Places = (), sides: 
         axes: Where to write.
         labels: The first ones choose first.
         busy: Further places in data that labels should not cover, such as those of a curve.
-        sides: Where labels may stand; `BEHIND` is right of their points.
     """
     if not labels:
         return
@@ -170,7 +168,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], busy: Places = (), sides: 
         corners = [
             (x + step * across - size.width * (1 - across) / 2, y + step * up - size.height * (1 - up) / 2)
             for step in _STEPS
-            for across, up in sides
+            for across, up in _SIDES
         ]
         spots = [Bbox.from_bounds(left, low, size.width, size.height) for left, low in corners]
         box = min(spots, key=lambda spot: _price(spot, (x, y), frame, covered, boxes))

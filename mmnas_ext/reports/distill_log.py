@@ -29,23 +29,12 @@ class DistillLog(NamedTuple):
     repeated: int = 0
 
 
-def read_losses(source: str | Path) -> DistillLog:
-    """Reads the distillation losses of a work dir or of one of its logs, ``<timestamp>/vis_data/scalars.json``.
+def find_losses(source: str | Path) -> DistillLog | None:
+    """Reads the distillation losses of a work dir or of one of its logs; ``None`` where no record holds one.
 
     Raises:
-        FileNotFoundError: There is no log.
-        ValueError: No record holds a distillation loss, or one is not of the form.
+        ValueError: A record is not of the form.
     """
-    if not find_logs(Path(source)):
-        raise FileNotFoundError(f'no log at {source}: training writes <timestamp>/vis_data/scalars.json')
-    log = find_losses(source)
-    if log is None:
-        raise ValueError(f'{source}: no record has a loss_block<n>, so none is of a block-wise distillation')
-    return log
-
-
-def find_losses(source: str | Path) -> DistillLog | None:
-    """As `read_losses`; ``None`` where no record holds a distillation loss."""
     lines = JsonLines(*find_logs(Path(source)))
     log = collect_losses(lines)
     return log and log._replace(unreadable=lines.unreadable)

@@ -1,4 +1,4 @@
-"""Figures of the blocks of a distillation: how their losses fell, and how the ratings of their paths spread."""
+"""Figure of the blocks of a distillation: how the ratings of their paths spread."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -8,18 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from mmnas_ext.reports import canvas as c
-from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, Label, Style, annotate
-from mmnas_ext.reports.distill_log import DistillLog, read_losses
+from mmnas_ext.reports.canvas import LEFT, RIGHT, TITLE, WIDTH, Style, annotate
 from mmnas_ext.reports.palette import ACCENT, FAINT, INK, PAPER, tint
 from mmnas_ext.search.ratings import BlockRatings, CellRatings, Pick, Ratings
 
-# Of all records, what a smoothed value is the mean of.
-_WINDOW = 0.03
-# Of the axes' width, room for the names of the lines.
-_NAMES = 0.15
 # Widths of a block's panel in pixels: per cell and at least; a heading must fit above.
 _CELL = 36
 _PANEL = 168
@@ -33,44 +28,6 @@ _GOLDEN = (sqrt(5) - 1) / 2
 # Markers of the best and of the chosen path: they may fall together, so one rings the other.
 _BEST: Style = {'marker': '*', 'markersize': 13, 'color': INK, 'markeredgecolor': PAPER, 'markeredgewidth': 0.8}
 _CHOSEN: Style = {'marker': 'o', 'markersize': 15, 'markerfacecolor': 'none', 'color': ACCENT, 'markeredgewidth': 2}
-
-
-def draw_losses(source: str | Path, out: str | Path) -> Path:
-    """Draws `losses_figure` of what `read_losses` reads into a file, and returns that; raises as `read_losses`."""
-    return c.save(losses_figure(read_losses(source)), out)
-
-
-def losses_figure(log: DistillLog) -> Figure:
-    """Shows the distillation loss of every block over the steps, as logged and smoothed.
-
-    The loss is a mean squared error over the teacher's standardised feature: at 1 a block does no better than the
-    feature's mean. The axes are labelled ``losses``; a block's lines have the gids ``raw.<block>`` and
-    ``smooth.<block>``.
-    """
-    steps = [step for rows in log.losses.values() for step, _ in rows]
-    window = _window(max(len(rows) for rows in log.losses.values()))
-    kept = 'as logged' if log.stride == 1 else f'one of {log.stride} records'
-    note = f'faint: {kept}; bold: mean of {window} around' if window > 1 else kept
-    up = "squared error over the variance of the feature (dashed: no better than the feature's mean)"
-    figure, axes = c.plot('losses', 'Distillation loss per block', note, 'step', up)
-    labels, values = [], []
-    for block, rows in log.losses.items():
-        x, y = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
-        smooth = moving_mean(y, _window(len(y)))
-        colour = c.block_colour(block)
-        axes.plot(x, y, color=tint(colour, 0.35), linewidth=0.8, zorder=2, gid=f'raw.{block}')
-        marker = 'o' if len(rows) == 1 else ''
-        axes.plot(x, smooth, color=colour, linewidth=2, marker=marker, zorder=3, gid=f'smooth.{block}')
-        known = np.isfinite(smooth)
-        if known.any():
-            values += [*smooth[known], *np.percentile(y[np.isfinite(y)], (0.5, 99.5))]
-            labels.append(Label(f'block {block}  {smooth[known][-1]:.3g}', x[known][-1], smooth[known][-1]))
-    first, last = min(steps), max(steps)
-    axes.set_xlim(first, last + _NAMES * (last - first or 1))
-    axes.xaxis.set_major_formatter(c.thousands())
-    _scale_losses(axes, values)
-    c.place_labels(axes, labels, sides=c.BEHIND)
-    return figure
 
 
 def draw_ratings(ratings: str | Path | Ratings, out: str | Path, chosen: Sequence[int] | None = None) -> Path:
@@ -121,38 +78,6 @@ def ratings_figure(ratings: Ratings, chosen: Sequence[int] | None = None) -> Fig
             y = (bottom - (7 + 15 * line) * c.DPI / 72) / height
             figure.text((LEFT - 3) / WIDTH, y, words, size=9, color=FAINT, ha='right', va='top')
     return figure
-
-
-def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred mean of `window` values, of fewer at both ends; what is NaN or infinite is left out of it."""
-    finite = np.isfinite(values)
-    total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
-    count = np.concatenate([[0], np.cumsum(finite)])
-    middle = np.arange(len(values))
-    low = np.maximum(middle - (window - 1) // 2, 0)
-    high = np.minimum(middle + window // 2 + 1, len(values))
-    seen = count[high] - count[low]
-    return np.where(seen > 0, (total[high] - total[low]) / np.maximum(seen, 1), np.nan)
-
-
-def _window(records: int) -> int:
-    """Of a short log at least five records, where that leaves enough of it."""
-    return max(1, min(5, records // 4), round(_WINDOW * records))
-
-
-def _scale_losses(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis where losses differ by more than a factor of 4, and the line of a useless block."""
-    low, high = min(values, default=0.1), max(values, default=1.0)
-    if low > 0 and high > 4 * low:
-        axes.set_yscale('log')
-        axes.set_ylim(low / 1.1, high * 1.1)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.set_ylim(low - 0.06 * (high - low or 1), high + 0.06 * (high - low or 1))
-    if axes.get_ylim()[0] < 1 < axes.get_ylim()[1]:
-        axes.axhline(1, color=FAINT, linewidth=1, linestyle=(0, (3, 2)), zorder=1, gid='mean')
 
 
 def _draw_block(axes: Axes, index: int, block: BlockRatings, span: float, chosen: Pick | None) -> None:

@@ -1,19 +1,26 @@
 """What a run was, as its files say: its method, the input size that its costs are for, its limits and its seed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmnas_ext.archs import METRICS, ArchSpec
 from mmnas_ext.archs.literal import call_at
 from mmnas_ext.reports.distill_log import find_logs, has_losses
-from mmnas_ext.reports.table import format_cost, format_size, name_metric
-from mmnas_ext.search.fields import check_kind, read_object, read_size, take
+from mmnas_ext.reports.table import format_size
+from mmnas_ext.search.fields import check_kind, check_list_of, read_object, read_size, take
 from mmnas_ext.workdir import WorkDir
 
 # the size of FNA's cost table
 _SIZE = (800, 1088)
+
+
+class Length(NamedTuple):
+    """How long a part is, and in what: ``'epoch'`` or ``'iteration'``."""
+
+    total: int
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,11 @@ class Facts:
         limits: By metric, the least and the most that a network may cost.
         seed: Network that the search started from.
         rank_by: Metric that ranks trials; by `rule` a ``'greater'`` or a ``'less'`` one is better.
+        state: How far the run is, as ``run.json`` says; empty where there is none.
+        given: Whether the network was given by ``--arch``, not found.
+        lengths: By part, ``'search'`` and ``'adapt'``, epochs or iterations that it has in all.
+        commands: Command lines that the run was started with, the first one first.
+        versions: Of the libraries that it was begun with.
     """
 
     method: str
@@ -40,22 +52,21 @@ class Facts:
     seed: ArchSpec | None = None
     rank_by: str | None = None
     rule: str = 'greater'
+    state: str = ''
+    given: bool = False
+    lengths: Mapping[str, 'Length'] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def with_seed(self, seed: ArchSpec | None) -> 'Facts':
+        """The facts with another seed, if one is given."""
+        return self if seed is None else replace(self, seed=seed)
 
     @property
     def size_note(self) -> str:
         """The size that multiply-adds are given for, in words."""
         note = f'MAdds at {format_size(self.input_size)}'
         return f'{note}, a default: no file of the work dir says the input size' if self.assumed else note
-
-    @property
-    def limits_note(self) -> str:
-        """The limits in words, empty where there are none."""
-        notes = []
-        for metric, ends in self.limits.items():
-            words = zip(('at least', 'at most'), ends, strict=True)
-            said = [f'{word} {format_cost(metric, end)}' for word, end in words if end is not None]
-            notes += [f'{name_metric(metric)} {" and ".join(said)}'] if said else []
-        return f'limits: {"; ".join(notes)}' if notes else ''
 
 
 def read_facts(
@@ -91,7 +102,29 @@ def read_facts(
         seed=call_at(f'{where}: seed', ArchSpec.parse, take(said, 'seed', str, where)) if 'seed' in said else None,
         rank_by=texts.get('rank_by'),
         rule=rule,
+        **_progress(manifest, said, str(files.manifest)),
     )
+
+
+def _progress(manifest: Mapping[str, Any], said: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What ``run.json`` says of how far the run is, how it was started and with what."""
+    parts = check_kind(manifest.get('parts', {}), dict, f'{where}: parts')
+    lengths, notes = {}, {}
+    for name, part in parts.items():
+        settings = check_kind(check_kind(part, dict, f'{where}: {name}').get('settings', {}), dict, f'{where}: {name}')
+        notes[name] = check_kind(part.get('notes', {}), dict, f'{where}: {name}: notes')
+        for key, unit in (('train_cfg.max_epochs', 'epoch'), ('train_cfg.max_iters', 'iteration')):
+            if isinstance(settings.get(key), int):
+                lengths[name] = Length(settings[key], unit)
+    versions = check_kind(manifest.get('versions', {}), dict, f'{where}: versions')
+    commands = check_list_of(said.get('commands', []), str, f'{where}: report: commands')
+    return {
+        'state': check_kind(manifest.get('state', ''), str, f'{where}: state'),
+        'given': notes.get('derive', {}).get('origin') == 'given',
+        'lengths': lengths,
+        'commands': commands,
+        'versions': {name: str(version) for name, version in versions.items()},
+    }
 
 
 def find_method(files: WorkDir) -> str:

@@ -25,6 +25,12 @@ ACCENT = '#D55E00'
 FOUND = '#3B4A63'
 SEED = '#B3BAC7'
 
+DARK = {
+    INK: '#E6E9EF', FAINT: '#A2AAB8', RULE: '#3A4252', PANEL: '#1E232D', PAPER: '#13161C', ACCENT: '#FF8B3E',
+    FOUND: '#9CB6DE', SEED: '#687284', _KERNELS[3]: '#4FB0E8', _KERNELS[5]: '#F0B93F', _KERNELS[7]: '#2FC79B',
+}  # fmt: skip
+"""What a page shows instead of a colour where it is dark."""
+
 
 def kernel_colour(kernel: int) -> str:
     """Colour of a kernel side."""
@@ -46,3 +52,9 @@ def candidate_styles(tokens: tuple[str, ...]) -> dict[str, tuple[str, LineStyle]
         rank = kinds.index((spec.expansion, spec.se))
         styles[token] = (kernel_colour(spec.kernel), _LINE_STYLES[rank % len(_LINE_STYLES)])
     return styles
+
+
+def candidate_dashes(tokens: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """Colour and plotly's name of the line style of candidates, as `candidate_styles` has them."""
+    names = {**dict(zip(_LINE_STYLES, ('solid', 'dash', 'dashdot', 'longdash'), strict=True)), DOTTED: 'dot'}
+    return {token: (colour, names[style]) for token, (colour, style) in candidate_styles(tokens).items()}

@@ -1,4 +1,4 @@
-"""Figure of what segmentors predict, beside the images and their ground truth."""
+"""Figures of what segmentors and detectors predict, beside the images and their ground truth."""
 
 from collections.abc import Mapping, Sequence
 from math import isnan
@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 from mmnas_ext.reports.canvas import DPI, Style, add_axes, add_legend, canvas, draw_pixels, save
-from mmnas_ext.reports.palette import FAINT, INK, RULE
+from mmnas_ext.reports.palette import FAINT, INK, PAPER, RULE
 
 IGNORED = 255
 """Label of the pixels that do not count, MMSegmentation's default."""
+
+LEAST_SCORE = 0.3
+"""Score from which a box is shown."""
 
 # Four panels a row and four rows of photographs then stay below 400 kB.
 _PANEL = 250
@@ -26,6 +30,17 @@ _CAPTION = 26
 _LEGEND_ROW = 24
 # Of an average letter, in em.
 _LETTER = 0.58
+
+
+class Box(NamedTuple):
+    """A box in pixels of the image, the index of its class, and its score; a box of the ground truth has none."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    label: int
+    score: float | None = None
 
 
 class Row(NamedTuple):
@@ -131,6 +146,64 @@ def predictions_figure(
         bottom -= _CAPTION
     add_legend(figure, handles, _MARGIN, bottom - 8, columns, handlelength=1.3, handleheight=1.1)
     return figure
+
+
+def draw_boxes(
+    images: Sequence[str | Path],
+    truths: Sequence[Sequence[Box]],
+    predictions: Mapping[str, Sequence[Sequence[Box]]],
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    path: str | Path,
+) -> Path:
+    """Draws a row per image: the boxes of its ground truth, and those that each network finds, with their scores.
+
+    Args:
+        images: Files of the images.
+        truths: Per image its boxes.
+        predictions: The same per network, by its title; those of a score below `LEAST_SCORE` are left out.
+        classes: Names of the classes, in the order of their indices.
+        palette: Red, green and blue, 0..255, of each class.
+        path: File to write, and to return; its folder must exist.
+
+    Raises:
+        FileNotFoundError: An image is missing.
+        ValueError: Numbers of images and of rows of boxes differ.
+    """
+    said = {'ground truth': truths, **predictions}
+    for what, rows in said.items():
+        if len(rows) != len(images):
+            raise ValueError(f'{what} must have boxes for each image, {len(images)}, got {len(rows)}')
+    pixels = [_read(Path(image)) for image in images]
+    heights = [round(_PANEL * each.shape[0] / each.shape[1]) for each in pixels]
+    width = 2 * _MARGIN + len(said) * (_PANEL + _GAP) - _GAP
+    height = _TITLE + _HEADING + sum(heights) + _CAPTION * len(images)
+    note = f'boxes of a score of at least {LEAST_SCORE:g}'
+    figure = canvas('Predictions beside the ground truth', note, height, width, _MARGIN, beneath=True)
+    for column, (title, rows) in enumerate(said.items()):
+        left, bottom = _MARGIN + column * (_PANEL + _GAP), float(height - _TITLE - _HEADING)
+        style: Style = {'size': _fit(title, 12), 'weight': 'bold', 'va': 'center', 'parse_math': False}
+        figure.text(left / width, 1 - (_TITLE + _HEADING / 2) / height, title, color=INK, gid='heading', **style)
+        for index, (boxes, high) in enumerate(zip(rows, heights, strict=True)):
+            bottom -= high
+            axes = add_axes(figure, f'boxes.{index}.{title}', left, bottom, _PANEL, high)
+            draw_pixels(axes, pixels[index], 'antialiased')
+            _add_boxes(axes, boxes, classes, palette)
+            bottom -= _CAPTION
+    return save(figure, path)
+
+
+def _add_boxes(axes: Axes, boxes: Sequence[Box], classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:
+    shown = [box for box in boxes if box.score is None or box.score >= LEAST_SCORE]
+    for box in sorted(shown, key=lambda box: box.score or 1):
+        colour = tuple(part / 255 for part in palette[box.label])
+        place = (box.x0, box.y0), box.x1 - box.x0, box.y1 - box.y0
+        axes.add_patch(Rectangle(*place, fill=False, edgecolor=colour, linewidth=1.6, gid='box'))
+        text = classes[box.label] if box.score is None else f'{classes[box.label]} {box.score:.2f}'
+        style: Style = {'size': 6.5, 'va': 'bottom', 'parse_math': False, 'clip_on': True}
+        axes.text(
+            box.x0, box.y0, text, color=INK, bbox=dict(facecolor=PAPER, edgecolor='none', alpha=0.7, pad=0.5), **style
+        )
 
 
 def mean_iou(truth: np.ndarray, prediction: np.ndarray, classes: int) -> float:

@@ -9,11 +9,12 @@ from typing import get_type_hints
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.reports import format_count
+from mmnas_ext.reports.training_log import USUAL
 from mmnas_ext.runs.children import CLOCK, PARTS, Clock
 from mmnas_ext.runs.keys import describe_hint, fits
 from mmnas_ext.runs.manifest import read_manifest
 from mmnas_ext.runs.repeated import trained_in
-from mmnas_ext.runs.results import USUAL, last_metrics
+from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.rows import SEED, Comparison, Row
 from mmnas_ext.runs.statistics import Paired, deviation, paired
 from mmnas_ext.runs.trials import keep_numbers

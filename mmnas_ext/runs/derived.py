@@ -217,7 +217,7 @@ def settle(session: Session, arch: ArchSpec) -> Config | None:
         say('another network than before: the former one and its training are set aside')
         if is_main_process():
             inside = list(files.derived.iterdir()) if files.derived.is_dir() else []
-            set_aside(files, [*(path for path in inside if path != files.snapshots), files.adapt])
+            set_aside(files, [*(path for path in inside if path != files.snapshots), files.adapt, files.samples])
         session.note(DERIVE, clears=False)
     if is_main_process():
         write_text(files.arch, arch.format('json'))

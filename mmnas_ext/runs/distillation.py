@@ -20,7 +20,7 @@ from mmnas_ext.engine.distill import DistillLoop, check_training, join_blocks
 from mmnas_ext.engine.measuring import COUNT, assemble, name_choice, open_measured
 from mmnas_ext.engine.rating_loop import RatingLoop, check_rating
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
-from mmnas_ext.reports import write_any_report
+from mmnas_ext.reports import write_report
 from mmnas_ext.runs.changes import find_changes, find_versions, flatten, list_changes, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.derived import distilled_config, settle
@@ -350,6 +350,6 @@ DISTILLATION = Method(
     find=_find,
     derive=distilled_config,
     supply=_supply,
-    report=write_any_report,
+    report=write_report,
     writes=('ratings', 'front', 'features', 'front_figure'),
 )

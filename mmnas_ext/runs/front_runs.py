@@ -16,7 +16,7 @@ from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, Res
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.results import last_metrics
-from mmnas_ext.runs.run import adapt, start_processes
+from mmnas_ext.runs.run import adapt, draw_page, start_processes
 from mmnas_ext.runs.session import Session, continue_run, open_session, say
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
@@ -133,6 +133,8 @@ def adapt_all(cfg: Config, plan: FrontPlan, draw: bool = False) -> None:
         if is_main_process():
             write_text(files.adapted_table, trained_table(files, plan.front) + '\n')
     say(f'{trained_table(files, plan.front)}\nwritten to {files.adapted_table}')
+    if draw and method.report is not None and is_main_process():
+        draw_page(method.report, searched)
     if draw:
         tell_end(_best(cfg, plan, searched))
 

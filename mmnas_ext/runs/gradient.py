@@ -14,7 +14,7 @@ from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
-from mmnas_ext.reports import front_table, write_any_report
+from mmnas_ext.reports import front_table, write_report
 from mmnas_ext.runs.changes import find_changes, flatten, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.derived import derived_config
@@ -296,7 +296,7 @@ GRADIENT = Method(
     find=_find,
     derive=derived_config,
     supply=_supply,
-    report=write_any_report,
+    report=write_report,
     plan=_plan,
     writes=('search_space', 'search_log', 'decision'),
 )

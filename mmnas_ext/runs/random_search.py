@@ -23,7 +23,7 @@ from mmengine.model import is_model_wrapper
 
 from mmnas_ext.archs import ArchSpec, Limit, cost
 from mmnas_ext.engine.optim import NonFiniteLossError
-from mmnas_ext.reports import write_any_report
+from mmnas_ext.reports import write_report
 from mmnas_ext.runs.changes import flatten, settings_of
 from mmnas_ext.runs.checkpoints import checkpoint_places, nest_checkpoints
 from mmnas_ext.runs.derived import derived_config
@@ -285,7 +285,7 @@ RANDOM_SEARCH = Method(
     settings=_settings,
     find=random_search,
     derive=partial(derived_config, own_key=KEY),
-    report=write_any_report,
+    report=write_report,
     plan=_plan,
     writes=('trials', 'trials_table'),
 )

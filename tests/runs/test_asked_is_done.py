@@ -16,6 +16,7 @@ from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.manifest import ResumeError, read_manifest
 from mmnas_ext.runs.run import run
+from mmnas_ext.runs.session import command_line
 from tests.engine import tiny, tiny_seg
 from tests.engine.kept import differences, last_checkpoint, loaded
 
@@ -104,6 +105,7 @@ def test_a_run_says_what_it_is(reference):
     assert manifest.parts['search'].settings['position.processes'] == get_world_size() == 1
     assert manifest.parts['derive'].notes['arch'] == ArchSpec.parse(reference / 'derived/arch.json').format('fna')
     assert manifest.report['input_size'] == list(tiny.SIZE)
+    assert manifest.report['commands'] == [command_line()]
     for folder, part in (('', 'search'), ('adapt', 'adapt')):
         meta = loaded(find_checkpoint(reference / folder).path)['meta']
         assert meta['mmnas_ext_part'] == manifest.parts[part].id

@@ -1,6 +1,7 @@
 """Predictions written beside the ground truth, with a segmentor that reads each pixel's class off its colour."""
 
 import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -9,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
 from mmseg.evaluation import IoUMetric
 from torch import nn
 
-from mmnas_ext.reports.predictions import mean_iou
-from mmnas_ext.runs.predict import choose, predict_labels, read_run
+from mmnas_ext.archs import zoo
+from mmnas_ext.reports.predictions import Box, mean_iou
+from mmnas_ext.reports.samples import read_samples
+from mmnas_ext.runs.predict import choose, predict, read_run, sample_run, write_labels, write_samples
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ['sky', 'road', 'car']  # a subset of Cityscapes', in another order
@@ -24,6 +29,11 @@ COLOURS = np.array([(0, 0, 0), (0, 0, 255), (255, 0, 0)], dtype=np.uint8)  # BGR
 RIGHT = [[0, 0, 0], [1, 0, 0], [0, 0, 1]]
 SWAPPED = [[0, 0, 0], [0, 0, 1], [1, 0, 0]]
 SIZE = (6, 9)
+
+
+def predict_labels(runs, folder, *args, **options):
+    """Label maps of what `predict` gives."""
+    return write_labels(predict(runs, *args, **options), folder)
 
 
 @MODELS.register_module(name='PassOn')
@@ -193,7 +203,9 @@ def test_a_checkpoint_of_another_network_is_refused(make_run, tmp_path):
 def test_images_without_labels_are_refused(make_run, tmp_path):
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
     folder = make_run('run', RIGHT, **{'val_dataloader.dataset.pipeline': pipeline})
-    with pytest.raises(ValueError, match=r"must test a segmentor on labelled images, .* lack \['gt_sem_seg'\]"):
+    with pytest.raises(
+        ValueError, match=r"must test a detector or a segmentor on labelled images, .* lack \['gt_sem_seg'\]"
+    ):
         predict_labels({'found': folder}, tmp_path / 'out', count=1)
 
 
@@ -241,3 +253,107 @@ def test_the_command_says_how_a_run_is_written(show, runs, capsys):
 def test_the_command_meets_a_mistake_with_one_sentence(show, tmp_path):
     with pytest.raises(SystemExit, match=r'^error: .*nowhere must be the work dir of a training'):
         show(['--run', f'a={tmp_path / "nowhere"}'])
+
+
+# Detectors, and what the page of a run shows
+
+
+@MODELS.register_module(name='Surest')
+class Surest(BaseModel):
+    """A detector that finds each image's own number as the class of one box, and a second one of half its score."""
+
+    def __init__(self, score=0.8):
+        super().__init__()
+        self.score = nn.Parameter(torch.tensor(score))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        for sample in data_samples:
+            score = self.score.detach()
+            found = dict(
+                bboxes=torch.tensor([[0.0, 0, 4, 4], [2, 1, 8, 5]]), labels=torch.tensor([0, sample.img_id % 2])
+            )
+            sample.pred_instances = InstanceData(**found, scores=torch.stack([score / 2, score]))
+        return data_samples
+
+
+def detector(folder, data, score):
+    """The work dir of a training of `Surest` on three images of 12x20 with a box each."""
+    data.mkdir(exist_ok=True)
+    images = [dict(id=n, file_name=f'{n}.png', height=12, width=20) for n in range(3)]
+    boxes = [dict(id=n, image_id=n, category_id=1, bbox=[2, 1, 6, 4], area=24, iscrowd=0) for n in range(3)]
+    for image in images:
+        assert cv2.imwrite(str(data / image['file_name']), np.full((12, 20, 3), 60 * image['id'], np.uint8))
+    classes = [dict(id=1, name='bolt'), dict(id=2, name='nut')]
+    (data / 'val.json').write_text(json.dumps(dict(images=images, annotations=boxes, categories=classes)))
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape'))]
+    dataset = dict(
+        type='CocoDataset', data_root=str(data), ann_file='val.json', data_prefix=dict(img=''), test_mode=True,
+        metainfo=dict(classes=['bolt', 'nut']), pipeline=pipeline,
+    )  # fmt: skip
+    model = dict(type='mmengine.Surest', data_preprocessor=dict(type='DetDataPreprocessor'))
+    folder.mkdir(parents=True, exist_ok=True)
+    Config(dict(default_scope='mmdet', model=model, val_dataloader=dict(dataset=dataset))).dump(folder / 'config.py')
+    torch.save({'state_dict': {'score': torch.tensor(score)}, 'meta': {}}, folder / 'epoch_3.pth')
+    return folder
+
+
+def test_the_boxes_of_a_detector_stand_beside_the_annotated_ones(tmp_path):
+    runs = {
+        'seed': detector(tmp_path / 'a', tmp_path / 'data', 0.5),
+        'found': detector(tmp_path / 'b', tmp_path / 'data', 0.8),
+    }
+    predicted = predict(runs, count=2)
+    assert (predicted.kind, predicted.classes, predicted.names) == ('boxes', ('bolt', 'nut'), ('0_0', '2_2'))
+    assert predicted.truths == ((Box(2, 1, 8, 5, 0),),) * 2
+    first = predicted.predictions['found'][0]
+    assert [(box.label, round(box.score, 3)) for box in first] == [(0, 0.8), (0, 0.4)]  # the surest first
+    assert first[0][:4] == (2, 1, 8, 5)
+    # COCO's own colours are not those of bolts and nuts
+    assert predicted.palette == ((31, 119, 180), (255, 127, 14))
+
+
+def test_a_finished_run_keeps_a_few_predictions_for_its_page(tmp_path):
+    detector(tmp_path / 'run' / 'adapt', tmp_path / 'data', 0.8)
+    detector(tmp_path / 'run' / 'seed' / 'adapt', tmp_path / 'data', 0.5)
+    arch = zoo.arch('mobilenet_v2')
+    for folder in (tmp_path / 'run', tmp_path / 'run' / 'seed'):
+        (folder / 'derived').mkdir()
+        (folder / 'derived' / 'arch.json').write_text(arch.format('json'))
+    assert sample_run(tmp_path / 'run') == tmp_path / 'run' / 'samples' / 'samples.json'
+    samples = read_samples(tmp_path / 'run' / 'samples')
+    assert len(samples.samples) == 3  # there are no more
+    scores = {title: boxes[0].score for title, boxes in samples.samples[2].predictions.items()}
+    assert scores == {'seed': 0.5, 'found': 0.8}
+    # a seed that was trained on other classes is left out
+    detector(tmp_path / 'run' / 'seed' / 'adapt', tmp_path / 'data', 0.5)
+    text = (tmp_path / 'run' / 'seed' / 'adapt' / 'config.py').read_text()
+    (tmp_path / 'run' / 'seed' / 'adapt' / 'config.py').write_text(text.replace("'nut'", "'washer'"))
+    sample_run(tmp_path / 'run', 1)
+    assert list(read_samples(tmp_path / 'run' / 'samples').samples[0].predictions) == ['found']
+
+
+def test_samples_of_a_segmentor_are_coloured_and_small(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmnas_ext.runs.predict._LARGEST', 3)  # of 6 x 9
+    predicted = predict({'found': make_run('found', RIGHT)}, count=1)
+    write_samples(predicted, tmp_path / 'samples')
+    (sample,) = read_samples(tmp_path / 'samples').samples
+    assert sample.size == (2, 3)
+    shown = read(tmp_path / 'samples' / sample.predictions['found'])[..., ::-1]
+    wanted = {(70, 130, 180), (128, 64, 128), (0, 0, 142)}
+    assert shown.shape == (2, 3, 3) and {tuple(pixel) for row in shown.tolist() for pixel in row} <= wanted
+
+
+def test_the_command_draws_a_detector(show, tmp_path, capsys):
+    show(
+        [
+            '--run',
+            f'found={detector(tmp_path / "a", tmp_path / "data", 0.8)}',
+            '--count',
+            '1',
+            '--out',
+            f'{tmp_path}/a.png',
+        ]
+    )
+    assert capsys.readouterr().out.splitlines()[-1] == f'{tmp_path}/a.png'
+    # two panels of 250, a gap of 10, two margins of 28; 250 * 12 / 20 of height
+    assert cv2.imread(f'{tmp_path}/a.png').shape[:2] == (76 + 26 + 150 + 26, 566)

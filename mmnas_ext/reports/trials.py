@@ -1,15 +1,11 @@
-"""Figure and table of the trials of a random search: what each network reached over what it costs."""
+"""The trials of a random search as their files say, and their table."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure
-
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.literal import call_at
-from mmnas_ext.reports.canvas import MARK, Label, place_labels, plot, save
-from mmnas_ext.reports.palette import FOUND, PAPER
-from mmnas_ext.reports.table import cost_scale, format_cost, format_count, metric_column, name_metric
+from mmnas_ext.reports.table import format_cost, format_count, metric_column, name_metric
 from mmnas_ext.search.fields import check_kind, read_object, take
 from mmnas_ext.workdir import WorkDir
 
@@ -82,34 +78,6 @@ def read_trials(
         return value is None, sign * (value or 0.0), trial.number
 
     return Trials(tuple(sorted(trials, key=key)), name, metric or (*equal, 'latency')[0], guessed=rank_by is None)
-
-
-def draw_trials(trials: Trials, out: str | Path) -> Path:
-    """Draws `trials_figure` into a file, which is returned."""
-    return save(trials_figure(trials), out)
-
-
-def trials_figure(trials: Trials) -> Figure:
-    """Shows what the trials reached over what they cost, the best one marked.
-
-    The axes are labelled ``trials``; the points have the gid ``points``, the best one ``best``.
-    """
-    rows = trials.successes
-    lost = len(trials.rows) - len(rows)
-    note = f'{len(trials.rows)} networks, drawn at random and trained briefly' + (f'; {lost} failed' if lost else '')
-    scale = cost_scale(trials.metric, max(row.cost for row in trials.rows))
-    figure, axes = plot('trials', 'What the trials reached', note, scale.name, trials.rank_by)
-    costs = [row.cost / scale.size for row in rows]
-    values = [row.reached(trials.rank_by) or 0.0 for row in rows]
-    axes.scatter(costs, values, s=58, color=FOUND, edgecolor=PAPER, zorder=3, gid='points')
-    axes.margins(0.08)
-    labels = [Label(f'{row.number:02d}', x, y) for row, x, y in zip(rows, costs, values, strict=True)]
-    if labels:
-        axes.plot(costs[:1], values[:1], gid='best', **MARK)
-        best = f'best, trial {labels[0].text}: {format_cost(trials.metric, rows[0].cost)}, {values[0]:.4g}'
-        labels[0] = labels[0]._replace(text=best, bold=True)
-    place_labels(axes, labels)
-    return figure
 
 
 def trials_cells(trials: Trials) -> list[list[str]]:

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from mmnas_ext.archs import SearchSpace, SpaceStage, cost, zoo
-from mmnas_ext.reports import draw_trials, write_any_report
-from mmnas_ext.reports.trial_figure import read_trials, trials_cells, trials_figure
+from mmnas_ext.reports import write_report
+from mmnas_ext.reports.charts import trials_chart
+from mmnas_ext.reports.trials import read_trials, trials_cells
 from tests.reports import distilled
-from tests.reports.distilled import drawn, words
-from tests.reports.drawn import by_gid, overlaps, png_size, texts
+from tests.reports.drawn import png_size
 from tests.reports.simulated import search_log, write_log
 from tests.reports.test_page import Page, run_tool
 
@@ -68,22 +68,18 @@ def test_the_costs_are_those_of_the_limit(tmp_path):
     assert read_trials(tmp_path / 'd') is None
 
 
-def test_the_figure_shows_each_trial_and_marks_the_best(tmp_path):
-    trials = read_trials(tried(tmp_path), 'mIoU')
-    figure = trials_figure(trials)
-    assert drawn(figure, 'points').get_offsets().tolist() == [[400, 0.6], [300, 0.4]]
-    best = drawn(figure, 'best')
-    assert (best.get_xdata()[0], best.get_ydata()[0]) == (400, 0.6)
-    assert {'best, trial 01: 400.0 M, 0.6', '00', 'mIoU', 'M multiply-adds'} <= words(figure)
-    assert by_gid(figure, 'note')['note'].get_text() == '4 networks, drawn at random and trained briefly; 2 failed'
-    assert overlaps(texts(figure)) == []
-    assert png_size(draw_trials(trials, tmp_path / 'a.png').read_bytes())[0] == 1400
+def test_the_chart_shows_each_trial_and_marks_the_best(tmp_path):
+    best, other = trials_chart(read_trials(tried(tmp_path), 'mIoU')).data
+    assert [(best.x, best.y), (other.x, other.y)] == [((400.0,), (0.6,)), ((300.0,), (0.4,))]
+    assert (best.marker.symbol, other.marker.symbol) == ('diamond', None)
+    assert best.hovertext == ('<b>trial 01, best</b><br>mIoU 0.6<br>400.0 M<br>17 layers, 1.5 minutes',)
+    assert other.hovertext[0].startswith('<b>trial 00</b><br>mIoU 0.4<br>300.0 M<br>')
 
 
-def test_a_search_whose_trials_all_failed_is_drawn(tmp_path):
-    figure = trials_figure(read_trials(tried(tmp_path, ROWS[3:])))
-    assert by_gid(figure, 'best') == {}
-    assert len(drawn(figure, 'points').get_offsets()) == 0
+def test_a_search_whose_trials_all_failed_has_no_chart(tmp_path):
+    text = write_report(tried(tmp_path, ROWS[3:]))[-1].read_text(encoding='utf-8')
+    assert 'the loss is NaN or infinite at iteration 40' in text
+    assert '<div class="chart"' not in text
 
 
 def test_the_table_of_trials(tmp_path):
@@ -117,26 +113,29 @@ def test_a_result_of_another_form_is_refused(tmp_path, change, message):
 def test_a_random_search_has_a_page(tmp_path):
     tried(tmp_path, rank_by='mIoU', rule='greater', metric='macs', input_size=[320, 320], seed=OTHER.format('fna'),
           limits={'macs': {'min': 2.5e8, 'max': 4e8}})  # fmt: skip
-    running = write_any_report(tmp_path)
-    assert [path.name for path in running] == ['network.png', 'trials.png', 'report.html']
+    running = write_report(tmp_path)
+    assert [path.name for path in running] == ['network.png', 'report.html']
     text = Page(running[-1].read_text(encoding='utf-8')).text
-    assert 'Best network so far' in text
+    assert 'The network that leads so far has ' in text
+    assert '4 trials, ranked by mIoU; nothing is derived yet: below is what leads so far' in text
     (tmp_path / 'derived').mkdir()
     (tmp_path / 'derived' / 'arch.json').write_text(FOUND.format('json'))
-    written = write_any_report(tmp_path)
+    written = write_report(tmp_path)
     page = Page(written[-1].read_text(encoding='utf-8'))
-    assert page.images() == [path.read_bytes() for path in written[:-1]]
-    assert png_size(page.images()[0]) == (1400, 754)  # with its seed
-    assert 'Found network' in page.text
-    assert 'MAdds at 320×320.' in page.text
-    assert '4 trials, ranked by mIoU; limits: MAdds at least 250.0 M and at most 400.0 M' in page.text
+    assert png_size(written[0].read_bytes()) == (1400, 754)  # with its seed
     macs, params = cost(FOUND, (320, 320))
-    assert f'{macs / 1e6:.1f} M MAdds, {params / 1e6:.3f} M parameters, 16 layers.' in page.text
+    assert page.rows[0] == ['network', 'MAdds at 320×320', 'parameters']
+    assert ['found', f'{macs / 1e6:.1f} M', f'{params / 1e6:.3f} M'] in page.rows
+    share = round(100 * abs(1 - macs / cost(OTHER, (320, 320)).macs))
+    word = 'less' if macs < cost(OTHER, (320, 320)).macs else 'more'
+    said = f'{share}% {word} than the seed' if share else 'as much as the seed'
+    assert f'The found network has {macs / 1e6:.1f} M MAdds at 320×320, {said}.' in page.text
+    assert '250.0 M to 400.0 M MAdds' in page.text
     assert ['01', '400.0 M', '2.000 M', '0.600', '0.700', '1.5', ''] in page.rows
 
 
 def test_what_ranks_is_said_to_be_a_guess(tmp_path):
-    text = Page(write_any_report(tried(tmp_path))[-1].read_text(encoding='utf-8')).text
+    text = Page(write_report(tried(tmp_path))[-1].read_text(encoding='utf-8')).text
     assert 'No file says what ranks the trials: taken is aAcc.' in text
     assert 'MAdds at 800×1088, a default: no file of the work dir says the input size.' in text
 
@@ -146,7 +145,7 @@ def test_a_run_that_was_given_its_network_shows_it(tmp_path):
     (tmp_path / 'derived' / 'arch.json').write_text(FOUND.format('json'))
     # the space lies there from an earlier search, its log was set aside
     (tmp_path / 'search_space.json').write_text(zoo.space('fna_det').format())
-    written = write_any_report(tmp_path, tmp_path / 'out', input_size=(64, 64))
+    written = write_report(tmp_path, tmp_path / 'out', input_size=(64, 64))
     assert [path.name for path in written] == ['network.png', 'report.html']
     text = Page(written[-1].read_text(encoding='utf-8')).text
     assert 'the network was given, and not searched here' in text
@@ -159,9 +158,9 @@ def test_a_search_is_priced_at_the_size_that_it_used(tmp_path):
     write_log(tmp_path / 'search_log.jsonl', search_log(space, count=4, start=150, size=(64, 64), latency=20.0))
     report = {'method': 'gradient', 'input_size': [64, 64], 'metric': 'latency', 'limits': {'latency': {'max': 25}}}
     (tmp_path / 'run.json').write_text(json.dumps({'report': report}))
-    page = Page(write_any_report(tmp_path)[-1].read_text(encoding='utf-8'))
+    page = Page(write_report(tmp_path)[-1].read_text(encoding='utf-8'))
     assert 'MAdds at 64×64.' in page.text
-    assert 'limits: latency at most 25 ms' in page.text
+    assert 'limit25 ms' in page.text
     last = json.loads((tmp_path / 'search_log.jsonl').read_text().splitlines()[-1])
     rows = dict(row for row in page.rows if len(row) == 2)
     assert rows['expected latency'] == f'{last["expected_latency"]:.3g} ms'
@@ -182,4 +181,4 @@ def test_a_plain_training_is_refused_in_one_sentence(tmp_path, said):
 def test_the_tool_reports_a_random_search(tmp_path):
     done = run_tool(tried(tmp_path), '--input-size', 64, 64)
     assert (done.returncode, done.stderr) == (0, '')
-    assert done.stdout.split() == [str(tmp_path / name) for name in ('network.png', 'trials.png', 'report.html')]
+    assert done.stdout.split() == [str(tmp_path / name) for name in ('network.png', 'report.html')]
