@@ -2,7 +2,7 @@
 
 import argparse
 import ast
-import importlib
+import importlib.util
 import inspect
 import json
 import re
@@ -13,9 +13,10 @@ import torch
 import yaml
 from mmengine.config import Config
 
-from mmnas_ext.archs import ArchSpec, CellSpace, LayerSpec, SearchSpace, cost, zoo
+from mmnas_ext.archs import ArchSpec, CellSpace, LayerSpec, Limit, SearchSpace, cost, zoo
 from mmnas_ext.backbones.named import NAMES
 from mmnas_ext.registry import MODELS
+from mmnas_ext.search.decision import Decision, LayerChoice
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / 'docs').glob('*.md'))
@@ -156,6 +157,23 @@ def test_every_equation_has_its_function() -> None:
             named += pairs
     assert len(named) > 35
     assert [(file, name) for file, name in named if name not in defined(file)] == []
+
+
+def test_the_picture_of_a_decision_fills_what_is_decided() -> None:
+    spec = importlib.util.spec_from_file_location('docs_pictures', ROOT / 'docs/pictures.py')
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    layers = (
+        LayerChoice('1.0', 'k3_e6', 'k5_e6', 0.02, 0.01, 0.98, {}),
+        LayerChoice('1.1', 'skip', 'k3_e3', -0.01, 0.02, 0.31, {}),
+    )
+    decision = Decision('measured', 'loss', zoo.arch('mobilenet_v2'), 'macs', {'macs': 1.0}, Limit(), layers)
+    axes = pictures.decision_figure(decision).axes[0]
+    assert axes.get_title('left') == '1 of 2 layers are 95% certain'
+    assert [label.get_text() for label in axes.get_yticklabels()] == ['1.0  k3_e6 over k5_e6', '1.1  skip over k3_e3']
+    points = axes.collections[-1]
+    assert points.get_offsets().tolist() == [[0.02, 2], [-0.01, 1]]
+    assert [list(colour[:3]) == [1, 1, 1] for colour in points.get_facecolors()] == [False, True]
 
 
 def test_every_name_of_the_api_page_is_public_and_described() -> None:

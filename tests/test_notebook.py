@@ -16,7 +16,14 @@ from mmnas_ext.runs.manifest import read_manifest
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = json.loads((ROOT / 'notebooks' / 'quickstart.ipynb').read_text(encoding='utf-8'))
 SMALL = dict(
-    images=8, held_out=2, size=(96, 96), search_epochs=1, adapt_epochs=1, networks=2, work_dir='work_dirs/quickstart'
+    images=8,
+    held_out=2,
+    size=(96, 96),
+    search_epochs=1,
+    adapt_epochs=1,
+    networks=2,
+    rounds=1,
+    work_dir='work_dirs/quickstart',
 )
 
 
