@@ -10,15 +10,19 @@ READY := $(VENV)/.complete
 KEEP := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1099511627776
 RUN := $(KEEP) OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) MPLBACKEND=Agg $(VENV)/bin/python
 
+# a warning is an error; the theme's notice about another version of MkDocs is none of ours
+DOCS := NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-seg demo-dna test lint format venv clean-venv
+.PHONY: help demo demo-seg demo-dna test lint docs format venv clean-venv
 
 help:
 	@echo 'make demo        search, derive, adapt and test on small generated data (under 10 minutes on 2 cores)'
 	@echo 'make demo-seg    the same for segmentation'
 	@echo 'make demo-dna    block-wise distillation, exact search, training of what is found'
 	@echo 'make test        all tests (ARGS="-k front" passes arguments to pytest)'
-	@echo 'make lint        ruff check, ruff format --check, mypy'
+	@echo 'make lint        ruff check, ruff format --check, mypy, the documentation without warnings'
+	@echo 'make docs        the documentation site, into site/'
 	@echo 'make format      let ruff rewrite what it can'
 	@echo 'make venv        only the environment: $(VENV) from requirements.txt'
 	@echo 'make clean-venv  remove that environment'
@@ -40,10 +44,15 @@ test: $(READY)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg $(VENV)/bin/python -m pytest tests -n $(THREADS) --dist loadfile $(ARGS)
 
 lint: $(READY)
-	@echo '== lint: ruff check, ruff format --check, mypy on mmnas_ext'
+	@echo '== lint: ruff check, ruff format --check, mypy on mmnas_ext, the documentation'
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m mypy
+	$(DOCS) --quiet
+
+docs: $(READY)
+	@echo '== docs: the site, into site/index.html'
+	$(DOCS)
 
 format: $(READY)
 	$(VENV)/bin/python -m ruff check --fix .

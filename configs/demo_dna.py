@@ -5,7 +5,7 @@
 #
 #   python tools/train.py configs/demo_dna.py
 #
-# Cost: minutes on two CPU cores. Measured: the table in README.md. There is no published number.
+# Cost: minutes on two CPU cores. Measured: docs/demos.md. There is no published number.
 _base_ = './dna_lite0_128.py'
 
 candidates = ['k3_e3', 'k3_e6', 'k5_e3', 'k5_e6']

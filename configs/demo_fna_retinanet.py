@@ -4,7 +4,7 @@
 #
 #   python tools/train.py configs/demo_fna_retinanet.py
 #
-# Cost: minutes on two CPU cores. Measured: the table in README.md. There is no published number.
+# Cost: minutes on two CPU cores. Measured: docs/demos.md. There is no published number.
 _base_ = './fna_retinanet_lite0_320.py'
 
 classes = (

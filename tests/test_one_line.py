@@ -1,4 +1,4 @@
-"""Every row of README's one-line tables does what it says, in the search and in the training that follows it."""
+"""Every row of the one-line tables does what it says, in the search and in the training that follows it."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -36,8 +36,8 @@ EFFECTS: dict[str, Callable[..., None]] = {}
 
 
 def rows(number: int) -> dict[str, str]:
-    """A table of README: what is wanted, and the line."""
-    table = (ROOT / 'README.md').read_text().split(HEAD)[number + 1].split('\n\n')[0]
+    """A table of the page: what is wanted, and the line."""
+    table = (ROOT / 'docs/one-line.md').read_text().split(HEAD)[number + 1].split('\n\n')[0]
     return dict(line.strip('| ').split(' | ', 1) for line in table.splitlines())
 
 
