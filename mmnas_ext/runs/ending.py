@@ -11,11 +11,12 @@ from mmengine.dist import is_main_process
 from mmnas_ext.archs import METRICS, ArchSpec, cost
 from mmnas_ext.archs.prices import price
 from mmnas_ext.reports.table import format_cost, format_size, name_metric
+from mmnas_ext.reports.training_log import USUAL
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.keys import own_name
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, Manifest, ResumeError, read_manifest
 from mmnas_ext.runs.next_command import command, train_command
-from mmnas_ext.runs.results import USUAL, last_metrics, trained_metrics
+from mmnas_ext.runs.results import last_metrics, trained_metrics
 from mmnas_ext.runs.session import Session, say
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir

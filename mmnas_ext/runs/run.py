@@ -193,7 +193,7 @@ def draw_page(report: Callable[[Path], tuple[Path, ...]], session: Session) -> N
     try:
         say(f'page: {report(session.files.root)[-1]}')
     except Exception as error:
-        say(f'warning: no report, since {type(error).__name__}: {error}; tools/report.py draws it later')
+        say(f'warning: no report, since {type(error).__name__}: {error}; mmnas report draws it later')
 
 
 def check_mode(cfg: Config, search_only: bool, arch: str | None) -> None:
