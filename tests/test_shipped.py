@@ -144,4 +144,5 @@ def test_a_headline_is_the_first_sentence() -> None:
     assert headline(configs()[NAME]) == (
         'FNA inside RetinaNet on COCO: search a backbone, remap the seed onto it, train it there'
     )
-    assert config.start(NAME).splitlines()[-1] == f"_base_ = 'mmnas_ext::{NAME}.py'"
+    assert f"\n_base_ = 'mmnas_ext::{NAME}.py'\n\n# Your own images" in config.start(NAME)
+    assert config.start('dna_imagenet').endswith("\n_base_ = 'mmnas_ext::dna_imagenet.py'\n")
