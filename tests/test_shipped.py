@@ -38,7 +38,9 @@ def test_a_file_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
     mine = tmp_path / f'{NAME}.py'
     mine.touch()
     assert find_config(f'{NAME}.py') == Path(f'{NAME}.py')
-    assert find_config(NAME) != Path(NAME)
+    assert find_config(NAME) == Path(f'{NAME}.py')  # and is not passed over where the ending is left out
+    mine.unlink()
+    assert find_config(NAME) == find_shipped(NAME)
 
 
 @pytest.mark.parametrize(
