@@ -62,11 +62,15 @@ def find_shipped(name: str) -> Path:
 def find_config(name: str | Path) -> Path:
     """The config that a command line names: a file, or one that comes with the package where no such file is there.
 
+    Args:
+        name: Of the file, with or without ``.py``.
+
     Raises:
         FileNotFoundError: There is neither.
     """
-    path = Path(name)
-    return path if path.is_file() else find_shipped(str(name))
+    # `mmnas config X > X.py` and `mmnas train X` must not train the shipped one
+    own = [Path(name), Path(f'{name}.py')]
+    return next((path for path in own if path.is_file()), None) or find_shipped(str(name))
 
 
 def teach_mmengine() -> None:

@@ -188,6 +188,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(doctor.importlib, 'import_module', load)
         return doctor.examine()
 
+    monkeypatch.setattr(doctor.metadata, 'requires', lambda name: [])
     real = doctor.importlib.import_module
     real('mmcv.ops')  # itself imports through the function that is replaced
     return pretend
@@ -207,6 +208,12 @@ def test_the_doctor_finds_a_whole_installation_whole(machine) -> None:
     assert 'mmdet        onedl-mmdetection 3.5.1 [maintained (onedl-…)]' in found.text
     assert f'{len(configs())} configs' in found.lines[0]
     assert found.text.endswith('nothing is wrong')
+
+
+def test_the_doctor_misses_what_the_package_has_asked_for(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ['numpy>=1.23', 'torch>=2.6', "timm>=0.9; extra == 'teacher'"]
+    monkeypatch.setattr(doctor.metadata, 'requires', lambda name: asked)
+    assert machine(WHOLE).problems == ["numpy is not installed. Run:\n  pip install 'numpy>=1.23'"]
 
 
 @pytest.mark.parametrize(

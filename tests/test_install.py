@@ -1,5 +1,6 @@
 """The check for missing or mixed packages, with invented installations; the scripts, with an invented interpreter."""
 
+import importlib
 import os
 import re
 import shutil
@@ -169,6 +170,22 @@ def test_the_generation_before_is_too_old(machine, name, version, needs):
 def test_the_compiler_that_mmcv_would_meet_is_announced(machine, torch, told):
     machine({'torch': torch})
     assert ('C++20' in message()) is told
+
+
+def test_a_type_of_ours_in_a_mixed_installation_says_it_aloud(monkeypatch):
+    """MMEngine passes over the error of an import that a config's type leads to, so it is a warning as well."""
+    registry = importlib.import_module('mmnas_ext.registry')
+
+    def refuse():
+        raise ImportError('packages of both lines')
+
+    monkeypatch.setattr(install_check, 'require_mm', refuse)
+    with (
+        pytest.warns(UserWarning, match='packages of both lines'),
+        pytest.raises(ImportError, match='packages of both lines'),
+    ):
+        importlib.reload(registry)
+    assert registry.MODELS.scope == 'mmnas_ext'  # as it was: nothing is registered twice
 
 
 def test_an_unknown_module_is_refused():

@@ -38,7 +38,9 @@ def test_a_file_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
     mine = tmp_path / f'{NAME}.py'
     mine.touch()
     assert find_config(f'{NAME}.py') == Path(f'{NAME}.py')
-    assert find_config(NAME) != Path(NAME)
+    assert find_config(NAME) == Path(f'{NAME}.py')  # and is not passed over where the ending is left out
+    mine.unlink()
+    assert find_config(NAME) == find_shipped(NAME)
 
 
 @pytest.mark.parametrize(
@@ -144,4 +146,5 @@ def test_a_headline_is_the_first_sentence() -> None:
     assert headline(configs()[NAME]) == (
         'FNA inside RetinaNet on COCO: search a backbone, remap the seed onto it, train it there'
     )
-    assert config.start(NAME).splitlines()[-1] == f"_base_ = 'mmnas_ext::{NAME}.py'"
+    assert f"\n_base_ = 'mmnas_ext::{NAME}.py'\n\n# Your own images" in config.start(NAME)
+    assert config.start('dna_imagenet').endswith("\n_base_ = 'mmnas_ext::dna_imagenet.py'\n")

@@ -15,6 +15,17 @@ START = """# My own {name}: {headline}.
 # It runs as it is, from any folder. What is set below takes effect in every part of a run.
 _base_ = '{mark}{name}.py'
 """
+# of a detector and of a segmentor
+DATA = {
+    'retinanet': """
+# Your own images, one line for all of loaders, classes, heads and evaluators ('coco' or 'voc'):
+# data = dict(type='coco', root='boxes')
+""",
+    'deeplab': """
+# Your own images, one line for all of loaders, classes, heads and evaluators ('folder-masks' or 'cityscapes'):
+# data = dict(type='folder-masks', root='fields', classes=('ground', 'crop', 'weed'))
+""",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +59,8 @@ def start(name: str) -> str:
         FileNotFoundError: None has this name; the message has the nearest.
     """
     file = find_shipped(name)
-    return START.format(name=file.stem, headline=headline(file), mark=MARK)
+    hint = next((text for host, text in DATA.items() if host in file.stem), '')
+    return START.format(name=file.stem, headline=headline(file), mark=MARK) + hint
 
 
 def whole(name: str) -> str:

