@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from mmnas_ext.archs import METRICS, ArchSpec, cost
+from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.archs.prices import price
 from mmnas_ext.reports.table import format_cost, format_size, name_metric
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
@@ -149,12 +150,25 @@ def _reached(manifest: Manifest, files: WorkDir) -> str:
     if mine:
         theirs = next(_seed_metrics(files.root, report.get('seed')), {})
         return _one(mine, report.get('rank_by'), theirs)
+    if report.get('rank_by') and not manifest.is_given:
+        return _tried(manifest, files)
     front = None if manifest.is_given else MeasuredFront.find(files.root)
     chosen = next((each for each in front.networks if each.origin == 'chosen'), None) if front else None
     if front is None or chosen is None or front.rank_by not in chosen.metrics:
         return ''
     theirs = front.seed.metrics if front.seed else {}
     return f'{_one(chosen.metrics, front.rank_by, theirs)}, untrained, on held-out images'
+
+
+def _tried(manifest: Manifest, files: WorkDir) -> str:
+    """The metric that a random search found its network by."""
+    found, name = ArchSpec.parse(manifest.parts[DERIVE].notes['arch']), manifest.report['rank_by']
+    for file in sorted(files.trials.glob('*/result.json')):
+        trial = parse_json(file.read_text(encoding='utf-8'))
+        value = trial['metrics'].get(name)
+        if value is not None and ArchSpec.parse(trial['arch']).stages == found.stages:
+            return f'{_one({name: value}, name)}, after its trial'
+    return ''
 
 
 def _seed_metrics(root: Path, seed: str | None) -> Iterator[Mapping[str, float]]:

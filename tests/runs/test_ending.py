@@ -15,6 +15,7 @@ from mmnas_ext.runs import ending
 from mmnas_ext.runs.ending import describe_end, tell_choice, tell_end
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, Manifest, Part, read_manifest
 from mmnas_ext.runs.next_command import command, train_command
+from mmnas_ext.runs.trials import Trial
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.workdir import WorkDir
 from tests.engine import tiny
@@ -126,6 +127,17 @@ def test_a_given_network_is_called_so_and_one_without_a_test_gets_the_report():
     for file in Path('given/adapt').iterdir():
         file.unlink()
     assert lines(describe_end(cfg, manifest))['checkpoint'] == 'none is left'
+
+
+def test_a_random_search_alone_tells_what_its_trial_reached():
+    cfg, manifest = run_of('drawn', adapted=False)
+    for number, (arch, reached) in enumerate(((SEED, 0.75), (FOUND, 0.5))):
+        trial = Trial(number, arch.format('fna'), 1, 1, 1.0, {'mIoU': reached}, '', 4, 1.0, 1.0, None)
+        place = Path(f'drawn/trials/0{number}')
+        place.mkdir(parents=True)
+        (place / 'result.json').write_text(trial.format())
+    ranked = Manifest('r', 'random', manifest.parts, {**manifest.report, 'rank_by': 'mIoU'})
+    assert lines(describe_end(cfg, ranked))['reached'] == 'mIoU 0.5, after its trial'
 
 
 def test_plain_training_and_blocks_alone():
