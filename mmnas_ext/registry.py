@@ -15,8 +15,8 @@ except ImportError as _error:
     warnings.warn(str(_error), stacklevel=2)  # MMEngine passes over the error where a config's type leads here
     raise
 
-from mmengine import registry as _mm  # noqa: E402
-from mmengine.registry import Registry  # noqa: E402
+from mmengine import registry as _mm
+from mmengine.registry import Registry
 
 teach_mmengine()
 _SCOPE = 'mmnas_ext'

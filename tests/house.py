@@ -15,12 +15,14 @@ PACKAGE = 'mmnas_ext'
 SOURCE = ('mmnas_ext', 'tools', 'benchmarks')
 CHECK = 'install_check'
 WORK_DIR = 'workdir'
+SHIPPED = 'shipped'
 # what a room may import of the project; every room may import itself
 ROOMS: dict[str, frozenset[str]] = {
     CHECK: frozenset(),
     WORK_DIR: frozenset(),
+    SHIPPED: frozenset(),
     'archs': frozenset(),
-    'registry': frozenset({CHECK}),
+    'registry': frozenset({CHECK, SHIPPED}),
     'ops': frozenset({'archs'}),
     'datasets': frozenset({'registry'}),
     'remap': frozenset({'ops', 'archs', 'registry', WORK_DIR}),
@@ -46,10 +48,12 @@ ROOMS: dict[str, frozenset[str]] = {
             'registry',
             CHECK,
             WORK_DIR,
+            SHIPPED,
         }
     ),
-    'cli': frozenset({'runs', 'engine', 'search', 'archs', CHECK}),
 }
+ROOMS['cli'] = frozenset(ROOMS)
+ROOMS['__main__'] = frozenset({'cli'})
 HOSTS = frozenset({'mmdet', 'mmseg', 'mmpretrain'})
 MM = HOSTS | {'mmengine', 'mmcv'}
 NO_HELPERS = frozenset({'utils', 'util', 'common', 'core', 'helpers', 'misc'})
@@ -67,7 +71,9 @@ def tree(root: Path) -> tuple[str, ...]:
         names = [name for name in done.stdout.split('\0') if name]
     else:
         names = [path.relative_to(root).as_posix() for path in root.rglob('*') if path.is_file()]
-        names = [name for name in names if not re.search(r'(^|/)(\.venv|\.git|__pycache__|work_dirs|build)/', name)]
+        names = [
+            name for name in names if not re.search(r'(^|/)(\.venv|\.git|\.mim|__pycache__|work_dirs|build)/', name)
+        ]
     return tuple(sorted(name for name in names if (root / name).is_file()))
 
 
@@ -188,7 +194,7 @@ def foreign_imports(root: Path) -> list[str]:
                 continue
             if room in ('', CHECK, WORK_DIR, 'archs'):
                 found.append(f'{name}:{line}: standard library only, not {library}')
-            elif room == 'registry' and library != 'mmengine':
+            elif room in ('registry', SHIPPED) and library != 'mmengine':
                 found.append(f'{name}:{line}: mmengine only, not {library}')
             elif name == f'{PACKAGE}/search/front.py' and library != 'numpy':
                 found.append(f'{name}:{line}: numpy only, not {library}')
@@ -309,7 +315,7 @@ def thin_tests(root: Path) -> list[str]:
 
 _PLACE = re.compile(r'(?<![\w/.])(?:configs|tools|benchmarks|docs|tests|mmnas_ext|\.ci)/[\w./*-]*[\w*]')
 _LINK = re.compile(r'\]\((?!https?://|mailto:|#)([^)#\s]+)')
-_COMMAND = re.compile(r'^\s*(?:\$ )?(?:\w+=\S+ )*(make|python3?|bash|\S+/python3?) (.*)$')
+_COMMAND = re.compile(r'^\s*(?:\$ )?(?:\w+=\S+ )*(make|mmnas|python3?|bash|\S+/python3?) (.*)$')
 
 
 def documents(root: Path) -> list[str]:
@@ -333,7 +339,7 @@ def missing_paths(root: Path) -> list[str]:
 
 
 def missing_commands(root: Path) -> list[str]:
-    """Every `make` target, module and option that a command in a document names exists."""
+    """Every `make` target, module, subcommand and option that a command in a document names exists."""
     makefile = text(root, 'Makefile') if 'Makefile' in tree(root) else ''
     targets = set(re.findall(r'^([\w-]+):', makefile, re.MULTILINE))
     found = []
@@ -344,16 +350,17 @@ def missing_commands(root: Path) -> list[str]:
                 words = [word for word in shlex.split(match[2], comments=True) if '=' not in word and word[0] != '-']
                 found += [f'{name}: make {word}, no such target' for word in words if word not in targets]
             elif match:
-                found += [f'{name}: {complaint}' for complaint in _bad_script(root, match[2])]
+                bad = _bad_call if match[1] == 'mmnas' else _bad_script
+                found += [f'{name}: {complaint}' for complaint in bad(root, match[2])]
     return found
 
 
 def _commands(document: str) -> Iterator[str]:
-    """Lines of the shell code blocks, continued lines joined, and inline `make x` / `python x`."""
+    """Lines of the shell code blocks, continued lines joined, and inline `make x` / `mmnas x` / `python x`."""
     for block in re.findall(r'```(?:bash|sh|console|shell)\n(.*?)```', document, re.DOTALL):
         yield from block.replace('\\\n', ' ').splitlines()
     plain = re.sub(r'```.*?```', '', document, flags=re.DOTALL)
-    yield from re.findall(r'`((?:make|python3?|bash) [^`\n]+)`', plain)
+    yield from re.findall(r'`((?:make|mmnas|python3?|bash) [^`\n]+)`', plain)
 
 
 def _bad_script(root: Path, rest: str) -> list[str]:
@@ -364,13 +371,32 @@ def _bad_script(root: Path, rest: str) -> list[str]:
     script = re.match(r'((?:tools|benchmarks)/[\w/]+\.py)\b', rest)
     if not script or script[1] not in tree(root):
         return []
-    options = re.findall(r'(?<!\S)(--[a-z][\w-]*)', rest.split('#')[0])
     known = text(root, script[1])
-    known += text(root, f'{PACKAGE}/cli.py') if 'add_comparing(' in known else ''  # benchmarks have the same options
+    for command in re.findall(r"\btool\('(\w+)'\)", known):
+        known += text(root, f'{PACKAGE}/cli/{command}.py')
+    return _unknown_options(root, script[1], known, rest)
+
+
+def _bad_call(root: Path, rest: str) -> list[str]:
+    """What is wrong with the arguments of `mmnas`."""
+    command = rest.split()[0]
+    if not re.fullmatch(r'[a-z]\w*', command):
+        return []  # an option of its own, or a placeholder
+    file = f'{PACKAGE}/cli/{command}.py'
+    if file not in tree(root):
+        return [f'mmnas has no command {command}']
+    return _unknown_options(root, f'mmnas {command}', text(root, file), rest)
+
+
+def _unknown_options(root: Path, title: str, known: str, rest: str) -> list[str]:
+    """Options of a command that its text, and that of the options that it shares with others, does not have."""
+    options = re.findall(r'(?<!\S)(--[a-z][\w-]*)', rest.split('#')[0])
     # made from the table of metrics
     made = re.compile(r'--(max|min)-\w+' if 'add_limits(' in known else r'--help')
+    shared = f'{PACKAGE}/cli/options.py'
+    known += text(root, shared) if shared in tree(root) and re.search(r'\badd_\w+\(parser', known) else ''
     unknown = [option for option in options if f"'{option}'" not in known and not made.fullmatch(option)]
-    return [f'{script[1]} has no {option}' for option in unknown if option != '--help']
+    return [f'{title} has no {option}' for option in unknown if option != '--help']
 
 
 def machine_paths(root: Path) -> list[str]:

@@ -25,6 +25,8 @@ BROKEN = [
     ('wrong_directions', {'mmnas_ext/engine/a.py': 'import mmnas_ext.hosts.det'}, 'engine must not import hosts'),
     ('wrong_directions', {'mmnas_ext/search/a.py': 'import_module("mmnas_ext.engine")'}, 'must not import engine'),
     ('wrong_directions', {'mmnas_ext/registry.py': 'import mmnas_ext.archs'}, 'registry must not import archs'),
+    ('wrong_directions', {'mmnas_ext/__main__.py': 'from mmnas_ext.runs import run'}, '__main__ must not import runs'),
+    ('foreign_imports', {'mmnas_ext/shipped.py': 'import torch'}, 'mmengine only'),
     ('wrong_directions', {'mmnas_ext/__init__.py': 'import mmnas_ext.registry'}, 'mmnas_ext must not import registry'),
     ('wrong_directions', {'mmnas_ext/ops/a.py': 'from .mixed import x'}, 'relative import'),
     ('wrong_directions', {'mmnas_ext/kitchen/a.py': ''}, "'kitchen' is no room"),
@@ -101,9 +103,24 @@ BROKEN = [
         {
             'README.md': '`python tools/a.py --jobs 1 --job 2`',
             'tools/a.py': 'add_comparing(parser)',
-            'mmnas_ext/cli.py': "x('--jobs')",
+            'mmnas_ext/cli/options.py': "x('--jobs')",
         },
         'tools/a.py has no --job',
+    ),
+    (
+        'missing_commands',
+        {
+            'README.md': '`python tools/a.py --fly --swim`',
+            'tools/a.py': "main = tool('b')",
+            'mmnas_ext/cli/b.py': "'--fly'",
+        },
+        'tools/a.py has no --swim',
+    ),
+    ('missing_commands', {'README.md': '`mmnas fly`'}, 'mmnas has no command fly'),
+    (
+        'missing_commands',
+        {'README.md': '```bash\nmmnas b --fly --swim\n```', 'mmnas_ext/cli/b.py': "'--fly'"},
+        'mmnas b has no --swim',
     ),
     ('machine_paths', {'docs/a.md': f'data in {MACHINE}'}, f'docs/a.md: {MACHINE[:12]}'),
     ('bare_configs', {'configs/a.py': 'x = 1'}, 'configs/a.py: no header'),
@@ -149,9 +166,11 @@ KEPT = [
     (
         'missing_commands',
         {
-            'README.md': '`make test ARGS="-k x"` `python tools/t.py --a`',
+            'README.md': '`make test ARGS="-k x"` `python tools/t.py --a` `mmnas t --b --c` `mmnas COMMAND --help`',
             'Makefile': 'test: x\n',
             'tools/t.py': "'--a'",
+            'mmnas_ext/cli/t.py': "'--b' add_x(parser)",
+            'mmnas_ext/cli/options.py': "'--c'",
         },
     ),
     ('machine_paths', {'docs/a.md': 'github.com/home/x, data/work/x, 1/work'}),

@@ -1,10 +1,11 @@
-"""``pip install .`` elsewhere, then MMDetection's own tools with one of our networks in MMDetection's own config."""
+"""The source archive installed elsewhere: what is in it, its command, and MMDetection's own tools with our networks."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import mmdet
@@ -46,17 +47,30 @@ def run(arguments: list[str], folder: Path, installed: Path) -> str:
 
 
 @pytest.fixture(scope='module')
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What pip installs from a clean copy of the tree, which is gone afterwards."""
-    source, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('installed')
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is in the source archive that a clean copy of the tree makes."""
+    source, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('unpacked')
     for name in house.tree(ROOT):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
+    code = f'from setuptools import build_meta; print(build_meta.build_sdist({str(target)!r}))'
+    done = subprocess.run([sys.executable, '-c', code], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    archive = target / done.stdout.splitlines()[-1]
+    with tarfile.open(archive) as packed:
+        packed.extractall(target, filter='data')
+    shutil.rmtree(source)
+    return target / archive.name.removesuffix('.tar.gz')
+
+
+@pytest.fixture(scope='module')
+def installed(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What pip installs from the source archive."""
+    target = tmp_path_factory.mktemp('installed')
     options = ['--no-deps', '--no-build-isolation', '--no-index', '--disable-pip-version-check', '--quiet']
     command = [sys.executable, '-m', 'pip', 'install', '.', *options, '--target', str(target)]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=unpacked, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    shutil.rmtree(source)
     return target
 
 
@@ -80,7 +94,37 @@ def test_the_package_is_whole(installed: Path, elsewhere: Path) -> None:
     modules = [name for name in house.tree(ROOT) if name.startswith('mmnas_ext/')]
     assert [name for name in modules if not (installed / name).is_file()] == []
     # neither tests nor tools become importable beside it
-    assert {p.name for p in installed.iterdir() if p.is_dir() and p.suffix != '.dist-info'} == {'mmnas_ext'}
+    assert {p.name for p in installed.iterdir() if p.is_dir() and p.suffix != '.dist-info'} == {'mmnas_ext', 'bin'}
+
+
+def test_the_source_archive_has_what_the_tests_need(unpacked: Path) -> None:
+    """All that git knows but its own files, so that the tests and rules of the house run there too."""
+    wanted = {name for name in house.tree(ROOT) if name != '.gitignore' and '/.mim/' not in name}
+    assert {name for name in wanted if not (unpacked / name).is_file()} == set()
+    assert (unpacked / '.ci/run').stat().st_mode & 0o100
+    assert not (unpacked / 'mmnas_ext' / '.mim' / 'tools').is_symlink()
+
+
+def test_configs_and_tools_lie_where_openmmlab_looks(installed: Path, elsewhere: Path) -> None:
+    """In copies; a config of the user's inherits one from a folder that knows nothing of the project."""
+    mim = installed / 'mmnas_ext' / '.mim'
+    shipped = [name for name in house.tree(ROOT) if name.split('/')[0] in ('configs', 'tools', 'model-index.yml')]
+    assert {name for name in shipped if not (mim / name).is_file() or (mim / name).is_symlink()} == set()
+    record = next(installed.glob('mmnas_ext-*.dist-info')).joinpath('RECORD').read_text()
+    assert all(f'mmnas_ext/.mim/{name},' in record for name in shipped)
+    command = [str(installed / 'bin' / 'mmnas')]
+    printed = run([*command, 'config', 'fna_deeplabv3_cityscapes'], elsewhere, installed)
+    (elsewhere / 'my.py').write_text(printed)
+    code = (
+        'import json, mmnas_ext.registry; from mmengine.config import Config; from mmengine.hub import get_config;'
+        'from mmnas_ext.shipped import find_config; mine = Config.fromfile("my.py").to_dict();'
+        'theirs = get_config("mmnas_ext::fna_deeplabv3_cityscapes.py").to_dict();'
+        'print(json.dumps([mine["model"]["type"], mine == theirs, str(find_config("fna_retinanet_coco"))]))'
+    )
+    kind, same, file = json.loads(run(['-c', code], elsewhere, installed).splitlines()[-1])
+    assert (kind, same) == ('EncoderDecoder', True)
+    assert Path(file) == mim / 'configs' / 'fna_retinanet_coco.py'
+    assert 'Rate every path' in run([str(mim / 'tools' / 'rate.py'), '--help'], elsewhere, installed)
 
 
 @pytest.mark.parametrize(('name', 'channels'), [('DNA_a', [24, 40, 96, 320]), ('FNA_RetinaNet', [24, 32, 96, 320])])

@@ -121,7 +121,7 @@ class LatencyTable:
         if isinstance(source, Path) or (isinstance(source, str) and source.rstrip().endswith('.json')):
             path = Path(source.strip() if isinstance(source, str) else source)
             if not path.is_file():
-                raise FileNotFoundError(f'latency table does not exist: {path}; tools/measure_latency.py measures one')
+                raise FileNotFoundError(f'latency table does not exist: {path}; mmnas latency measures one')
             return call_at(f'latency table {path}', lambda: _from_text(_text_of(path)))
         if isinstance(source, str):
             return call_at('latency table', _from_text, source)

@@ -69,7 +69,7 @@ class Metric:
             FileNotFoundError: The table is a path that does not exist.
         """
         if self.measured and table is None:
-            raise ValueError(f'metric={self.name!r} needs table=…, what tools/measure_latency.py wrote, got none')
+            raise ValueError(f'metric={self.name!r} needs table=…, what mmnas latency wrote, got none')
         if not self.measured and table is not None:
             takers = ' or '.join(f'metric={name!r}' for name, metric in METRICS.items() if metric.measured)
             raise ValueError(f'table goes with {takers} alone, got one with metric={self.name!r}')

@@ -190,7 +190,7 @@ def _pricing(metric: str, table: Any, act: str, layers: Sequence[Place], output_
     if measured is not None:
         height, width = layers[0].size
         again = (
-            f'measure this space with tools/measure_latency.py at input size {height} {width} '
+            f'measure this space with mmnas latency at input size {height} {width} '
             f'and output stride {output_stride}'
         )
         if measured.act != act:

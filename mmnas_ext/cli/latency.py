@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--space', help="instead of a config: a search space, a zoo name or a .json file (default: the config's)"
     )
     parser.add_argument('--out', required=True, help='file to write, .json')
-    add_size(parser, "the config's")
+    add_size(parser, "the config's", "the config's, or else 32")
     parser.add_argument('--channels-last', action='store_true', default=None, help='compute in memory layout NHWC')
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:<n>')
     parser.add_argument('--batch-size', type=int, default=1, help='images per batch')

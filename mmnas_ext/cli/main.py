@@ -62,7 +62,7 @@ class _PrintCompletion(argparse.Action):
         words = ' '.join(configs())
         bash = f'{CONFIG["bash"]}() {{\n  compgen -W "{words}" -- "$1"\n  compgen -f -- "$1"\n}}'
         zsh = f'{CONFIG["zsh"]}() {{\n  _alternative "configs:config:({words})" "files:file:_files"\n}}'
-        print(shtab.complete(parser, values, preamble={'bash': bash, 'zsh': zsh}))
+        print(shtab.complete(parser, values, preamble={'bash': bash, 'zsh': zsh}.get(values, '')))
         parser.exit()
 
 

@@ -48,7 +48,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ''
-        silent = action.default in (None, False, argparse.SUPPRESS) or not action.option_strings
+        silent = any(action.default is each for each in (None, False, argparse.SUPPRESS)) or not action.option_strings
         return text if silent or 'default' in text else f'{text} (default: %(default)s)'
 
 
@@ -94,19 +94,18 @@ def use_local_rank(args: argparse.Namespace) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
 
-def add_size(parser: argparse.ArgumentParser, default: str) -> None:
+def add_size(parser: argparse.ArgumentParser, size: str, stride: str = 'its own, or else 32') -> None:
     """Adds ``--input-size`` and ``--output-stride``, by which multiply-adds are counted.
 
     Args:
         parser: The parser.
-        default: What the size is without the option, in words.
+        size: What the size is without the option, in words.
+        stride: What the output stride is without.
     """
     parser.add_argument(
-        '--input-size', type=int, nargs=2, metavar=('H', 'W'), help=f'image in pixels (default: {default})'
+        '--input-size', type=int, nargs=2, metavar=('H', 'W'), help=f'image in pixels (default: {size})'
     )
-    parser.add_argument(
-        '--output-stride', type=int, choices=(8, 16, 32), help="of the backbone (default: the config's, or else 32)"
-    )
+    parser.add_argument('--output-stride', type=int, choices=(8, 16, 32), help=f'of the backbone (default: {stride})')
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--seed', help="network to compare with: a zoo name, a .json file or FNA text (default: the run's seed)"
     )
-    add_size(parser, "the run's, or that of results.json, or else 800 1088")
+    add_size(parser, "the run's, or that of results.json, or else 800 1088", "the run's, or else 32")
 
 
 def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,9 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
         seed = ArchSpec.parse(args.seed) if args.seed else None
         size = pick(args.input_size)
-        written = write_any_report(args.work_dir, args.out, seed=seed, input_size=size, output_stride=args.output_stride)
+        written = write_any_report(
+            args.work_dir, args.out, seed=seed, input_size=size, output_stride=args.output_stride
+        )
     except (ValueError, OSError) as error:
         parser.error(shorten(str(error)))
     print('\n'.join(str(path) for path in written))

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs='*',
         metavar='K',
-        help='train these networks of that front, or all, in turn, each in <work dir>/front/K (default: the chosen one)',
+        help='train these networks of that front, or all, in turn, in <work dir>/front/K (default: the chosen one)',
     )
     parser.add_argument(
         '--dry-run', action='store_true', help='check, do one step of each half, print the plan, and leave no file'

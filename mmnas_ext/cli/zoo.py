@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what a look into the zoo can be told."""
     parser.add_argument('name', nargs='?', metavar='NAME', help='print this network, or space, instead of the list')
     parser.add_argument('--format', choices=FORMATS, default='json', help='how a network is written')
-    add_size(parser, ' '.join(map(str, SIZE)))
+    add_size(parser, ' '.join(map(str, SIZE)), '32')
 
 
 def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,9 @@ def list_networks(size: tuple[int, int], output_stride: int) -> str:
         rows.append((name, f'mmnas_ext.{types[name]}', *costs, spell(channels), spell(strides)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     sides = (str.ljust, str.ljust, str.rjust, str.rjust, str.ljust, str.ljust)
-    lines = ['  '.join(side(cell, w) for side, cell, w in zip(sides, row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        '  '.join(side(cell, w) for side, cell, w in zip(sides, row, widths, strict=True)).rstrip() for row in rows
+    ]
     return '\n'.join(
         [
             *lines,

@@ -121,7 +121,7 @@ class RatingLoop(BaseLoop):
         untrained = [index for index, steps in enumerate(self.distiller.steps.tolist()) if not steps]
         if untrained:
             raise ValueError(
-                f'block {untrained[0]} has not been trained: give tools/rate.py the checkpoints of all runs that '
+                f'block {untrained[0]} has not been trained: give mmnas rate the checkpoints of all runs that '
                 'trained some'
             )
         self.prepare()

@@ -250,7 +250,7 @@ def _foretell(cfg: Config, distiller: BlockDistiller) -> None:
     if distiller.is_part:
         say(
             f'blocks {list(distiller.wanted)} of {len(distiller.blocks)} are trained here; nothing is rated: give '
-            'tools/rate.py the checkpoints of all runs'
+            'mmnas rate the checkpoints of all runs'
         )
     loose = find_loose_widths(distiller)
     if loose and (cfg.get('derived') or {}).get('weights') == 'distilled':

@@ -231,7 +231,7 @@ def open_searched(cfg: Config) -> Iterator[tuple[Any, str]]:
     files = WorkDir(cfg.work_dir)
     manifest = read_manifest(files.manifest)
     if manifest is None or not manifest.is_done(SEARCH):
-        raise ResumeError(f'{files.root} holds no finished search: run tools/train.py --search-only first')
+        raise ResumeError(f'{files.root} holds no finished search: run mmnas train --search-only first')
     part = manifest.parts[SEARCH]
     changed = find_changes(part.settings, _settings(cfg).search)[1]
     if changed:

@@ -167,7 +167,7 @@ def _draw(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:
         log_images(files, session.files.root / 'report')
         say(f'figures and page: {files[-1]}')
     except Exception as error:
-        say(f'warning: no report, since {type(error).__name__}: {error}; tools/report.py draws it later')
+        say(f'warning: no report, since {type(error).__name__}: {error}; mmnas report draws it later')
 
 
 def check_mode(cfg: Config, search_only: bool, arch: str | None) -> None:

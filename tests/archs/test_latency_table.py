@@ -69,7 +69,7 @@ def test_latencies_are_kept_to_the_nanosecond_and_tokens_in_one_form() -> None:
 
 
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(FileNotFoundError, match=r'latency table does not exist: gone.json; tools/measure_latency.py'):
+    with pytest.raises(FileNotFoundError, match=r'latency table does not exist: gone.json; mmnas latency'):
         LatencyTable.parse('gone.json')
 
 

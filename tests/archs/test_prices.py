@@ -193,7 +193,7 @@ def test_a_table_goes_with_latency_and_latency_with_a_table() -> None:
     for metric in ('macs', 'params'):
         with pytest.raises(ValueError, match=f"table goes with metric='latency' alone, got one with metric='{metric}'"):
             prices(SPACE, SIZE, metric=metric, table=TABLE)
-    with pytest.raises(ValueError, match=r"metric='latency' needs table=…, what tools/measure_latency.py wrote"):
+    with pytest.raises(ValueError, match=r"metric='latency' needs table=…, what mmnas latency wrote"):
         prices(SPACE, SIZE, metric='latency')
 
 
@@ -204,7 +204,7 @@ def test_a_table_goes_with_latency_and_latency_with_a_table() -> None:
 def test_a_table_of_another_size(size: tuple[int, int], stride: int, lacks: str, first: str) -> None:
     message = (
         f'the latency table of a board lacks {lacks} layers, the first is {first}: measure this space with '
-        f'tools/measure_latency.py at input size {size[0]} {size[1]} and output stride {stride}'
+        f'mmnas latency at input size {size[0]} {size[1]} and output stride {stride}'
     )
     with pytest.raises(ValueError, match=message):
         prices(SPACE, size, stride, 'latency', TABLE)

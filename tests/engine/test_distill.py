@@ -241,10 +241,10 @@ def test_runs_that_trained_some_blocks_each_are_joined(tmp_path: Path, capsys: A
         changes = {'model.blocks': [block], **(without if block else {})}
         run(tiny_distill.config(tmp_path, 4, work_dir=folder, **changes))
         assert not (tmp_path / f'block{block}' / 'ratings.json').exists()
-    assert 'blocks [0] of 2 are trained here; nothing is rated: give tools/rate.py the' in capsys.readouterr().out
+    assert 'blocks [0] of 2 are trained here; nothing is rated: give mmnas rate the' in capsys.readouterr().out
     files = [tmp_path / f'block{block}' / 'iter_4.pth' for block in (0, 1)]
     cfg = tiny_distill.config(tmp_path, 4, work_dir=str(tmp_path / 'joined'))
-    with pytest.raises(ValueError, match='block 1 has not been trained: give tools/rate.py the checkpoints'):
+    with pytest.raises(ValueError, match='block 1 has not been trained: give mmnas rate the checkpoints'):
         rate_checkpoint(cfg, files[:1])
     rate_checkpoint(cfg, files)
     texts = [(tmp_path / name / 'ratings.json').read_text() for name in ('whole', 'joined')]

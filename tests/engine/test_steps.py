@@ -440,7 +440,7 @@ def test_the_two_optimizers_share_out_all_parameters():
         ),
         (
             {'cost': {'metric': 'latency'}},
-            r"optim_wrapper.cost: metric='latency' needs table=…, what tools/measure_latency.py wrote, got none",
+            r"optim_wrapper.cost: metric='latency' needs table=…, what mmnas latency wrote, got none",
         ),
         (
             {'cost': {'metric': 'params', 'table': 'latency.json'}},

@@ -29,7 +29,7 @@ def train_main(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     started = []
-    monkeypatch.setattr(module, 'run', lambda *args, draw, prepared: started.append(args))
+    monkeypatch.setattr('mmnas_ext.runs.run.run', lambda *args, draw, prepared: started.append(args))
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
@@ -44,7 +44,6 @@ def train_main(monkeypatch, tmp_path):
         assert started == []
         return code
 
-    call.module = module
     return call
 
 
@@ -90,7 +89,7 @@ def test_a_run_that_is_not_there_is_not_resumed(train_main, data, tmp_path):
 
 
 def test_a_config_that_is_not_there(train_main):
-    assert train_main('configs/nowhere.py') == 'error: config configs/nowhere.py does not exist'
+    assert train_main('configs/nowhere.py').startswith('error: config configs/nowhere.py does not exist, neither as')
 
 
 def test_a_data_set_that_is_not_there(train_main):
@@ -367,8 +366,7 @@ def test_a_config_of_this_project_is_sound_as_far_as_data_is_not_asked_for(data)
 def test_processes_are_joined_before_they_are_counted(monkeypatch, train_main, tiny_file, tmp_path):
     """A resumed run on four ranks is compared with one on four ranks."""
     seen = []
-    module = train_main.module
-    monkeypatch.setattr(module, 'start_processes', lambda cfg: seen.append('start'))
-    monkeypatch.setattr(module, 'check_config', lambda *args: seen.append('check'))
+    monkeypatch.setattr('mmnas_ext.runs.run.start_processes', lambda cfg: seen.append('start'))
+    monkeypatch.setattr('mmnas_ext.runs.checks.check_config', lambda *args: seen.append('check'))
     train_main(tiny_file())
     assert seen == ['start', 'check']

@@ -259,7 +259,7 @@ def test_the_tool_prints_what_there_is(tool: Any, config: str, tmp_path: Path, c
 def test_the_tool_goes_on_after_a_failure_and_says_so(
     tool: Any, config: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tool, '__file__', str(ROOT / 'tests' / 'runs' / 'fake_tools' / 'compare.py'))
+    monkeypatch.setattr('mmnas_ext.cli.compare.tools_folder', lambda: ROOT / 'tests' / 'runs' / 'fake_tools')
     monkeypatch.setenv('FAKE_CALLS', str(tmp_path / 'calls.jsonl'))
     monkeypatch.setenv('FAKE_FAIL', 'mine')
     arguments = [config, '--work-dir', str(tmp_path), '--seeds', '0', '--network', f'mine={SEED}']

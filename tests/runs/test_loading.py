@@ -148,7 +148,7 @@ def test_the_tool_refuses_and_tests(tmp_path, saved, monkeypatch, capsys):
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     tested = []
-    monkeypatch.setattr(tool, 'run_test', lambda *args: tested.append(run_test(*args)))
+    monkeypatch.setattr('mmnas_ext.runs.testing.run_test', lambda *args: tested.append(run_test(*args)))
 
     def call(cfg, checkpoint):
         cfg.dump(tmp_path / 'cfg.py')

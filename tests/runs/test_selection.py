@@ -365,7 +365,7 @@ def test_what_the_tool_cannot_do_is_told(work_dir, tmp_path, monkeypatch):
     part = searching.parts[SEARCH]
     searching = searching.with_part(SEARCH, type(part)(part.id, part.settings, False, part.notes))
     (work_dir / 'run.json').write_text(searching.format())
-    assert 'holds no finished search: run tools/train.py --search-only first' in refused()
+    assert 'holds no finished search: run mmnas train --search-only first' in refused()
     (work_dir / 'run.json').write_text(manifest)
     for path in work_dir.glob('*.pth'):
         path.unlink()
