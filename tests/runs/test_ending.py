@@ -14,7 +14,7 @@ from mmnas_ext.cli import main as cli
 from mmnas_ext.runs import ending
 from mmnas_ext.runs.ending import describe_end, tell_choice, tell_end
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, Manifest, Part, read_manifest
-from mmnas_ext.runs.next_command import command, train_command
+from mmnas_ext.runs.next_command import command, run_command
 from mmnas_ext.runs.trials import Trial
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.workdir import WorkDir
@@ -149,9 +149,9 @@ def test_plain_training_and_blocks_alone():
     cfg.val_cfg = dict(type='RatingLoop')
     blocks = Manifest('b', 'distillation', {SEARCH: Part('s', done=True, notes=dict(checkpoints=PLACES))})
     told = lines(describe_end(cfg, blocks))
-    assert told['trained'].startswith('blocks of a distillation; add the checkpoints of the other blocks')
+    assert told['trained'].startswith('blocks of a distillation; the next command takes the checkpoints of all')
     assert shlex.split(told['next']) == [
-        'mmnas', 'rate', cfg.filename, '--work-dir', 'plain', 'plain/adapt/epoch_2.pth',
+        'mmnas', 'rate', cfg.filename, 'plain/adapt/epoch_2.pth', '--work-dir', 'plain',
     ]  # fmt: skip
 
 
@@ -204,15 +204,15 @@ def test_processes_are_started_again_by_torchrun(monkeypatch):
     cfg, _ = run_of('several')
     cfg.launcher = 'pytorch'
     monkeypatch.setattr('mmnas_ext.runs.next_command.get_world_size', lambda: 4)
-    told = train_command(cfg, '--resume', argv=[str(ROOT / 'tools' / 'train.py'), '--cfg-options', 'a=1'])
+    told = run_command('train', cfg, '--resume', argv=[str(ROOT / 'tools' / 'train.py'), '--cfg-options', 'a=1'])
     assert shlex.split(told) == [
         'torchrun', '--nproc_per_node=4', str(ROOT / 'tools' / 'train.py'), cfg.filename, '--work-dir', 'several',
         '--resume', '--launcher', 'pytorch', '--cfg-options', 'a=1',
     ]  # fmt: skip
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')  # of two machines
-    assert train_command(cfg) is None
+    assert run_command('train', cfg) is None
     cfg.launcher = 'slurm'
-    assert train_command(cfg) is None
+    assert run_command('train', cfg) is None
 
 
 def test_each_command_runs_as_it_is_printed(monkeypatch, capsys):
