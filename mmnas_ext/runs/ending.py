@@ -42,15 +42,8 @@ def tell_choice(cfg: Config, arch: ArchSpec, file: Path) -> None:
     try:
         manifest = read_manifest(WorkDir(cfg.work_dir).manifest)
         report = manifest.report if manifest else {}
-        say(
-            _format(
-                {
-                    'chosen': _costs(cfg, report, arch),
-                    'network': file,
-                    'next': run_command('train', cfg, '--arch', file),
-                }
-            )
-        )
+        following = run_command('train', cfg, '--arch', file)
+        say(_format({'chosen': _costs(cfg, report, arch), 'network': file, 'next': following}))
     except Exception as error:
         say(f'the network is chosen: {file} ({type(error).__name__}: {error})')
 

@@ -71,7 +71,11 @@ def run_of(root, origin='search', adapted=True, **config):
 
 
 def lines(text):
-    return dict(line.split(maxsplit=1) for line in text.splitlines())
+    """What is told, by its word; the command is one that its parser understands."""
+    told = dict(line.split(maxsplit=1) for line in text.splitlines())
+    if 'next' in told:
+        cli.make_parser().parse_args(shlex.split(told['next'])[1:])
+    return told
 
 
 def test_a_trained_network_is_told_beside_the_seed(tmp_path):
