@@ -9,13 +9,14 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from mmnas_ext.archs import METRICS, ArchSpec, cost
+from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.archs.prices import price
 from mmnas_ext.reports.table import format_cost, format_size, name_metric
 from mmnas_ext.reports.training_log import USUAL
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.keys import own_name
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, Manifest, ResumeError, read_manifest
-from mmnas_ext.runs.next_command import command, train_command
+from mmnas_ext.runs.next_command import command, run_command
 from mmnas_ext.runs.results import last_metrics, trained_metrics
 from mmnas_ext.runs.session import Session, say
 from mmnas_ext.search.measured import MeasuredFront
@@ -42,11 +43,8 @@ def tell_choice(cfg: Config, arch: ArchSpec, file: Path) -> None:
     try:
         manifest = read_manifest(WorkDir(cfg.work_dir).manifest)
         report = manifest.report if manifest else {}
-        say(
-            _format(
-                {'chosen': _costs(cfg, report, arch), 'network': file, 'next': train_command(cfg, '--arch', str(file))}
-            )
-        )
+        following = run_command('train', cfg, '--arch', file)
+        say(_format({'chosen': _costs(cfg, report, arch), 'network': file, 'next': following}))
     except Exception as error:
         say(f'the network is chosen: {file} ({type(error).__name__}: {error})')
 
@@ -71,17 +69,19 @@ def describe_end(cfg: Config, manifest: Manifest) -> str:
         lines['trained'] = _own_costs(cfg)
         lines['reached'] = _one(trained_metrics(files.root), None)
     config = files.config if text is not None else Path(str(cfg.filename or ''))
-    lines['config' if config.is_file() else 'network'] = config if config.is_file() else files.arch
-    if not manifest.is_done(ADAPT):
+    if config.is_file():
+        lines['config'] = config
+    if text is not None and not manifest.is_done(ADAPT):
         lines['network'] = files.arch
+    if not manifest.is_done(ADAPT):
         lines['weights'] = files.weights if files.weights.is_file() else None
-        lines['next'] = train_command(cfg, '--resume') if cfg.get('derived') else command('report', files.root)
+        lines['next'] = run_command('train', cfg, '--resume') if cfg.get('derived') else command('report', files.root)
         return _format(lines)
     places = read_places(manifest.parts[ADAPT].notes.get('checkpoints', []), files.root)
     checkpoint = find_checkpoint(places).path if places else None
     lines['checkpoint'] = checkpoint or 'none is left'
     trained = Config.fromfile(config) if text is not None else cfg
-    if checkpoint is not None and all(trained.get(key) is not None for key in _TESTED):
+    if checkpoint is not None and config.is_file() and all(trained.get(key) is not None for key in _TESTED):
         lines['next'] = command('test', config, checkpoint, '--work-dir', files.root / 'test')
     elif text is not None:
         lines['next'] = command('report', files.root)
@@ -94,8 +94,8 @@ def _without_network(cfg: Config, manifest: Manifest, files: WorkDir) -> dict[st
     checkpoint = find_checkpoint(places).path if places else None
     lines = {'trained': 'blocks of a distillation; nothing is rated', 'config': cfg.filename, 'checkpoint': checkpoint}
     if cfg.get('val_cfg') and checkpoint is not None:
-        lines['next'] = command('rate', str(cfg.filename), '--work-dir', files.root, checkpoint)
-        lines['trained'] = 'blocks of a distillation; add the checkpoints of the other blocks to the next command'
+        lines['next'] = run_command('rate', cfg, files=[checkpoint])
+        lines['trained'] = 'blocks of a distillation; the next command takes the checkpoints of all, behind this one'
     return lines
 
 
@@ -150,12 +150,25 @@ def _reached(manifest: Manifest, files: WorkDir) -> str:
     if mine:
         theirs = next(_seed_metrics(files.root, report.get('seed')), {})
         return _one(mine, report.get('rank_by'), theirs)
+    if report.get('rank_by') and not manifest.is_given:
+        return _tried(manifest, files)
     front = None if manifest.is_given else MeasuredFront.find(files.root)
     chosen = next((each for each in front.networks if each.origin == 'chosen'), None) if front else None
     if front is None or chosen is None or front.rank_by not in chosen.metrics:
         return ''
     theirs = front.seed.metrics if front.seed else {}
     return f'{_one(chosen.metrics, front.rank_by, theirs)}, untrained, on held-out images'
+
+
+def _tried(manifest: Manifest, files: WorkDir) -> str:
+    """The metric that a random search found its network by."""
+    found, name = ArchSpec.parse(manifest.parts[DERIVE].notes['arch']), manifest.report['rank_by']
+    for file in sorted(files.trials.glob('*/result.json')):
+        trial = parse_json(file.read_text(encoding='utf-8'))
+        value = trial['metrics'].get(name)
+        if value is not None and ArchSpec.parse(trial['arch']).stages == found.stages:
+            return f'{_one({name: value}, name)}, after its trial'
+    return ''
 
 
 def _seed_metrics(root: Path, seed: str | None) -> Iterator[Mapping[str, float]]:

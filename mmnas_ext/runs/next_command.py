@@ -29,12 +29,16 @@ def command(name: str, *arguments: str | Path, argv: Sequence[str] | None = None
     return shlex.join([*_start(name, list(sys.argv if argv is None else argv)), *map(str, arguments)])
 
 
-def train_command(cfg: Config, *more: str, argv: Sequence[str] | None = None) -> str | None:
-    """The call that trains a config of this run again, in its work dir and with its options.
+def run_command(
+    name: str, cfg: Config, *more: str | Path, files: Sequence[str | Path] = (), argv: Sequence[str] | None = None
+) -> str | None:
+    """The call of a command for the config of this run, in its work dir and with its options.
 
     Args:
+        name: ``'train'`` or ``'rate'``.
         cfg: The config, ``work_dir`` and ``launcher`` set.
         more: Further arguments.
+        files: What stands behind the config.
         argv: How this process was started; by default ``sys.argv``.
 
     Returns:
@@ -45,11 +49,12 @@ def train_command(cfg: Config, *more: str, argv: Sequence[str] | None = None) ->
     launcher = cfg.get('launcher', 'none')
     if config is None or launcher not in ('none', 'pytorch'):
         return None
-    words = ['train', config]
+    words = [name, config, *map(str, files)]
     if Path(cfg.work_dir) != Path('work_dirs', Path(config).stem):
         words += ['--work-dir', str(cfg.work_dir)]
-    words += [flag for flag in _KEPT if any(len(w) > 3 and flag.startswith(w) for w in argv[1:])]
-    words += more
+    if name == 'train':
+        words += [flag for flag in _KEPT if any(len(w) > 3 and flag.startswith(w) for w in argv[1:])]
+    words += map(str, more)
     options = _options(argv[1:])
     words += ['--cfg-options', *options] if options else []
     if launcher == 'none':

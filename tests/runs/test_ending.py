@@ -14,7 +14,8 @@ from mmnas_ext.cli import main as cli
 from mmnas_ext.runs import ending
 from mmnas_ext.runs.ending import describe_end, tell_choice, tell_end
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, Manifest, Part, read_manifest
-from mmnas_ext.runs.next_command import command, train_command
+from mmnas_ext.runs.next_command import command, run_command
+from mmnas_ext.runs.trials import Trial
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.workdir import WorkDir
 from tests.engine import tiny
@@ -70,7 +71,11 @@ def run_of(root, origin='search', adapted=True, **config):
 
 
 def lines(text):
-    return dict(line.split(maxsplit=1) for line in text.splitlines())
+    """What is told, by its word; the command is one that its parser understands."""
+    told = dict(line.split(maxsplit=1) for line in text.splitlines())
+    if 'next' in told:
+        cli.make_parser().parse_args(shlex.split(told['next'])[1:])
+    return told
 
 
 def test_a_trained_network_is_told_beside_the_seed(tmp_path):
@@ -128,6 +133,17 @@ def test_a_given_network_is_called_so_and_one_without_a_test_gets_the_report():
     assert lines(describe_end(cfg, manifest))['checkpoint'] == 'none is left'
 
 
+def test_a_random_search_alone_tells_what_its_trial_reached():
+    cfg, manifest = run_of('drawn', adapted=False)
+    for number, (arch, reached) in enumerate(((SEED, 0.75), (FOUND, 0.5))):
+        trial = Trial(number, arch.format('fna'), 1, 1, 1.0, {'mIoU': reached}, '', 4, 1.0, 1.0, None)
+        place = Path(f'drawn/trials/0{number}')
+        place.mkdir(parents=True)
+        (place / 'result.json').write_text(trial.format())
+    ranked = Manifest('r', 'random', manifest.parts, {**manifest.report, 'rank_by': 'mIoU'})
+    assert lines(describe_end(cfg, ranked))['reached'] == 'mIoU 0.5, after its trial'
+
+
 def test_plain_training_and_blocks_alone():
     cfg, manifest = run_of('plain')
     plain = Config({**TESTED, 'work_dir': 'plain', 'model': dict(backbone=dict(type='ResNet'))}, filename=cfg.filename)
@@ -137,9 +153,9 @@ def test_plain_training_and_blocks_alone():
     cfg.val_cfg = dict(type='RatingLoop')
     blocks = Manifest('b', 'distillation', {SEARCH: Part('s', done=True, notes=dict(checkpoints=PLACES))})
     told = lines(describe_end(cfg, blocks))
-    assert told['trained'].startswith('blocks of a distillation; add the checkpoints of the other blocks')
+    assert told['trained'].startswith('blocks of a distillation; the next command takes the checkpoints of all')
     assert shlex.split(told['next']) == [
-        'mmnas', 'rate', cfg.filename, '--work-dir', 'plain', 'plain/adapt/epoch_2.pth',
+        'mmnas', 'rate', cfg.filename, 'plain/adapt/epoch_2.pth', '--work-dir', 'plain',
     ]  # fmt: skip
 
 
@@ -192,15 +208,15 @@ def test_processes_are_started_again_by_torchrun(monkeypatch):
     cfg, _ = run_of('several')
     cfg.launcher = 'pytorch'
     monkeypatch.setattr('mmnas_ext.runs.next_command.get_world_size', lambda: 4)
-    told = train_command(cfg, '--resume', argv=[str(ROOT / 'tools' / 'train.py'), '--cfg-options', 'a=1'])
+    told = run_command('train', cfg, '--resume', argv=[str(ROOT / 'tools' / 'train.py'), '--cfg-options', 'a=1'])
     assert shlex.split(told) == [
         'torchrun', '--nproc_per_node=4', str(ROOT / 'tools' / 'train.py'), cfg.filename, '--work-dir', 'several',
         '--resume', '--launcher', 'pytorch', '--cfg-options', 'a=1',
     ]  # fmt: skip
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')  # of two machines
-    assert train_command(cfg) is None
+    assert run_command('train', cfg) is None
     cfg.launcher = 'slurm'
-    assert train_command(cfg) is None
+    assert run_command('train', cfg) is None
 
 
 def test_each_command_runs_as_it_is_printed(monkeypatch, capsys):
