@@ -63,7 +63,7 @@ def test_cityscapes_classes_are_those_of_mmsegmentation() -> None:
         (dict(MASKS, root='x', ignore_index=256), r'data.ignore_index must be an integer in 0..255, got 256'),
         (
             dict(MASKS, root='x', ignore_index=1),
-            r"data.ignore_index=1 is the number of class 'b': take one that no cla",
+            r"data.ignore_index=1 is the number of class 'b': take one of no",
         ),
         (dict(MASKS, root='x', reduce_zero_label=1), r'data.reduce_zero_label must be True or False, got 1'),
         (dict(MASKS, root='x', reduce_zero_label=True, ignore_index=9), r'ignore_index stays 255, got 9'),
