@@ -99,6 +99,11 @@ class OwnData:
             raise ValueError(f'data.reduce_zero_label must be True or False, got {self.reduce_zero_label!r:.80}')
         if self.reduce_zero_label and index != 255:
             raise ValueError(f'data.reduce_zero_label makes 0 the ignored 255, so ignore_index stays 255, got {index}')
+        if self.classes is not None and index < len(self.classes):
+            raise ValueError(
+                f'data.ignore_index={index} is the number of class {self.classes[index]!r}: take one of no class; '
+                'where 0 counts for nothing and 1 is the first class, reduce_zero_label=True'
+            )
         if self.metric not in METRICS:
             raise ValueError(f'data.metric must be one of {METRICS}, got {self.metric!r:.80}')
         if self.palette is not None and (

@@ -61,6 +61,10 @@ def test_cityscapes_classes_are_those_of_mmsegmentation() -> None:
         (dict(type='voc', root='x', val=3), r'data.val must name a part, a file or a dict of places, got 3'),
         (dict(type='voc', root='x', classes=('a',), palette=[]), r'data.palette must have a colour per class, 1, got'),
         (dict(MASKS, root='x', ignore_index=256), r'data.ignore_index must be an integer in 0..255, got 256'),
+        (
+            dict(MASKS, root='x', ignore_index=1),
+            r"data.ignore_index=1 is the number of class 'b': take one of no",
+        ),
         (dict(MASKS, root='x', reduce_zero_label=1), r'data.reduce_zero_label must be True or False, got 1'),
         (dict(MASKS, root='x', reduce_zero_label=True, ignore_index=9), r'ignore_index stays 255, got 9'),
     ],
