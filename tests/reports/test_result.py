@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from html import unescape
 
 import pytest
 
@@ -218,7 +219,8 @@ def test_networks_stand_side_by_side_with_what_differs(folder, facts):
     assert '--nets:2' in grid and 'width:100.0%' in grid
     assert 'stage 1 · 24 channels<br>16×24' in grid  # of 64x96, after the stem and a stage of stride 2
     assert folded.startswith('<summary>1 other network of the front, each beside') and 'front, K = 0' in folded
-    assert [ArchSpec.parse(text) for text in re.findall('<pre>(.*?)</pre>', texts, re.DOTALL)] == [SEED, FOUND, SMALL]
+    written = [unescape(text) for text in re.findall('<pre>(.*?)</pre>', texts, re.DOTALL)]
+    assert [*map(ArchSpec.parse, written)] == [SEED, FOUND, SMALL]
 
 
 def test_candidates_have_the_lines_that_they_have_in_the_charts():
