@@ -133,6 +133,15 @@ def test_the_seed_of_a_comparison_is_found_beside_a_run(tmp_path):
     assert read_result(WorkDir(tmp_path / 'chosen'), facts, FOUND).find('seed').adapted is None
 
 
+def test_what_is_trained_as_one_of_the_front_alone_counts(folder, facts, tmp_path):
+    shutil.copytree(folder, tmp_path / 'run')
+    (tmp_path / 'run' / 'adapt').rename(tmp_path / 'elsewhere')
+    assert read_result(WorkDir(tmp_path / 'run'), facts, FOUND).find('found').trained == {}
+    kinds.train(tmp_path / 'run' / 'front' / '1', FOUND, 0.29)
+    found = read_result(WorkDir(tmp_path / 'run'), facts, FOUND).find('found')
+    assert (found.number, found.trained[METRIC], found.measured[METRIC]) == (1, 0.29, 0.25)
+
+
 def test_what_was_selected_from_another_search_has_its_decision(folder, tmp_path):
     kinds.train(tmp_path, FOUND)
     (tmp_path / 'selected').mkdir()
