@@ -93,21 +93,29 @@ def read_result(files: WorkDir, facts: Facts, arch: ArchSpec | None, title: str 
         known = _trained('seed', 'seed', seed, facts, folder)
         networks.append(_join(known, next((each for each in measured if each.origin == 'seed'), None)))
     if arch is not None:
-        known = _trained('found', title, arch, facts, files.root)
-        if decision is not None and same_network(decision.arch, arch):
-            known = replace(known, costs={**decision.costs, **known.costs})
-        networks.append(_join(known, next((each for each in measured if same_network(each.arch, arch)), None)))
+        networks.append(_find(arch, title, files, facts, decision, front))
     for number, each in front.numbered if front else ():
-        if number is None:
-            continue
-        if arch is not None and same_network(each.arch, arch):
-            networks = [replace(one, number=number) if one.kind == 'found' else one for one in networks]
-            continue
-        row = _trained('front', f'front, K = {number}', each.arch, facts, files.adapted / str(number))
-        networks.append(replace(_join(row, each), number=number))
+        if number is not None and not (arch is not None and same_network(each.arch, arch)):
+            row = _trained('front', f'front, K = {number}', each.arch, facts, files.adapted / str(number))
+            networks.append(replace(_join(row, each), number=number))
     networks = list(_add_rows(networks, files, facts))
     names = [name for network in networks for name in network.trained]
     return Result(tuple(networks), main_metric(dict.fromkeys(names)), decision, front)
+
+
+def _find(
+    arch: ArchSpec, title: str, files: WorkDir, facts: Facts, decision: Decision | None, front: MeasuredFront | None
+) -> Network:
+    """The network that a run is about, as the run trained it, or else as one of the front."""
+    found = _trained('found', title, arch, facts, files.root)
+    if decision is not None and same_network(decision.arch, arch):
+        found = replace(found, costs={**decision.costs, **found.costs})
+    for number, each in front.numbered if front else ():
+        if number is not None and same_network(each.arch, arch):
+            own = _trained('found', title, arch, facts, files.adapted / str(number))
+            trained = found if found.trained else replace(found, trained=own.trained, log=own.log, adapted=own.adapted)
+            return replace(_join(trained, each), number=number)
+    return found
 
 
 def find_decision(files: WorkDir, arch: ArchSpec | None) -> Decision | None:

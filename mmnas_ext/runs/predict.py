@@ -77,6 +77,11 @@ def predict(
     if not runs:
         raise ValueError('runs must name at least one training, got none')
     configs = {title: read_run(Path(run)) for title, run in runs.items()}  # all of them, before the first is run
+    for title, (cfg, _) in configs.items():
+        if not cfg.get('val_dataloader'):
+            raise ValueError(
+                f'{runs[title]} validates nothing: its config has no val_dataloader, whose images are shown'
+            )
     first = next(iter(runs))
     found: dict[str, list[tuple[Any, Any]]] = {}
     seen: dict[str, Any] = {}

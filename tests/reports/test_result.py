@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from html import unescape
 
 import pytest
 
@@ -132,6 +133,15 @@ def test_the_seed_of_a_comparison_is_found_beside_a_run(tmp_path):
     assert read_result(WorkDir(tmp_path / 'chosen'), facts, FOUND).find('seed').adapted is None
 
 
+def test_what_is_trained_as_one_of_the_front_alone_counts(folder, facts, tmp_path):
+    shutil.copytree(folder, tmp_path / 'run')
+    (tmp_path / 'run' / 'adapt').rename(tmp_path / 'elsewhere')
+    assert read_result(WorkDir(tmp_path / 'run'), facts, FOUND).find('found').trained == {}
+    kinds.train(tmp_path / 'run' / 'front' / '1', FOUND, 0.29)
+    found = read_result(WorkDir(tmp_path / 'run'), facts, FOUND).find('found')
+    assert (found.number, found.trained[METRIC], found.measured[METRIC]) == (1, 0.29, 0.25)
+
+
 def test_what_was_selected_from_another_search_has_its_decision(folder, tmp_path):
     kinds.train(tmp_path, FOUND)
     (tmp_path / 'selected').mkdir()
@@ -218,7 +228,8 @@ def test_networks_stand_side_by_side_with_what_differs(folder, facts):
     assert '--nets:2' in grid and 'width:100.0%' in grid
     assert 'stage 1 · 24 channels<br>16×24' in grid  # of 64x96, after the stem and a stage of stride 2
     assert folded.startswith('<summary>1 other network of the front, each beside') and 'front, K = 0' in folded
-    assert [ArchSpec.parse(text) for text in re.findall('<pre>(.*?)</pre>', texts, re.DOTALL)] == [SEED, FOUND, SMALL]
+    written = [unescape(text) for text in re.findall('<pre>(.*?)</pre>', texts, re.DOTALL)]
+    assert [*map(ArchSpec.parse, written)] == [SEED, FOUND, SMALL]
 
 
 def test_candidates_have_the_lines_that_they_have_in_the_charts():

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from mmnas_ext.reports import read_log
-from mmnas_ext.reports.distill_log import read_losses
+from mmnas_ext.reports.distill_log import find_losses
 from mmnas_ext.reports.series import LIMIT, JsonLines, Series
 from tests.reports import distilled
 from tests.reports.distilled import record
@@ -102,7 +102,7 @@ def test_the_memory_of_a_distillation_log_does_not_grow_with_it(tmp_path, monkey
     for count in (4000, 12_000):
         folder = tmp_path / str(count)
         path = distilled.write_log(folder, '1', [record(i, loss_block0=0.5, loss_block1=0.7) for i in range(count)])
-        log, size = peak(read_losses, path)
+        log, size = peak(find_losses, path)
         assert [[rows[place][0] for place in (0, -1)] for rows in log.losses.values()] == [[0, count - 1]] * 2
         found.append(size)
     # 24000 losses with their steps would take 3 MB

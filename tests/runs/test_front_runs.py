@@ -168,9 +168,11 @@ def test_a_number_that_stands_for_another_network_by_now_is_trained_anew(work_di
     rows = (work_dir / 'front' / 'results.md').read_text().splitlines()
     assert rows != table.splitlines()
     assert [row.split('|')[4].strip() == '–' for row in rows[2:]] == [True, False, True]
-    # without --resume it is trained again, and the former run is set aside
-    adapt_all(cfg, check_all(cfg, [0]))
+    # without --resume it is trained again, and the former run is set aside; the page of the search shows it
+    adapt_all(cfg, check_all(cfg, [0]), draw=True)
     assert steps['count'] == 2 * STEPS
+    assert (work_dir / 'front' / '0' / 'report.html').is_file()
+    assert 'trained: closeness' in (work_dir / 'report.html').read_text()
     assert len(list((work_dir / 'front' / '0').glob('before_*'))) == 2
 
 

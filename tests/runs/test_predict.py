@@ -200,6 +200,12 @@ def test_a_checkpoint_of_another_network_is_refused(make_run, tmp_path):
     assert 'decode_head.conv_seg.bias' in str(caught.value)
 
 
+def test_a_training_that_validates_nothing_is_refused(make_run):
+    folder = make_run('run', RIGHT, val_dataloader=None)
+    with pytest.raises(ValueError, match=r'run validates nothing: its config has no val_dataloader'):
+        predict({'found': folder})
+
+
 def test_images_without_labels_are_refused(make_run, tmp_path):
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
     folder = make_run('run', RIGHT, **{'val_dataloader.dataset.pipeline': pipeline})
@@ -262,8 +268,8 @@ def test_the_command_meets_a_mistake_with_one_sentence(show, tmp_path):
 class Surest(BaseModel):
     """A detector that finds each image's own number as the class of one box, and a second one of half its score."""
 
-    def __init__(self, score=0.8):
-        super().__init__()
+    def __init__(self, score=0.8, data_preprocessor=None):
+        super().__init__(data_preprocessor)
         self.score = nn.Parameter(torch.tensor(score))
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
