@@ -99,8 +99,10 @@ def read_result(files: WorkDir, facts: Facts, arch: ArchSpec | None, title: str 
             row = _trained('front', f'front, K = {number}', each.arch, facts, files.adapted / str(number))
             networks.append(replace(_join(row, each), number=number))
     networks = list(_add_rows(networks, files, facts))
-    names = [name for network in networks for name in network.trained]
-    return Result(tuple(networks), main_metric(dict.fromkeys(names)), decision, front)
+    names = dict.fromkeys(name for network in networks for name in network.trained)
+    # what the search ranks by is what its networks are compared by
+    ranked = [each for each in (front.rank_by if front else None, facts.rank_by) if each in names]
+    return Result(tuple(networks), (*ranked, main_metric(names))[0], decision, front)
 
 
 def _find(

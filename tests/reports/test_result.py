@@ -142,6 +142,16 @@ def test_what_is_trained_as_one_of_the_front_alone_counts(folder, facts, tmp_pat
     assert (found.number, found.trained[METRIC], found.measured[METRIC]) == (1, 0.29, 0.25)
 
 
+def test_trained_networks_are_compared_by_what_the_search_ranks_by(folder, facts, tmp_path):
+    shutil.copytree(folder, tmp_path / 'run')
+    files = WorkDir(tmp_path / 'run')
+    files.front.write_text(files.front.read_text().replace(METRIC, f'{METRIC}_50'))
+    assert read_result(files, facts, FOUND).metric == f'{METRIC}_50'
+    files.front.unlink()
+    assert read_result(files, facts, FOUND).metric == METRIC
+    assert read_result(files, replace(facts, rank_by=f'{METRIC}_50'), FOUND).metric == f'{METRIC}_50'
+
+
 def test_what_was_selected_from_another_search_has_its_decision(folder, tmp_path):
     kinds.train(tmp_path, FOUND)
     (tmp_path / 'selected').mkdir()
