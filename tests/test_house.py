@@ -219,7 +219,8 @@ def test_the_rules_see_the_whole_package():
     named = set(house.python_files(ROOT, house.PACKAGE))
     assert {'mmnas_ext/__init__.py', 'mmnas_ext/registry.py', 'mmnas_ext/archs/spec.py'} <= named
     on_disk = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'mmnas_ext').rglob('*.py')}
-    assert named == on_disk
+    # configs and tools once more: links, or copies where the source archive is unpacked
+    assert named == {name for name in on_disk if '/.mim/' not in name}
 
 
 @pytest.mark.parametrize(

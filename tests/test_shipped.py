@@ -29,8 +29,10 @@ def test_a_shipped_config_is_found_by_name_from_anywhere(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find_config(name).resolve() == ROOT / 'configs' / f'{NAME}.py'
-    assert find_shipped('_base_/fna_retinanet.py').resolve() == ROOT / 'configs' / '_base_' / 'fna_retinanet.py'
+    base = 'configs/_base_/fna_retinanet.py'
+    for found, place in ((find_config(name), f'configs/{NAME}.py'), (find_shipped('_base_/fna_retinanet.py'), base)):
+        assert found == ROOT / 'mmnas_ext' / '.mim' / place
+        assert found.read_bytes() == (ROOT / place).read_bytes()
 
 
 def test_a_file_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,9 +108,12 @@ def test_the_hub_finds_ours_and_still_the_others() -> None:
         get_config('mmnas_ext::fna_retinanet_coca.py')
 
 
-def test_links_of_a_checkout_lead_to_what_is_shipped() -> None:
-    assert tools_folder().resolve() == ROOT / 'tools'
-    assert (tools_folder().parent / 'model-index.yml').resolve() == ROOT / 'model-index.yml'
+def test_what_is_shipped_is_what_lies_at_the_top() -> None:
+    """By links in a checkout, in copies where the source archive is unpacked."""
+    mim = tools_folder().parent
+    for name in ('model-index.yml', 'tools/train.py', 'tools/dist_train.sh', 'configs/fna_metafile.yml'):
+        assert (mim / name).read_bytes() == (ROOT / name).read_bytes()
+    assert {path.name for path in (mim / 'configs').glob('*.py')} == {path.name for path in ROOT.glob('configs/*.py')}
 
 
 # metafiles

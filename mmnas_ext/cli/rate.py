@@ -5,6 +5,7 @@ import argparse
 from mmnas_ext.cli.messages import errors
 from mmnas_ext.cli.options import Command, add_limits, add_run, read_limits, use_local_rank
 from mmnas_ext.install_check import require_mm
+from mmnas_ext.shipped import find_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,7 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     use_local_rank(args)
     with errors():
         require_mm('mmcv')
+        find_config(args.config)  # before libraries are loaded, which takes seconds
     from mmnas_ext.runs.distillation import rate_checkpoint
     from mmnas_ext.runs.run import prepare
 

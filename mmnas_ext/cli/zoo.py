@@ -90,7 +90,7 @@ def describe(name: str, form: str = 'json') -> str:
         if form != 'json':
             raise ValueError(f'--format {form} is for networks, and {name} is a space, which is written as JSON')
         return zoo.space(name).format() if name in zoo.spaces() else zoo.cells(name).format()
-    known = ', '.join([*zoo.names(), *zoo.spaces(), *zoo.cell_spaces()])
+    known = ', '.join(dict.fromkeys([*zoo.names(), *zoo.spaces(), *zoo.cell_spaces()]))
     raise ValueError(f'the zoo has no {name!r:.60}: it has {known}')
 
 
