@@ -208,8 +208,8 @@ def test_the_command_line_moves_the_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('base', 'kind', 'message'),
     [
-        (DETECTOR, 'folder-masks', r"of a detector must be one of \['coco', 'voc'\], got 'folder-masks', which is for a s"),
-        (SEGMENTOR, 'voc', r"of a segmentor must be one of \['folder-masks', 'cityscapes'\], got 'voc', which is for a"),
+        (DETECTOR, 'folder-masks', r"of a detector must be one of \['coco', 'voc'\], got 'folder-masks', which is"),
+        (SEGMENTOR, 'voc', r"of a segmentor must be one of \['folder-masks', 'cityscapes'\], got 'voc', which is"),
         ('dna_coco.py', 'coco', r'data of this config has no effect: .* \(no dataset of a detector or segmentor\)'),
     ],
 )
