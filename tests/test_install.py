@@ -226,7 +226,7 @@ def test_the_package_imports_without_anything_installed():
 def test_setup_states_the_version_of_the_package_and_neither_line():
     text = (ROOT / 'setup.py').read_text()
     required = re.search(r'install_requires=\[(.*?)\]', text)[1]
-    assert required == "'matplotlib>=3.6', 'numpy>=1.23', 'torch>=2.6', 'tqdm>=4.62'"
+    assert required == "'matplotlib>=3.6', 'numpy>=1.23', 'plotly>=6', 'torch>=2.6', 'tqdm>=4.62'"
     run = subprocess.run(
         [sys.executable, 'setup.py', '--version'], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -23,7 +23,7 @@ _MODULE = '''"""{name}: a backbone that mmnas_ext builds from {stem}.json, which
     custom_imports = dict(imports=['{stem}'])      # in a config; or import this file from a package of your own
     model = dict(backbone=dict(type='{name}', out_indices=(1, 2, 4, 6)))
 
-After `import {stem}` every toolbox on MMEngine finds it. Written by mmnas_ext's tools/export_backbone.py.
+After `import {stem}` every toolbox on MMEngine finds it. Written by mmnas_ext's mmnas export.
 """
 
 from pathlib import Path

@@ -47,7 +47,7 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         options: Values by dotted key.
 
     Raises:
-        FileNotFoundError: There is no such file, and no such name.
+        FileNotFoundError: There is no such file and no such name, or no file where a variable of the config says.
         ValueError: It cannot be read, an option does not go with it or has no effect, or a part is no mapping.
     """
     path = find_config(path)
@@ -66,7 +66,7 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
             )
     try:
         resolve(cfg, options)
-    except ValueError:
+    except (ValueError, FileNotFoundError):
         raise
     except Exception as error:
         raise ValueError(f'--cfg-options do not go with {path}: {type(error).__name__}: {error}') from error

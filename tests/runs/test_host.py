@@ -92,6 +92,15 @@ def test_a_neck_of_another_width_is_followed_by_all_that_reads_it() -> None:
         assert counted(half.model) == {80}  # as the config had before
 
 
+def test_a_host_counts_the_classes_of_the_config_and_norms_over_as_many_processes() -> None:
+    host = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'  # 150 classes, SyncBN
+    for base, norm in (('fna_deeplabv3_cityscapes.py', 'SyncBN'), (SEGMENTOR, 'BN')):
+        changes = dict(classes=None) if base == SEGMENTOR else {}
+        cfg, derived = halves_of(base, host=host, **changes)
+        assert (counted(cfg.model), counted(derived.model)) == ({19}, {19})
+        assert cfg.model.decode_head.norm_cfg.type == derived.model.decode_head.norm_cfg.type == norm
+
+
 def test_ssdlite_hands_the_features_on(tmp_path: Path) -> None:
     for half in halves_of(DETECTOR, host='mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'):
         assert half.model.backbone.out_indices == (4, 6)

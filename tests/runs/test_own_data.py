@@ -200,7 +200,22 @@ def test_the_command_line_moves_the_data(tmp_path: Path) -> None:
     assert [len(read(half)['train']) for half in halves] == [4, 4]
     # a config can be read where the data are not, if it names the classes
     with pytest.raises(FileNotFoundError, match=r'data.root nowhere does not exist: name the folder that has'):
-        check_own_data(both_halves(tmp_path, DETECTOR, line)[0])
+        check_own_data(halves_of(DETECTOR, data=dict(type='voc', root='nowhere', classes=('cat', 'dog')))[0])
+    with pytest.raises(FileNotFoundError, match=r'^data.root nowhere does not exist'):
+        both_halves(tmp_path, DETECTOR, "data = dict(type='voc', root='nowhere')")
+
+
+@pytest.mark.parametrize(
+    ('base', 'kind', 'message'),
+    [
+        (DETECTOR, 'folder-masks', r"of a detector must be one of \['coco', 'voc'\], got 'folder-masks', which is"),
+        (SEGMENTOR, 'voc', r"of a segmentor must be one of \['folder-masks', 'cityscapes'\], got 'voc', which is"),
+        ('dna_coco.py', 'coco', r'data of this config has no effect: .* \(no dataset of a detector or segmentor\)'),
+    ],
+)
+def test_data_of_another_kind_are_refused(base: str, kind: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        halves_of(base, data=dict(type=kind, root='x', classes=('a', 'b')))
 
 
 def test_classes_of_a_base_are_those_of_its_data(tmp_path: Path) -> None:
