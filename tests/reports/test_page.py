@@ -292,7 +292,7 @@ def test_the_tool_writes_into_the_work_dir(small):
 def test_the_tool_meets_a_mistake_with_one_sentence(tmp_path):
     done = run_tool(tmp_path / 'nowhere')
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == f'report.py: error: no work dir at {tmp_path / "nowhere"}'
+    assert done.stderr.splitlines()[-1] == f'python tools/report.py: error: no work dir at {tmp_path / "nowhere"}'
     assert 'Traceback' not in done.stderr
 
 

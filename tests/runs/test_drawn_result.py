@@ -21,7 +21,7 @@ def test_predictions_and_a_page_that_fail_cost_the_run_nothing(monkeypatch, tmp_
     lost = "warning: no predictions on the page, since KeyError: 'img_path'"
     drawn = [
         f'page: {tmp_path}/report.html',
-        "warning: no report, since KeyError: 'img_path'; tools/report.py draws it later",
+        "warning: no report, since KeyError: 'img_path'; mmnas report draws it later",
     ]
     assert capsys.readouterr().out.splitlines() == [lost, drawn[0], lost, drawn[1]]
 
