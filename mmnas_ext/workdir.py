@@ -113,6 +113,11 @@ class WorkDir:
         return self.root / 'selection' / 'validated.jsonl'
 
     @property
+    def selected(self) -> Path:
+        """Another choice from the search in this work dir, unless it was written elsewhere."""
+        return self.root / 'selected'
+
+    @property
     def config(self) -> Path:
         """The complete, ordinary config that trains it."""
         return self.derived / 'config.py'

@@ -7,6 +7,7 @@ from mmnas_ext.cli.messages import errors
 from mmnas_ext.cli.options import Command, add_limits, add_run, read_limits, use_local_rank
 from mmnas_ext.install_check import require_mm
 from mmnas_ext.shipped import find_config
+from mmnas_ext.workdir import WorkDir
 
 KINDS = ('argmax', 'measured')  # those of mmnas_ext.search.decision, which would import numpy
 
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         start_processes(cfg)
         limits = read_limits(args)
     with errors(ResumeError, ValueError, OSError):
-        folder = Path(args.out or Path(cfg.work_dir, 'selected'))
+        folder = Path(args.out) if args.out else WorkDir(cfg.work_dir).selected
         select_again(cfg, folder, args.selection, limits)
 
 

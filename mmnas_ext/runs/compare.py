@@ -25,7 +25,7 @@ from mmnas_ext.runs.run import prepare
 from mmnas_ext.runs.session import continue_run
 from mmnas_ext.workdir import WorkDir, write_text
 
-CHOSEN = 'selected'  # folder of what a row chose from another row's search
+CHOSEN = WorkDir(Path()).selected.name  # folder of what a row chose from another row's search
 _ASKED = 'asked.json'
 _READING = threading.Lock()  # MMEngine reads one config at a time
 _Task = tuple[int, str]  # random seed and row

@@ -306,7 +306,8 @@ def clear(cfg: Config) -> Path | None:
     checkpoints = [path for place in places for _, _, path in place.numbered()]
     logs = [path for path in files.root.iterdir() if path.is_dir() and _LOGS.fullmatch(path.name)]
     dumped = [path for path in files.root.glob('*.py') if logs]
-    return set_aside(files, [*files.of_a_run(), *dict.fromkeys(checkpoints), *logs, *dumped])
+    chosen = [files.selected] if old and SEARCH in old.parts else []  # from this search; else it is what is trained
+    return set_aside(files, [*files.of_a_run(), *chosen, *dict.fromkeys(checkpoints), *logs, *dumped])
 
 
 def set_aside(files: WorkDir, paths: Iterable[Path]) -> Path | None:

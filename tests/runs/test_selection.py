@@ -16,13 +16,13 @@ from mmnas_ext.engine.path_losses import PathLosses
 from mmnas_ext.runs import gradient
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.gradient import select_again, stamp_of
-from mmnas_ext.runs.manifest import ADAPT, RATING, SEARCH, ResumeError, read_manifest
+from mmnas_ext.runs.manifest import ADAPT, RATING, SEARCH, Manifest, Part, ResumeError, read_manifest
 from mmnas_ext.runs.run import run
-from mmnas_ext.runs.session import Session
+from mmnas_ext.runs.session import Session, clear
 from mmnas_ext.search.choosing import Choosing
 from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront
-from mmnas_ext.workdir import WorkDir
+from mmnas_ext.workdir import WorkDir, write_text
 from tests.engine import tiny, tiny_seg, tiny_trials
 from tests.engine.kept import loaded
 
@@ -428,3 +428,15 @@ def test_a_front_is_validated_beside_the_choice(tmp_path, monkeypatch):
     monkeypatch.setattr('mmnas_ext.runs.selection.validate', None)
     select_again(cfg, tmp_path / 'again')
     assert MeasuredFront.parse(tmp_path / 'again' / 'front.json') == front
+
+
+@pytest.mark.parametrize(('parts', 'stays'), [({SEARCH: Part('a')}, False), ({ADAPT: Part('a')}, True), (None, True)])
+def test_another_choice_goes_with_its_search_and_what_is_trained_stays(tmp_path, parts, stays):
+    files = WorkDir(tmp_path / 'work')
+    write_text(files.selected / 'arch.json', 'chosen')
+    if parts is not None:
+        write_text(files.manifest, Manifest('a', 'gradient', parts).format())
+    clear(config(files.root, None))
+    assert files.selected.exists() == stays
+    moved = list(files.root.glob('before_*/selected/arch.json'))
+    assert len(moved) == (not stays)
