@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--task', choices=('det', 'seg'), required=True, help='det: COCO, seg: Cityscapes')
     parser.add_argument('--root', required=True, help='folder to make; left alone if it holds this very set already')
     parser.add_argument('--train', type=int, help='training images (default: 160 of det, 96 of seg)')
-    parser.add_argument('--val', type=int, help='validation images (default: 40 of det, 32 of seg)')
+    parser.add_argument('--val', type=int, help='validation images (default: 160 of det, 32 of seg)')
     parser.add_argument(
         '--size',
         type=int,

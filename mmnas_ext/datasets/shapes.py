@@ -123,7 +123,7 @@ class _Settings:
 
 
 def make_detection(
-    root: str | Path, train: int = 160, val: int = 40, size: tuple[int, int] = (192, 256), seed: int = 0
+    root: str | Path, train: int = 160, val: int = 160, size: tuple[int, int] = (192, 256), seed: int = 0
 ) -> bool:
     """Makes a detection set in COCO's layout.
 
