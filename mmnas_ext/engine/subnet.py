@@ -3,6 +3,8 @@
 import copy
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from numbers import Real
 from typing import Any
 
@@ -115,14 +117,13 @@ def validate(model: Any, runner: Any, view: DatasetView, evaluator: Any) -> dict
     cfg = {key: value for key, value in (runner.cfg.get('val_dataloader') or {}).items() if key != 'dataset'}
     cfg.update(dataset=view, sampler=dict(type='DefaultSampler', shuffle=False), persistent_workers=False)
     loader = runner.build_dataloader(cfg, seed=0)
-    built = Evaluator(
-        [_build_metric(each, view) for each in (evaluator if isinstance(evaluator, list | tuple) else [evaluator])]
-    )
-    built.dataset_meta = view.metainfo
-    with torch.no_grad():
+    metrics = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
+    with torch.no_grad(), redirect_stdout(StringIO()):  # COCO's reader prints, into progress bars
+        built = Evaluator([_build_metric(each, view) for each in metrics])
+        built.dataset_meta = view.metainfo
         for batch in loader:
             built.process(data_samples=model.val_step(batch), data_batch=batch)
-    found = built.evaluate(len(view))
+        found = built.evaluate(len(view))
     return {name: float(value) for name, value in found.items() if _is_number(value)}
 
 

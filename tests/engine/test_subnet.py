@@ -240,7 +240,7 @@ class Boxes(nn.Module):
         return batch['data_samples']
 
 
-def test_an_evaluator_with_a_file_looks_at_the_held_out_images_alone(boxes):
+def test_an_evaluator_with_a_file_looks_at_the_held_out_images_alone(boxes, capsys):
     """Its numbers are those of these images in a file of their own."""
     root, runner = boxes
     common = dict(type='mmdet.CocoDataset', metainfo=dict(classes=NAMES), data_root=str(root))
@@ -253,7 +253,9 @@ def test_an_evaluator_with_a_file_looks_at_the_held_out_images_alone(boxes):
     ]  # fmt: skip
     view = held_out_view(DatasetView(dataset, [1, 3, 6]), pipeline)
     evaluator = runner.cfg.val_evaluator
+    capsys.readouterr()
     found = validate(Boxes(), runner, view, evaluator)
+    assert capsys.readouterr().out == ''  # COCO's reader prints
     file = root / 'annotations' / 'instances_train2017.json'
     content = json.loads(file.read_text())
     ids = (2, 4, 7)
