@@ -307,3 +307,9 @@ def test_completion_without_its_library_says_what_installs_it(
     with pytest.raises(SystemExit, match='2'):
         main(['--print-completion', 'bash'])
     assert "needs shtab: pip install 'mmnas_ext[completion]'" in capsys.readouterr().err
+
+
+def test_the_command_alone_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    told = capsys.readouterr().err
+    assert all(f'  {name} ' in told for name in COMMANDS)

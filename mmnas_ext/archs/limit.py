@@ -30,7 +30,8 @@ class Limit(NamedTuple):
             found = cls(max=source)
         for name, bound in zip(('min', max_name), found, strict=True):
             if isinstance(bound, bool) or not isinstance(bound, int | float | None) or bound != bound:
-                raise ValueError(f'{where}.{name} must be a number or None, got {bound!r}')
+                hint = "; a share of the seed's is written '0.8 seed'" if 'seed' in str(bound) else ''
+                raise ValueError(f'{where}.{name} must be a number or None, got {bound!r}{hint}')
         if found.min is not None and found.max is not None and found.min > found.max:
             raise ValueError(f'{where}.min must be at most {where}.{max_name}, got {found.min} and {found.max}')
         return found

@@ -12,7 +12,7 @@ START = """# My own {name}: {headline}.
 #   mmnas train my.py
 #
 # Written by: mmnas config {name} > my.py
-# It runs as it is, from any folder. What is set below takes effect in every part of a run.
+# It runs as it is, from a folder in which its data lie. What is set below takes effect in every part of a run.
 _base_ = '{mark}{name}.py'
 """
 # of a detector and of a segmentor

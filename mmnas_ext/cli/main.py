@@ -94,7 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments; by default those of the process.
     """
-    return _run(make_parser(), argv)
+    parser = make_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help(sys.stderr)
+        return 2
+    return _run(parser, argv)
 
 
 def tool(name: str) -> Callable[..., None]:

@@ -21,7 +21,9 @@ def test_what_is_read(source: Any, wanted: Limit) -> None:
 
 
 @pytest.mark.parametrize(('source', 'message'), [
-    ('small', "cost.max must be a number or None, got 'small'"), (True, 'cost.max must be a number or None, got True'),
+    ('small', "cost.max must be a number or None, got 'small'"),
+    ('80% seed', "cost.max must be a number or None, got '80% seed'; a share of the seed's is written '0.8 seed'"),
+    (True, 'cost.max must be a number or None, got True'),
     ({'min': math.nan}, 'cost.min must be a number or None, got nan'),
     ({'most': 3}, r"cost takes min and max, got \['most'\]"),
     ({'min': 3, 'max': 2}, 'cost.min must be at most cost.max, got 3 and 2'),
