@@ -85,14 +85,14 @@ def test_voc_data_by_the_measure_of_coco(tmp_path: Path) -> None:
 
 def test_voc_images_of_other_endings_are_read(tmp_path: Path) -> None:
     root = make_voc(tmp_path / 'd')
-    for number, ending in ((0, 'png'), (1, 'JPG')):
+    for number, ending in ((0, 'png'), (1, 'JPG'), (2, 'TIF'), (3, 'Jpg')):
         (root / f'JPEGImages/train_{number}.jpg').rename(root / f'JPEGImages/train_{number}.{ending}')
     cfg, derived = halves_of(DETECTOR, data=dict(type='voc', root=str(root)))
     check_own_data(cfg)
     for half in (cfg, derived):
         train = read(half)['train']
         names = [Path(train.get_data_info(i)['img_path']).name for i in range(4)]
-        assert names == ['train_0.png', 'train_1.JPG', 'train_2.jpg', 'train_3.jpg']
+        assert names == ['train_0.png', 'train_1.JPG', 'train_2.TIF', 'train_3.Jpg']
         assert labels_of(train) == [0, 2, 1, 0]
         assert train[1]['inputs'].shape[0] == 3
 
