@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmnas_ext.archs import SearchSpace, zoo
 from mmnas_ext.runs.fitting import pick_outputs
 from mmnas_ext.runs.resolve import resolve
-from tests.own_data import DETECTOR, SEGMENTOR, halves_of
+from tests.own_data import DETECTOR, SEGMENTOR, both_halves, halves_of
 from tests.small import small
 from tests.test_configs import segmentations
 
@@ -133,6 +133,33 @@ def test_ssdlite_hands_the_features_on(tmp_path: Path) -> None:
 def test_a_host_that_cannot_be_is_told_of(host: Any, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         halves_of(DETECTOR, host=host)
+
+
+@pytest.mark.parametrize(
+    ('said', 'message'),
+    [
+        ('test_cfg=dict(score_thr=0.3, max_per_img=7)', r'^model.test_cfg.score_thr has no .* host=dict\(.*, test_cfg=…'),
+        ('bbox_head=dict(loss_cls=dict(alpha=0.9))', r"head.loss_cls.alpha .*dict\(config='mmdet::atss/.*, bbox_head=…"),
+    ],
+)
+def test_what_a_file_says_of_the_model_beside_its_host_is_refused(tmp_path: Path, said: str, message: str) -> None:
+    host = "host = 'mmdet::atss/atss_r50_fpn_1x_coco.py'"
+    with pytest.raises(ValueError, match=message):
+        both_halves(tmp_path, DETECTOR, host, f'model = dict({said})')
+
+
+def test_what_the_places_beside_a_host_say_has_its_effect(tmp_path: Path) -> None:
+    lines = [
+        "host = dict(config='mmdet::atss/atss_r50_fpn_1x_coco.py', test_cfg=dict(score_thr=0.3))",
+        # the backbone's own, what count classes, and what the host says alike
+        'model = dict(backbone=dict(with_cp=True), bbox_head=dict(num_classes=3), neck=dict(out_channels=256))',
+        'derived = dict(model=dict(test_cfg=dict(max_per_img=7)))',
+    ]
+    search, derived = both_halves(tmp_path, DETECTOR, *lines)
+    assert search.model.backbone.with_cp is True
+    for half, most in ((search, 100), (derived, 7)):
+        assert (half.model.test_cfg.score_thr, half.model.test_cfg.max_per_img) == (0.3, most)
+        assert counted(half.model) == {3}
 
 
 # ---------------------------------------------------------------- parts that leave their channels out
