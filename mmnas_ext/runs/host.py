@@ -77,7 +77,7 @@ def apply_host(cfg: Config, value: Any) -> bool:
     _check_unsaid(cfg, merged.model, name)
     tell('model', model.get('type'), merged.model.get('type'))
     cfg.model = merged.model
-    outputs = pick_outputs(spec, count)
+    outputs = pick_outputs(spec, count, _finest(cfg.model))
     for backbone in backbones_of(cfg):
         if backbone is cfg.model.backbone or 'out_indices' in backbone:
             backbone['out_indices'] = outputs
@@ -118,6 +118,13 @@ def _count_features(host: Mapping[str, Any]) -> int:
     if outputs is None:
         return _DEFAULT_FEATURES
     return len(outputs) if isinstance(outputs, list | tuple) else 1
+
+
+def _finest(model: Any) -> int | None:
+    """Stride of the finest feature that an SSD has anchors for: its neck makes the coarser ones by fixed strides."""
+    necks = [part for part in walk(model.get('neck')) if str(part.get('type')).rpartition('.')[2] == 'SSDNeck']
+    strides = [part['strides'][0] for part in walk(model.get('bbox_head')) if part.get('strides')] if necks else []
+    return next(iter(strides), None)
 
 
 def _preprocessor(host: Mapping[str, Any], model: Mapping[str, Any]) -> ConfigDict:

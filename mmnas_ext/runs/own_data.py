@@ -81,7 +81,6 @@ def apply_data(cfg: Config, value: Any, classes: Any = None) -> bool:
     cfg['classes'] = names
     if task == SEGMENTATION:
         _set_ignored(cfg, data.ignore_index)
-        _drop_weights(cfg, len(names))
     return count_classes(cfg, len(names))
 
 
@@ -247,15 +246,6 @@ def _set_ignored(cfg: Config, index: int) -> None:
                 elif kind == 'Pad':
                     given = part.get('pad_val', 0)
                     part['pad_val'] = {**(given if isinstance(given, dict) else {'img': given}), 'seg': index}
-
-
-def _drop_weights(cfg: Config, count: int) -> None:
-    """Drops class weights of other classes: a list of another length would end the training at its first step."""
-    for part in (part for model in models_of(cfg) for part in walk(model)):
-        weights = part.get('class_weight')
-        if isinstance(weights, list | tuple) and len(weights) not in (count, count + 1):
-            tell('class_weight', weights, f'none: there are {len(weights)}, and {count} classes')
-            part['class_weight'] = None
 
 
 def _parts(value: Any) -> Iterator[dict[str, Any]]:

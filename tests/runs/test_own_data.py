@@ -150,6 +150,50 @@ def test_masks_in_folders_reach_both_halves(tmp_path: Path) -> None:
         assert [m.ignore_index for m in metrics(half)] == [255, 255]
 
 
+@pytest.mark.parametrize('count', [10, 11])
+def test_weights_of_other_classes_are_dropped_however_many_they_are(count: int, tmp_path: Path) -> None:
+    names = tuple(f'c{number}' for number in range(count))
+    data = f"data = dict(type='folder-masks', root='x', classes={names})"
+    for half in both_halves(tmp_path, SEGMENTOR, data):
+        assert half.model.decode_head.loss_decode.class_weight is None
+        assert half.model.decode_head.num_classes == count
+
+
+def weights_of(halves: tuple[Config, Config]) -> list[Any]:
+    return [half.model.decode_head.loss_decode.class_weight for half in halves]
+
+
+def test_weights_of_ones_own_classes_stay(tmp_path: Path) -> None:
+    data = "data = dict(type='folder-masks', root='x', classes=('a', 'b', 'c'))"
+    weights = 'model = dict(decode_head=dict(loss_decode=dict(class_weight=[0.3, 1.0, 1.7])))'
+    assert weights_of(both_halves(tmp_path, SEGMENTOR, data, weights)) == [[0.3, 1.0, 1.7]] * 2
+    (tmp_path / 'child.py').rename(tmp_path / 'parent.py')
+    # of a file between, too, when another says where the data are
+    line = "data = dict(root='elsewhere')"
+    assert weights_of(both_halves(tmp_path, str(tmp_path / 'parent.py'), line)) == [[0.3, 1.0, 1.7]] * 2
+    # a loss that is made elsewhere
+    made = [
+        "loss = dict(type='CrossEntropyLoss', class_weight=[1.0, 2.0, 3.0])",
+        'model = dict(decode_head=dict(loss_decode=loss))',
+    ]
+    assert weights_of(both_halves(tmp_path, SEGMENTOR, data, *made)) == [[1.0, 2.0, 3.0]] * 2
+    with pytest.raises(ValueError, match=r'^model.decode_head.loss_decode.class_weight must have .* 2 classes, got 4'):
+        both_halves(tmp_path, SEGMENTOR, data.replace(", 'c'", ''), weights.replace('[', '[9, '))
+    # of its own classes a config keeps them
+    assert weights_of(halves_of(SEGMENTOR))[0][:2] == [0.48, 2.21]
+
+
+def test_weights_go_with_the_names_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr('mmnas_ext.runs.halves.print_log', lambda text, **_: said.append(text))
+    for lines, options in ((["classes = ('road', 'sky', 'car')"], {}), ([], {'classes': ('road', 'sky', 'car')})):
+        halves = both_halves(tmp_path, SEGMENTOR, *lines, **options)
+        assert weights_of(halves) == [None, None]
+        assert [half.model.decode_head.num_classes for half in halves] == [3, 3]
+    assert 'num_classes: 3, one for each class' in said
+    assert not any('instead of 19' in text for text in said)  # the model's, of which the base has left eight out
+
+
 def test_what_counts_for_nothing_is_left_out_everywhere(tmp_path: Path) -> None:
     root = make_masks(tmp_path / 'd', ignored=9)
     data = dict(type='folder-masks', root=str(root), classes=('a', 'b', 'c'), ignore_index=9)
