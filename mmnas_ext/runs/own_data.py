@@ -18,6 +18,7 @@ from mmnas_ext.datasets.layouts import DETECTION, LAYOUTS, PARTS, SEGMENTATION, 
 from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.halves import LOADERS, count_classes, evaluators_of, is_ours, list_halves, models_of, tell, walk
 from mmnas_ext.runs.sources import depth_of, is_left_unused
+from mmnas_ext.runs.trial_data import split_trials, take_boxes_from_samples
 
 KEY, ROOT = 'data', 'data_root'
 _TASKS = {'mmdet': DETECTION, 'mmseg': SEGMENTATION}
@@ -55,7 +56,8 @@ def apply_data(cfg: Config, value: Any, classes: Any = None) -> bool:
         classes: The variable ``classes`` where it belongs to this data, and not to those of a base.
 
     Raises:
-        ValueError: The data are not of the kind that the host needs, or contradict `classes`.
+        ValueError: The data are not of the kind that the host needs, contradict `classes`, or are too few to try
+            networks on.
         FileNotFoundError: The names of the classes are to be read, and the labels are not there.
     """
     task = _task_of(cfg)
@@ -78,6 +80,9 @@ def apply_data(cfg: Config, value: Any, classes: Any = None) -> bool:
             _set_evaluators(half, f'{name}_evaluator', parts[name], data)
             if data.type == 'voc' and data.metric == 'coco':
                 _hand_boxes_on((half.get(loader) or {}).get('dataset'))
+    if split_trials(cfg, parts['train']) and 'coco' in (data.type, data.metric):
+        take_boxes_from_samples(cfg)
+        _hand_boxes_on(cfg.random_search.trial.val_dataloader.dataset)
     cfg['classes'] = names
     if task == SEGMENTATION:
         _set_ignored(cfg, data.ignore_index)
