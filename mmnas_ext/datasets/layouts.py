@@ -5,11 +5,11 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
+
+from mmnas_ext.datasets.annotations import read_coco, read_list, voc_objects
 
 PARTS = ('train', 'val', 'test')
 METRICS = ('voc', 'coco')
@@ -23,10 +23,13 @@ _COCO = (
 _IMAGES = ('images', 'imgs', 'img', 'img_dir', 'JPEGImages')
 _MASKS = ('masks', 'mask', 'ann_dir', 'labels', 'annotations', 'SegmentationClass')
 _LISTS = ('{}.txt', 'splits/{}.txt', 'ImageSets/Segmentation/{}.txt')
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.JPG', '.JPEG', '.PNG')
+_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+_UNREAD = ('.gif', '.heic', '.heif', '.avif', '.jp2', '.jfif', '.ppm', '.pgm')  # other images, in folders of masks
 _FIRST_NAME = re.compile(r'"file_name"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _PEEKED = 1 << 20  # characters of an annotation file in which an image's name is looked for
 _PEEKED_FILES = 1000  # files of a folder in which the ending of its images is looked for
+_PEEKED_MASKS = 20  # images whose masks are looked for, to know how these end
+VOC_LINE = 'a line must be a name without an ending, and nothing else'
 # MMSegmentation's, whose masks are numbered by them
 CITYSCAPES = (
     'road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation', 'terrain',
@@ -197,35 +200,7 @@ def read_names(value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def forget() -> None:
-    """Lets go of the files that were read: those of a large set take gigabytes."""
-    _read_coco.cache_clear()
-    _voc_objects.cache_clear()
-
-
 # ---------------------------------------------------------------- COCO
-
-
-def read_coco(file: Path) -> dict[str, Any]:
-    """Reads an annotation file of COCO's format; that of a path is kept until the file changes.
-
-    Raises:
-        ValueError: It is not of this format; says what it lacks.
-    """
-    return _read_coco(file, file.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=2)
-def _read_coco(file: Path, changed: int) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding='utf-8-sig'))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{file} is not a COCO file: the text is not JSON: {error}') from None
-    for key in ('images', 'annotations', 'categories'):
-        listed = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
-            raise ValueError(f'{file} is not a COCO file of boxes: it must have a list {key!r} of objects')
-    return content
 
 
 def _find_coco(data: OwnData, root: Path, name: str, sure: bool) -> Part:
@@ -309,37 +284,22 @@ def _find_voc(data: OwnData, root: Path, name: str, sure: bool) -> Part:
 def voc_files(part: Part) -> list[tuple[Path, Path]]:
     """Image and annotations of every line of a part's list; the image may not exist."""
     folder = Path(part.dataset['data_root'], part.dataset['data_prefix']['sub_data_root'])
-    lines = [line.strip() for line in part.labels.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
+    lines = read_list(part.labels, stripped=False)
     images = {name.removesuffix(Path(name).suffix): name for name in walk_images(folder / 'JPEGImages')}
     return [
         (folder / 'JPEGImages' / images.get(line, f'{line}.jpg'), folder / f'Annotations/{line}.xml') for line in lines
     ]
 
 
-def voc_objects(file: Path) -> list[str]:
-    """Names of the objects in a file of annotations.
-
-    Raises:
-        ValueError: It is not XML, or an object lacks its name or a corner of its box.
-    """
-    return list(_voc_objects(file, file.stat().st_mtime_ns))
-
-
-@cache
-def _voc_objects(file: Path, changed: int) -> tuple[str, ...]:
-    try:
-        objects = list(ElementTree.parse(file).iterfind('object'))
-    except ElementTree.ParseError as error:
-        raise ValueError(f'{file} is not XML: {error}') from None
-    for each in objects:
-        for path in ('name', *(f'bndbox/{corner}' for corner in ('xmin', 'ymin', 'xmax', 'ymax'))):
-            if not (each.findtext(path) or '').strip():
-                raise ValueError(f'{file}: an object has no {path}')
-    return tuple(str(each.findtext('name')) for each in objects)
-
-
 def _voc_names(part: Part) -> tuple[str, ...]:
-    names = {name for _, file in voc_files(part) if file.is_file() for name in voc_objects(file)}
+    files = [file for _, file in voc_files(part)]
+    there = [file for file in files if file.is_file()]
+    if files and not there:
+        raise FileNotFoundError(
+            f'{part.labels}: of the annotations that it lists 0 of {len(files)} exist, the first would be {files[0]}; '
+            f'{VOC_LINE}'
+        )
+    names = {each.name for file in there for each in voc_objects(file)}
     if not names:
         raise ValueError(f'{part.labels}: no file that it lists has an object, so data.classes must name the classes')
     return tuple(sorted(names))
@@ -414,19 +374,34 @@ def mask_files(part: Part) -> list[tuple[Path, Path]]:
     images, masks = (Path(dataset['data_root'], dataset['data_prefix'][key]) for key in ('img_path', 'seg_map_path'))
     ending, other = dataset['img_suffix'], dataset['seg_map_suffix']
     if dataset.get('ann_file'):
-        text = Path(dataset['data_root'], dataset['ann_file']).read_text(encoding='utf-8-sig')
-        stems = [line.strip() for line in text.splitlines() if line.strip()]
+        stems = read_list(Path(dataset['data_root'], dataset['ann_file']), stripped=True)
     else:
-        stems = sorted(name.removesuffix(ending) for name in walk_images(images) if name.endswith(ending))
+        stems = sorted(name.removesuffix(ending) for name in _walk(images, (ending,)) if _is_listed(name, ending))
     return [(images / f'{stem}{ending}', masks / f'{stem}{other}') for stem in stems]
 
 
+def left_out(part: Part) -> list[str]:
+    """Images in a part's folder that MMSegmentation does not list: those of other endings, and hidden ones."""
+    folder = Path(part.dataset['data_root'], part.dataset['data_prefix']['img_path'])
+    return [name for name in _walk(folder, _SUFFIXES + _UNREAD) if not _is_listed(name, part.dataset['img_suffix'])]
+
+
 def walk_images(folder: Path) -> Iterator[str]:
-    """Yields the images in a folder and below, relative to it."""
+    """Yields the images in a folder and below, relative to it, whatever the case of their endings."""
+    return _walk(folder, _SUFFIXES)
+
+
+def _is_listed(name: str, ending: str) -> bool:
+    return name.endswith(ending) and not Path(name).name.startswith('.')
+
+
+def _walk(folder: Path, endings: tuple[str, ...]) -> Iterator[str]:
+    lowered = tuple(each.lower() for each in endings)
     for place, below, files in os.walk(folder, followlinks=True):
         below.sort()
         for file in sorted(files):
-            if file.endswith(_SUFFIXES):
+            # beside each file macOS may write one of what it knows of it, ._ before its name
+            if file.lower().endswith(lowered) and not file.startswith('._'):
                 yield Path(place, file).relative_to(folder).as_posix()
 
 
@@ -447,15 +422,17 @@ def _ending(folder: Path) -> str | None:
 
 
 def _mask_ending(images: Path, masks: Path, ending: str) -> str:
-    """What follows the name of an image in that of its mask: ``.png``, or ``_mask.png``."""
-    for name in islice(walk_images(images), 1):
-        stem = name.removesuffix(ending)
-        folder, first = (masks / stem).parent, Path(stem).name
-        names = sorted(each.name for each in folder.glob(f'{first}*')) if folder.is_dir() else []
-        rests = [each.removeprefix(first) for each in names]
-        fitting = [rest for rest in rests if rest[:1] in ('.', '_', '-')]
-        return min(fitting, key=len, default='.png')
-    return '.png'
+    """What follows the names of most images in those of their masks: ``.png``, or ``_mask.png``."""
+    names: dict[Path, list[str]] = {}
+    found = []
+    for image in islice((name for name in walk_images(images) if _is_listed(name, ending)), _PEEKED_MASKS):
+        place = masks / image.removesuffix(ending)
+        folder, stem = place.parent, place.name
+        if folder not in names:
+            names[folder] = sorted(os.listdir(folder)) if folder.is_dir() else []
+        rests = [name.removeprefix(stem) for name in names[folder] if name.startswith(stem)]
+        found.extend(sorted((rest for rest in rests if rest[:1] in ('.', '_', '-')), key=len)[:1])
+    return max(sorted(set(found)), key=found.count, default='.png')
 
 
 def _is_list(given: str) -> bool:

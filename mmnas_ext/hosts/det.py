@@ -6,7 +6,8 @@ from typing import Any
 from mmdet.datasets import XMLDataset
 
 _READ = '.jpg'  # the only ending that MMDetection's dataset knows
-ENDINGS = (_READ, '.jpeg', '.png', '.JPG', '.JPEG', '.PNG', '.bmp', '.tif', '.tiff', '.webp')
+_KINDS = (_READ, '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+ENDINGS = tuple(ending for kind in _KINDS for ending in (kind, kind.upper(), kind.title()))
 
 
 class XMLImages(XMLDataset):
@@ -24,5 +25,5 @@ class XMLImages(XMLDataset):
         """
         stem = img_info['file_name'].removesuffix(_READ)
         names = [stem + ending for ending in ENDINGS]
-        found = [name for name in names if os.path.isfile(os.path.join(self.sub_data_root, name))]
-        return super().parse_data_info({**img_info, 'file_name': (found or names)[0]})
+        found = (name for name in names if os.path.isfile(os.path.join(self.sub_data_root, name)))
+        return super().parse_data_info({**img_info, 'file_name': next(found, names[0])})

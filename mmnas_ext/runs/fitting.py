@@ -116,12 +116,13 @@ def channels_of(backbone: Mapping[str, Any], spec: ArchSpec | SearchSpace) -> tu
     return tuple(found)
 
 
-def pick_outputs(spec: ArchSpec | SearchSpace, count: int) -> tuple[int, ...]:
+def pick_outputs(spec: ArchSpec | SearchSpace, count: int, finest: int | None = None) -> tuple[int, ...]:
     """The stages that a host of so many features reads: the last ones of their strides, up to the coarsest.
 
     Args:
         spec: The network or space.
         count: How many features; four are strides 4, 8, 16 and 32 of FNA's networks, three the last of these.
+        finest: Stride of the first, where the host is written for features of certain strides.
 
     Raises:
         ValueError: There are not so many strides.
@@ -129,6 +130,9 @@ def pick_outputs(spec: ArchSpec | SearchSpace, count: int) -> tuple[int, ...]:
     last = {stage[-1].reached: index for index, stage in enumerate(places(spec).stages)}
     if not 1 <= count <= len(last):
         raise ValueError(f'the host reads {count} features, and the backbone has strides {list(last)}')
+    strides = list(last)
+    if finest in strides and strides.index(finest) + count <= len(strides):
+        return tuple(last.values())[strides.index(finest) :][:count]
     return tuple(last.values())[-count:]
 
 
@@ -147,7 +151,8 @@ def rewire(model: Any, channels: Sequence[int]) -> None:
     if not necks:
         return
     if str(necks[0].get('type')).rpartition('.')[2] == 'SSDNeck':  # hands the backbone's features on as they are
-        necks[0]['out_channels'] = (*channels, *necks[0]['out_channels'][len(channels) :])
+        # a list as its in_channels are: it compares the two
+        necks[0]['out_channels'] = [*channels, *necks[0]['out_channels'][len(channels) :]]
     given = _given(necks)
     for part, key in _behind(model) if given is not None else ():
         if part.get(key) is not None:

@@ -70,7 +70,8 @@ def count_classes(cfg: Config, count: int) -> bool:
     former = max((owner['num_classes'] for owner in owners), default=0)
     for owner in owners:
         if owner['num_classes'] == former:
-            tell('num_classes', former, count)
+            if former != count:  # the model's is often that of the data that its base was written for
+                print_log(f'num_classes: {count}, one for each class', logger='current', level=logging.INFO)
             owner['num_classes'] = count
     return bool(owners)
 

@@ -7,7 +7,7 @@ the backbone. Applied when a config is used (`mmnas_ext.runs.resolve`).
 import copy
 import difflib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from mmengine.config import Config, ConfigDict
 
 from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.runs.fitting import channels_of, pick_outputs, rewire
-from mmnas_ext.runs.halves import LOADERS, backbones_of, tell, walk
+from mmnas_ext.runs.halves import LOADERS, backbones_of, plain, tell, walk
+from mmnas_ext.runs.sources import depth_of, list_sources, said_keys
 
 _EXAMPLE = "'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
 # of a preprocessor what the seed, the images and the training decide, not the host
 _OURS = ('type', 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'size', 'size_divisor', 'batch_augments')
 _DEFAULT_FEATURES = 4
+_SHARED = ('backbone', 'data_preprocessor')  # of a model, what stays beside a host
 
 
 def check_host(value: Any) -> None:
@@ -42,7 +44,8 @@ def apply_host(cfg: Config, value: Any) -> bool:
 
     Raises:
         FileNotFoundError: There is no such config; the message has near names.
-        ValueError: It is of another host, has no model with a backbone, or needs what the config does not load.
+        ValueError: It is of another host, has no model with a backbone, needs what the config does not load, or takes
+            the place of what the config's own file says of its model.
     """
     model = cfg.get('model') or {}
     spec = backbone_spec(model.get('backbone') or {}, str(cfg.get('default_scope') or ''))
@@ -71,9 +74,10 @@ def apply_host(cfg: Config, value: Any) -> bool:
                 part['type'] = 'BN'
     _keep_classes(merged.model, former)
     _check_loaded(cfg, merged.model, name)
+    _check_unsaid(cfg, merged.model, name)
     tell('model', model.get('type'), merged.model.get('type'))
     cfg.model = merged.model
-    outputs = pick_outputs(spec, count)
+    outputs = pick_outputs(spec, count, _finest(cfg.model))
     for backbone in backbones_of(cfg):
         if backbone is cfg.model.backbone or 'out_indices' in backbone:
             backbone['out_indices'] = outputs
@@ -116,6 +120,13 @@ def _count_features(host: Mapping[str, Any]) -> int:
     return len(outputs) if isinstance(outputs, list | tuple) else 1
 
 
+def _finest(model: Any) -> int | None:
+    """Stride of the finest feature that an SSD has anchors for: its neck makes the coarser ones by fixed strides."""
+    necks = [part for part in walk(model.get('neck')) if str(part.get('type')).rpartition('.')[2] == 'SSDNeck']
+    strides = [part['strides'][0] for part in walk(model.get('bbox_head')) if part.get('strides')] if necks else []
+    return next(iter(strides), None)
+
+
 def _preprocessor(host: Mapping[str, Any], model: Mapping[str, Any]) -> ConfigDict:
     """The preprocessor: what the seed was trained with, and how the host pads."""
     theirs = {key: value for key, value in (host.get('data_preprocessor') or {}).items() if key not in _OURS}
@@ -137,3 +148,29 @@ def _check_loaded(cfg: Config, model: Any, name: str) -> None:
     loads = [part for part in walk((cfg.get(LOADERS[0]) or {}).get('dataset')) if part.get('with_mask')]
     if not loads:
         raise ValueError(f'host {name} learns masks of objects, and LoadAnnotations of this config loads boxes alone')
+
+
+def _check_unsaid(cfg: Config, model: Any, name: str) -> None:
+    """Raises ValueError for what the file that names a host, or one that inherits it, says of ``model`` in vain."""
+    depth = depth_of(cfg, 'host')
+    nearest = next((source for source in list_sources(cfg) if source.depth == depth), None)
+    if depth is None or nearest is None or not nearest.inherits:
+        return  # a command line's, or a whole config that MMEngine has written down
+    for first, *keys in said_keys(cfg, depth):
+        if first != 'model' or not keys or keys[0] in _SHARED:
+            continue
+        (given, there), (kept, still) = _at(cfg.model, keys), _at(model, keys)
+        if there and not (still and plain(given) == plain(kept)):
+            raise ValueError(
+                f'model.{".".join(keys)} has no effect beside host: write it there, host=dict(config={name!r}, '
+                f'{keys[0]}=…)'
+            )
+
+
+def _at(value: Any, keys: Sequence[str]) -> tuple[Any, bool]:
+    """What a config has at these keys, and whether it has anything there."""
+    for key in keys:
+        if not isinstance(value, Mapping) or key not in value:
+            return None, False
+        value = value[key]
+    return value, True

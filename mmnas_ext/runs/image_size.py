@@ -5,7 +5,7 @@ windows of a test, and in the size at which costs are counted.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -14,10 +14,13 @@ from mmnas_ext.archs import ArchSpec, price
 from mmnas_ext.runs.halves import LOADERS, backbones_of, list_halves, models_of, tell, walk
 
 _SMALLEST = 32  # pixels: a position of the coarsest feature
-# arguments of transforms in pixels: (width, height), lists of these, and (height, width)
+# arguments of transforms in pixels: (width, height), one number or a list of these; lists of these; what may be
+# negative; and (height, width)
 _WIDTH_FIRST = ('scale', 'img_scale')
 _LISTS = ('scales',)
+_BORDERS = ('border',)
 _HEIGHT_FIRST = ('crop_size',)
+_SHORTEST = 'ResizeShortestEdge'  # its numbers are edges of an image, whichever is the shorter
 _PADS = ('Pad',)  # their `size` is (width, height)
 _RESIZES = ('Resize', 'RandomResize', 'RandomChoiceResize')
 _LIMITS = ('target', 'max', 'min')
@@ -40,6 +43,9 @@ def apply_image_size(cfg: Config, value: Any) -> bool:
     Args:
         cfg: The config; changed.
         value: Its ``image_size``: height and width in pixels.
+
+    Raises:
+        ValueError: The size of a resizing is in no form that is known.
     """
     height, width = value
     former = _former_size(cfg)
@@ -49,7 +55,7 @@ def apply_image_size(cfg: Config, value: Any) -> bool:
     loaders = [(name, half[name]) for half in list_halves(cfg) for name in LOADERS if half.get(name)]
     # halves may share their pipelines
     for part in {id(part): part for _, loader in loaders for part in walk(loader.get('dataset'))}.values():
-        _scale(part, ratios)
+        _scale(part, former, (height, width))
     for name, loader in loaders if 'decode_head' in (cfg.get('model') or {}) else ():
         for part in walk(loader.get('dataset')) if name != LOADERS[0] else ():
             _resize_whole(part, (width, height))
@@ -104,20 +110,63 @@ def _former_size(cfg: Config) -> tuple[float, float] | None:
     return None
 
 
-def _scale(part: dict[str, Any], ratios: tuple[float, float]) -> None:
-    """Scales the arguments of a transform that are in pixels."""
-    down, across = ratios
-    for key in _WIDTH_FIRST:
+def _scale(part: dict[str, Any], former: tuple[float, float], size: tuple[int, int]) -> None:
+    """Scales the arguments of a transform that are in pixels; sizes are height and width.
+
+    Raises:
+        ValueError: The size of a resizing is in no form that is known.
+    """
+    down, across = size[0] / former[0], size[1] / former[1]
+    edges = min(size) / min(former), max(size) / max(former)
+    kind = _name(part)
+    shortest = _SHORTEST in (kind, part.get('resize_type'))
+    for key in (*_WIDTH_FIRST, *_LISTS):
+        given, resizes = part.get(key), 'Resize' in kind and 'Crop' not in kind
+        if given is None or (type(given) is int and not resizes):
+            continue
+        listed = key in _LISTS and isinstance(given, list)  # of two numbers, too: no width and height
+        scaled = _map(given, listed, lambda each: _edges(each, edges) if shortest else _pair_of(each, across, down))
+        if scaled is None and resizes:
+            raise ValueError(
+                f'image_size cannot scale {key}={given!r:.80} of the transform {kind}: write whole numbers of pixels, '
+                '(width, height), or leave image_size out and write all sizes'
+            )
+        if scaled is not None:
+            part[key] = scaled
+    if shortest and type(part.get('max_size')) is int:
+        part['max_size'] = round(part['max_size'] * edges[1])
+    for key in _BORDERS:
         if _is_pair(part.get(key)):
             part[key] = (round(part[key][0] * across), round(part[key][1] * down))
-    for key in _LISTS:
-        if isinstance(part.get(key), list | tuple) and all(map(_is_pair, part[key])):
-            part[key] = [(round(x * across), round(y * down)) for x, y in part[key]]
     for key in _HEIGHT_FIRST:
         if _is_pair(part.get(key)):
-            part[key] = _crop(part[key], ratios)
-    if _name(part) in _PADS and _is_pair(part.get('size')):
+            part[key] = _crop(part[key], (down, across))
+    if kind in _PADS and _is_pair(part.get('size')):
         part['size'] = _crop(part['size'], (across, down))
+
+
+def _map(value: Any, listed: bool, scaled: Callable[[Any], Any]) -> Any:
+    """A scale, or a list of these, in the new size; ``None`` if one is in no form that is known."""
+    if type(value) is int or (_is_pair(value) and not listed):
+        return scaled(value)
+    found = [scaled(each) for each in value] if isinstance(value, list | tuple) else [None]
+    return None if None in found else found
+
+
+def _pair_of(value: Any, across: float, down: float) -> tuple[int, int] | None:
+    """Width and height in the new size; one number is a square's."""
+    first, second = value if _is_pair(value) else (value, value)
+    return (round(first * across), round(second * down)) if type(first) is int else None
+
+
+def _edges(value: Any, ratios: tuple[float, float]) -> Any:
+    """The length of the shorter edge in the new size; of a pair both edges."""
+    if type(value) is int:
+        return round(value * ratios[0])
+    if not _is_pair(value):
+        return None
+    shorter, longer = min(value) * ratios[0], max(value) * ratios[1]
+    return tuple(map(round, (shorter, longer) if value[0] == min(value) else (longer, shorter)))
 
 
 def _resize_whole(part: dict[str, Any], scale: tuple[int, int]) -> None:

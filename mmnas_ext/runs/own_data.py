@@ -13,11 +13,13 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmnas_ext.datasets.annotations import forget
 from mmnas_ext.datasets.labels import check_part, in_file_order
-from mmnas_ext.datasets.layouts import DETECTION, LAYOUTS, PARTS, SEGMENTATION, OwnData, Part, forget, read_names
+from mmnas_ext.datasets.layouts import DETECTION, LAYOUTS, PARTS, SEGMENTATION, OwnData, Part, read_names
 from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.halves import LOADERS, count_classes, evaluators_of, is_ours, list_halves, models_of, tell, walk
 from mmnas_ext.runs.sources import depth_of, is_left_unused
+from mmnas_ext.runs.trial_data import split_trials, take_boxes_from_samples
 
 KEY, ROOT = 'data', 'data_root'
 _TASKS = {'mmdet': DETECTION, 'mmseg': SEGMENTATION}
@@ -55,7 +57,8 @@ def apply_data(cfg: Config, value: Any, classes: Any = None) -> bool:
         classes: The variable ``classes`` where it belongs to this data, and not to those of a base.
 
     Raises:
-        ValueError: The data are not of the kind that the host needs, or contradict `classes`.
+        ValueError: The data are not of the kind that the host needs, contradict `classes`, or are too few to try
+            networks on.
         FileNotFoundError: The names of the classes are to be read, and the labels are not there.
     """
     task = _task_of(cfg)
@@ -78,10 +81,12 @@ def apply_data(cfg: Config, value: Any, classes: Any = None) -> bool:
             _set_evaluators(half, f'{name}_evaluator', parts[name], data)
             if data.type == 'voc' and data.metric == 'coco':
                 _hand_boxes_on((half.get(loader) or {}).get('dataset'))
+    if split_trials(cfg, parts['train']) and 'coco' in (data.type, data.metric):
+        take_boxes_from_samples(cfg)
+        _hand_boxes_on(cfg.random_search.trial.val_dataloader.dataset)
     cfg['classes'] = names
     if task == SEGMENTATION:
         _set_ignored(cfg, data.ignore_index)
-        _drop_weights(cfg, len(names))
     return count_classes(cfg, len(names))
 
 
@@ -247,15 +252,6 @@ def _set_ignored(cfg: Config, index: int) -> None:
                 elif kind == 'Pad':
                     given = part.get('pad_val', 0)
                     part['pad_val'] = {**(given if isinstance(given, dict) else {'img': given}), 'seg': index}
-
-
-def _drop_weights(cfg: Config, count: int) -> None:
-    """Drops class weights of other classes: a list of another length would end the training at its first step."""
-    for part in (part for model in models_of(cfg) for part in walk(model)):
-        weights = part.get('class_weight')
-        if isinstance(weights, list | tuple) and len(weights) not in (count, count + 1):
-            tell('class_weight', weights, f'none: there are {len(weights)}, and {count} classes')
-            part['class_weight'] = None
 
 
 def _parts(value: Any) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.datasets.layouts import read_names
 from mmnas_ext.runs.changes import list_datasets
+from mmnas_ext.runs.class_weights import drop_weights
 from mmnas_ext.runs.fitting import channels_of, complete_channels, rewire
 from mmnas_ext.runs.halves import (
     LOADERS,
@@ -92,6 +93,8 @@ def _apply_variables(cfg: Config, given: Mapping[str, Any]) -> None:
                     f'{name} of this config has no effect: there is nothing in it that takes it (no {_PLACES[name]}); '
                     'rename it if it is a variable of your own'
                 )
+    if cfg.get('classes') is not None:
+        drop_weights(cfg, given, len(cfg['classes']))
     move_data(cfg, ROOT in given)
     for name in ('train', 'test'):  # which inference in MMSegmentation reads
         dataset = next(list_datasets((cfg.get(f'{name}_dataloader') or {}).get('dataset')), {})

@@ -138,6 +138,14 @@ def test_classes_that_a_coco_file_does_not_have(tmp_path: Path) -> None:
         ('annotations', dict(image_id=99), r'annotation 0 has image_id 99, which is not in the file'),
         ('annotations', dict(category_id=99), r'annotation 0 has category_id 99, which is not in the file'),
         ('annotations', dict(bbox=[1, 2]), r'annotation 0 must have bbox \[x, y, width, height\] and area'),
+        ('annotations', dict(bbox=['1', '2', '3', '4']), r"and area in numbers, got bbox \['1', '2', '3', '4'\] and"),
+        ('annotations', dict(bbox=[float('nan'), 1, 5, 5]), r'in numbers, got bbox \[nan, 1, 5, 5\] and area 1080'),
+        ('annotations', dict(area='9'), r"annotation 0 must have .* and area '9'"),
+        ('annotations', dict(id=None), r"train.json: an annotation has no id: {'image_id': 0"),
+        ('annotations', dict(id=[1]), r'train.json: an id in annotations must be a number, got \[1\]'),
+        ('images', dict(width='48'), r'train.json: width and height of an image must be numbers above 0: '),
+        ('categories', dict(name=3), r'train.json: the name of a category must be a text, got 3'),
+        ('categories', dict(id=None), r"train.json: a category has no id: {'name': 'dog'}"),
     ],
 )
 def test_a_coco_file_that_is_wrong(tmp_path: Path, key: str, values: dict[str, Any], message: str) -> None:
@@ -155,6 +163,143 @@ def test_a_coco_file_that_is_another(tmp_path: Path) -> None:
     (root / 'annotations/train.json').write_text('{')
     with pytest.raises(ValueError, match=r'is not a COCO file: the text is not JSON'):
         checked(root, type='coco')
+
+
+# ---------------------------------------------------------------- labels that nothing is trained on
+
+
+@pytest.mark.parametrize(
+    ('values', 'fault'),
+    [
+        (
+            dict(bbox=[0.1, 0.1, 0.7, 0.5]),
+            r'4 less than a pixel wide or high: bbox must be \[x, y, width, height\] in pixels',
+        ),
+        (
+            dict(bbox=[30, 30, -20, -20]),
+            r'4 less than a pixel wide or high: bbox must be \[x, y, width, height\] in pixels',
+        ),
+        (dict(bbox=[500, 0, 9, 9]), r'4 outside their image: bbox must be \[x, y, width, height\] in pixels'),
+        (dict(area=0), '4 of an area of 0 or less'),
+        (dict(iscrowd=1), r'4 crowds \(iscrowd\)'),
+        (dict(ignore=1), '4 marked ignore'),
+    ],
+)
+def test_boxes_none_of_which_is_trained_on(tmp_path: Path, values: dict[str, Any], fault: str) -> None:
+    root = make_coco(tmp_path)
+    for index in range(4):
+        changed(root / 'annotations/train.json', 'annotations', index, **values)
+    with pytest.raises(
+        ValueError,
+        match=rf'data.train: none of the 4 boxes of .*train.json can be used, {fault}$',
+    ):
+        checked(root, type='coco')
+    assert all(each['ignore_flag'] for each in build(root, 'CocoDataset'))
+
+
+def build(root: Path, kind: str) -> list[dict[str, Any]]:
+    """The boxes of the training part, as MMDetection reads them."""
+    import mmdet.datasets
+
+    part = OwnData.parse(dict(type={'CocoDataset': 'coco', 'XMLDataset': 'voc'}[kind], root=str(root))).find('train')
+    given = {key: value for key, value in part.dataset.items() if key != 'type'}
+    dataset = getattr(mmdet.datasets, kind)(**given, metainfo=dict(classes=('dog', 'cat')), lazy_init=True)
+    dataset.full_init()
+    return [box for index in range(len(dataset)) for box in dataset.get_data_info(index)['instances']]
+
+
+def test_how_many_boxes_are_left_is_said(tmp_path: Path) -> None:
+    root = make_coco(tmp_path / 'coco')
+    changed(root / 'annotations/train.json', 'images', 1, width=4, height=4)
+    changed(root / 'annotations/train.json', 'annotations', 2, iscrowd=1)
+    file = root / 'annotations/train.json'
+    assert checked(root, type='coco') == [
+        f'data.train: of the 4 boxes of {file} 2 are used; left out are 1 outside their image, 1 crowds (iscrowd)'
+    ]
+    assert [box['ignore_flag'] for box in build(root, 'CocoDataset')] == [0, 1, 0]
+    root = make_voc(tmp_path / 'voc', ('cat', 'dog'))
+    for number in range(4):
+        annotations = root / f'Annotations/train_{number}.xml'
+        text = annotations.read_text()
+        annotations.write_text(text.replace('<bndbox>', '<difficult>1</difficult><bndbox>'))
+        if number == 1:
+            assert checked(root, type='voc') == [
+                f'data.train: of the 4 boxes of {root}/ImageSets/Main/train.txt 2 are used; left out are 2 marked diffi'
+                'cult'
+            ]
+            assert [box['ignore_flag'] for box in build(root, 'XMLDataset')] == [1, 1, 0, 0]
+    with pytest.raises(ValueError, match=r'none of the 4 boxes of .*train.txt can be used, 4 marked difficult'):
+        checked(root, type='voc')
+
+
+def test_files_without_any_box(tmp_path: Path) -> None:
+    root = make_coco(tmp_path / 'coco', ('dog', 'cat', 'cow'))
+    content = json.loads((root / 'annotations/val.json').read_text())
+    with pytest.raises(ValueError, match=r"data.val: .*val.json has no box of 'cow'"):
+        checked(root, type='coco', classes=('cow',))
+    (root / 'annotations/val.json').write_text(json.dumps({**content, 'annotations': []}))
+    with pytest.raises(ValueError, match=r'data.val: .*val.json has no annotations$'):
+        checked(root, type='coco')
+    data = OwnData.parse(dict(type='coco', root=str(root), test='val'))  # the images of a test can be looked at without
+    warnings = check_part(data, 'test', data.find('test'), ('dog', 'cat', 'cow'))
+    assert warnings[0] == f'data.test: {root}/annotations/val.json has no annotations'
+    root = make_voc(tmp_path / 'voc')
+    for file in (root / 'Annotations').glob('val_*'):
+        file.write_text('<annotation/>')
+    with pytest.raises(ValueError, match=r'data.val: no file of .*val.txt has an object'):
+        checked(root, type='voc')
+
+
+# ---------------------------------------------------------------- what a host reads otherwise
+
+
+def test_marks_blanks_and_empty_lines_that_a_host_reads_as_names(tmp_path: Path) -> None:
+    root = make_coco(tmp_path / 'coco')
+    file = root / 'annotations/val.json'
+    file.write_text('\ufeff' + file.read_text(), encoding='utf-8')
+    with pytest.raises(ValueError, match=r'val.json begins with a byte order mark \(BOM\), .*: save it without'):
+        checked(root, type='coco')
+    root = make_voc(tmp_path / 'voc')
+    lists = root / 'ImageSets/Main/train.txt'
+    text = lists.read_text()
+    for wrong, message in (
+        ('\ufeff' + text, r'train.txt begins with a byte order mark'),
+        (text.replace('_1\n', '_1 \n'), r"train.txt, line 2 has blanks around its name: .*, got 'train_1 '"),
+        (text + '\n', r'train.txt, line 5 is empty: remove it'),
+        (
+            text.replace('\n', '.jpg\n'),
+            r'lists 0 of 4 exist, the first would be .*train_0.jpg.xml; a line must be a na',
+        ),
+        (text.replace('\n', ' 1\n'), r'the first would be .*train_0 1.xml; a line must be a name without an ending'),
+    ):
+        lists.write_text(wrong, encoding='utf-8')
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            checked(root, type='voc')
+    with pytest.raises(FileNotFoundError, match=r'4 of 4 files do not exist, .*; a line must be a name without an end'):
+        checked(root, type='voc', classes=('cat',))
+    lists.write_bytes(text.replace('\n', '\r\n').encode())
+    assert checked(root, type='voc') == [f"data.val: nothing in {root}/ImageSets/Main/val.txt is 'cow'"]
+    lists.write_bytes(b'\xff\n')
+    with pytest.raises(ValueError, match=r'train.txt must be a text in UTF-8: '):
+        checked(root, type='voc')
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'message'),
+    [
+        ('<name>cat</name>', '<name>cat </name>', r"blanks around its name, 'cat ': write 'cat'"),
+        ('<xmin>5<', '<xmin>abc<', r"bndbox/xmin of an object must be a number of pixels, got 'abc'"),
+        ('<xmin>5<', '<xmin>inf<', r"bndbox/xmin of an object must be a number of pixels, got 'inf'"),
+        ('<xmin>5<', '<xmin>45<', r'must have xmin < xmax and ymin < ymax in whole pixels, got \[45, 5, 41, 35\]'),
+        ('<bndbox>', '<difficult/><bndbox>', r'difficult of an object must be 0 or 1, got None'),
+        ('<width>48<', '<width>0<', r"size/width must be a number of pixels, got '0'; it may have no size"),
+    ],
+)
+def test_objects_of_voc_that_are_wrong(tmp_path: Path, old: str, new: str, message: str) -> None:
+    file = make_voc(tmp_path) / 'Annotations/train_0.xml'
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=rf'{file}: .*{message}'):
+        checked(tmp_path, type='voc')
 
 
 def test_voc_files_that_are_wrong(tmp_path: Path) -> None:
@@ -249,3 +394,38 @@ def test_masks_and_images_that_do_not_go_together(tmp_path: Path) -> None:
     (flat / 'listed.txt').write_text('train_0.jpg\n')
     with pytest.raises(ValueError, match=r'data.train: the lines of listed.txt must be names without .jpg'):
         checked(flat, **MASKS, train='listed.txt')
+
+
+@pytest.mark.parametrize('other', ['zz.TIF', 'zz.WEBP', 'z.gif', 'z.Jpg', '.hidden.jpg'])
+def test_images_of_any_other_ending_are_told_of(tmp_path: Path, other: str) -> None:
+    root = make_masks(tmp_path)
+    (root / 'images/train' / other).write_bytes(b'')
+    with pytest.raises(ValueError, match=rf'and others such as {other}, which MMSegmentation would leave out: convert'):
+        checked(root, **MASKS)
+
+
+def test_what_macos_writes_beside_files_is_passed_over(tmp_path: Path) -> None:
+    root = make_masks(tmp_path, masks='masks/{}/{}_mask.png')
+    (root / 'images/train/._train_0.jpg').write_bytes(b'')
+    (root / 'masks/train/train_0_mask.png').rename(root / 'kept.png')
+    with pytest.raises(FileNotFoundError, match=r'of the masks of .* 1 of 4 files do not exist, the first: .*_0_mask'):
+        checked(root, **MASKS)  # their ending is that of most
+    (root / 'kept.png').rename(root / 'masks/train/train_0_mask.png')
+    assert checked(root, **MASKS) == []
+
+
+def test_masks_of_images_that_are_turned(tmp_path: Path) -> None:
+    root = make_masks(tmp_path)
+    image, mask = root / 'images/train/train_0.jpg', root / 'masks/train/train_0.png'
+    with Image.open(image) as opened:
+        data = opened.getexif()
+        data[0x0112] = 6
+        opened.save(image, exif=data)
+    with pytest.raises(ValueError, match=r'48x40 pixels, and its image train_0.jpg 40x48, for its EXIF data turn it'):
+        checked(root, **MASKS)
+    with Image.open(mask) as opened:
+        Image.fromarray(np.rot90(np.asarray(opened), -1).copy()).save(mask)
+    assert checked(root, **MASKS) == []
+    image.write_bytes(image.read_bytes()[:300])
+    with pytest.raises(ValueError, match=r'train_0.jpg cannot be read'):
+        checked(root, **MASKS)

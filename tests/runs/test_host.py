@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
@@ -11,7 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmnas_ext.archs import SearchSpace, zoo
 from mmnas_ext.runs.fitting import pick_outputs
 from mmnas_ext.runs.resolve import resolve
-from tests.own_data import DETECTOR, SEGMENTOR, halves_of
+from tests.own_data import DETECTOR, SEGMENTOR, both_halves, halves_of
 from tests.small import small
 from tests.test_configs import segmentations
 
@@ -101,10 +102,20 @@ def test_a_host_counts_the_classes_of_the_config_and_norms_over_as_many_processe
         assert cfg.model.decode_head.norm_cfg.type == derived.model.decode_head.norm_cfg.type == norm
 
 
-def test_ssdlite_hands_the_features_on(tmp_path: Path) -> None:
+def test_ssds_hand_the_features_on_at_the_strides_of_their_anchors() -> None:
     for half in halves_of(DETECTOR, host='mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'):
-        assert half.model.backbone.out_indices == (4, 6)
-        assert half.model.neck.out_channels == (112, 320, 512, 256, 256, 128) == half.model.bbox_head.in_channels
+        assert half.model.backbone.out_indices == (4, 6)  # strides 16 and 32
+        assert list(half.model.neck.out_channels) == list(half.model.bbox_head.in_channels)
+        assert list(half.model.neck.out_channels) == [112, 320, 512, 256, 256, 128]
+        assert losses(half) == {'loss_cls', 'loss_bbox'}
+    for half in halves_of(DETECTOR, host='mmdet::ssd/ssd300_coco.py'):
+        assert half.model.backbone.out_indices == (2, 4)  # strides 8 and 16
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            neck = MODELS.build(half.model.neck)
+        features = neck([torch.rand(1, 40, 38, 38), torch.rand(1, 112, 19, 19)])
+        assert [tuple(each.shape[1:3]) for each in features] == [
+            (40, 38), (112, 19), (512, 10), (256, 5), (256, 3), (256, 1),
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -133,6 +144,39 @@ def test_ssdlite_hands_the_features_on(tmp_path: Path) -> None:
 def test_a_host_that_cannot_be_is_told_of(host: Any, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         halves_of(DETECTOR, host=host)
+
+
+@pytest.mark.parametrize(
+    ('said', 'message'),
+    [
+        (
+            'test_cfg=dict(score_thr=0.3, max_per_img=7)',
+            r'^model.test_cfg.score_thr has .* host=dict\(.*, test_cfg',
+        ),
+        (
+            'bbox_head=dict(loss_cls=dict(alpha=0.9))',
+            r"head.loss_cls.alpha .*dict\(config='mmdet::atss/.*, bbox_head=…",
+        ),
+    ],
+)
+def test_what_a_file_says_of_the_model_beside_its_host_is_refused(tmp_path: Path, said: str, message: str) -> None:
+    host = "host = 'mmdet::atss/atss_r50_fpn_1x_coco.py'"
+    with pytest.raises(ValueError, match=message):
+        both_halves(tmp_path, DETECTOR, host, f'model = dict({said})')
+
+
+def test_what_the_places_beside_a_host_say_has_its_effect(tmp_path: Path) -> None:
+    lines = [
+        "host = dict(config='mmdet::atss/atss_r50_fpn_1x_coco.py', test_cfg=dict(score_thr=0.3))",
+        # the backbone's own, what count classes, and what the host says alike
+        'model = dict(backbone=dict(with_cp=True), bbox_head=dict(num_classes=3), neck=dict(out_channels=256))',
+        'derived = dict(model=dict(test_cfg=dict(max_per_img=7)))',
+    ]
+    search, derived = both_halves(tmp_path, DETECTOR, *lines)
+    assert search.model.backbone.with_cp is True
+    for half, most in ((search, 100), (derived, 7)):
+        assert (half.model.test_cfg.score_thr, half.model.test_cfg.max_per_img) == (0.3, most)
+        assert counted(half.model) == {3}
 
 
 # ---------------------------------------------------------------- parts that leave their channels out

@@ -52,6 +52,42 @@ def test_scales_and_windows_of_a_segmentor() -> None:
     assert (search.model.test_cfg.crop_size, search.model.test_cfg.stride) == ((384, 384), (256, 256))
 
 
+@pytest.mark.parametrize(
+    ('step', 'expected'),
+    [
+        (dict(type='RandomResize', scale=[(320, 240), (320, 320)]), dict(scale=[(160, 60), (160, 80)])),
+        (dict(type='RandomChoiceResize', scales=[(256, 128), 320]), dict(scales=[(128, 32), (160, 80)])),
+        (dict(type='Resize', scale=320), dict(scale=(160, 80))),
+        (dict(type='ResizeShortestEdge', scale=320, max_size=640), dict(scale=80, max_size=320)),
+        (
+            dict(type='RandomChoiceResize', scales=[160, 320], resize_type='ResizeShortestEdge', max_size=640),
+            dict(scales=[40, 80], max_size=320),
+        ),
+        (dict(type='RandomAffine', border=(-160, -160)), dict(border=(-80, -40))),
+        (dict(type='Mosaic', img_scale=(320, 320)), dict(img_scale=(160, 80))),
+        (dict(type='RandomChoice', transforms=[[dict(type='Resize', scale=64)]]), None),
+        (dict(type='InstaBoost', scale=(0.8, 1.2)), dict(scale=(0.8, 1.2))),  # no pixels
+    ],
+)
+def test_every_size_of_a_training_pipeline_is_scaled(step: dict[str, Any], expected: Any) -> None:
+    loads = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
+    pipeline = [*loads, step, dict(type='PackDetInputs')]
+    changes = dict(dataset=dict(pipeline=pipeline))
+    # 320 x 320 pixels before: the height is a quarter, the width a half
+    for half in halves_of(DETECTOR, image_size=(80, 160), train_dataloader=changes):
+        found = half.train_dataloader.dataset.pipeline[2]
+        if expected is None:
+            assert found.transforms[0][0].scale == (32, 16)
+        else:
+            assert {key: found[key] for key in expected} == expected
+
+
+def test_a_size_in_no_known_form_is_told_of() -> None:
+    changes = dict(dataset=dict(pipeline=[dict(type='Resize', scale=(0.5, 2.0))]))
+    with pytest.raises(ValueError, match=r'cannot scale scale=\(0.5, 2.0\) of the transform Resize: write whole numb'):
+        halves_of(DETECTOR, image_size=(80, 160), train_dataloader=changes)
+
+
 @pytest.mark.parametrize('size', [320, (320,), (320, 16), (320.0, 320), 'big', (True, 64)])
 def test_a_size_that_is_none_is_told_of(size: Any) -> None:
     with pytest.raises(ValueError, match=r'image_size must be \(height, width\) of at least 32 pixels, got'):

@@ -1,5 +1,6 @@
 """One variable sets the data of both halves: what their datasets read, what heads count, what evaluators compute."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mmengine.structures import InstanceData
 from mmnas_ext.datasets.layouts import CITYSCAPES, OwnData
 from mmnas_ext.runs.own_data import check_own_data
 from mmnas_ext.runs.run import prepare
+from mmnas_ext.runs.trials import TrialPlan
 from tests.own_data import (
     COUNTS,
     DETECTOR,
@@ -85,14 +87,14 @@ def test_voc_data_by_the_measure_of_coco(tmp_path: Path) -> None:
 
 def test_voc_images_of_other_endings_are_read(tmp_path: Path) -> None:
     root = make_voc(tmp_path / 'd')
-    for number, ending in ((0, 'png'), (1, 'JPG')):
+    for number, ending in ((0, 'png'), (1, 'JPG'), (2, 'TIF'), (3, 'Jpg')):
         (root / f'JPEGImages/train_{number}.jpg').rename(root / f'JPEGImages/train_{number}.{ending}')
     cfg, derived = halves_of(DETECTOR, data=dict(type='voc', root=str(root)))
     check_own_data(cfg)
     for half in (cfg, derived):
         train = read(half)['train']
         names = [Path(train.get_data_info(i)['img_path']).name for i in range(4)]
-        assert names == ['train_0.png', 'train_1.JPG', 'train_2.jpg', 'train_3.jpg']
+        assert names == ['train_0.png', 'train_1.JPG', 'train_2.TIF', 'train_3.Jpg']
         assert labels_of(train) == [0, 2, 1, 0]
         assert train[1]['inputs'].shape[0] == 3
 
@@ -148,6 +150,50 @@ def test_masks_in_folders_reach_both_halves(tmp_path: Path) -> None:
         # weights of the base's eleven classes would end the training at its first step
         assert half.model.decode_head.loss_decode.class_weight is None
         assert [m.ignore_index for m in metrics(half)] == [255, 255]
+
+
+@pytest.mark.parametrize('count', [10, 11])
+def test_weights_of_other_classes_are_dropped_however_many_they_are(count: int, tmp_path: Path) -> None:
+    names = tuple(f'c{number}' for number in range(count))
+    data = f"data = dict(type='folder-masks', root='x', classes={names})"
+    for half in both_halves(tmp_path, SEGMENTOR, data):
+        assert half.model.decode_head.loss_decode.class_weight is None
+        assert half.model.decode_head.num_classes == count
+
+
+def weights_of(halves: tuple[Config, Config]) -> list[Any]:
+    return [half.model.decode_head.loss_decode.class_weight for half in halves]
+
+
+def test_weights_of_ones_own_classes_stay(tmp_path: Path) -> None:
+    data = "data = dict(type='folder-masks', root='x', classes=('a', 'b', 'c'))"
+    weights = 'model = dict(decode_head=dict(loss_decode=dict(class_weight=[0.3, 1.0, 1.7])))'
+    assert weights_of(both_halves(tmp_path, SEGMENTOR, data, weights)) == [[0.3, 1.0, 1.7]] * 2
+    (tmp_path / 'child.py').rename(tmp_path / 'parent.py')
+    # of a file between, too, when another says where the data are
+    line = "data = dict(root='elsewhere')"
+    assert weights_of(both_halves(tmp_path, str(tmp_path / 'parent.py'), line)) == [[0.3, 1.0, 1.7]] * 2
+    # a loss that is made elsewhere
+    made = [
+        "loss = dict(type='CrossEntropyLoss', class_weight=[1.0, 2.0, 3.0])",
+        'model = dict(decode_head=dict(loss_decode=loss))',
+    ]
+    assert weights_of(both_halves(tmp_path, SEGMENTOR, data, *made)) == [[1.0, 2.0, 3.0]] * 2
+    with pytest.raises(ValueError, match=r'^model.decode_head.loss_decode.class_weight must have .* 2 classes, got 4'):
+        both_halves(tmp_path, SEGMENTOR, data.replace(", 'c'", ''), weights.replace('[', '[9, '))
+    # of its own classes a config keeps them
+    assert weights_of(halves_of(SEGMENTOR))[0][:2] == [0.48, 2.21]
+
+
+def test_weights_go_with_the_names_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr('mmnas_ext.runs.halves.print_log', lambda text, **_: said.append(text))
+    for lines, options in ((["classes = ('road', 'sky', 'car')"], {}), ([], {'classes': ('road', 'sky', 'car')})):
+        halves = both_halves(tmp_path, SEGMENTOR, *lines, **options)
+        assert weights_of(halves) == [None, None]
+        assert [half.model.decode_head.num_classes for half in halves] == [3, 3]
+    assert 'num_classes: 3, one for each class' in said
+    assert not any('instead of 19' in text for text in said)  # the model's, of which the base has left eight out
 
 
 def test_what_counts_for_nothing_is_left_out_everywhere(tmp_path: Path) -> None:
@@ -237,6 +283,79 @@ def test_a_variable_of_a_config_without_anything_of_ours_is_left_alone(tmp_path:
     cfg = prepare(str(tmp_path / 'own.py'))
     assert cfg.data == 3
     check_own_data(cfg)
+
+
+# ---------------------------------------------------------------- the trials of a random search
+
+
+def trial_sets(cfg: Config) -> tuple[Config, list[str], list[str]]:
+    """The config of a trial, and the names of the images that it trains and is ranked on."""
+    plan = TrialPlan.of(cfg)
+    trial = plan.trial_config(plan.space.arch(tuple((0,) * len(stage.layers) for stage in plan.space.stages)))
+    sets = read(trial)
+    names = [
+        [Path(sets[part].get_data_info(i)['img_path']).stem for i in range(len(sets[part]))]
+        for part in ('train', 'val')
+    ]
+    return trial, *names
+
+
+@pytest.mark.parametrize('base', ['random_deeplabv3_lite0_480.py', 'random_deeplabv3_cityscapes.py'])
+def test_trials_of_a_segmentor_leave_the_validation_images_alone(base: str, tmp_path: Path) -> None:
+    root = make_masks(tmp_path / 'd')
+    data = dict(type='folder-masks', root=str(root), classes=('a', 'b', 'c'))
+    cfg, derived = halves_of(base, data=data, classes=None)
+    _, trained, ranked = trial_sets(cfg)
+    assert (trained, ranked) == (['train_0', 'train_2'], ['train_1'])
+    assert [len(read(derived)[part]) for part in ('train', 'val')] == [4, 2]  # what is found has all
+
+
+@pytest.mark.parametrize('metric', ['coco', 'voc', 'coco of voc'])
+def test_trials_of_a_detector_leave_the_validation_images_alone(metric: str, tmp_path: Path) -> None:
+    root = (make_coco if metric == 'coco' else make_voc)(tmp_path / 'd')
+    data = dict(type='coco' if metric == 'coco' else 'voc', root=str(root))
+    if metric == 'coco':  # the first image is left out of training, and no index counts it
+        file = root / 'annotations/train.json'
+        content = json.loads(file.read_text())
+        content['annotations'] = content['annotations'][1:]
+        file.write_text(json.dumps(content))
+    elif metric == 'coco of voc':
+        data['metric'] = 'coco'
+    cfg, _ = halves_of('random_retinanet_mbv2_steel.py', data=data, classes=None)
+    trial, trained, ranked = trial_sets(cfg)
+    names = ['train_1', 'train_2', 'train_3'] if metric == 'coco' else [f'train_{number}' for number in range(4)]
+    assert (trained, ranked) == (names[::2], names[1:2])
+    assert trial.val_evaluator.type == ('VOCMetric' if metric == 'voc' else 'CocoMetric')
+    if metric != 'voc':
+        val = read(trial)['val']
+        metric = metrics(trial)[0]
+        metric.dataset_meta = val.metainfo
+        sample = val[0]['data_samples']
+        boxes = torch.tensor([each['bbox'] for each in sample.instances], dtype=torch.float32)
+        labels = torch.tensor([each['bbox_label'] for each in sample.instances])
+        sample.pred_instances = InstanceData(bboxes=boxes, labels=labels, scores=torch.ones(len(boxes)))
+        metric.process({}, [sample.to_dict()])
+        assert metric.evaluate(1)['coco/bbox_mAP'] == 1.0  # of these images alone
+
+
+def test_trials_of_too_few_images_or_of_others_are_told_of(tmp_path: Path) -> None:
+    root = make_masks(tmp_path / 'd')
+    data = f"data = dict(type='folder-masks', root='{root}', classes=('a', 'b', 'c'))"
+    base = 'random_deeplabv3_lite0_480.py'
+    line = 'random_search = dict(trial=dict(val_dataloader=dict(dataset=dict({}))))'
+    cfg, _ = both_halves(tmp_path, base, data, line.format('indices=[3]'))
+    assert trial_sets(cfg)[1:] == (['train_0', 'train_2'], ['train_3'])  # one's own stay
+    with pytest.raises(
+        ValueError, match=r'trial.val_dataloader.dataset.data_prefix.img_path has no effect beside data: '
+    ):
+        both_halves(tmp_path, base, data, line.format("data_prefix=dict(img_path='x')"))
+    for file in [*root.glob('*/train/*')]:
+        if file.stem != 'train_0':
+            file.unlink()
+    with pytest.raises(
+        ValueError, match=r'^data.train must have more images, got 1: networks are tried on half, ranked'
+    ):
+        both_halves(tmp_path, base, data)
 
 
 # ---------------------------------------------------------------- data_root
