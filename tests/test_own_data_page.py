@@ -137,6 +137,15 @@ def test_the_messages_of_the_page_are_what_is_said(tmp_path: Path, monkeypatch: 
     assert len(said) == len(block.splitlines())
 
 
+def _replace(file: str, old: str, new: str) -> Callable[[Path], Any]:
+    def spoil(root: Path) -> None:
+        text = (root / file).read_text()
+        assert old in text
+        (root / file).write_text(text.replace(old, new), encoding='utf-8')
+
+    return spoil
+
+
 def _colour(root: Path) -> None:
     Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(root / 'masks/train/train_0.png')
 
@@ -151,6 +160,9 @@ _SPOILT: list[tuple[dict[str, Any], dict[str, Any], Callable[[Path], Any]]] = [
     (COCO, dict(classes=('Dog',)), lambda root: None),
     (VOC, dict(classes=('rings', 'bar')), lambda root: None),
     (COCO, {}, lambda root: (root / 'train/train_0.jpg').unlink()),
+    (COCO, {}, _replace('annotations/train.json', '"bbox": [', '"bbox": [0, 0, 0.5, 0.5], "corners": [')),
+    (VOC, {}, _replace('Annotations/train_0.xml', '</name>', ' </name>')),
+    (VOC, {}, _replace('ImageSets/Main/train.txt', 'train_0', '\ufefftrain_0')),
     (MASKS, dict(classes=('a', 'b')), lambda root: None),
     (MASKS, {}, _colour),
     (MASKS, dict(type='voc'), lambda root: None),

@@ -172,10 +172,10 @@ def _read_mask(image: Path, mask: Path) -> Any:
     if turn in _ON_ITS_SIDE:  # whose images are turned when read depends on the reader
         decoded = cv2.imread(str(image))
         if decoded is None:
-            raise ValueError(f'{image} cannot be read, and its EXIF data turn it: save it as it is to be seen')
+            raise ValueError(f'{image} cannot be read, though its EXIF data say how it is turned')
         size = decoded.shape[1::-1]
     if values.shape != size[::-1]:
-        turned = ', for its EXIF data turn it, and not its mask: save it as it is to be seen'
+        turned = ', for its EXIF data turn it, and not the mask: turn the mask, or take the orientation off the image'
         raise ValueError(
             f'{mask} is {values.shape[1]}x{values.shape[0]} pixels, and its image {image.name} {size[0]}x{size[1]}'
             f'{turned if turn in _ON_ITS_SIDE else ""}'
