@@ -199,8 +199,8 @@ def test_the_command_makes_what_the_function_makes(task, make, tmp_path, capsys)
 def test_the_commands_defaults_give_a_few_megabytes(tmp_path):
     command()(['--task', 'det', '--root', str(tmp_path / 'set')])
     held = [path for path in (tmp_path / 'set').rglob('*') if path.is_file()]
-    assert len([path for path in held if path.suffix == '.jpg']) == 200
-    assert 1e6 < sum(path.stat().st_size for path in held) < 5e6
+    assert len([path for path in held if path.suffix == '.jpg']) == 320
+    assert 1e6 < sum(path.stat().st_size for path in held) < 8e6
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
