@@ -112,20 +112,20 @@ def _names(method: Method, arch: ArchSpec | None) -> tuple[str, str]:
 
 def check_data_of(halves: Sequence[Config]) -> None:
     """Raises FileNotFoundError with all files and folders that the halves of a run lack; of a test set it warns."""
-    tested = 'test_dataloader'
+    tested, root = 'test_dataloader', next((half.get('data_root') for half in halves), None)
     lacking = _find_lacking(halves, [name for name in LOADERS if name != tested])
     tests = {path: place for path, place in _find_lacking(halves, [tested]).items() if path not in lacking}
     if tests:
-        warn(f'{_say_missing(tests)}; the training does without it')
+        warn(f'{_say_missing(tests, root)}; the training does without it')
     if lacking:
-        raise FileNotFoundError(_say_missing(lacking))
+        raise FileNotFoundError(_say_missing(lacking, root))
 
 
 def check_data(cfg: Config, loaders: tuple[str, ...] = LOADERS) -> None:
     """Raises FileNotFoundError for annotations or images that are not where the config says, all of them at once."""
     lacking = _find_lacking([cfg], loaders)
     if lacking:
-        raise FileNotFoundError(_say_missing(lacking))
+        raise FileNotFoundError(_say_missing(lacking, cfg.get('data_root')))
 
 
 def _find_lacking(halves: Sequence[Config], loaders: Sequence[str]) -> dict[str, str]:
@@ -159,15 +159,18 @@ def check_work_dir(folder: str) -> None:
                 each.rmdir()
 
 
-def _say_missing(lacking: Mapping[str, str]) -> str:
-    """Names files that are missing, by the key of the config that wants each."""
+def _say_missing(lacking: Mapping[str, str], root: Any = None) -> str:
+    """Names files that are missing, by the key of the config that wants each; `root` is the config's ``data_root``."""
     (path, place), *others = lacking.items()
     more = f' and {len(others) - _SHOWN} more' if len(others) > _SHOWN else ''
     named = [f'{other} of {key}' if key != place else other for other, key in others[:_SHOWN]]
     also = f', nor does {", ".join(named)}{more}' if others else ''
     key, _, end = place.rpartition('.')
+    setting = f'{place}.data_root'
+    if root and all(Path(each).is_relative_to(str(root)) for each in lacking):
+        setting = 'data_root'  # moves them all
     how = (
-        f'put the data there, or say where it is, e.g. --cfg-options {place}.data_root=/path/to/data'
+        f'put the data there, or say where it is, e.g. --cfg-options {setting}=/path/to/data'
         if key and end == 'dataset'
         else f'say where it is, e.g. --cfg-options {place}.ann_file=/path/to/annotations.json'
     )

@@ -97,8 +97,13 @@ def test_a_data_set_that_is_not_there(train_main):
         'error: train_dataloader.dataset wants data/coco/annotations/instances_train2017.json, which does not exist, '
         'nor does data/coco/train2017, data/coco/annotations/instances_val2017.json of val_dataloader.dataset, '
         'data/coco/val2017 of val_dataloader.dataset: put the data there, or say where it is, e.g. '
-        '--cfg-options train_dataloader.dataset.data_root=/path/to/data'
+        '--cfg-options data_root=/path/to/data'
     )
+    # what moves them all has been tried: another such folder, and no setting of one dataset
+    for option in ('data_root=/nowhere', 'train_dataloader.dataset.data_root=/nowhere'):
+        answer = train_main(LITE0, '--cfg-options', option)
+        assert answer.startswith('error: train_dataloader.dataset wants /nowhere/annotations/instances_train2017.json')
+        assert answer.endswith(f'--cfg-options {option.partition("=")[0]}=/path/to/data')
 
 
 def test_annotations_of_a_metric_that_are_not_there(train_main, data):
