@@ -78,12 +78,15 @@ def test_the_first_sentence_says_cost_and_metric_beside_the_seeds(folder, facts)
     # another choice from the same search may have had another limit
     assert limit_words(facts, replace(result.decision, limit=Limit(1e6, 2e6))) == '1.000 M to 2.000 M MAdds'
     # (0.99 + 0.5) / 2
-    note = 'undecided: 1 of 2 layers at least 95% certain, 74% on average (50% is a coin)'
+    note = 'partly decided: 1 of 2 layers at least 95% certain, 74% on average (50% is a coin)'
     assert certainty_note(result.decision) == note
+    # a high mean decides no layer
+    high = tuple(replace(layer, certainty=0.94) for layer in result.decision.layers)
+    assert certainty_note(replace(result.decision, layers=high)).startswith('undecided: 0 of 2 layers')
     page = Page(write_report(folder)[-1].read_text())
     order = [
         'The found network has',
-        'undecided',
+        'partly decided',
         'front, K = 0',
         'ground truth',
         'Training of the networks',
