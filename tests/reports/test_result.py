@@ -172,7 +172,9 @@ def test_charts_say_what_their_points_are(folder, facts):
     words = groups[1].hovertext[0].split('<br>')
     assert words[:2] == ['<b>K = 1, chosen</b>', 'bbox_mAP 0.25']
     assert f'MAdds {millions(FOUND)}' in words and 'trained: bbox_mAP 0.31' in words
-    (bars,) = decision_chart(result.decision).data
+    chart = decision_chart(result.decision)
+    assert (chart.layout.xaxis.title.text, chart.layout.xaxis.tickvals[-1]) == ('certainty (50% is a coin)', 1)
+    (bars,) = chart.data
     assert bars.x == (0.99, 0.5) and bars.marker.color == (DARK_BLUE, GREY)
     assert bars.y[1] == '1.1  skip > k3_e3'
     assert '<b>layer 1.0: k3_e3 over k5_e6</b><br>99.0% certain<br>lead +0.2500 ± 0.1000 in loss' in bars.hovertext[0]

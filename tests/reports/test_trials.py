@@ -117,7 +117,7 @@ def test_a_random_search_has_a_page(tmp_path):
     running = write_report(tmp_path)
     assert [path.name for path in running] == ['network.png', 'report.html']
     text = Page(running[-1].read_text(encoding='utf-8')).text
-    assert 'The network that leads so far has ' in text and '; in its trial it reached mIoU 0.600.' in text
+    assert 'The network that leads so far has ' in text and '; in its trial it reached mIoU 0.600' in text
     assert 'mIoU, in its trial0.600not trained yet' in text
     assert '4 trials, ranked by mIoU; nothing is derived yet: below is what leads so far' in text
     (tmp_path / 'derived').mkdir()
