@@ -181,7 +181,7 @@ def alpha_charts(log: SearchLog, space: SearchSpace) -> list[tuple[str, go.Figur
 def decision_chart(decision: Decision) -> go.Figure:
     """Per layer how certain it is that the chosen candidate is better than the runner-up."""
     rows = decision.layers
-    figure = _figure('certainty (0.5 is a coin)', '', _LINE * len(rows) + 90)
+    figure = _figure('certainty (50% is a coin)', '', _LINE * len(rows) + 90)
     texts = []
     for row in rows:
         error = '' if row.error is None else f' ± {row.error:.4f}'
@@ -198,7 +198,7 @@ def decision_chart(decision: Decision) -> go.Figure:
     )  # fmt: skip
     figure.add_vline(x=0.5, line=dict(color=FAINT, width=1))
     figure.add_vline(x=SURE, line=dict(color=ACCENT, width=1.5, dash='dash'))
-    figure.update_xaxes(range=[0, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 0.95], tickformat='.0%')
+    figure.update_xaxes(range=[0, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat='.0%')
     figure.update_yaxes(autorange='reversed', dtick=1, tickfont=dict(size=11), showgrid=False)
     return figure
 

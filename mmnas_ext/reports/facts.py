@@ -37,7 +37,8 @@ class Facts:
         seed: Network that the search started from.
         rank_by: Metric that ranks trials; by `rule` a ``'greater'`` or a ``'less'`` one is better.
         state: How far the run is, as ``run.json`` says; empty where there is none.
-        given: Whether the network was given by ``--arch``, not found.
+        given: Whether the network was given, by ``--arch`` or ``--pick``, not chosen by the search.
+        chosen: Whether ``run.json`` says that the search chose it.
         lengths: By part, ``'search'`` and ``'adapt'``, epochs or iterations that it has in all.
         commands: Command lines that the run was started with, the first one first.
         versions: Of the libraries that it was begun with.
@@ -54,6 +55,7 @@ class Facts:
     rule: str = 'greater'
     state: str = ''
     given: bool = False
+    chosen: bool = False
     lengths: Mapping[str, 'Length'] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -116,11 +118,13 @@ def _progress(manifest: Mapping[str, Any], said: Mapping[str, Any], where: str) 
         for key, unit in (('train_cfg.max_epochs', 'epoch'), ('train_cfg.max_iters', 'iteration')):
             if isinstance(settings.get(key), int):
                 lengths[name] = Length(settings[key], unit)
+    origin = notes.get('derive', {}).get('origin')
     versions = check_kind(manifest.get('versions', {}), dict, f'{where}: versions')
     commands = check_list_of(said.get('commands', []), str, f'{where}: report: commands')
     return {
         'state': check_kind(manifest.get('state', ''), str, f'{where}: state'),
-        'given': notes.get('derive', {}).get('origin') == 'given',
+        'given': origin == 'given',
+        'chosen': origin not in (None, 'given'),
         'lengths': lengths,
         'commands': commands,
         'versions': {name: str(version) for name, version in versions.items()},

@@ -13,12 +13,13 @@ WORDS = {
     'seed': 'The pretrained network that the search starts from: its weights are remapped to all candidates.',
     'super-network': 'All candidates of all layers at once, sharing weights; what is measured in it ranks networks, '
     'and is lower than what a network reaches once it is trained.',
-    'rating': "How well a block's path imitates the teacher's block on held-out images: a squared error over the "
-    'variance of the feature. Lower is better; ratings of blocks add up.',
+    'rating': "How well a block's path imitates the teacher's block on held-out images: the mean absolute error over "
+    'the standard deviation of the feature. Lower is better; ratings of blocks add up.',
     'MAdds': 'Multiply-adds of stem and stages for one image of the given size, a multiplication and an addition '
     'counted as one. Necks and heads are not in it.',
-    'front': 'Networks of which none is both cheaper and better than another: what can be had at each cost. K is a '
-    "network's number on it.",
+    'front': 'Networks that the search found along the cost; as measured, a cheaper one may well be better than a '
+    "dearer one. K is a network's number on it. The rated front of a distillation is exact: of its networks none is "
+    'both cheaper and better than another.',
     'certainty': 'The probability that the chosen candidate is better than the runner-up: 50% is a coin, 95% counts as '
     'decided.',
     'limit': 'What the found network may cost at most, or must at least.',

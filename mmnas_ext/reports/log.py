@@ -84,6 +84,12 @@ class SearchLog:
     unreadable: int = 0
     repeated: int = 0
 
+    @property
+    def trained(self) -> bool:
+        """Whether alpha moved, or may have: a single record does not show it."""
+        first = self.records[0].alpha
+        return self.count == 1 or any(record.alpha != first for record in self.records)
+
     @classmethod
     def of(cls, records: Iterable[Record]) -> 'SearchLog':
         """Thins records in the order in which they were logged; raises ValueError if there are none."""

@@ -14,6 +14,7 @@ from mmnas_ext.reports.decision import decision_cells
 from mmnas_ext.reports.distill_page import Distilled
 from mmnas_ext.reports.facts import Facts, read_facts
 from mmnas_ext.reports.glossary import glossary_html
+from mmnas_ext.reports.going_on import next_commands
 from mmnas_ext.reports.log import SearchLog, argmax_path, check_records, read_log, searched_layers
 from mmnas_ext.reports.markup import (
     cards_html,
@@ -34,6 +35,7 @@ from mmnas_ext.reports.result import (
     FOUND,
     GIVEN,
     LEADING,
+    PICKED,
     Result,
     certainty_note,
     headline,
@@ -44,11 +46,13 @@ from mmnas_ext.reports.result import (
     result_details,
     same_network,
     short,
+    training_note,
 )
 from mmnas_ext.reports.samples import read_samples, samples_html
 from mmnas_ext.reports.table import format_cost, format_count, metric_column, name_metric
 from mmnas_ext.reports.training_log import read_training
 from mmnas_ext.reports.trials import Trials, read_trials, trials_cells
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir
 
 _STATES = {
@@ -101,10 +105,10 @@ def write_report(
     facts = facts.with_seed(seed)
     space, log = (None, None) if distilled else _read_search(files)
     trials = read_trials(files.root, facts.rank_by, facts.rule, facts.metric)
-    leading = space.arch(argmax_path(log.records[-1], space)) if space and log else None
-    arch, title = _find_network(files, facts, leading, trials, distilled)
+    leading = space.arch(argmax_path(log.records[-1], space)) if space and log and log.trained else None
+    arch, title = _find_network(files, facts, leading, trials, distilled is not None or log is not None)
     # what cannot be read is refused before anything is written
-    result = read_result(files, facts, arch, title)
+    result = read_result(files, facts, arch, title, trials)
     snapshots = _tell_snapshots(files, arch, facts)
     samples = read_samples(files.samples)
     target = Path(out) if out is not None else files.report if distilled else files.root
@@ -148,7 +152,7 @@ def _draw(
         title = 'Leading network so far' if found.title == LEADING else 'Found network'
         options: dict[str, Any] = dict(seed=facts.seed, input_size=size, output_stride=stride, title=title)
         figures.append(draw_network(found.arch, target / 'network.png', **options))
-    if log and space:
+    if log and space and log.trained:
         figures.append(draw_alphas(log, space, target / 'alphas.png'))
     if result.front:
         # of the work dir itself, since all methods leave it there
@@ -172,17 +176,20 @@ def _read_search(files: WorkDir) -> tuple[SearchSpace | None, SearchLog | None]:
 
 
 def _find_network(
-    files: WorkDir, facts: Facts, leading: ArchSpec | None, trials: Trials | None, distilled: Distilled | None
+    files: WorkDir, facts: Facts, leading: ArchSpec | None, trials: Trials | None, searched: bool
 ) -> tuple[ArchSpec | None, str]:
-    """The derived network, or the one that leads so far, and its title; of a distillation there may be none yet."""
-    given = facts.given or not (leading or trials or distilled)
+    """The derived network, or the one that leads so far, and its title; of a search there may be none yet."""
+    given = facts.given or not (facts.chosen or trials or searched)
     if files.arch.is_file():
-        return ArchSpec.parse(files.arch.read_text(encoding='utf-8')), GIVEN if given else FOUND
+        arch = ArchSpec.parse(files.arch.read_text(encoding='utf-8'))
+        front = MeasuredFront.find(files.root) if given else None
+        picked = any(same_network(each.arch, arch) for each in front.points) if front else False
+        return arch, PICKED if picked else GIVEN if given else FOUND
     if leading:
         return leading, LEADING
-    if trials:
-        return trials.rows[0].arch, LEADING
-    if distilled:
+    if trials and trials.successes:
+        return trials.successes[0].arch, LEADING
+    if trials or searched:
         return None, ''
     wanted = f'{files.search_log.name}, trials with a result.json, or derived/{files.arch.name}'
     raise FileNotFoundError(f'nothing of a search in {files.root}: wanted {wanted}')
@@ -196,7 +203,10 @@ def _tell_progress(
     found = result.find('found')
     notes = [_STATES[facts.state]] if facts.state in _STATES else []
     if found is not None and found.title == GIVEN:
-        notes.append('the network was given, and not searched here')
+        searched = log or trials or distilled
+        notes.append(f'the network was given, and not {"chosen by the search" if searched else "searched"} here')
+    if found is not None and found.title == PICKED:
+        notes.append(f'network K = {found.number} of its front was picked')
     if log:
         last = log.records[-1]
         # a record's epoch is MMEngine's, counted from 0
@@ -207,7 +217,8 @@ def _tell_progress(
         notes.append(f'{records} ({left_out})' if left_out else records)
     if trials:
         count = len(trials.rows)
-        notes.append(f'{count} {"trial" if count == 1 else "trials"}, ranked by {trials.rank_by}')
+        ranked = f'ranked by {trials.rank_by}' if trials.successes else 'all failed'
+        notes.append(f'{count} {"trial" if count == 1 else "trials"}, {ranked}')
     notes += distilled.notes() if distilled else []
     if found is not None and found.log.iteration:
         notes.append(f'trained up to {_position(facts, "adapt", found.log.epoch, found.log.iteration)}')
@@ -239,9 +250,12 @@ def _cards(result: Result, facts: Facts) -> str:
         if metric is not None and metric in found.trained:
             pair = metric_column([found.trained[metric], seed.trained.get(metric) if seed else None])
             cards.append((f'{short(metric)}, trained', pair[0], f'seed {pair[1]}' if pair[1] != '–' else ''))
-        elif result.front is not None and result.front.rank_by in found.measured:
-            value = metric_column([found.measured[result.front.rank_by]])[0]
-            cards.append((f'{short(result.front.rank_by)}, in the search', value, 'not trained yet'))
+        elif result.searched is not None and result.searched[0] in found.measured:
+            name, where = result.searched
+            value = metric_column([found.measured[name]])[0]
+            cards.append((f'{short(name)}, {where}', value, training_note(found, facts)))
+        elif found.log.iteration:
+            cards.append(('training', 'no metric', training_note(found, facts)))
     if limit_words(facts, result.decision):
         cards.append(('limit', limit_words(facts, result.decision), ''))
     if result.decision:
@@ -274,11 +288,11 @@ def _tell_decision(result: Result) -> str:
     how = 'alpha, the most probable network within the limit'
     how = how if decision.type == 'argmax' else 'losses on held-out images'
     note = f'Chosen by {how}; {certainty_note(decision)}.'
-    if decision.better is not None:
+    if decision.beats is not None:
         seed, other = result.find('seed'), decision.reference
         whose = 'seed' if seed and seed.arch and other and same_network(other, seed.arch) else 'reference'
         note += (
-            f' In the super-network its loss is below that of the {whose} with a probability of {decision.better:.0%}.'
+            f' In the super-network its loss is below that of the {whose} with a probability of {decision.beats:.0%}.'
         )
     text = 'Per layer how certain the chosen candidate is better than the runner-up; dashed: 95%.'
     chart = chart_html(charts.decision_chart(decision), text)
@@ -303,6 +317,11 @@ def _tell_trials(trials: Trials) -> str:
 
 
 def _tell_alphas(log: SearchLog, space: SearchSpace) -> str:
+    if not log.trained:
+        note = (
+            'alpha was not trained: in all records softmax(alpha) is what it was at the start, so no candidate leads.'
+        )
+        return section_html('How alpha moved', note_html(note))
     start = f'; arch steps seen from iteration {log.start}' if log.start is not None else ''
     note = f'softmax(alpha) of every searched layer over the iterations{start}.'
     grid = ''.join(
@@ -380,17 +399,10 @@ def _tell_snapshots(files: WorkDir, arch: ArchSpec | None, facts: Facts) -> str:
 
 def _tell_run(files: WorkDir, facts: Facts, space: SearchSpace | None) -> str:
     """The space, the commands and the versions: what it takes to do it again."""
-    place = files.root
     parts = [_tell_space(space)] if space else []
     if facts.commands:
         parts.append(f'<h3>Started with</h3>{pre_html(chr(10).join(facts.commands))}')
-    dumped = sorted(place.glob('*.py'), key=lambda path: path.stat().st_mtime)
-    again = [f'mmnas train {dumped[-1]} --work-dir {place}-again   # the same run once more'] if dumped else []
-    if files.config.is_file():
-        newest = sorted(files.adapt.glob('*.pth'), key=lambda path: path.stat().st_mtime)
-        again.append(f'mmnas test {files.config} {newest[-1]}' if newest else f'mmnas train {files.config}')
-    again.append(f'mmnas report {place}')
-    parts.append(f'<h3>To go on</h3>{pre_html(chr(10).join(again))}')
+    parts.append(f'<h3>To go on</h3>{pre_html(chr(10).join(next_commands(files, facts)))}')
     versions = ', '.join(f'{name} {version}' for name, version in facts.versions.items())
     note = f'{f"Run with {versions}. " if versions else ""}Drawn by mmnas_ext {__version__}.'
     return section_html('Commands and versions', *parts, note_html(note))

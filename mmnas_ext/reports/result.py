@@ -9,16 +9,17 @@ from mmnas_ext.archs import METRICS, ArchSpec, Limit, cost
 from mmnas_ext.reports.facts import Facts, read_results
 from mmnas_ext.reports.table import format_cost, format_limit, format_size, metric_column, name_metric, table_cells
 from mmnas_ext.reports.training_log import TrainingLog, main_metric, read_training
+from mmnas_ext.reports.trials import Trials
 from mmnas_ext.search.decision import SURE, Decision
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir
 
 SELECTED = 'selected'
 """Folder of what was chosen from another run's search."""
-FOUND, GIVEN, LEADING = 'found', 'given', 'leading so far'
-"""Titles of the network that a run is about; the last where its search has not ended yet."""
-CLEAR, UNDECIDED = 0.9, 0.75
-"""Mean certainties above which a decision is called clear, and below which it is called undecided."""
+FOUND, GIVEN, PICKED, LEADING = 'found', 'given', 'picked', 'leading so far'
+"""Titles of the network that a run is about: picked is one of the front, and leading where the search has not ended."""
+CLEAR = 0.9
+"""Mean certainty above which a decision is called clear; one without a decided layer is called undecided."""
 
 _COLUMNS = 3  # metrics that the table of results shows
 _DASH = '–'
@@ -34,7 +35,7 @@ class Network:
         costs: By metric of `METRICS`, in its own figures, for the run's input size.
         arch: The network; ``None`` where only its costs are known.
         trained: Metrics of the last validation of its training, by name; empty where it was not trained.
-        measured: Metrics that it had in the super-network, before any training of its own.
+        measured: Metrics that it had in the search: in the super-network, or in a trial of its own.
         log: Its training.
         adapted: Work dir of its training, if there is one.
         number: Its number on the front, if it has one.
@@ -60,19 +61,30 @@ class Result:
         metric: The metric that trained networks are compared by, if any was trained.
         decision: How the network was chosen, if a file says.
         front: The measured front, if there is one.
+        tried: The metric that trials were ranked by, if a network had one.
     """
 
     networks: tuple[Network, ...]
     metric: str | None = None
     decision: Decision | None = None
     front: MeasuredFront | None = None
+    tried: str | None = None
+
+    @property
+    def searched(self) -> tuple[str, str] | None:
+        """The metric that networks had in the search, and where they had it; ``None`` where there is none."""
+        if self.front is not None:
+            return self.front.rank_by, 'in the search'
+        return None if self.tried is None else (self.tried, 'in its trial')
 
     def find(self, kind: str) -> Network | None:
         """The first network of a kind."""
         return next((network for network in self.networks if network.kind == kind), None)
 
 
-def read_result(files: WorkDir, facts: Facts, arch: ArchSpec | None, title: str = FOUND) -> Result:
+def read_result(
+    files: WorkDir, facts: Facts, arch: ArchSpec | None, title: str = FOUND, trials: Trials | None = None
+) -> Result:
     """Collects what the files of a work dir say of the networks that a run compares.
 
     Args:
@@ -80,6 +92,7 @@ def read_result(files: WorkDir, facts: Facts, arch: ArchSpec | None, title: str 
         facts: What it was.
         arch: The network that it found, was given, or that leads so far.
         title: What that is called.
+        trials: Those of a random search.
 
     Raises:
         ValueError: A file is not of its form.
@@ -98,11 +111,12 @@ def read_result(files: WorkDir, facts: Facts, arch: ArchSpec | None, title: str 
         if number is not None and not (arch is not None and same_network(each.arch, arch)):
             row = _trained('front', f'front, K = {number}', each.arch, facts, files.adapted / str(number))
             networks.append(replace(_join(row, each), number=number))
-    networks = list(_add_rows(networks, files, facts))
+    networks = list(_add_rows([_try(network, trials) for network in networks], files, facts))
     names = dict.fromkeys(name for network in networks for name in network.trained)
     # what the search ranks by is what its networks are compared by
     ranked = [each for each in (front.rank_by if front else None, facts.rank_by) if each in names]
-    return Result(tuple(networks), (*ranked, main_metric(names))[0], decision, front)
+    tried = trials.rank_by if trials and any(trials.rank_by in each.measured for each in networks) else None
+    return Result(tuple(networks), (*ranked, main_metric(names))[0], decision, front, tried)
 
 
 def _find(
@@ -115,8 +129,10 @@ def _find(
     for number, each in front.numbered if front else ():
         if number is not None and same_network(each.arch, arch):
             own = _trained('found', title, arch, facts, files.adapted / str(number))
-            trained = found if found.trained else replace(found, trained=own.trained, log=own.log, adapted=own.adapted)
-            return replace(_join(trained, each), number=number)
+            # one that is being trained here has no metric before its first validation
+            if not found.trained and (own.trained or not found.log.iteration):
+                found = replace(found, trained=own.trained, log=own.log, adapted=own.adapted)
+            return replace(_join(found, each), number=number)
     return found
 
 
@@ -161,9 +177,9 @@ def result_cells(result: Result, facts: Facts) -> list[list[str]]:
         columns.append([head, *(_DASH if each is None else format_cost(name, each) for each in figures)])
     for name in trained_metrics(result):
         columns.append([f'{short(name)}, trained', *metric_column([row.trained.get(name) for row in rows])])
-    if result.front is not None:
-        name = result.front.rank_by
-        columns.append([f'{short(name)}, in the search', *metric_column([row.measured.get(name) for row in rows])])
+    if result.searched is not None:
+        name, where = result.searched
+        columns.append([f'{short(name)}, {where}', *metric_column([row.measured.get(name) for row in rows])])
     return [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -201,6 +217,11 @@ def headline(result: Result, facts: Facts) -> str:
         shown = metric_column(pair)
         words += f'; trained, it reached {short(metric)} {shown[0]}'
         words += f', the seed with the same recipe {shown[1]}' if len(shown) > 1 else ''
+    elif result.tried is not None and result.tried in found.measured:
+        words += f'; in its trial it reached {short(result.tried)} {metric_column([found.measured[result.tried]])[0]}'
+    most = facts.limits.get(name, (None, None))[1]
+    if found.title == LEADING and most is not None and found.costs[name] > most:
+        words += f'; that is above the limit of {format_cost(name, most)}, which the choice at the end keeps to'
     return f'{words}.'
 
 
@@ -209,11 +230,18 @@ def main_cost(network: Network, facts: Facts) -> str:
     return facts.metric if facts.metric is not None and facts.metric in network.costs else 'macs'
 
 
+def training_note(network: Network, facts: Facts) -> str:
+    """What there is of the training of a network that has no metric of one."""
+    if not network.log.iteration:
+        return 'not trained yet'
+    return 'in training, not validated yet' if facts.state == 'adapting' else 'its training was not validated'
+
+
 def certainty_note(decision: Decision) -> str:
     """How sure a decision is, in a sentence."""
-    mean = decision.certainty
-    verdict = 'clear' if mean >= CLEAR else 'undecided' if mean < UNDECIDED else 'partly decided'
-    count = len(decision.layers)
+    mean, count = decision.certainty, len(decision.layers)
+    verdict = 'partly decided' if decision.decided else 'undecided'
+    verdict = 'clear' if decision.decided and mean >= CLEAR else verdict
     layers = f'{decision.decided} of {count} {"layer" if count == 1 else "layers"}'
     return f'{verdict}: {layers} at least {SURE:.0%} certain, {mean:.0%} on average (50% is a coin)'
 
@@ -232,7 +260,9 @@ def short(metric: str) -> str:
 
 
 def _noun(found: Network) -> str:
-    return {GIVEN: 'given network', LEADING: 'network that leads so far'}.get(found.title, 'found network')
+    return {GIVEN: 'given network', PICKED: 'picked network', LEADING: 'network that leads so far'}.get(
+        found.title, 'found network'
+    )
 
 
 def _unit(metric: str) -> str:
@@ -263,6 +293,15 @@ def _join(network: Network, measured: Any) -> Network:
     if measured is None:
         return network
     return replace(network, costs={**measured.costs, **network.costs}, measured=measured.metrics)
+
+
+def _try(network: Network, trials: Trials | None) -> Network:
+    """A network with what it reached in its trial."""
+    for row in trials.successes if trials else ():
+        value = row.reached(trials.rank_by) if trials else None
+        if trials and value is not None and network.arch is not None and same_network(row.arch, network.arch):
+            return replace(network, measured={trials.rank_by: value, **network.measured})
+    return network
 
 
 def _add_rows(networks: Sequence[Network], files: WorkDir, facts: Facts) -> Iterator[Network]:

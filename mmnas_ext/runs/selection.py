@@ -114,7 +114,7 @@ class Selector:
             return self._decision(best, layers, 'loss', networks, better), best
         told = [f'{each.expected:+.4f} ± {each.error:.4f}' for each in networks[:1]]
         why = f'the best other network is expected to differ by {told[0]}' if told else 'no other one costs as much'
-        return self._decision(best, layers, 'loss', networks, 0.5, f'the reference is kept: {why}'), best
+        return self._decision(best, layers, 'loss', networks, why=f'the reference is kept: {why}'), best
 
     def _decision(
         self,

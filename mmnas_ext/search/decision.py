@@ -75,7 +75,8 @@ class Decision:
         layers: The searched layers.
         networks: Networks that were compared as wholes, the best first; none of ``'argmax'``.
         reference: The network that all are compared with.
-        better: Probability that the chosen network has a lower loss than the reference; ``None`` where nothing says.
+        better: Probability that the chosen network has a lower loss than the reference; ``None`` where nothing says, or
+            where it is the reference.
         why: A sentence about what decided.
         notes: What it took: ``losses`` that were computed, ``seconds``, in the last go.
     """
@@ -103,18 +104,23 @@ class Decision:
         """Layers that are decided."""
         return sum(layer.certainty >= SURE for layer in self.layers)
 
+    @property
+    def beats(self) -> float | None:
+        """`better`, and nothing where the reference was kept: files of earlier versions have a coin's 0.5 there."""
+        return None if self.arch == self.reference else self.better
+
     def describe(self) -> str:
         """The decision in words."""
         costs = ', '.join(show(metric, cost) for metric, cost in self.costs.items())
         sure = (
             f'{self.decided} of {len(self.layers)} layers decided with {SURE:.0%} certainty, mean {self.certainty:.0%}'
         )
-        beats = '' if self.better is None else f'; better than the reference with a probability of {self.better:.0%}'
+        sure += '' if self.beats is None else f'; better than the reference with a probability of {self.beats:.0%}'
         took = ''
         if {'losses', 'seconds'} <= set(self.notes):
             took = f'; {self.notes["losses"]:.0f} losses in {self.notes["seconds"]:.0f} s'
         why = f'. {self.why}' if self.why else ''
-        return f'chosen by {self.type}: {self.arch.format("fna")}: {costs}; {sure}{beats}{took}{why}'
+        return f'chosen by {self.type}: {self.arch.format("fna")}: {costs}; {sure}{took}{why}'
 
     def table(self) -> str:
         """The layers as aligned text, which Markdown reads as a table."""

@@ -51,6 +51,10 @@ def test_a_page_fits_reads_and_complains_of_nothing(browser, pages, kind):
     assert browser.overflow() == []
     assert browser.colours('body', 'backgroundColor') == {rgb(PAPER)}
     assert browser.colours('.chart .legendtext, .chart .textpoint text', 'fill') <= {rgb(INK)}
+    # paper does not scroll
+    cut = 'filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.textContent.slice(0, 60))'
+    assert browser.run(f"return [...document.querySelectorAll('.wide')].{cut}") == []
+    assert browser.colours('.chip', 'borderLeftWidth') <= {'5px'}
     assert browser.complaints() == []
 
 

@@ -78,12 +78,15 @@ def test_the_first_sentence_says_cost_and_metric_beside_the_seeds(folder, facts)
     # another choice from the same search may have had another limit
     assert limit_words(facts, replace(result.decision, limit=Limit(1e6, 2e6))) == '1.000 M to 2.000 M MAdds'
     # (0.99 + 0.5) / 2
-    note = 'undecided: 1 of 2 layers at least 95% certain, 74% on average (50% is a coin)'
+    note = 'partly decided: 1 of 2 layers at least 95% certain, 74% on average (50% is a coin)'
     assert certainty_note(result.decision) == note
+    # a high mean decides no layer
+    high = tuple(replace(layer, certainty=0.94) for layer in result.decision.layers)
+    assert certainty_note(replace(result.decision, layers=high)).startswith('undecided: 0 of 2 layers')
     page = Page(write_report(folder)[-1].read_text())
     order = [
         'The found network has',
-        'undecided',
+        'partly decided',
         'front, K = 0',
         'ground truth',
         'Training of the networks',
@@ -169,7 +172,9 @@ def test_charts_say_what_their_points_are(folder, facts):
     words = groups[1].hovertext[0].split('<br>')
     assert words[:2] == ['<b>K = 1, chosen</b>', 'bbox_mAP 0.25']
     assert f'MAdds {millions(FOUND)}' in words and 'trained: bbox_mAP 0.31' in words
-    (bars,) = decision_chart(result.decision).data
+    chart = decision_chart(result.decision)
+    assert (chart.layout.xaxis.title.text, chart.layout.xaxis.tickvals[-1]) == ('certainty (50% is a coin)', 1)
+    (bars,) = chart.data
     assert bars.x == (0.99, 0.5) and bars.marker.color == (DARK_BLUE, GREY)
     assert bars.y[1] == '1.1  skip > k3_e3'
     assert '<b>layer 1.0: k3_e3 over k5_e6</b><br>99.0% certain<br>lead +0.2500 ± 0.1000 in loss' in bars.hovertext[0]

@@ -80,6 +80,7 @@ def test_a_search_whose_trials_all_failed_has_no_chart(tmp_path):
     text = write_report(tried(tmp_path, ROWS[3:]))[-1].read_text(encoding='utf-8')
     assert 'the loss is NaN or infinite at iteration 40' in text
     assert '<div class="chart"' not in text
+    assert 'leads so far' not in text and '1 trial, all failed; nothing is derived yet' in text
 
 
 def test_the_table_of_trials(tmp_path):
@@ -116,7 +117,8 @@ def test_a_random_search_has_a_page(tmp_path):
     running = write_report(tmp_path)
     assert [path.name for path in running] == ['network.png', 'report.html']
     text = Page(running[-1].read_text(encoding='utf-8')).text
-    assert 'The network that leads so far has ' in text
+    assert 'The network that leads so far has ' in text and '; in its trial it reached mIoU 0.600' in text
+    assert 'mIoU, in its trial0.600not trained yet' in text
     assert '4 trials, ranked by mIoU; nothing is derived yet: below is what leads so far' in text
     (tmp_path / 'derived').mkdir()
     (tmp_path / 'derived' / 'arch.json').write_text(FOUND.format('json'))
@@ -124,8 +126,9 @@ def test_a_random_search_has_a_page(tmp_path):
     page = Page(written[-1].read_text(encoding='utf-8'))
     assert png_size(written[0].read_bytes()) == (1400, 754)  # with its seed
     macs, params = cost(FOUND, (320, 320))
-    assert page.rows[0] == ['network', 'MAdds at 320×320', 'parameters']
-    assert ['found', f'{macs / 1e6:.1f} M', f'{params / 1e6:.3f} M'] in page.rows
+    assert page.rows[0] == ['network', 'MAdds at 320×320', 'parameters', 'mIoU, in its trial']
+    assert page.rows[1][-1] == '0.600'  # the seed is the network of the trials
+    assert ['found', f'{macs / 1e6:.1f} M', f'{params / 1e6:.3f} M', '–'] in page.rows
     share = round(100 * abs(1 - macs / cost(OTHER, (320, 320)).macs))
     word = 'less' if macs < cost(OTHER, (320, 320)).macs else 'more'
     said = f'{share}% {word} than the seed' if share else 'as much as the seed'
