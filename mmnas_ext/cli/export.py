@@ -112,7 +112,7 @@ def _write_module(args: argparse.Namespace, source: str | Path, weights: str | P
 
     done = export_backbone(source, args.name, Path(args.out), weights, args.overwrite)
     print('\n'.join(str(path) for path in done.files))
-    print(f"in a config: custom_imports = dict(imports=['{done.module}']) and backbone=dict(type='{done.name}', …)")
+    print(f"in a config: custom_imports = dict(imports=['{done.module}']) and backbone=dict(type='{done.name}', ...)")
     print(f'run it with the folder on the path: PYTHONPATH={shlex.quote(args.out)} mmnas train CONFIG')
 
 

@@ -320,7 +320,8 @@ def test_a_module_of_its_own_is_made_of_a_work_dir(tmp_path, capsys) -> None:
     assert 'arch.json does not exist' in refused(str(tmp_path / 'none'))
     assert not out.exists()
     assert cli.main(['export', str(run), '--name', 'OfARun', '--out', str(out)]) == 0
-    assert f"PYTHONPATH='{out}' mmnas train CONFIG" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"PYTHONPATH='{out}' mmnas train CONFIG" in printed and printed.isascii()
     assert ArchSpec.parse(out / 'of_a_run.json').stages == ARCH.stages
     theirs = torch.load(run / 'adapt' / 'epoch_1.pth', weights_only=True)['state_dict']
     mine = torch.load(out / 'of_a_run.pth', weights_only=True)
