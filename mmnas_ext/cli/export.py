@@ -1,6 +1,7 @@
 """``mmnas export``."""
 
 import argparse
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='?',
         const='-',
         metavar='FILE',
-        help="timm's block strings, printed without FILE (default: none)",
+        help="timm's block strings, printed without FILE; beside blocks.json, blocks.py builds them (default: none)",
     )
     written.add_argument(
         '--name', help='a module that registers the backbone by this name, e.g. MyNet, in my_net.py (default: none)'
@@ -72,20 +73,23 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    from mmnas_ext.runs.export_timm import timm_module
     from mmnas_ext.runs.exporting import ExportError, check_target, read_subject
 
     weighed = [args.onnx, args.torch_export, args.state_dict]
-    for file in (*weighed, args.timm):
-        if file and file != '-':
+    blocks = args.timm if args.timm not in (None, '-') else None
+    for file in (*weighed, blocks, blocks and timm_module(blocks)):
+        if file:
             check_target(file, args.overwrite)  # all of them, before anything is written
+    named = _network(args.source, args.weights) if args.name else None
     if any((*weighed, args.timm)):
         subject = read_subject(args.source, args.weights, args.out_indices, args.output_stride)
         if any(weighed) and not subject.state:
             raise ExportError('a network without weights is of no use elsewhere: name its checkpoint with --weights')
         for line in _write(args, subject):
             print(line)
-    if args.name:
-        _write_module(args)
+    if named:
+        _write_module(args, *named)
 
 
 def _write(args: argparse.Namespace, subject: 'Subject') -> Iterator[object]:
@@ -103,13 +107,31 @@ def _write(args: argparse.Namespace, subject: 'Subject') -> Iterator[object]:
         yield write_timm(subject, None if args.timm == '-' else args.timm, args.overwrite)
 
 
-def _write_module(args: argparse.Namespace) -> None:
+def _write_module(args: argparse.Namespace, source: str | Path, weights: str | Path | None) -> None:
     from mmnas_ext.backbones.export import export_backbone
 
-    done = export_backbone(args.source, args.name, Path(args.out), args.weights, args.overwrite)
+    done = export_backbone(source, args.name, Path(args.out), weights, args.overwrite)
     print('\n'.join(str(path) for path in done.files))
-    print(f"in a config: custom_imports = dict(imports=['{done.module}']) and backbone=dict(type='{done.name}', …)")
-    print(f'run it with the folder on the path: PYTHONPATH={args.out} mmnas train CONFIG')
+    print(f"in a config: custom_imports = dict(imports=['{done.module}']) and backbone=dict(type='{done.name}', ...)")
+    print(f'run it with the folder on the path: PYTHONPATH={shlex.quote(args.out)} mmnas train CONFIG')
+
+
+def _network(source: str, weights: str | None) -> tuple[str | Path, str | Path | None]:
+    """What --name makes a module of: an arch as it is, of a work dir what was found and its newest checkpoint."""
+    from mmnas_ext.runs.checkpoints import find_checkpoint
+    from mmnas_ext.workdir import WorkDir
+
+    if source.endswith('.py'):
+        raise ValueError(
+            f'--name takes a backbone, got {source}, a whole model: name its arch, <work dir>/derived/arch.json, with '
+            '--weights its checkpoint, or the work dir'
+        )
+    if not Path(source).is_dir():
+        return source, weights
+    files = WorkDir(Path(source))
+    if not files.arch.is_file():
+        raise FileNotFoundError(f'--name takes the network that {source} has found, and {files.arch} does not exist')
+    return files.arch, weights or find_checkpoint(files.adapt).path
 
 
 COMMAND = Command(

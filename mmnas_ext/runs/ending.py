@@ -150,6 +150,15 @@ def _reached(manifest: Manifest, files: WorkDir) -> str:
     if mine:
         theirs = next(_seed_metrics(files.root, report.get('seed')), {})
         return _one(mine, report.get('rank_by'), theirs)
+    searched = _searched(manifest, files)
+    if not manifest.is_done(ADAPT):
+        return searched
+    return 'no metric: its training was not validated, or without a result' + (f'; before: {searched}' * bool(searched))
+
+
+def _searched(manifest: Manifest, files: WorkDir) -> str:
+    """The metric of a network from its search; empty without one."""
+    report = manifest.report
     if report.get('rank_by') and not manifest.is_given:
         return _tried(manifest, files)
     front = None if manifest.is_given else MeasuredFront.find(files.root)

@@ -1,10 +1,11 @@
 """Graphs of a network for other runtimes, ONNX and `torch.export`: written, run, and compared with the network."""
 
+import io
 import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def _write(
         try:
             with verified(target, overwrite) as part, torch.no_grad():
                 example, *others = _images(photo, axes)
-                names = name_outputs(subject, subject.module(example))
+                names = name_outputs(subject, example)
                 run, error = write(_program(subject, example, axes), names, part), 0.0
                 for x in (example, *others):
                     error = max(error, compare(f'images {tuple(x.shape)}', subject.module(x), run(x)))
@@ -155,11 +156,11 @@ def _program(subject: Subject, example: Tensor, axes: tuple[int, ...]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what exporters tell of their own doings."""
+    """Without what exporters tell of their own doings, some of it in characters that not every terminal can print."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter('ignore')
             yield
     finally:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,34 @@ from mmnas_ext.backbones import MBNet
 from mmnas_ext.remap.renaming import rename
 
 _ACTS = {'relu6': nn.ReLU6, 'swish': nn.SiLU, 'relu': nn.ReLU}
-_EPS = 1e-5  # PyTorch's
+DEFAULT_EPS = 1e-5  # PyTorch's
+_CODE = '''"""timm's EfficientNet of the block strings that `mmnas export --timm` wrote, without a classifier."""
+
+from functools import partial
+
+from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.efficientnet import EfficientNet
+from torch import nn
+
+STAGES = [
+    {stages},
+]
+
+
+def build():
+    """The network; weights that `mmnas export --keys timm` wrote fit, and `forward_features` gives its features."""
+    return EfficientNet(
+        decode_arch_def(STAGES),
+        num_classes=0,
+        num_features={features},
+        stem_size={stem},
+        fix_stem=True,
+        act_layer=nn.{act},
+        norm_layer=partial(nn.BatchNorm2d, eps={eps!r}),
+        round_chs_fn=lambda channels, *_: channels,
+        global_pool='',
+    )
+'''
 
 
 class ExportError(ValueError):
@@ -31,35 +59,73 @@ def build_timm(arch: ArchSpec) -> nn.Module:
         from timm.models.efficientnet import EfficientNet
     except ImportError as error:
         raise ExportError(f'timm builds its networks, and cannot be imported ({error}): pip install timm') from None
-    # stem and head are arguments there
-    rows = [row for row in json.loads(arch.format('timm')) if not row[0].startswith('cn_')]
     built: nn.Module = EfficientNet(
-        decode_arch_def(rows),
+        decode_arch_def(_stages(arch)),
         num_classes=0,
         num_features=arch.head_channels or 0,
         stem_size=arch.stem_channels,
         fix_stem=True,
         act_layer=_ACTS[arch.act],
-        norm_layer=partial(nn.BatchNorm2d, eps=arch.bn_eps or _EPS),
+        norm_layer=partial(nn.BatchNorm2d, eps=arch.bn_eps or DEFAULT_EPS),
         round_chs_fn=lambda channels, *_: channels,
         global_pool='',
     )
     return built.eval()
 
 
-def check_timm(arch: ArchSpec, state: Mapping[str, Tensor] | None = None) -> str:
+def _stages(arch: ArchSpec) -> list[list[str]]:
+    """The block strings of its stages: stem and head are arguments in timm."""
+    return [row for row in json.loads(arch.format('timm')) if not row[0].startswith('cn_')]
+
+
+def timm_module(blocks: str | Path) -> Path:
+    """Where the module goes that builds the network of a file of block strings: beside it.
+
+    Raises:
+        ValueError: That is the file itself.
+    """
+    module = Path(blocks).with_suffix('.py')
+    if module == Path(blocks):
+        raise ValueError(f'--timm must name a file such as blocks.json: blocks.py goes beside it, got {blocks}')
+    return module
+
+
+def timm_code(arch: ArchSpec, state: Mapping[str, Tensor] | None = None) -> str:
+    """A module whose ``build()`` is the network in timm: what block strings leave open is written out.
+
+    Args:
+        arch: The network.
+        state: Its tensors under `MBNet`'s keys; without those of a head none is built.
+    """
+    arch = _without_head(arch, state)
+    return _CODE.format(
+        stages=',\n    '.join(map(json.dumps, _stages(arch))),
+        features=arch.head_channels or 0,
+        stem=arch.stem_channels,
+        act=_ACTS[arch.act].__name__,
+        eps=arch.bn_eps or DEFAULT_EPS,
+    )
+
+
+def _without_head(arch: ArchSpec, state: Mapping[str, Tensor] | None) -> ArchSpec:
+    """The architecture of these tensors, which may be those of a network without its head."""
+    headless = state and not any(key.startswith('head.') for key in state)
+    return arch.replace(head_channels=None) if headless else arch
+
+
+def check_timm(arch: ArchSpec, state: Mapping[str, Tensor] | None = None, theirs: nn.Module | None = None) -> str:
     """Says what timm builds from the block strings, after comparing it with our network.
 
     Args:
         arch: The network.
-        state: Its tensors under `MBNet`'s keys; without them shapes are compared, and no figures.
+        state: Its tensors under `MBNet`'s keys; without them random ones are compared.
+        theirs: What timm built; by default it builds the network here.
 
     Raises:
         ExportError: timm is not installed, or builds another network.
     """
-    if state and not any(key.startswith('head.') for key in state):
-        arch = arch.replace(head_channels=None)
-    theirs = build_timm(arch)
+    arch = _without_head(arch, state)
+    theirs = build_timm(arch) if theirs is None else theirs.eval()
     ours = MBNet(arch, out_indices=(len(arch.stages) - (arch.head_channels is None),)).eval()
     renamed = rename(state or ours.state_dict(), arch, 'timm')
     expected = {key: tuple(tensor.shape) for key, tensor in renamed.items()}

@@ -4,6 +4,7 @@ A file is written beside its place, read back and compared with the network, and
 """
 
 import os
+import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from mmnas_ext.remap.reader import read_checkpoint
 from mmnas_ext.remap.renaming import rename
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.configs import read_config
-from mmnas_ext.runs.export_timm import ExportError, build_timm, check_timm
+from mmnas_ext.runs.export_timm import DEFAULT_EPS, ExportError, build_timm, check_timm, timm_code, timm_module
 from mmnas_ext.runs.prepared import scope_of
 from mmnas_ext.workdir import WorkDir
 
@@ -163,12 +164,18 @@ def model_subject(config: str | Path, checkpoint: str | Path | None = None) -> S
         (),
         kind,
         model.state_dict() if checkpoint is not None else {},
-        None if backbone is None else backbone.arch,
+        None if backbone is None else _whole_arch(backbone),
         {} if backbone is None or checkpoint is None else backbone.state_dict(),
         order='rgb' if parts.get('bgr_to_rgb') or parts.get('to_rgb') else 'bgr',
         **{'mean': (0.0,) * 3, 'std': (1.0,) * 3, **said},
     )
     return subject
+
+
+def _whole_arch(backbone: MBNet) -> ArchSpec:
+    """The architecture with the epsilon of its batch norms: a config may say that elsewhere, and weights note it."""
+    arch, eps = backbone.arch, backbone.bn_eps
+    return arch if eps is None or eps == (arch.bn_eps or DEFAULT_EPS) else arch.replace(bn_eps=eps)
 
 
 def _kind(model: nn.Module) -> str:
@@ -183,24 +190,21 @@ def _kind(model: nn.Module) -> str:
     return 'detector' if hasattr(model, 'bbox_head') else 'classifier'
 
 
-def name_outputs(subject: Subject, found: Sequence[Tensor]) -> tuple[str, ...]:
-    """Names of what a network gives: of a detector per kind and level, in the order of its head."""
+def name_outputs(subject: Subject, image: Tensor) -> tuple[str, ...]:
+    """Names of what a network gives for an image ``(N, 3, H, W)``: of a detector per kind and level, as its head."""
     if subject.outputs:
         return subject.outputs
     if subject.kind != 'detector':
+        found = subject.module(image)
         word = 'logits' if subject.kind == 'segmentor' else 'output'
         return (word,) if len(found) == 1 else tuple(f'{word}_{i}' for i in range(len(found)))
-    head: Any = subject.module.model.bbox_head  # type: ignore[union-attr]
-    kinds = [name for name, loss in _LEVELS.items() if not loss or hasattr(head, loss)]
-    # levels of one kind follow each other and shrink: a kind begins where a map is larger than the one before
-    names: list[str] = []
-    number, level, before = -1, 0, 0
-    for each in found:
-        area = each.shape[-1] * each.shape[-2] if each.ndim == 4 else 0
-        number, level = (number, level + 1) if names and area < before else (number + 1, 0)
-        names.append(f'{kinds[number] if number < len(kinds) else f"output{number}"}_{level}')
-        before = area
-    return tuple(names)
+    model: Any = subject.module.model
+    kinds = [name for name, loss in _LEVELS.items() if not loss or hasattr(model.bbox_head, loss)]
+    given = model(image, mode='tensor')  # a tuple of kinds, each with its levels
+    kinds += [f'output{number}' for number in range(len(kinds), len(given))]
+    return tuple(
+        f'{kind}_{level}' for kind, maps in zip(kinds, given, strict=False) for level, _ in enumerate(_flat(maps))
+    )
 
 
 def real_image(file: str | Path | None = None) -> np.ndarray:
@@ -331,12 +335,18 @@ def read_subject(
     Args:
         source: A work dir, a ``.py`` file, or anything that `ArchSpec.parse` reads.
         weights: Its checkpoint.
-        out_indices: Of a backbone, see `backbone_subject`.
-        output_stride: Of a backbone.
+        out_indices: Of a backbone alone, see `backbone_subject`.
+        output_stride: Of a backbone alone.
 
-    Raises as `model_subject` and `backbone_subject`.
+    Raises as `model_subject` and `backbone_subject`, and:
+        ValueError: Outputs or a stride of the backbone are asked of a whole model.
     """
     if Path(source).is_dir() or source.endswith('.py'):
+        if out_indices is not None or output_stride != 32:
+            raise ValueError(
+                f'--out-indices and --output-stride are of a backbone, got {source}, a whole model, whose config says '
+                'both: name its arch instead, <work dir>/derived/arch.json'
+            )
         return model_subject(source, weights)
     return backbone_subject(source, weights, out_indices, output_stride)
 
@@ -344,21 +354,29 @@ def read_subject(
 def write_timm(subject: Subject, target: str | Path | None = None, overwrite: bool = False) -> str:
     """Writes the block strings of a backbone, once timm has built the same network of them; says so.
 
+    Strings do not say all: beside them goes a module of the same name whose ``build()`` is the network in timm.
+
     Args:
         subject: The network.
         target: The file; ``None`` returns the strings before what is said.
-        overwrite: Replace a file that is there.
+        overwrite: Replace files that are there.
 
     Raises:
         ExportError: The backbone is none of ours, or timm builds another network.
+        FileExistsError: A file is there.
+        ValueError: The file's name is none of block strings.
     """
     if subject.arch is None:
         raise ExportError(f"block strings are of a backbone of ours, and this {subject.kind}'s is none")
-    told, text = check_timm(subject.arch, subject.backbone or None), subject.arch.format('timm')
+    state = subject.backbone or None
+    told, text = check_timm(subject.arch, state), subject.arch.format('timm')
     if target is None:
         return f'{text}\n{told}'
-    with verified(target, overwrite) as part:
+    module = timm_module(target)
+    with verified(target, overwrite) as part, verified(module, overwrite) as code:
+        code.write_text(timm_code(subject.arch, state), encoding='utf-8')
+        check_timm(subject.arch, state, runpy.run_path(str(code))['build']())
         part.write_text(text + '\n', encoding='utf-8')
         if ArchSpec.parse(part.read_text(encoding='utf-8')) != subject.arch:
             raise ExportError('block strings read back describe another network')
-    return f'{target}: {told}'
+    return f'{target}: {told}; build() in {module} does'

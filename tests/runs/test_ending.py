@@ -123,10 +123,20 @@ def test_a_search_alone_goes_on_with_resume(monkeypatch):
     ]  # fmt: skip
 
 
+def test_a_training_without_a_metric_is_not_called_untrained():
+    cfg, manifest = run_of('empty')
+    said = 'no metric: its training was not validated, or without a result'
+    assert lines(describe_end(cfg, manifest))['reached'] == said
+    chosen = MeasuredNetwork(FOUND, {'macs': MACS[0]}, {'mIoU': 8.5}, None, 'chosen')
+    MeasuredFront('macs', 'mIoU', 'greater', (chosen,)).write(Path('empty'))
+    told = lines(describe_end(cfg, manifest))
+    assert told['reached'] == f'{said}; before: mIoU 8.5, untrained, on held-out images'
+
+
 def test_a_given_network_is_called_so_and_one_without_a_test_gets_the_report():
     cfg, manifest = run_of('given', origin='given', test_evaluator=None)
     told = lines(describe_end(cfg, manifest))
-    assert list(told) == ['given', 'config', 'checkpoint', 'next']
+    assert list(told) == ['given', 'reached', 'config', 'checkpoint', 'next']
     assert told['next'] == 'mmnas report given'
     for file in Path('given/adapt').iterdir():
         file.unlink()

@@ -2,8 +2,11 @@
 
 import json
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,8 +26,8 @@ from mmnas_ext.cli import main as cli
 from mmnas_ext.remap import load_seed
 from mmnas_ext.remap.renaming import rename
 from mmnas_ext.runs import export_timm, exporting
-from mmnas_ext.runs.export_graphs import _write, write_onnx
-from mmnas_ext.runs.export_timm import ExportError, build_timm, check_timm
+from mmnas_ext.runs.export_graphs import _quiet, _write, write_onnx
+from mmnas_ext.runs.export_timm import ExportError, build_timm, check_timm, timm_code
 from mmnas_ext.runs.exporting import (
     Subject,
     backbone_subject,
@@ -45,7 +48,7 @@ MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 SIZE = (96, 128)
 
 
-def detector() -> dict[str, Any]:
+def detector(backbone: Any = BACKBONE) -> dict[str, Any]:
     anchors = dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=1, ratios=[1.0], strides=[2, 4])
     head = dict(
         type='RetinaHead', num_classes=2, in_channels=8, feat_channels=8, stacked_convs=1, anchor_generator=anchors
@@ -53,7 +56,7 @@ def detector() -> dict[str, Any]:
     return dict(
         type='RetinaNet',
         data_preprocessor=dict(type='DetDataPreprocessor', mean=MEAN, std=STD, bgr_to_rgb=True),
-        backbone=BACKBONE,
+        backbone=backbone,
         neck=dict(type='FPN', in_channels=[8, 16], out_channels=8, num_outs=2),
         bbox_head=head,
         test_cfg=dict(nms_pre=100, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10),
@@ -98,7 +101,8 @@ def run_onnx(file: str | Path, image: torch.Tensor) -> list[torch.Tensor]:
 
 def test_the_commands_of_the_docs_run_and_a_detector_predicts_from_its_graph(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    trained(Path('work_dirs/mine'), detector(), 'mmdet')
+    # a derived config has the epsilon of the seed's batch norms beside the architecture
+    trained(Path('work_dirs/mine'), detector(dict(BACKBONE, norm_cfg=dict(type='BN', eps=0.25))), 'mmdet')
     text = (ROOT / 'docs' / 'export.md').read_text()
     commands = [line for code in re.findall(r'^```bash\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
                 for line in code.splitlines()]  # fmt: skip
@@ -107,6 +111,7 @@ def test_the_commands_of_the_docs_run_and_a_detector_predicts_from_its_graph(tmp
         words = shlex.split(line)
         assert words[0] == 'mmnas' and cli.main(words[1:]) == 0
     printed = capsys.readouterr().out
+    assert '[torch.onnx]' not in printed
     assert 'mine.onnx: takes any batch and size, gives cls_score_0, cls_score_1, bbox_pred_0, bbox_pred_1; ' in printed
     assert 'backbone.onnx: takes any batch and size, gives stage1; ' in printed
     # what the head makes of the graph's maps is what the detector predicts
@@ -124,7 +129,7 @@ def test_the_commands_of_the_docs_run_and_a_detector_predicts_from_its_graph(tmp
     # the other files, as their readers take them
     notes = {prop.key: json.loads(prop.value) for prop in onnx.load('mine.onnx').metadata_props}
     assert notes['mmnas_ext.mean'] == MEAN and notes['mmnas_ext.order'] == 'rgb'
-    assert ArchSpec.parse(notes['mmnas_ext.arch']) == ARCH
+    assert ArchSpec.parse(notes['mmnas_ext.arch']) == ARCH.replace(bn_eps=0.25)
     model.load_state_dict(torch.load('mine.pth', weights_only=True), strict=True)
     graph = torch.export.load('mine.pt2').module()
     torch.testing.assert_close(list(graph(image)), maps, rtol=1e-4, atol=1e-4)
@@ -133,8 +138,10 @@ def test_the_commands_of_the_docs_run_and_a_detector_predicts_from_its_graph(tmp
     torch.testing.assert_close(features, list(net(image)), rtol=1e-4, atol=1e-4)
     timm_net: dict[str, Any] = {}
     (snippet,) = re.findall(r'^```python\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
+    monkeypatch.syspath_prepend(str(tmp_path))
     exec(snippet, timm_net)
-    timm_net['net'].load_state_dict(torch.load('timm.pth', weights_only=True), strict=True)
+    monkeypatch.delitem(sys.modules, 'blocks')
+    assert len(timm_net['features']) == 1
     with torch.no_grad():
         torch.testing.assert_close(timm_net['net'].eval().forward_features(image), features[0], rtol=1e-4, atol=1e-4)
     assert (tmp_path / 'backbones' / 'my_net.py').is_file()
@@ -142,7 +149,7 @@ def test_the_commands_of_the_docs_run_and_a_detector_predicts_from_its_graph(tmp
 
 def load_backbone(checkpoint: Path) -> Any:
     state = torch.load(checkpoint, weights_only=True)['state_dict']
-    net = MBNet(ARCH, out_indices=(1,)).eval().requires_grad_(False)
+    net = MBNet(ARCH.replace(bn_eps=0.25), out_indices=(1,)).eval().requires_grad_(False)
     net.load_state_dict({key.removeprefix('backbone.'): t for key, t in state.items() if key.startswith('backbone.')})
     return net
 
@@ -242,6 +249,11 @@ def test_what_is_there_or_has_no_graph_is_refused_before_anything_is_written(tmp
         str(run), '--onnx', new, '--state-dict', str(tmp_path / 'there.pth')
     )
     assert 'without weights is of no use elsewhere: name its checkpoint' in refused(arch, '--onnx', new)
+    for asked in (('--out-indices', '1'), ('--output-stride', '16')):
+        assert f'--out-indices and --output-stride are of a backbone, got {run}, a' in refused(
+            str(run), '--onnx', new, *asked
+        )
+    assert 'blocks.py goes beside it, got blocks.py' in refused(arch, '--timm', 'blocks.py')
     assert 'image none.jpg does not exist' in refused(str(run), '--onnx', new, '--image', 'none.jpg')
     (run / 'adapt' / 'epoch_1.pth').unlink()
     assert 'holds no whole checkpoint of a trained network' in refused(str(run), '--onnx', new)
@@ -261,18 +273,60 @@ def test_a_model_of_another_network_is_refused(tmp_path) -> None:
         model_subject(tmp_path / 'search.py')
 
 
-@pytest.mark.parametrize('extra', [0, 1])
+@pytest.mark.parametrize('extra', [0, 1, 2])
 def test_maps_are_named_by_kind_and_level(extra) -> None:
     head = nn.Module()
-    maps = [torch.zeros(1, c, s, s) for c in (4, 2, *[1] * extra) for s in (8, 4)]
+    given = [[torch.zeros(1, c, s, s) for s in (8, 1, 1)] for c in (4, 2, *[1] * extra)]  # two levels of one size
     if extra:
         head.loss_centerness = nn.Identity()
-    module = nn.Module()
-    module.model = nn.Module()
+    module: Any = SimpleNamespace(model=lambda image, mode: tuple(given))
     module.model.bbox_head = head
-    names = name_outputs(Subject(module, (), 'detector', {}), maps)
-    kinds = ['cls_score', 'bbox_pred', 'centerness'][: 2 + extra]
-    assert names == tuple(f'{kind}_{level}' for kind in kinds for level in (0, 1))
+    names = name_outputs(Subject(module, (), 'detector', {}), torch.zeros(1, 3, 8, 8))
+    kinds = ['cls_score', 'bbox_pred', 'centerness', 'output3'][: 2 + extra]
+    assert names == tuple(f'{kind}_{level}' for kind in kinds for level in (0, 1, 2))
+
+
+def test_levels_of_a_detector_on_a_tiny_image_keep_their_names() -> None:
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(detector()).eval()
+    module, image = exporting._Outputs(model, 'detector').eval(), torch.zeros(1, 3, 2, 2)
+    with torch.no_grad():
+        names = name_outputs(Subject(module, (), 'detector', {}), image)
+        maps = dict(zip(names, module(image), strict=True))
+    # both levels are of one pixel; one anchor has a score for each of two classes and four deltas
+    assert {name: tuple(each.shape[1:]) for name, each in maps.items()} == {
+        'cls_score_0': (2, 1, 1), 'cls_score_1': (2, 1, 1), 'bbox_pred_0': (4, 1, 1), 'bbox_pred_1': (4, 1, 1),
+    }  # fmt: skip
+
+
+def test_nothing_that_an_exporter_prints_is_shown(capsys) -> None:
+    with _quiet():
+        print('\N{WHITE HEAVY CHECK MARK}')
+    assert capsys.readouterr().out == ''
+
+
+def test_a_module_of_its_own_is_made_of_a_work_dir(tmp_path, capsys) -> None:
+    run, out = trained(tmp_path / 'run', detector(), 'mmdet'), tmp_path / 'c d'
+
+    def refused(*words: str) -> str:
+        with pytest.raises(SystemExit, match='2'):
+            cli.main(['export', *words, '--name', 'OfARun', '--out', str(out)])
+        return capsys.readouterr().err
+
+    assert f'--name takes a backbone, got {run / "derived" / "config.py"}, a whole model' in refused(
+        str(run / 'derived' / 'config.py'), '--weights', str(run / 'adapt' / 'epoch_1.pth'), '--state-dict', str(out)
+    )
+    (tmp_path / 'none').mkdir()
+    assert 'arch.json does not exist' in refused(str(tmp_path / 'none'))
+    assert not out.exists()
+    assert cli.main(['export', str(run), '--name', 'OfARun', '--out', str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert f"PYTHONPATH='{out}' mmnas train CONFIG" in printed and printed.isascii()
+    assert ArchSpec.parse(out / 'of_a_run.json').stages == ARCH.stages
+    theirs = torch.load(run / 'adapt' / 'epoch_1.pth', weights_only=True)['state_dict']
+    mine = torch.load(out / 'of_a_run.pth', weights_only=True)
+    mine = mine.get('state_dict', mine)
+    assert all(torch.equal(tensor, theirs[f'backbone.{key}']) for key, tensor in mine.items()) and mine
 
 
 def test_keys_are_those_of_other_projects() -> None:
@@ -340,5 +394,19 @@ def test_block_strings_are_printed_or_written(tmp_path, capsys) -> None:
     assert ArchSpec.parse(capsys.readouterr().out.splitlines()[0]) == SE
     assert cli.main(['export', SE.format('json'), '--timm', str(tmp_path / 'blocks.json')]) == 0
     assert ArchSpec.parse((tmp_path / 'blocks.json').read_text()) == SE
-    assert capsys.readouterr().out.startswith(f'{tmp_path / "blocks.json"}: timm builds the same network')
+    module = tmp_path / 'blocks.py'
+    printed = capsys.readouterr().out
+    assert printed.startswith(f'{tmp_path / "blocks.json"}: timm builds the same network')
+    assert printed.endswith(f'; build() in {module} does\n')
+    # activation, epsilon and head are those of the network; weights without a head have none
+    built = runpy.run_path(str(module))['build']()
+    assert (built.bn1.eps, type(built.bn1.act), built.num_features) == (1e-3, nn.SiLU, 24)
+    state = MBNet(SE, out_indices=(1,)).state_dict()
+    assert 'num_features=0,' in timm_code(SE, state) and 'act_layer=nn.ReLU6,' in timm_code(ARCH, state)
+    with pytest.raises(SystemExit, match='2'):
+        cli.main(['export', SE.format('json'), '--timm', str(tmp_path / 'blocks.txt')])
+    assert 'blocks.py exists: pass --overwrite' in capsys.readouterr().err
+    assert check_timm(SE, MBNet(SE, out_indices=(2,)).state_dict(), built).endswith('the same features')
+    with pytest.raises(ExportError, match='of the same tensors that computes something else'):
+        check_timm(SE, None, build_timm(SE.replace(bn_eps=0.5)))
     assert isinstance(real_image(), np.ndarray)
