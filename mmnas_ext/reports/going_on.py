@@ -28,7 +28,8 @@ def next_commands(files: WorkDir, facts: Facts) -> list[str]:
             what += ', with torchrun as before' if _has(base, '--launcher') else ''
             lines.append(f'{shlex.join(_resumed(base, facts.state in _FOUND))}   # {what}')
         elif files.config.is_file():
-            lines.append(shlex.join(['mmnas', 'train', str(files.config), '--work-dir', f'{place}-trained']))
+            words = ['mmnas', 'train', str(files.config), '--work-dir', f'{place}-trained']
+            lines.append(f'{shlex.join(words)}   # trains the network from its start')
     if again and (facts.state in _FOUND or facts.state not in _UNFINISHED):
         lines.append(f'{shlex.join(again)}   # the same run once more')
     if facts.state not in _UNFINISHED:

@@ -89,11 +89,11 @@ details { margin: .6rem 0; } summary { cursor: pointer; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10.5pt; }
   nav { display: none; }
-  h2, h3, p.note, summary, .legend { break-after: avoid; }
-  .chart, tr, figure, dl.cards > div, .grid > div, .wide > img { break-inside: avoid; }
+  h2, h3, p.note, summary, .legend, dt { break-after: avoid; }
+  p.note, .legend, dd, .chart, tr, figure, dl.cards > div, .grid > div, .wide > img { break-inside: avoid; }
   .grid { grid-template-columns: 1fr 1fr; }
   .wide > table { font-size: 8.5pt; } .wide > img { min-width: 0 !important; }
-  .wide th, .wide td { padding-right: .5rem; overflow-wrap: anywhere; }
+  .wide th, .wide td { padding-right: .5rem; } td:first-child, td.text { overflow-wrap: anywhere; }
   .wide th.text, .wide td.text { min-width: 9rem; }
   dl.cards > div, pre { border: 1px solid var(--rule); }
   .chip { border: 1px solid var(--rule); border-left: 5px solid var(--kernel, var(--faint)); }

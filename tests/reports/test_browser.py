@@ -68,6 +68,7 @@ def test_hovering_names_the_network_its_cost_and_its_metric(browser, pages):
 
 def test_a_page_prints_on_a_few_sheets(browser, pages):
     browser.open(pages['finished'])
+    browser.driver.execute_cdp_cmd('Emulation.setEmulatedMedia', {'media': ''})  # of a screen no more
     printed = browser.driver.execute_cdp_cmd('Page.printToPDF', {'printBackground': True})
     sheets = base64.b64decode(printed['data']).count(b'/Type /Page\n')
     assert 2 <= sheets <= 9

@@ -76,6 +76,7 @@ def test_a_network_of_the_own_front_was_picked_not_given(found):
     text = text_of(found)
     assert 'Search in a run' in text and 'network K = 0 of its front was picked' in text
     assert 'Given network' not in text and 'was given' not in text
+    assert f"mmnas report '{found}'" in text
     other = ArchSpec((*SEED.stages[:2],), SEED.stem_channels)
     WorkDir(found).arch.write_text(other.format('json'))
     assert 'the network was given, and not chosen by the search here' in text_of(found)
@@ -148,5 +149,5 @@ def test_what_is_to_go_on_is_quoted_for_a_shell(tmp_path):
     resumed = next_commands(WorkDir(place), replace(FACTS, state='adapting'))[0]
     assert resumed.startswith(f'mmnas train {shlex.quote(str(place / "net.py"))} --work-dir ')
     (place / 'net.py').unlink()
-    trained = shlex.split(next_commands(WorkDir(place), replace(FACTS, state='derived'))[0])
+    trained = shlex.split(next_commands(WorkDir(place), replace(FACTS, state='derived'))[0], comments=True)
     assert trained == ['mmnas', 'train', str(place / 'derived' / 'config.py'), '--work-dir', f'{place}-trained']
