@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.datasets import CocoDataset
-from mmengine.config import Config
 
 from mmnas_ext.archs import SearchSpace, SpaceStage
 from mmnas_ext.backbones import MBNet
 from mmnas_ext.runs.checks import check_config, check_data, check_work_dir
+from mmnas_ext.runs.configs import read_config
 from mmnas_ext.runs.run import prepare, run
 from tests.engine import tiny
 from tests.runs.tiny_coco import coco_of
@@ -363,9 +363,7 @@ def test_the_command_itself_ends_with_one_line(tmp_path):
 
 
 def test_a_config_of_this_project_is_sound_as_far_as_data_is_not_asked_for(data):
-    cfg = Config.fromfile(LITE0)
-    cfg.merge_from_dict(dict(entry.split('=') for entry in data))
-    check_config(cfg)
+    check_config(read_config(LITE0, dict(entry.split('=') for entry in data)))
 
 
 def test_processes_are_joined_before_they_are_counted(monkeypatch, train_main, tiny_file, tmp_path):
