@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmnas_ext.archs import METRICS, Limit
-from mmnas_ext.cli.messages import shorten
+from mmnas_ext.cli.messages import errors, shorten
+from mmnas_ext.install_check import require_mm
+from mmnas_ext.shipped import find_config
 
 # read by shell completion: names of shipped configs, and files
 CONFIG = {'bash': '_mmnas_configs', 'zsh': '_mmnas_configs'}
@@ -89,9 +91,15 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
 
 
-def use_local_rank(args: argparse.Namespace) -> None:
-    """Puts a launcher's ``--local_rank`` where MMEngine looks for it."""
+def begin_run(args: argparse.Namespace) -> None:
+    """Looks at what `add_run` has read before libraries are loaded, which takes seconds.
+
+    A launcher's ``--local_rank`` goes where MMEngine looks for it; a missing package or config ends the command.
+    """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    with errors():
+        require_mm('mmcv')
+        find_config(args.config)
 
 
 def add_size(parser: argparse.ArgumentParser, size: str, stride: str = 'its own, or else 32') -> None:

@@ -3,9 +3,7 @@
 import argparse
 
 from mmnas_ext.cli.messages import errors
-from mmnas_ext.cli.options import Command, add_limits, add_run, read_limits, use_local_rank
-from mmnas_ext.install_check import require_mm
-from mmnas_ext.shipped import find_config
+from mmnas_ext.cli.options import Command, add_limits, add_run, begin_run, read_limits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Reads the config, then rates."""
-    use_local_rank(args)
-    with errors():
-        require_mm('mmcv')
-        find_config(args.config)  # before libraries are loaded, which takes seconds
+    begin_run(args)
     from mmnas_ext.runs.distillation import rate_checkpoint
     from mmnas_ext.runs.run import prepare
 

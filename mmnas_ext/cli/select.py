@@ -4,9 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmnas_ext.cli.messages import errors
-from mmnas_ext.cli.options import Command, add_limits, add_run, read_limits, use_local_rank
-from mmnas_ext.install_check import require_mm
-from mmnas_ext.shipped import find_config
+from mmnas_ext.cli.options import Command, add_limits, add_run, begin_run, read_limits
 from mmnas_ext.workdir import WorkDir
 
 KINDS = ('argmax', 'measured')  # those of mmnas_ext.search.decision, which would import numpy
@@ -22,10 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Chooses, and writes ``arch.json`` and ``decision.json``."""
-    use_local_rank(args)
-    with errors():
-        require_mm('mmcv')
-        find_config(args.config)  # before libraries are loaded, which takes seconds
+    begin_run(args)
     from mmnas_ext.runs.gradient import select_again
     from mmnas_ext.runs.manifest import ResumeError
     from mmnas_ext.runs.run import prepare, start_processes

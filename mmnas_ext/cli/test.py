@@ -3,9 +3,7 @@
 import argparse
 
 from mmnas_ext.cli.messages import errors
-from mmnas_ext.cli.options import Command, add_run, use_local_rank
-from mmnas_ext.install_check import require_mm
-from mmnas_ext.shipped import find_config
+from mmnas_ext.cli.options import Command, add_run, begin_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,10 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Checks that the checkpoint belongs to the config, then tests it."""
-    use_local_rank(args)
-    with errors():
-        require_mm('mmcv')
-        find_config(args.config)  # before libraries are loaded, which takes seconds
+    begin_run(args)
     from mmnas_ext.remap.download import DownloadError
     from mmnas_ext.remap.reader import CheckpointError
     from mmnas_ext.runs.run import prepare, start_processes

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmnas_ext.datasets.annotations import MISPLACED, coco_fault, read_coco, voc_objects
 from mmnas_ext.datasets.inspect import Listing, missing
-from mmnas_ext.datasets.layouts import VOC_LINE, OwnData, Part, left_out, mask_files, voc_files
+from mmnas_ext.datasets.layouts import CITYSCAPES, VOC_LINE, OwnData, Part, left_out, mask_files, voc_files
 
 _MASKS = 256  # masks of a part that are read, at even distances: all of a million would take hours
 _SHOWN = 6
@@ -123,7 +123,7 @@ def _check_masks(data: OwnData, name: str, part: Part, classes: Sequence[str]) -
     _check_exist(name, [image for image, _ in files], 'images', folder)
     _check_exist(name, [mask for _, mask in files], 'masks', part.labels)
     step = max(1, len(files) // _MASKS)
-    known = CLASSES_OF_CITYSCAPES if part.dataset['type'] == 'CityscapesDataset' else len(classes)
+    known = len(CITYSCAPES) if part.dataset['type'] == 'CityscapesDataset' else len(classes)
     seen: set[int] = set()
     for image, mask in files[::step]:
         values = {int(value) for value in np.unique(_read_mask(image, mask))}
@@ -227,7 +227,6 @@ def _show(names: Sequence[str]) -> str:
     return ', '.join(map(repr, names[:_SHOWN])) + more
 
 
-CLASSES_OF_CITYSCAPES = 19
 _CHECKS: dict[str, Callable[[OwnData, str, Part, Sequence[str]], list[str]]] = {
     'coco': _check_coco,
     'voc': _check_voc,

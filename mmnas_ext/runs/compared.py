@@ -9,7 +9,7 @@ from typing import get_type_hints
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.reports import format_count
-from mmnas_ext.reports.training_log import USUAL
+from mmnas_ext.reports.training_log import USUAL, main_metric
 from mmnas_ext.runs.children import CLOCK, PARTS, Clock
 from mmnas_ext.runs.keys import describe_hint, fits
 from mmnas_ext.runs.manifest import read_manifest
@@ -200,8 +200,11 @@ def read_results(comparison: Comparison, metric: str | None = None, baseline: st
     given = list(dict.fromkeys(name for row in found for outcome in row.outcomes for name in outcome.metrics))
     if metric is not None and given and metric not in given:
         raise ValueError(f'--metric must be one that the validations gave, {given}, got {metric!r}')
-    usual = next((name for name in USUAL if name in given), next(iter(given), USUAL[0]))
-    return Results(metric or usual, baseline or (SEED if SEED in names or not names else names[0]), tuple(found))
+    return Results(
+        metric or main_metric(given) or USUAL[0],
+        baseline or (SEED if SEED in names or not names else names[0]),
+        tuple(found),
+    )
 
 
 def read_outcome(comparison: Comparison, row: Row, seed: int) -> Outcome | None:

@@ -9,10 +9,10 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from mmnas_ext.archs import METRICS, ArchSpec, cost
-from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.archs.prices import price
 from mmnas_ext.reports.table import format_cost, format_size, name_metric
-from mmnas_ext.reports.training_log import USUAL
+from mmnas_ext.reports.training_log import main_metric
+from mmnas_ext.reports.trials import read_trials
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.keys import own_name
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, Manifest, ResumeError, read_manifest
@@ -172,10 +172,10 @@ def _searched(manifest: Manifest, files: WorkDir) -> str:
 def _tried(manifest: Manifest, files: WorkDir) -> str:
     """The metric that a random search found its network by."""
     found, name = ArchSpec.parse(manifest.parts[DERIVE].notes['arch']), manifest.report['rank_by']
-    for file in sorted(files.trials.glob('*/result.json')):
-        trial = parse_json(file.read_text(encoding='utf-8'))
-        value = trial['metrics'].get(name)
-        if value is not None and ArchSpec.parse(trial['arch']).stages == found.stages:
+    trials = read_trials(files.root, name)
+    for trial in trials.rows if trials else ():
+        value = trial.reached(name)
+        if value is not None and trial.arch.stages == found.stages:
             return f'{_one({name: value}, name)}, after its trial'
     return ''
 
@@ -196,8 +196,7 @@ def _seed_metrics(root: Path, seed: str | None) -> Iterator[Mapping[str, float]]
 
 def _one(metrics: Mapping[str, float], name: str | None, seed: Mapping[str, float] | None = None) -> str:
     """The metric that counts, as text; empty without any."""
-    usual = [each for each in (name, *USUAL) if each in metrics]
-    key = usual[0] if usual else next(iter(metrics), None)
+    key = name if name in metrics else main_metric(metrics)
     if key is None:
         return ''
     beside = f' (seed {seed[key]:.4g})' if seed and key in seed else ''

@@ -97,7 +97,7 @@ def timm_code(arch: ArchSpec, state: Mapping[str, Tensor] | None = None) -> str:
         arch: The network.
         state: Its tensors under `MBNet`'s keys; without those of a head none is built.
     """
-    arch = _without_head(arch, state)
+    arch = without_head(arch, state)
     return _CODE.format(
         stages=',\n    '.join(map(json.dumps, _stages(arch))),
         features=arch.head_channels or 0,
@@ -107,7 +107,7 @@ def timm_code(arch: ArchSpec, state: Mapping[str, Tensor] | None = None) -> str:
     )
 
 
-def _without_head(arch: ArchSpec, state: Mapping[str, Tensor] | None) -> ArchSpec:
+def without_head(arch: ArchSpec, state: Mapping[str, Tensor] | None) -> ArchSpec:
     """The architecture of these tensors, which may be those of a network without its head."""
     headless = state and not any(key.startswith('head.') for key in state)
     return arch.replace(head_channels=None) if headless else arch
@@ -124,7 +124,7 @@ def check_timm(arch: ArchSpec, state: Mapping[str, Tensor] | None = None, theirs
     Raises:
         ExportError: timm is not installed, or builds another network.
     """
-    arch = _without_head(arch, state)
+    arch = without_head(arch, state)
     theirs = build_timm(arch) if theirs is None else theirs.eval()
     ours = MBNet(arch, out_indices=(len(arch.stages) - (arch.head_channels is None),)).eval()
     renamed = rename(state or ours.state_dict(), arch, 'timm')

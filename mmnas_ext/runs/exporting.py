@@ -29,7 +29,15 @@ from mmnas_ext.remap.reader import read_checkpoint
 from mmnas_ext.remap.renaming import rename
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.configs import read_config
-from mmnas_ext.runs.export_timm import DEFAULT_EPS, ExportError, build_timm, check_timm, timm_code, timm_module
+from mmnas_ext.runs.export_timm import (
+    DEFAULT_EPS,
+    ExportError,
+    build_timm,
+    check_timm,
+    timm_code,
+    timm_module,
+    without_head,
+)
 from mmnas_ext.runs.prepared import scope_of
 from mmnas_ext.workdir import WorkDir
 
@@ -159,7 +167,7 @@ def model_subject(config: str | Path, checkpoint: str | Path | None = None) -> S
     backbone = model.backbone if isinstance(getattr(model, 'backbone', None), MBNet) else None
     parts = cfg.model.get('data_preprocessor') or {}
     said = {key: tuple(parts[key]) for key in ('mean', 'std') if parts.get(key)}
-    subject = Subject(
+    return Subject(
         _Outputs(model, kind).eval(),
         (),
         kind,
@@ -169,7 +177,6 @@ def model_subject(config: str | Path, checkpoint: str | Path | None = None) -> S
         order='rgb' if parts.get('bgr_to_rgb') or parts.get('to_rgb') else 'bgr',
         **{'mean': (0.0,) * 3, 'std': (1.0,) * 3, **said},
     )
-    return subject
 
 
 def _whole_arch(backbone: MBNet) -> ArchSpec:
@@ -309,9 +316,8 @@ def _check_state(subject: Subject, file: Path, keys: str) -> None:
         _check_equal(subject.state, read)
         return
     assert subject.arch is not None, 'a backbone of ours has one'
-    arch, state = subject.arch, subject.backbone
-    if not any(key.startswith('head.') for key in state):
-        arch = arch.replace(head_channels=None)
+    state = subject.backbone
+    arch = without_head(subject.arch, state)
     seed = load_seed(file, arch)
     _check_equal(state, seed.state_dict)
     last = len(arch.stages) if arch.head_channels else len(arch.stages) - 1

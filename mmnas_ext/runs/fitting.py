@@ -10,6 +10,7 @@ from mmengine.registry import MODELS as HOSTED
 from mmnas_ext.archs import ArchSpec, SearchSpace, places
 from mmnas_ext.backbones import MBNet, backbone_spec
 from mmnas_ext.registry import MODELS
+from mmnas_ext.runs.halves import name_of
 from mmnas_ext.runs.keys import hints_of
 
 # of MMSegmentation, of MMPretrain, and of MMDetection where nothing lies between backbone and head
@@ -150,7 +151,7 @@ def rewire(model: Any, channels: Sequence[int]) -> None:
     necks = _listed(model.get('neck'))
     if not necks:
         return
-    if str(necks[0].get('type')).rpartition('.')[2] == 'SSDNeck':  # hands the backbone's features on as they are
+    if name_of(necks[0]) == 'SSDNeck':  # hands the backbone's features on as they are
         # a list as its in_channels are: it compares the two
         necks[0]['out_channels'] = [*channels, *necks[0]['out_channels'][len(channels) :]]
     given = _given(necks)

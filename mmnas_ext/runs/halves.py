@@ -53,6 +53,11 @@ def evaluators_of(half: Mapping[str, Any], name: str) -> list[Any]:
     return [each for each in (given if isinstance(given, list | tuple) else [given]) if isinstance(each, Mapping)]
 
 
+def name_of(part: Any) -> str:
+    """Name of a part's type without its scope or module, ``'None'`` where it has none; empty of what is no mapping."""
+    return str(part.get('type')).rpartition('.')[2] if isinstance(part, Mapping) else ''
+
+
 def walk(value: Any) -> Iterator[dict[str, Any]]:
     """Yields the mappings inside a config, the outer first."""
     if isinstance(value, dict):

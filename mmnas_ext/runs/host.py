@@ -15,7 +15,7 @@ from mmengine.config import Config, ConfigDict
 
 from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.runs.fitting import channels_of, pick_outputs, rewire
-from mmnas_ext.runs.halves import LOADERS, backbones_of, plain, tell, walk
+from mmnas_ext.runs.halves import LOADERS, backbones_of, name_of, plain, tell, walk
 from mmnas_ext.runs.sources import depth_of, list_sources, said_keys
 
 _EXAMPLE = "'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
@@ -122,7 +122,7 @@ def _count_features(host: Mapping[str, Any]) -> int:
 
 def _finest(model: Any) -> int | None:
     """Stride of the finest feature that an SSD has anchors for: its neck makes the coarser ones by fixed strides."""
-    necks = [part for part in walk(model.get('neck')) if str(part.get('type')).rpartition('.')[2] == 'SSDNeck']
+    necks = [part for part in walk(model.get('neck')) if name_of(part) == 'SSDNeck']
     strides = [part['strides'][0] for part in walk(model.get('bbox_head')) if part.get('strides')] if necks else []
     return next(iter(strides), None)
 

@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmnas_ext.archs import ArchSpec, price
-from mmnas_ext.runs.halves import LOADERS, backbones_of, list_halves, models_of, tell, walk
+from mmnas_ext.runs.halves import LOADERS, backbones_of, list_halves, models_of, name_of, tell, walk
 
 _SMALLEST = 32  # pixels: a position of the coarsest feature
 # arguments of transforms in pixels: (width, height), one number or a list of these; lists of these; what may be
@@ -102,7 +102,7 @@ def _former_size(cfg: Config) -> tuple[float, float] | None:
     """Height and width that a config was written for."""
     for loader in reversed(LOADERS):
         for part in walk((cfg.get(loader) or {}).get('dataset')):
-            if _name(part) == 'Resize' and _is_pair(part.get('scale')):
+            if name_of(part) == 'Resize' and _is_pair(part.get('scale')):
                 return part['scale'][1], part['scale'][0]
     for backbone in backbones_of(cfg):
         if _is_pair(backbone.get('input_size')):
@@ -118,7 +118,7 @@ def _scale(part: dict[str, Any], former: tuple[float, float], size: tuple[int, i
     """
     down, across = size[0] / former[0], size[1] / former[1]
     edges = min(size) / min(former), max(size) / max(former)
-    kind = _name(part)
+    kind = name_of(part)
     shortest = _SHORTEST in (kind, part.get('resize_type'))
     for key in (*_WIDTH_FIRST, *_LISTS):
         given, resizes = part.get(key), 'Resize' in kind and 'Crop' not in kind
@@ -172,9 +172,9 @@ def _edges(value: Any, ratios: tuple[float, float]) -> Any:
 def _resize_whole(part: dict[str, Any], scale: tuple[int, int]) -> None:
     """Gives a pipeline that tests a segmentor a resizing, before the labels are loaded: they keep their size."""
     pipeline = part.get('pipeline')
-    if not isinstance(pipeline, list | tuple) or any(_name(step) in _RESIZES for step in pipeline):
+    if not isinstance(pipeline, list | tuple) or any(name_of(step) in _RESIZES for step in pipeline):
         return
-    loads = [number for number, step in enumerate(pipeline) if _name(step) == 'LoadImageFromFile']
+    loads = [number for number, step in enumerate(pipeline) if name_of(step) == 'LoadImageFromFile']
     if loads:
         step = ConfigDict(type='Resize', scale=scale, keep_ratio=True)
         part['pipeline'] = [*pipeline[: loads[0] + 1], step, *pipeline[loads[0] + 1 :]]
@@ -190,7 +190,3 @@ def _crop(size: Any, ratios: tuple[float, float]) -> tuple[int, int]:
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(type(each) is int for each in value)
-
-
-def _name(part: Any) -> str:
-    return str(part.get('type')).rpartition('.')[2] if isinstance(part, Mapping) else ''

@@ -17,7 +17,17 @@ from mmnas_ext.datasets.annotations import forget
 from mmnas_ext.datasets.labels import check_part, in_file_order
 from mmnas_ext.datasets.layouts import DETECTION, LAYOUTS, PARTS, SEGMENTATION, OwnData, Part, read_names
 from mmnas_ext.runs.changes import list_datasets
-from mmnas_ext.runs.halves import LOADERS, count_classes, evaluators_of, is_ours, list_halves, models_of, tell, walk
+from mmnas_ext.runs.halves import (
+    LOADERS,
+    count_classes,
+    evaluators_of,
+    is_ours,
+    list_halves,
+    models_of,
+    name_of,
+    tell,
+    walk,
+)
 from mmnas_ext.runs.sources import depth_of, is_left_unused
 from mmnas_ext.runs.trial_data import split_trials, take_boxes_from_samples
 
@@ -214,7 +224,7 @@ def _set_evaluators(half: Any, name: str, part: Part, data: OwnData) -> None:
     if half.get(name) is None:
         return
     usual = dict(_EVALUATORS['coco' if data.type == 'voc' and data.metric == 'coco' else data.type])
-    same = [each for each in evaluators_of(half, name) if str(each.get('type')).rpartition('.')[2] == usual['type']]
+    same = [each for each in evaluators_of(half, name) if name_of(each) == usual['type']]
     wanted = [{**usual, **each} for each in same] or [usual]
     for evaluator in wanted:
         if usual['type'] == 'CocoMetric':
@@ -228,7 +238,7 @@ def _set_evaluators(half: Any, name: str, part: Part, data: OwnData) -> None:
 def _hand_boxes_on(dataset: Any) -> None:
     """Has a pipeline give the boxes of an image, in its own size, to evaluators that have no file of them."""
     for step in walk(dataset):
-        if str(step.get('type')).rpartition('.')[2] == 'PackDetInputs' and 'instances' not in step.get('meta_keys', ()):
+        if name_of(step) == 'PackDetInputs' and 'instances' not in step.get('meta_keys', ()):
             step['meta_keys'] = (*step.get('meta_keys', _META_KEYS), 'instances')
 
 
@@ -246,7 +256,7 @@ def _set_ignored(cfg: Config, index: int) -> None:
     for half in list_halves(cfg):
         for loader in LOADERS:
             for part in walk((half.get(loader) or {}).get('dataset')):
-                kind = str(part.get('type')).rpartition('.')[2]
+                kind = name_of(part)
                 if kind in _IGNORING:
                     part[_IGNORING[kind]] = index
                 elif kind == 'Pad':

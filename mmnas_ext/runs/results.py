@@ -8,6 +8,7 @@ from typing import Any
 from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.archs.json_file import parse_lines
 from mmnas_ext.reports import front_table
+from mmnas_ext.reports.distill_log import find_logs
 from mmnas_ext.reports.training_log import validated
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
@@ -19,7 +20,7 @@ def logged_scalars(work_dir: str | Path) -> Iterator[dict[str, float]]:
 
 
 def _scalars(folder: Path) -> Iterator[dict[str, float]]:
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+    for path in find_logs(folder):
         yield from (record for record in parse_lines(path) if isinstance(record, dict))
 
 

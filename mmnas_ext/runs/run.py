@@ -132,7 +132,7 @@ def adapt(session: Session, found: ArchSpec, search_only: bool = False, draw: bo
         say(front)
     say(f'{how}: {found.format("fna")}; written to {session.files.arch}')
     if draw and method.report is not None and is_main_process():
-        _draw(method.report, session)
+        draw_page(method.report, session, logs=True)
     if config is None or search_only:
         return
     ours = {'work_dir': str(session.files.adapt), 'launcher': session.cfg.get('launcher', 'none')}
@@ -167,16 +167,6 @@ def start_processes(cfg: Config) -> None:
         raise ValueError(f'--launcher {launcher}: the processes cannot be joined: {error}') from error
 
 
-def _draw(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:
-    """Draws the report; a figure that cannot be drawn costs the training nothing."""
-    try:
-        files = report(session.files.root)
-        log_images(files, session.files.root / 'report')
-        say(f'figures and page: {files[-1]}')
-    except Exception as error:
-        say(f'warning: no report, since {type(error).__name__}: {error}; mmnas report draws it later')
-
-
 def _draw_result(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:
     """Draws the page again, now with what the training reached and a few predictions; a failure costs nothing."""
     try:
@@ -188,10 +178,13 @@ def _draw_result(report: Callable[[Path], tuple[Path, ...]], session: Session) -
     draw_page(report, session)
 
 
-def draw_page(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:
-    """Draws figures and page of what there is now; a failure costs nothing."""
+def draw_page(report: Callable[[Path], tuple[Path, ...]], session: Session, logs: bool = False) -> None:
+    """Draws figures and page of what there is now, `logs` sends figures to TensorBoard; a failure costs nothing."""
     try:
-        say(f'page: {report(session.files.root)[-1]}')
+        files = report(session.files.root)
+        if logs:
+            log_images(files, session.files.root / 'report')
+        say(f'{"figures and page" if logs else "page"}: {files[-1]}')
     except Exception as error:
         say(f'warning: no report, since {type(error).__name__}: {error}; mmnas report draws it later')
 

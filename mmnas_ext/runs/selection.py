@@ -21,7 +21,7 @@ from mmnas_ext.engine.path_losses import PathLosses
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
-from mmnas_ext.reports.training_log import USUAL
+from mmnas_ext.reports.training_log import main_metric
 from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.choosing import Choosing, FrontPlan
@@ -176,7 +176,7 @@ class Selector:
             paths[self.reference] = 'seed'
         known = self._validated(paths, plan)
         names = list(dict.fromkeys(name for metrics in known.values() for name in metrics))
-        rank_by = plan.rank_by or next((name for name in USUAL if name in names), names[0] if names else 'none')
+        rank_by = plan.rank_by or main_metric(names) or 'none'
         return MeasuredFront(
             metric=self.priced.metric,
             rank_by=rank_by,

@@ -180,8 +180,10 @@ class Chooser:
             path = self.best_within(effects, limit)
             if path is not None and path != self.reference and self._is_finite(path) and len(found) < count:
                 found[path] = None
-        near = [p for p in self.near(limit) if p not in (*found, self.reference) and self._is_open(p)]
-        found |= dict.fromkeys(near[: max(0, (count + 1) // 2 - len(found))])
+        room = (count + 1) // 2 - len(found)
+        if room > 0:
+            near = [p for p in self.near(limit) if p not in (*found, self.reference) and self._is_open(p)]
+            found |= dict.fromkeys(near[:room])
         for effects in (belief.draw(rng) for _ in range(_TRIES * count)):
             path = self.best_within(effects, limit)
             idle += 1
