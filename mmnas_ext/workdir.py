@@ -168,20 +168,21 @@ class WorkDir:
         ]  # fmt: skip
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, writer: str = '') -> None:
     """Writes a file in one step: a reader, or a run killed midway, never finds half of it.
 
     Args:
         path: The file; its folder is made if it is missing.
         text: The whole content.
+        writer: Tells this process from others that may write the same file at the same time.
     """
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), writer)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, writer: str = '') -> None:
     """Writes a file in one step, as `write_text` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.part')
+    temporary = path.with_name(f'.{path.name}{writer}.part')
     with temporary.open('wb') as file:
         file.write(content)
         file.flush()

@@ -53,6 +53,8 @@ COMMAND = Command(
     """
 Each is a training in <work dir>/seed<n>/<row>, a process of its own; what is done is not done again,
 and what was interrupted goes on. Prints means and deviations, and the differences to the seed in pairs
-of one random seed, with their 95 % intervals; the same is in comparison.json.
+of one random seed, with their 95 % intervals; the same is in comparison.json. With several GPUs each
+training sees one. Started more than once on one folder, also on other machines that share it, the
+processes divide the trainings among them, and those of one that has died are taken over.
 """,
 )

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import torch
+
 from mmnas_ext.archs.json_file import read_json
 from mmnas_ext.search.fields import check_kind
 from mmnas_ext.workdir import write_text
@@ -89,12 +91,14 @@ class Children:
 
     Args:
         threads: Of each.
+        devices: GPUs as ``CUDA_VISIBLE_DEVICES`` names them. Each process sees one: that which fewest others see.
     """
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, devices: Sequence[str] = ()) -> None:
         numbers = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), str(threads))
         self.env = {**_KEEP, **os.environ, **numbers}
-        self._living: set[int] = set()
+        self._devices = dict.fromkeys(devices, 0)
+        self._living: dict[int, Path] = {}
         self._ended = False
         self._lock = threading.Lock()
 
@@ -124,30 +128,36 @@ class Children:
             write_text(place / CLOCK, clock.format())
             begun, spent = log.tell(), 0.0
             try:
-                code, spent = self._wait(command, log, lock)
+                code, spent = self._wait(place, command, log, lock)
             finally:
                 write_text(place / CLOCK, clock.end(spent).format())
         if code:
             raise ChildError(f'{_last_words(place / LOG, begun)} (exit status {code}, {place / LOG})')
         return spent
 
-    def _wait(self, command: Sequence[str], log: IO[bytes], lock: IO[str]) -> tuple[int, float]:
-        settings: dict[str, Any] = dict(env=self.env, stdout=log, stderr=subprocess.STDOUT)
+    def _wait(self, place: Path, command: Sequence[str], log: IO[bytes], lock: IO[str]) -> tuple[int, float]:
+        settings: dict[str, Any] = dict(stdout=log, stderr=subprocess.STDOUT)
         with self._lock:
             if self._ended:
                 raise ChildError('stopped before it began')
+            device = min(self._devices, key=self._devices.__getitem__, default=None)
+            settings['env'] = self.env if device is None else {**self.env, 'CUDA_VISIBLE_DEVICES': device}
             # a session of its own: it and its loaders' workers end together, and at our word
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock.fileno()], **settings
             )
-            self._living.add(process.pid)
+            self._living[process.pid] = place
+            if device is not None:
+                self._devices[device] += 1
         try:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # workers that it has left; its number is not given away yet
         finally:
             with self._lock:
-                self._living.discard(process.pid)
+                self._living.pop(process.pid)
+                if device is not None:
+                    self._devices[device] -= 1
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         return process.returncode, usage.ru_utime + usage.ru_stime
@@ -162,11 +172,24 @@ class Children:
             time.sleep(0.05)
         self._signal(signal.SIGKILL)
 
-    def _signal(self, number: int) -> None:
+    def end_in(self, place: Path) -> None:
+        """Ends the process in a folder at once: its work is another's."""
+        self._signal(signal.SIGKILL, place)
+
+    def _signal(self, number: int, place: Path | None = None) -> None:
         with self._lock:
-            for pid in self._living:
-                with suppress(ProcessLookupError):
-                    os.killpg(pid, number)
+            for pid, where in self._living.items():
+                if place in (None, where):
+                    with suppress(ProcessLookupError):
+                        os.killpg(pid, number)
+
+
+def visible_devices() -> tuple[str, ...]:
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; none on a CPU."""
+    said = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if said is None:
+        return tuple(str(index) for index in range(torch.cuda.device_count()))
+    return tuple(name.strip() for name in said.split(',') if name.strip()) if torch.cuda.device_count() else ()
 
 
 def _last_words(log: Path, begun: int) -> str:

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -13,9 +14,10 @@ from pathlib import Path
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.json_file import parse_json
-from mmnas_ext.runs.children import ChildError, Children
+from mmnas_ext.runs.children import ChildError, Children, visible_devices
 from mmnas_ext.runs.compared import NAME, Results, read_results
 from mmnas_ext.runs.later import quiet
+from mmnas_ext.runs.leases import Leases
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.repeated import NAME as SAME
@@ -27,6 +29,7 @@ from mmnas_ext.workdir import WorkDir, write_text
 
 CHOSEN = WorkDir(Path()).selected.name  # folder of what a row chose from another row's search
 _ASKED = 'asked.json'
+_LOOK = 2.0  # seconds after which a row that another process is at is looked at again
 _READING = threading.Lock()  # MMEngine reads one config at a time
 _Task = tuple[int, str]  # random seed and row
 
@@ -166,56 +169,116 @@ class RowRunner:
         return None if row.arch is None else row.arch.replace('{seed}', str(seed))
 
 
-def run_all(runner: RowRunner, jobs: int = 2, say: Callable[[str], None] = print) -> dict[tuple[int, str], str]:
+def run_all(
+    runner: RowRunner, jobs: int = 2, say: Callable[[str], None] = print, leases: Leases | None = None
+) -> dict[tuple[int, str], str]:
     """Runs all rows over all random seeds, a few at a time; a failure ends nothing but what needs that row.
+
+    Other processes may run the same comparison in the same folder, on this machine or another: each takes rows that
+    nobody is at, and takes over the rows of one that has died.
 
     Args:
         runner: Runs a row.
         jobs: Runs at a time.
         say: Is told what begins and ends.
+        leases: Of this process.
 
     Returns:
         Why a row failed, by random seed and name of the row.
     """
-    comparison = runner.comparison
-    waiting: list[_Task] = [(seed, row.name) for seed in comparison.seeds for row in comparison.rows]
+    table = _Table(runner, leases or Leases(), say)
     running: dict[Future[Row | None], _Task] = {}
-    done: set[_Task] = set()
-    failed: dict[_Task, str] = {}
     pool = ThreadPoolExecutor(jobs)
     try:
-        while waiting or running:
-            for task in list(waiting):
-                if len(running) == jobs:
-                    break
-                seed, row = task[0], comparison.row(task[1])
-                needed = (seed, str(row.needs))
-                if row.needs is None or needed in done:
-                    waiting.remove(task)
-                    if runner.is_done(row, seed):
-                        done.add(task)
-                        say(f'seed {seed}, {row.name}: done already')
-                    else:
-                        say(f'seed {seed}, {row.name}: begins')
-                        running[pool.submit(runner.run, row, seed)] = task
-                elif needed in failed:
-                    waiting.remove(task)
-                    failed[task] = f'it needs row {row.needs}, which failed'
-                    say(f'seed {seed}, {row.name}: {failed[task]}')
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                seed, name = task = running.pop(future)
-                reason = _outcome(future)
-                if reason:
-                    failed[task] = reason
-                else:
-                    done.add(task)
-                    same = future.result()
-                    reason = 'done' if same is None else f'trained already, as {same.name}: the same to the bit'
-                say(f'seed {seed}, {name}: {reason}')
+        while table.waiting or running:
+            while len(running) < jobs and (task := table.begin()) is not None:
+                running[pool.submit(runner.run, runner.comparison.row(task[1]), task[0])] = task
+            if not running:
+                time.sleep(_LOOK if table.waiting else 0)
+            for future in wait(running, _LOOK if table.elsewhere else None, FIRST_COMPLETED).done:
+                table.end(running.pop(future), future)
     finally:
         runner.children.end()
         pool.shutdown(cancel_futures=True)
-    return failed
+        table.leases.close()
+    return table.failed
+
+
+class _Table:
+    """What is to be done of a comparison.
+
+    Args:
+        runner: Runs a row.
+        leases: Of this process.
+        say: Is told what begins and ends.
+
+    Attributes:
+        waiting: What has not begun here.
+        elsewhere: What of it another process is at.
+        failed: Why a row failed.
+    """
+
+    def __init__(self, runner: RowRunner, leases: Leases, say: Callable[[str], None]) -> None:
+        self.runner, self.leases, self.say = runner, leases, say
+        comparison = runner.comparison
+        self.waiting: list[_Task] = [(seed, row.name) for seed in comparison.seeds for row in comparison.rows]
+        self.elsewhere: set[_Task] = set()
+        self.failed: dict[_Task, str] = {}
+        self._done: set[_Task] = set()
+
+    def begin(self) -> _Task | None:
+        """The next row that can begin here, its lease taken; ``None`` if none can now."""
+        for task in list(self.waiting):
+            seed, name = task
+            row = self.runner.comparison.row(name)
+            needed = (seed, str(row.needs))
+            if row.needs is not None and needed in self.failed:
+                self._close(task, f'it needs row {row.needs}, which failed', failed=True)
+            elif (row.needs is None or needed in self._done) and self._take(task, row):
+                if self.runner.is_done(row, seed):
+                    self._close(task, 'done already')
+                else:
+                    self.waiting.remove(task)
+                    self.say(f'seed {seed}, {name}: begins')
+                    return task
+        return None
+
+    def end(self, task: _Task, future: Future[Row | None]) -> None:
+        """Notes how a row has ended."""
+        reason = _outcome(future)
+        if not reason:
+            same = future.result()
+            self._close(task, 'done' if same is None else f'trained already, as {same.name}: the same to the bit')
+        elif task in self.elsewhere:
+            self.waiting.append(task)  # this process was taken for dead: it waits for the other now
+        else:
+            self._close(task, reason, failed=True)
+
+    def _take(self, task: _Task, row: Row) -> bool:
+        folder = self.runner.comparison.folder(row, task[0])
+        if self.leases.take(folder, lambda: self._lose(task, folder)):
+            self.elsewhere.discard(task)
+            return True
+        if task not in self.elsewhere:
+            self.elsewhere.add(task)
+            self.say(f'seed {task[0]}, {row.name}: at work is {self.leases.holder(folder) or "another process"}')
+        return False
+
+    def _lose(self, task: _Task, folder: Path) -> None:
+        self.elsewhere.add(task)
+        self.runner.children.end_in(folder)
+
+    def _close(self, task: _Task, said: str, failed: bool = False) -> None:
+        seed, name = task
+        if task in self.waiting:
+            self.waiting.remove(task)
+        if failed:
+            self.failed[task] = said
+        else:
+            self._done.add(task)
+        self.elsewhere.discard(task)
+        self.leases.give_back(self.runner.comparison.folder(self.runner.comparison.row(name), seed))
+        self.say(f'seed {seed}, {name}: {said}')
 
 
 def _outcome(future: Future[Row | None]) -> str:
@@ -249,14 +312,15 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path) -> No
     read()  # a metric or baseline that is not there is said before hours of training
     failed: dict[_Task, str] = {}
     if not args.table:
-        runner = RowRunner(asked, tools, Children(args.threads))
+        leases = Leases()
+        runner = RowRunner(asked, tools, Children(args.threads, visible_devices()))
 
         def tell(text: str) -> None:
             print(text, flush=True)
-            _write(comparison, read())
+            _write(comparison, read(), leases.token)
 
         with stopped_by_signals():
-            failed = run_all(runner, args.jobs, tell)
+            failed = run_all(runner, args.jobs, tell, leases)
     found = read()
     if args.table and not found.rows:
         raise ValueError(f'--table: nothing has ended yet in {comparison.work_dir}')
@@ -269,9 +333,9 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path) -> No
         sys.exit(1)
 
 
-def _write(comparison: Comparison, found: Results) -> None:
+def _write(comparison: Comparison, found: Results, writer: str = '') -> None:
     if found.rows:
-        write_text(comparison.work_dir / NAME, found.format())
+        write_text(comparison.work_dir / NAME, found.format(), writer)
 
 
 @contextmanager
