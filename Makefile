@@ -1,7 +1,9 @@
 # Each target makes the environment first if it is missing: `make test` on an empty machine is enough.
-# Settings: PYTHON (interpreter the environment is made from), VENV (its folder), THREADS, MAX_JOBS (compilers at once).
+# Settings: PYTHON (interpreter the environment is made from), VENV (its folder; UPSTREAM that of the frozen line), THREADS, MAX_JOBS (compilers at once).
 PYTHON ?= python3
 VENV ?= .venv
+UPSTREAM ?= .venv-upstream
+LINE ?= maintained
 THREADS ?= 2
 ARGS ?=
 READY := $(VENV)/.complete
@@ -14,13 +16,14 @@ RUN := $(KEEP) OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) MPLBACKEND=
 DOCS := NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-seg demo-dna test lint docs format venv clean-venv
+.PHONY: help demo demo-seg demo-dna test test-upstream lint docs format venv venv-upstream clean-venv
 
 help:
 	@echo 'make demo        search, derive, adapt and test on small generated data (under 10 minutes on 2 cores)'
 	@echo 'make demo-seg    the same for segmentation'
 	@echo 'make demo-dna    block-wise distillation, exact search, training of what is found'
 	@echo 'make test        all tests (ARGS="-k front" passes arguments to pytest)'
+	@echo 'make test-upstream  the same with OpenMMLab'"'"'s frozen upstream, in an environment of its own: $(UPSTREAM)'
 	@echo 'make lint        ruff check, ruff format --check, mypy, the documentation without warnings'
 	@echo 'make docs        the documentation site, into site/'
 	@echo 'make format      let ruff rewrite what it can'
@@ -43,6 +46,9 @@ test: $(READY)
 	@echo '== test: pytest over tests/ in $(THREADS) processes'
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MPLBACKEND=Agg $(VENV)/bin/python -m pytest tests -n $(THREADS) --dist loadfile $(ARGS)
 
+test-upstream:
+	@$(MAKE) --no-print-directory test VENV='$(UPSTREAM)' LINE=upstream
+
 lint: $(READY)
 	@echo '== lint: ruff check, ruff format --check, mypy on mmnas_ext, the documentation'
 	$(VENV)/bin/python -m ruff check .
@@ -60,9 +66,12 @@ format: $(READY)
 
 venv: $(READY)
 
+venv-upstream:
+	@$(MAKE) --no-print-directory venv VENV='$(UPSTREAM)' LINE=upstream
+
 # The stamp is written last, so an interrupted installation is taken up again.
-$(READY): requirements.txt tools/make_venv.sh
-	PYTHON='$(PYTHON)' bash tools/make_venv.sh '$(VENV)'
+$(READY): requirements.txt $(if $(filter upstream,$(LINE)),requirements-upstream.txt) tools/make_venv.sh
+	PYTHON='$(PYTHON)' LINE='$(LINE)' bash tools/make_venv.sh '$(VENV)'
 
 clean-venv:
 	@if [ -f '$(VENV)/pyvenv.cfg' ]; then echo 'removing $(VENV)'; rm -rf -- '$(VENV)'; \

@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,15 @@ def test_the_zoo_lists_what_a_config_needs(capsys: pytest.CaptureFixture[str]) -
 def test_outputs_are_those_of_the_built_network(name: str, stride: int) -> None:
     net = MBNet(name, output_stride=stride)
     assert zoo_command.outputs(zoo.arch(name), stride) == (net.out_channels, net.out_strides)
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, '-c', "import sys; from mmnas_ext.cli.main import main; sys.exit(main(['zoo']))"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, '')
 
 
 def test_an_entry_of_the_zoo_reads_back() -> None:

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mmnas_ext import install_check
 from mmnas_ext.install_check import require_mm
@@ -250,15 +251,23 @@ def make_venv(tmp_path):
     """Runs a copy of tools/make_venv.sh with an interpreter that only writes down how it was called."""
     (tmp_path / 'tools').mkdir()
     shutil.copy(ROOT / 'tools/make_venv.sh', tmp_path / 'tools')
-    shutil.copy(ROOT / 'requirements.txt', tmp_path)
+    for name in ('requirements.txt', 'requirements-upstream.txt'):
+        shutil.copy(ROOT / name, tmp_path)
     python = tmp_path / 'python'
     python.write_text(INTERPRETER)
     python.chmod(0o755)
     calls = tmp_path / 'calls'
 
-    def run(fail='nothing'):
+    def run(fail='nothing', line='maintained'):
         calls.write_text('')
-        environment = {**os.environ, 'PYTHON': str(python), 'CALLS': str(calls), 'FAIL': fail, 'TICK': '1'}
+        environment = {
+            **os.environ,
+            'PYTHON': str(python),
+            'CALLS': str(calls),
+            'FAIL': fail,
+            'TICK': '1',
+            'LINE': line,
+        }
         command = ['bash', 'tools/make_venv.sh', 'env']
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         return done, calls.read_text().splitlines()
@@ -289,6 +298,22 @@ def test_a_stopped_installation_is_not_complete_and_goes_on(make_venv, tmp_path)
     assert done.returncode == 0
     assert not any(call.startswith('-m venv') for call in calls)
     assert (tmp_path / 'env/.complete').exists()
+
+
+def test_the_frozen_line_takes_the_place_of_the_maintained_one(make_venv, tmp_path):
+    done, calls = make_venv(line='upstream')
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[-1] for call in calls if '--no-build-isolation' in call] == ['env/requirements.txt', '.']
+    pins = dict(
+        line.replace('===', '==').split('==')
+        for line in (tmp_path / 'env/requirements.txt').read_text().splitlines()
+        if '==' in line and '#' not in line
+    )
+    assert {name: pins[name] for name in UPSTREAM} == UPSTREAM
+    assert not any(name.startswith('onedl') for name in pins)
+    assert {name for name in PINS if not name.startswith('onedl')} <= set(pins)
+    done, _ = make_venv(line='both')
+    assert done.returncode == 1 and 'LINE must be maintained or upstream, got both' in done.stderr
 
 
 def test_an_old_python_is_refused_before_anything_is_made(make_venv, tmp_path):
@@ -333,3 +358,19 @@ def test_a_launcher_calls_what_it_says(tmp_path, script):
     short = subprocess.run([f'{ROOT}/{script}', 'cfg.py'], env=environment, capture_output=True, text=True, check=False)
     assert (short.returncode, short.stdout) == (2, '')
     assert short.stderr.startswith('usage: ')
+
+
+def test_the_workflow_calls_what_there_is():
+    workflow = yaml.safe_load((ROOT / '.github/workflows/ci.yml').read_text())
+    targets = set(re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.M))
+    called, files = set(), set()
+    for job in workflow['jobs'].values():
+        rows = job.get('strategy', {}).get('matrix', {}).get('include', [{}])
+        called |= {row['target'] for row in rows if row}
+        files |= {row['packages'] for row in rows if row}
+        called |= {word for step in job['steps'] for word in re.findall(r'^make ([\w-]+)', step.get('run', ''), re.M)}
+    assert called == {'lint', 'test', 'test-upstream', 'docs'} and called <= targets
+    assert files == {'requirements.txt', 'requirements-upstream.txt'} and all((ROOT / name).is_file() for name in files)
+    # what the smoke test of the wheel expects is what is said where only PyTorch is installed
+    said = re.search(r"grep '(.*)' said", workflow['jobs']['wheel']['steps'][-1]['run'])[1]
+    assert said == 'mmnas_ext needs mmengine and mmcv, not installed here'

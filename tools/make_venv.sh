@@ -2,6 +2,7 @@
 # Makes the Python environment from requirements.txt: tools/make_venv.sh [FOLDER]   (default .venv)
 #
 # PYTHON     interpreter to make it from (default python3)
+# LINE       of OpenMMLab: maintained (default), or upstream: with the pins of requirements-upstream.txt
 # MAX_JOBS   compilers at once while mmcv is built (default: one per core; each takes about 1 GB)
 # TICK       seconds between two lines of progress (default 20)
 #
@@ -85,6 +86,12 @@ command -v "$PYTHON" >/dev/null || die "there is no $PYTHON here. Install Python
   die "the pinned versions need Python 3.11 or newer, $PYTHON is $("$PYTHON" -V 2>&1). Name another: make venv PYTHON=python3.12"
 command -v c++ >/dev/null || say "warning: there is no C++ compiler here; mmcv needs one unless pip has its wheel: $APT"
 
+case "${LINE:-maintained}" in
+  maintained) packages=requirements.txt ;;
+  upstream) packages=$VENV/requirements.txt ;;
+  *) die "LINE must be maintained or upstream, got $LINE" ;;
+esac
+
 say "Making $VENV from requirements.txt: 6 GB, a few minutes of downloads; mmcv is compiled with $MAX_JOBS jobs,"
 say 'about 10 minutes on two cores the first time (afterwards pip has the wheel). The log: '"$LOG"
 rm -f "$VENV/.complete"
@@ -96,9 +103,12 @@ fi
 # the first block of requirements.txt, up to the first empty line
 sed '/^$/q' requirements.txt >"$VENV/first.txt"
 step '1/4 torch and the build tools' "$BIN" -m pip install --disable-pip-version-check -r "$VENV/first.txt"
+if [ "$packages" != requirements.txt ]; then
+  { grep -v '^onedl-' requirements.txt; cat requirements-upstream.txt; } >"$packages"
+fi
 # -v: without it pip hides the compiler's progress
 step '2/4 everything else; compiles mmcv' \
-  "$BIN" -m pip install -v --disable-pip-version-check --no-build-isolation -r requirements.txt
+  "$BIN" -m pip install -v --disable-pip-version-check --no-build-isolation -r "$packages"
 step '3/4 this project, editable' \
   "$BIN" -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
 step '4/4 does it load' "$BIN" -c 'import cv2, mmcv.ops, mmdet, mmengine, mmpretrain, mmseg, timm, torchvision'

@@ -1,6 +1,8 @@
 """The command `mmnas`: its subcommands by name, and its call from a script in ``tools/``."""
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -117,6 +119,13 @@ def tool(name: str) -> Callable[..., None]:
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
-    with explained():
-        args = parser.parse_args(argv)
-        return args.command.run(args, args.parser) or 0
+    try:
+        with explained():
+            args = parser.parse_args(argv)
+            code = args.command.run(args, args.parser) or 0
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # who read our words has enough of them, as in `mmnas zoo | head`; what Python still holds goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code

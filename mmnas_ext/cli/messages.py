@@ -20,6 +20,8 @@ def errors(*kinds: type[Exception]) -> Iterator[None]:
     told = kinds or (ValueError, TypeError, OSError, ImportError, RecursionError)
     try:
         yield
+    except BrokenPipeError:
+        raise  # who read our words has enough of them: no mistake of the user's
     except told as error:
         # an ImportError has the commands that install what is missing, a line each
         sys.exit(f'error: {error if isinstance(error, ImportError) else shorten(str(error))}')
