@@ -11,6 +11,7 @@ from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper, Searc
 from mmnas_ext.engine.progress import ProgressHook
 from mmnas_ext.engine.rating_loop import RatingLoop
 from mmnas_ext.engine.seeding import ReseedHook
+from mmnas_ext.engine.stalls import StepHook
 
 __all__ = [
     'BlockOptimWrapper',
@@ -30,4 +31,5 @@ __all__ = [
     'SearchOptimWrapper',
     'SearchOptimWrapperConstructor',
     'SeedImitationHook',
+    'StepHook',
 ]

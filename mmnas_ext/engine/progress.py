@@ -6,6 +6,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from tqdm import tqdm
 
+from mmnas_ext.engine.stalls import STEPS
 from mmnas_ext.registry import HOOKS
 
 
@@ -61,7 +62,8 @@ class CountingBar:
         self._bar = tqdm(total=total, initial=done, miniters=interval, disable=None, dynamic_ncols=True)
 
     def step(self, count: int = 1) -> None:
-        """Counts steps that are done; the last one ends the line."""
+        """Counts steps that are done; the last one ends the line. On all processes it is a sign of life."""
+        STEPS.add()
         if self._bar is None:
             return
         self._bar.update(min(count, self._bar.total - self._bar.n))

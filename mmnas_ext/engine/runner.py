@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from mmengine.device import get_device
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner
+from torch import nn
 
 from mmnas_ext.remap.loading import safe_loading
 
@@ -17,6 +20,19 @@ class SafeRunner(Runner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with safe_loading():  # a model may load its teacher when it is built
             super().__init__(*args, **kwargs)
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> Any:
+        """Wraps as MMEngine does; of several processes on CPUs too, where MMEngine's own wrapper names a GPU."""
+        if self.distributed and get_device() == 'cpu' and not is_model_wrapper(model):
+            if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+                self.logger.warning('SyncBN needs GPUs: on CPUs each process normalises by its own images')
+                model = revert_sync_batchnorm(model)
+            unused = dict(find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+            given = model_wrapper_cfg or dict(type='MMDistributedDataParallel', broadcast_buffers=False, **unused)
+            if given.get('type', 'MMDistributedDataParallel') == 'MMDistributedDataParallel':
+                given = {'device_ids': None, **given}
+            model_wrapper_cfg = given
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def train(self) -> Any:
         """Trains; weights are initialised and checkpoints loaded before the first step."""

@@ -1,16 +1,22 @@
 """A run from its config to the trained network: check, find, write down, train, say what came out."""
 
 import logging
+import math
+import os
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import init_dist, is_distributed, is_main_process
 
 from mmnas_ext.archs import ArchSpec
+from mmnas_ext.engine.stalls import GRACE, PATIENCE, watch_stalls
 from mmnas_ext.runs.changes import settings_of
 from mmnas_ext.runs.checkpoints import nest_checkpoints
 from mmnas_ext.runs.configs import read_config
@@ -156,8 +162,16 @@ def start_processes(cfg: Config) -> None:
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none' or is_distributed():
         return
+    wanted = dict((cfg.get('env_cfg') or {}).get('dist_cfg') or dict(backend='nccl'))
+    patience = wanted.get('timeout', PATIENCE)
+    if isinstance(patience, bool) or not isinstance(patience, int | float) or not 0 < patience < math.inf:
+        raise ValueError(f'env_cfg.dist_cfg.timeout must be a number of seconds above 0, got {patience!r}')
+    wanted['timeout'] = patience + GRACE  # of the two, ours says which process it is
     try:
-        init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
+        if launcher == 'pytorch' and get_device() == 'cpu':
+            _join_on_cpus(wanted)
+        else:
+            init_dist(launcher, **wanted)
     except KeyError as error:
         how = _STARTS.get(launcher, launcher)
         raise ValueError(
@@ -165,6 +179,16 @@ def start_processes(cfg: Config) -> None:
         ) from None
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(f'--launcher {launcher}: the processes cannot be joined: {error}') from error
+    watch_stalls(patience)
+
+
+def _join_on_cpus(wanted: dict[str, Any]) -> None:
+    """Joins processes that torchrun has started where there is no GPU; MMEngine's own way asks for one first."""
+    os.environ['RANK'], os.environ['LOCAL_RANK']  # what MMEngine asks for, too
+    if wanted.pop('backend', 'gloo') != 'gloo':
+        say('PyTorch sees no GPU here: the processes are joined by gloo')
+    timeout = timedelta(seconds=wanted.pop('timeout'))
+    dist.init_process_group('gloo', timeout=timeout, **wanted)
 
 
 def _draw_result(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:

@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from mmnas_ext.engine.pipelines import InnerPipelineHook
 from mmnas_ext.engine.runner import SafeRunner
+from mmnas_ext.engine.stalls import StepHook
 from mmnas_ext.runs.changes import LONGER, find_changes
 from mmnas_ext.runs.checkpoints import StampHook, find_checkpoint, read_places
 from mmnas_ext.runs.keys import own_name
@@ -58,6 +59,7 @@ def make_runner(
         cfg.visualizer = {**cfg.visualizer, 'name': cfg.experiment_name}
     runner = (prepared or Prepared()).lend(cfg, PartRunner)
     runner.register_hook(InnerPipelineHook())
+    runner.register_hook(StepHook())
     if part:
         runner.register_hook(StampHook(part))
     return runner

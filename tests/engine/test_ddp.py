@@ -1,7 +1,10 @@
 """Two processes (gloo, CPU) search as one: same paths, same weights, gradients of the combined batch."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,22 +17,18 @@ from tests.engine import processes, tiny
 SGD = {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}
 # normalises each image alone, so that a batch split over two ranks is the batch
 NO_BATCH_NORM = {'norm_cfg': {'type': 'IN'}}
-DISTRIBUTED = {
-    'launcher': 'pytorch',
-    'env_cfg': {'dist_cfg': {'backend': 'gloo'}},
-    # MMEngine's own wrapping names a GPU
-    'model_wrapper_cfg': {
-        'type': 'MMDistributedDataParallel', 'device_ids': None, 'find_unused_parameters': True,
-        'broadcast_buffers': False,
-    },
-}  # fmt: skip
+DISTRIBUTED = {'launcher': 'pytorch', 'find_unused_parameters': True}
 
 
-def both_ranks(function, *args, tmp_path):
-    """Calls `function` on two ranks and waits for both."""
+def free_port():
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def both_ranks(function, *args, tmp_path, joined=True):
+    """Calls `function` on two ranks, in a group unless it joins them itself, and waits for both."""
+    port = free_port()
     started = []
     for rank in range(2):
         environ = {
@@ -37,13 +36,13 @@ def both_ranks(function, *args, tmp_path):
             'MASTER_PORT': str(port),
         }  # fmt: skip
         log = tmp_path / f'rank_{rank}.txt'
-        started.append((processes.start(in_group, function, args, log=log, **environ), log))
+        call = (in_group, function, args) if joined else (function, *args)
+        started.append((processes.start(*call, log=log, **environ), log))
     for process, log in started:
         processes.complete(process, log)
 
 
 def in_group(function, args):
-    # MMEngine's launcher asks for a GPU first
     dist.init_process_group('gloo')
     function(*args)
 
@@ -108,7 +107,7 @@ def test_two_ranks_draw_the_same_paths_and_find_the_same_network(tmp_path, chang
         {'type': 'mmnas_ext.DeriveHook'}, {'type': 'mmnas_ext.SearchMonitorHook', 'interval': 2}, {'type': 'TraceHook'},
     ]  # fmt: skip
     changes = {'train_dataloader.batch_size': 1, 'custom_hooks': hooks, **changes}
-    both_ranks(search, str(work_dir), changes, tmp_path=tmp_path)
+    both_ranks(search, str(work_dir), changes, tmp_path=tmp_path, joined=False)
     texts = [(work_dir / f'trace_{rank}.jsonl').read_text() for rank in (0, 1)]
     traces = [[json.loads(line) for line in text.splitlines()] for text in texts]
     assert len(traces[0]) == 12
@@ -128,16 +127,19 @@ def test_two_ranks_draw_the_same_paths_and_find_the_same_network(tmp_path, chang
     assert len((work_dir / 'search_log.jsonl').read_text().splitlines()) == 6  # one process writes
 
 
-def adapt_given(work_dir):
-    cfg = tiny.search_cfg(work_dir, **DISTRIBUTED)
-    run(cfg, arch=tiny.SPACE.arch(((0,), (1, 2), (0,))).format('fna'))
-
-
 def test_two_ranks_train_a_given_network_and_one_writes_it_down(tmp_path):
     work_dir = tmp_path / 'run'
     (work_dir / 'derived').mkdir(parents=True)
     (work_dir / 'derived' / 'arch.json').write_text('old')
-    both_ranks(adapt_given, str(work_dir), tmp_path=tmp_path)
+    config = tmp_path / 'tiny.py'
+    cfg = tiny.search_cfg(work_dir, find_unused_parameters=True)
+    cfg.dump(config)
+    arch = tiny.SPACE.arch(((0,), (1, 2), (0,))).format('fna')
+    command = ['bash', str(processes.ROOT / 'tools' / 'dist_train.sh'), str(config), '2', '--arch', arch]
+    environ = {**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(processes.ROOT), 'PORT': str(free_port())}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'the processes are joined by gloo' in done.stdout
     assert (work_dir / 'adapt' / 'epoch_2.pth').is_file()
     assert 'k5_e3' in (work_dir / 'derived' / 'arch.json').read_text()
     assert len(list(work_dir.glob('before_*/derived/arch.json'))) == 1

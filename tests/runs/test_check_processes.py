@@ -14,7 +14,7 @@ from tests.engine.test_ddp import DISTRIBUTED, both_ranks
 def check_twice(folder):
     rank = dist.get_rank()
     cfg = tiny.search_cfg(Path(folder) / 'run', **DISTRIBUTED, derived={
-        **tiny.search_cfg(folder).derived.to_dict(), 'model_wrapper_cfg': DISTRIBUTED['model_wrapper_cfg'],
+        **tiny.search_cfg(folder).derived.to_dict(),
     })  # fmt: skip
     plan = dry_run(cfg, check_config(cfg))
     say(f'plan: {plan}')
