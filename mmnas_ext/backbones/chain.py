@@ -9,9 +9,10 @@ from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmnas_ext.archs import ArchSpec, Place, SearchSpace, places, zoo
-from mmnas_ext.archs.places import Places, head_conv, stem_conv
-from mmnas_ext.ops import build_conv
+from mmnas_ext.archs import STEMS, ArchSpec, Place, SearchSpace, places, zoo
+from mmnas_ext.archs.convs import head_conv
+from mmnas_ext.archs.places import Places
+from mmnas_ext.ops import build_conv, build_stem
 from mmnas_ext.remap.initializer import RemappedInit
 from mmnas_ext.remap.pretrained import SafePretrained
 
@@ -80,7 +81,7 @@ class Chain(BaseModule):
         self.norm_eval = norm_eval
         self.channels_last = channels_last
         self.output_stride = output_stride
-        self.stem = build_conv(stem_conv(spec.stem_channels), norm_cfg, stem_act_cfg or act_cfg)
+        self.stem = build_stem(STEMS[spec.stem], spec.stem_channels, norm_cfg, stem_act_cfg or act_cfg)
         self.stages = nn.ModuleList(stages)
         self.head = None
         if len(spec.stages) in self.out_indices:
@@ -226,10 +227,11 @@ def check_out_indices(out_indices: tuple[int | str, ...], spec: ArchSpec | Searc
         raise ValueError(f'out_indices must name at least one output, got none; allowed are {allowed}')
 
 
-def _expansion(spec: ArchSpec | SearchSpace, stage: int) -> int:
-    """Expansion of a stage's first layer; 0 where a search has not settled it."""
+def _expansion(spec: ArchSpec | SearchSpace, stage: int) -> float:
+    """Expansion of a stage's first layer; 0 where it has none, or a search has not settled it."""
     if isinstance(spec, ArchSpec):
-        return spec.stages[stage].specs[0].expansion
+        first = spec.stages[stage].specs[0]
+        return first.expansion if first.expands else 0
     return 0
 
 

@@ -19,7 +19,7 @@ from mmnas_ext.backbones.chain import default_init, norm_with_eps
 from mmnas_ext.distill.align import align
 from mmnas_ext.distill.cell import Block, FlatPath
 from mmnas_ext.distill.teacher import Teacher, check_teacher
-from mmnas_ext.ops import MBConv, act_layer_cfg
+from mmnas_ext.ops import ConvBlock, act_layer_cfg
 from mmnas_ext.registry import MODELS
 
 SAMPLING = ('uniform', 'fair')
@@ -117,8 +117,8 @@ class BlockDistiller(BaseModel):
         """
         initialize(self, self.init_cfg)
         for module in self.modules():
-            if isinstance(module, MBConv) and module.residual:
-                nn.init.zeros_(module.project.norm.weight)
+            if isinstance(module, ConvBlock) and module.adds:
+                nn.init.zeros_(module.last.norm.weight)
         self._is_init = True
 
     @property

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmnas_ext.archs import ArchSpec, SearchSpace, zoo
-from mmnas_ext.archs.places import HIDDEN, INPUT
+from mmnas_ext.archs.convs import HIDDEN, INPUT
 from mmnas_ext.remap import policies
 from mmnas_ext.remap.checkpoints import Seed
 from mmnas_ext.remap.layout import COUNTER, Layer, Shapes, conv_shapes, end_shapes, layers

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from mmnas_ext.archs import ArchSpec, LayerSpec, cost, places
+from mmnas_ext.archs import ArchSpec, BlockSpec, cost, places
 from mmnas_ext.archs.cost import total_cost
 from mmnas_ext.reports.canvas import DPI, WIDTH, Style, canvas, save
 from mmnas_ext.reports.palette import FAINT, FOUND, INK, PANEL, PAPER, RULE, SEED, kernel_colour, tint
@@ -116,7 +116,7 @@ def _box_width(kernel: int) -> float:
     return 14 + 5.5 * min(kernel, 11)
 
 
-def _box_height(expansion: int) -> float:
+def _box_height(expansion: float) -> float:
     return 42 + 10 * min(expansion - 1, 6)
 
 
@@ -218,7 +218,7 @@ def _draw_end(axes: Axes, column: _Column, middle: float, name: str, text: str, 
     _draw_size(axes, column, middle, row, part)
 
 
-def _draw_layer(axes: Axes, x: float, middle: float, width: float, layer: LayerSpec, gid: str) -> None:
+def _draw_layer(axes: Axes, x: float, middle: float, width: float, layer: BlockSpec, gid: str) -> None:
     _draw_box(axes, x, middle, width, _box_height(layer.expansion), layer.kernel, gid)
     lines = [f'k{layer.kernel}', f'e{layer.expansion}', *(['se'] if layer.se else [])]
     # Two characters take about 1.4 em; below 6 points a label is noise, and the legend tells colour and height anyway.
