@@ -34,7 +34,7 @@ def parser_of(name: str) -> argparse.ArgumentParser:
 def test_every_tool_is_a_subcommand_and_nothing_else() -> None:
     named = [re.fullmatch(r'(?s)""".*"""\n.*\nmain = tool\(\'(\w+)\'\)\n.*', path.read_text()) for path in TOOLS]
     assert all(named)
-    beside = {'zoo', 'config', 'doctor'}  # of an installed package only
+    beside = {'zoo', 'space', 'config', 'doctor'}  # of an installed package only
     # export_backbone.py is what export.py was called
     assert {match[1] for match in named if match} == set(COMMANDS) - beside
     assert max(len(path.read_text().splitlines()) for path in TOOLS) <= 10

@@ -29,6 +29,7 @@ TYPES = {
     'ResNet50MB': 'resnet50',
     'EfficientNetB0MB': 'efficientnet_b0',
     'MobileNetV3LargeMB': 'mobilenet_v3_large',
+    'MobileNetV3SmallMB': 'mobilenet_v3_small',
 }
 _SPACE = '.space.json'
 _CELLS = '.cells.json'
