@@ -28,6 +28,7 @@ def test_names() -> None:
         'fna_ssdlite',
         'mobilenet_v2',
         'mobilenet_v3_large',
+        'mobilenet_v3_small',
         'resnet18',
         'resnet34',
         'resnet50',

@@ -135,6 +135,7 @@ def tv_features(name: str) -> nn.Module:
         ('resnet50', 23_508_032, 4_087_136_256),
         ('efficientnet_b0', 4_007_548, 384_534_752),
         ('mobilenet_v3_large', 2_971_952, 214_080_960),
+        ('mobilenet_v3_small', 927008, 54896576),
     ],
 )
 def test_the_zoos_networks_are_torchvisions(name: str, params: int, macs: int) -> None:
