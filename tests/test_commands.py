@@ -35,7 +35,7 @@ def parser_of(name: str) -> argparse.ArgumentParser:
 def test_every_tool_is_a_subcommand_and_nothing_else() -> None:
     named = [re.fullmatch(r'(?s)""".*"""\n.*\nmain = tool\(\'(\w+)\'\)\n.*', path.read_text()) for path in TOOLS]
     assert all(named)
-    beside = {'zoo', 'config', 'doctor'}  # of an installed package only
+    beside = {'zoo', 'space', 'config', 'doctor'}  # of an installed package only
     # export_backbone.py is what export.py was called
     assert {match[1] for match in named if match} == set(COMMANDS) - beside
     assert max(len(path.read_text().splitlines()) for path in TOOLS) <= 10
@@ -107,7 +107,6 @@ def test_defaults_that_help_says_in_words_are_those_of_the_functions() -> None:
     assert det['size'].default == seg['size'].default == (192, 256)
     assert det['seed'].default == seg['seed'].default == 0
     assert select.KINDS == KINDS
-    assert inspect.signature(MBNet).parameters['out_indices'].default == zoo_command.OUT_INDICES
     assert set(demo.TASKS) == {'det', 'seg', 'dna'}
     assert set(shapes._NUMBERS) == {'train', 'val', 'size', 'seed'}
     assert latency.COMMAND is COMMANDS['latency']
@@ -123,7 +122,9 @@ def test_the_zoo_lists_what_a_config_needs(capsys: pytest.CaptureFixture[str]) -
     row = re.split(r' {2,}', next(line for line in lines if line.startswith('fna_retinanet ')))
     # README's numbers: 2,055,712 and 4.823 G
     assert row[1:4] == ['mmnas_ext.FNA_RetinaNet', '2.056 M', '4823.4 M']
-    assert row[4:] == ['[24, 32, 96, 320]', '[4, 8, 16, 32]']
+    assert row[4:] == ['[1, 2, 4, 6]', '[24, 32, 96, 320]', '[4, 8, 16, 32]']
+    row = re.split(r' {2,}', next(line for line in lines if line.startswith('resnet50 ')))
+    assert row[4:] == ['[0, 1, 2, 3]', '[256, 512, 1024, 2048]', '[4, 8, 16, 32]']
     assert sorted(zoo.TYPES.values()) == sorted(zoo.names())
 
 

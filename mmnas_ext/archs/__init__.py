@@ -1,21 +1,27 @@
 """Architectures as values: what they are, how they are written, what they cost. Standard library only."""
 
 from mmnas_ext.archs import sources, zoo
+from mmnas_ext.archs.blocks import ACTIVATIONS, SKIP, BasicSpec, BlockSpec, BottleneckSpec, FusedSpec, LayerSpec
 from mmnas_ext.archs.cells import Cell, CellSpace, CellStage
+from mmnas_ext.archs.convs import STEMS, Conv, Stem
 from mmnas_ext.archs.cost import Cost, candidate_costs, cost, fixed_cost
 from mmnas_ext.archs.latency_table import Geometry, LatencyTable
 from mmnas_ext.archs.limit import Limit
 from mmnas_ext.archs.metrics import METRICS, Metric, Unit
-from mmnas_ext.archs.places import Conv, Place, cell_places, layer_convs, places
+from mmnas_ext.archs.places import Place, cell_places, layer_convs, places, pyramid
 from mmnas_ext.archs.prices import CellPrices, Prices, cell_prices, entries, price, prices
 from mmnas_ext.archs.space import Choices, SearchSpace, SpaceStage
-from mmnas_ext.archs.spec import ACTIVATIONS, SKIP, ArchSpec, LayerSpec, StageSpec
+from mmnas_ext.archs.spec import ArchSpec, StageSpec
 
 __all__ = [
     'ACTIVATIONS',
     'METRICS',
     'SKIP',
+    'STEMS',
     'ArchSpec',
+    'BasicSpec',
+    'BlockSpec',
+    'BottleneckSpec',
     'Cell',
     'CellPrices',
     'CellSpace',
@@ -23,6 +29,7 @@ __all__ = [
     'Choices',
     'Conv',
     'Cost',
+    'FusedSpec',
     'Geometry',
     'LatencyTable',
     'LayerSpec',
@@ -33,6 +40,7 @@ __all__ = [
     'SearchSpace',
     'SpaceStage',
     'StageSpec',
+    'Stem',
     'Unit',
     'candidate_costs',
     'cell_places',
@@ -44,6 +52,7 @@ __all__ = [
     'places',
     'price',
     'prices',
+    'pyramid',
     'sources',
     'zoo',
 ]

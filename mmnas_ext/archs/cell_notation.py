@@ -7,7 +7,7 @@ from typing import Any
 
 from mmnas_ext.archs.cells import MAX_CELLS, Cell, CellSpace, CellStage
 from mmnas_ext.archs.literal import abbreviate, call_at, check_keys, check_list
-from mmnas_ext.archs.notation import NETWORK_KEYS, build, check_token, read_layers
+from mmnas_ext.archs.notation import NETWORK_KEYS, build, check_token, network_fields, read_layers
 from mmnas_ext.archs.spec import MAX_LAYERS
 
 _KEYS = ('stem_channels', 'stages', *NETWORK_KEYS, 'source')
@@ -32,8 +32,7 @@ def format_cells(space: CellSpace) -> str:
         {'stride': stage.stride, 'cells': [{'channels': c.channels, 'layers': c.layers} for c in stage.cells]}
         for stage in space.stages
     ]
-    rest = {key: getattr(space, key) for key in NETWORK_KEYS}
-    return json.dumps({'stem_channels': space.stem_channels, 'stages': stages, **rest})
+    return json.dumps({'stem_channels': space.stem_channels, 'stages': stages, **network_fields(space)})
 
 
 def _stage(stage: Any, where: str) -> CellStage:

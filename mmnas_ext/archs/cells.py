@@ -10,6 +10,7 @@ from math import prod
 from typing import Any
 
 from mmnas_ext.archs import forms
+from mmnas_ext.archs.convs import DEFAULT_STEM
 from mmnas_ext.archs.space import Choices, SearchSpace, SpaceStage
 from mmnas_ext.archs.spec import ArchSpec, check_network
 
@@ -70,9 +71,10 @@ class CellSpace:
     Args:
         stem_channels: Channels of the stem.
         stages: The stages.
-        head_channels: As in `ArchSpec`, like the next two.
+        head_channels: As in `ArchSpec`, like the next three.
         act: Activation.
         bn_eps: Epsilon of the batch norms.
+        stem: What the networks begin with.
 
     Raises:
         ValueError: A number is out of range, a token is unknown, or a stage has a cell twice.
@@ -83,10 +85,11 @@ class CellSpace:
     head_channels: int | None = None
     act: str = 'relu6'
     bn_eps: float | None = None
+    stem: str = DEFAULT_STEM
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'stages', tuple(self.stages))
-        check_network(self.head_channels, self.act, self.bn_eps)
+        check_network(self.head_channels, self.act, self.bn_eps, self.stem)
         self.space()  # checks the stem and the chain
 
     @property
@@ -117,7 +120,7 @@ class CellSpace:
     def of(cls, space: SearchSpace) -> 'CellSpace':
         """The same networks as those of a search space: one cell per stage."""
         stages = tuple(CellStage(stage.stride, (Cell(stage.channels, stage.layers),)) for stage in space.stages)
-        return cls(space.stem_channels, stages, space.head_channels, space.act, space.bn_eps)
+        return cls(space.stem_channels, stages, space.head_channels, space.act, space.bn_eps, space.stem)
 
     def space(self, cells: Sequence[int] | None = None) -> SearchSpace:
         """The plain space of one cell per stage.
@@ -138,7 +141,7 @@ class CellSpace:
             cell = stage.cells[index]
             stages.append(SpaceStage(entering, cell.channels, cell.layers, stage.stride))
             entering = cell.channels
-        return SearchSpace(tuple(stages), self.head_channels, self.act, self.bn_eps)
+        return SearchSpace(tuple(stages), self.head_channels, self.act, self.bn_eps, self.stem)
 
     def arch(self, cells: Sequence[int], path: Choices) -> ArchSpec:
         """The network of one cell per stage and one candidate per layer.

@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmnas_ext.archs.blocks import ACTIVATIONS, BlockSpec
+from mmnas_ext.archs.convs import STEM_TOKENS
 from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.archs.literal import abbreviate, call_at, check_keys, check_list
-from mmnas_ext.archs.places import STEM, Place
-from mmnas_ext.archs.spec import ACTIVATIONS, LayerSpec
+from mmnas_ext.archs.places import Place
 
 _FORMS = 'a LatencyTable, a dict, JSON text or a .json path'
 # a space has at most 4000 candidates, an entry some 150 characters
@@ -24,11 +25,11 @@ class Geometry(NamedTuple):
     """All that the latency of a layer depends on, on a given device.
 
     Args:
-        token: The block, or ``'stem'`` for the 3x3 convolution that a network begins with.
+        token: The block, or that of the stem that a network begins with: ``'stem'`` for a 3x3 convolution.
         in_channels: Channels of the input.
         channels: Channels of the output.
         stride: Stride.
-        dilation: Dilation of the depthwise convolution.
+        dilation: Dilation of the k x k convolutions.
         height: Height of the input in pixels.
         width: Width of the input in pixels.
     """
@@ -168,8 +169,8 @@ def _from_mapping(content: Mapping[Any, Any]) -> LatencyTable:
 def _entry(number: int, geometry: Geometry, ms: float) -> tuple[Geometry, float]:
     where = f'entries[{number}]'
     token, *numbers = Geometry(*geometry)
-    if token != STEM:
-        token = call_at(where, LayerSpec.parse, token).format()
+    if token not in STEM_TOKENS:
+        token = call_at(where, BlockSpec.parse, token).format()
     for name, value in zip(Geometry._fields[1:], numbers, strict=True):
         _check_whole(f'{where}.{name}', value)
     number_given = isinstance(ms, int | float) and not isinstance(ms, bool) and math.isfinite(ms)

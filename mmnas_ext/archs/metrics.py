@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from mmnas_ext.archs.blocks import SKIP
 from mmnas_ext.archs.cost import token_cost
 from mmnas_ext.archs.latency_table import Geometry, LatencyTable
 from mmnas_ext.archs.places import Place
-from mmnas_ext.archs.spec import SKIP
 
 # what a candidate of a place costs
 Pricing = Callable[[Place, str], float]

@@ -1,8 +1,8 @@
 """The three notations of an architecture, each read and written: JSON, FNA's text, timm's block strings.
 
 FNA's text is the authors' own, ``[[16, 24], ['k3_e6', 'skip'], 2]|…``: channels in and out, layers, stride, per stage.
-It has no place for the rest of an `ArchSpec`, so ``|head=1280|act=swish|bn_eps=0.001`` may follow, each only where it
-is not the default. timm's is a list of stages, each a list of strings such as ``ir_r2_k3_s2_e6_c24_se0.25``.
+It has no place for the rest of an `ArchSpec`, so ``|head=1280|act=swish|bn_eps=0.001|stem=conv7_pool`` may follow, each
+only where it is not the default. timm's is a list of stages, each a list of strings: ``ir_r2_k3_s2_e6_c24_se0.25``.
 """
 
 import json
@@ -10,19 +10,22 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from mmnas_ext.archs.blocks import SKIP, BlockSpec
+from mmnas_ext.archs.cells import CellSpace
+from mmnas_ext.archs.convs import DEFAULT_STEM
 from mmnas_ext.archs.literal import Reader, abbreviate, call_at, check_keys, check_list, number
 from mmnas_ext.archs.space import SearchSpace, SpaceStage
-from mmnas_ext.archs.spec import SKIP, ArchSpec, LayerSpec, StageSpec
+from mmnas_ext.archs.spec import ArchSpec, StageSpec
 from mmnas_ext.archs.timm_blocks import format_timm, parse_timm
 
 NOTATIONS = ('json', 'fna', 'timm')
 ARCH_FORMS = 'FNA text, timm block strings, JSON text, a .json path or a zoo name'
 SPACE_FORMS = 'JSON text, a .json path or a zoo name'
-NETWORK_KEYS = ('head_channels', 'act', 'bn_eps')
+NETWORK_KEYS = ('head_channels', 'act', 'bn_eps', 'stem')
 _KEYS = ('stages', *NETWORK_KEYS, 'source')
 _STAGE_KEYS = ('in_channels', 'channels', 'layers', 'stride')
 _ATTRIBUTE = re.compile(r'(\w+)[ \t]*=[ \t]*([^|\s]*)')
-_ATTRIBUTES = {'head': 'head_channels', 'act': 'act', 'bn_eps': 'bn_eps'}
+_ATTRIBUTES = {'head': 'head_channels', 'act': 'act', 'bn_eps': 'bn_eps', 'stem': 'stem'}
 
 _Made = TypeVar('_Made')
 
@@ -137,9 +140,15 @@ def _stage_fields(stage: StageSpec | SpaceStage) -> dict[str, Any]:
     return {key: getattr(stage, key) for key in _STAGE_KEYS}
 
 
+def network_fields(spec: ArchSpec | SearchSpace | CellSpace) -> dict[str, Any]:
+    """The fields that all have, as they are written: a stem only where it is not the usual one."""
+    fields = {key: getattr(spec, key) for key in NETWORK_KEYS}
+    return {key: value for key, value in fields.items() if (key, value) != ('stem', DEFAULT_STEM)}
+
+
 def _json_text(spec: ArchSpec | SearchSpace, stages: list[str]) -> str:
     lines = ',\n    '.join(stages)
-    rest = ',\n  '.join(f'"{key}": {json.dumps(getattr(spec, key))}' for key in NETWORK_KEYS)
+    rest = ',\n  '.join(f'"{key}": {json.dumps(value)}' for key, value in network_fields(spec).items())
     return f'{{\n  "stages": [\n    {lines}\n  ],\n  {rest}\n}}\n'
 
 
@@ -184,12 +193,12 @@ def _arch_from_fna(reader: Reader, start: int, first: list[Any]) -> ArchSpec:
         found = reader.match(_ATTRIBUTE)
         if found is None or found[1] not in _ATTRIBUTES:
             reader.position = start
-            reader.fail(f'expected a stage or one of head=, act=, bn_eps=, got {reader.describe()}')
+            reader.fail(f'expected a stage or one of head=, act=, bn_eps=, stem=, got {reader.describe()}')
         name = _ATTRIBUTES[found[1]]
         if name in fields:
             reader.fail(f'{found[1]} is given twice', start)
         try:
-            fields[name] = found[2] if name == 'act' else number(found[2], name == 'bn_eps')
+            fields[name] = found[2] if name in ('act', 'stem') else number(found[2], name == 'bn_eps')
         except ValueError as error:
             reader.fail(f'{found[1]} {error}', start)
     reader.end("'|' or the end")
@@ -217,10 +226,12 @@ def _fna_text(arch: ArchSpec) -> str:
         parts.append(f'act={arch.act}')
     if arch.bn_eps is not None:
         parts.append(f'bn_eps={float(arch.bn_eps)!r}')
+    if arch.stem != DEFAULT_STEM:
+        parts.append(f'stem={arch.stem}')
     return '|'.join(parts)
 
 
 def check_token(token: Any, where: str) -> None:
     """Raises ValueError, with the place, for what is not a layer token."""
     if token != SKIP:
-        call_at(where, LayerSpec.parse, token)
+        call_at(where, BlockSpec.parse, token)

@@ -1,4 +1,4 @@
-"""Where the layers of a network stand, and the convolutions that a layer consists of: both are written here alone.
+"""Where the layers of a network stand: written here alone, as `blocks` alone has the convolutions of each kind.
 
 Costs, prices, tensor shapes, memory and figures are sums over `places` and over the convolutions of each place.
 """
@@ -8,101 +8,31 @@ from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
+from mmnas_ext.archs.blocks import SKIP, BlockSpec
 from mmnas_ext.archs.cells import CellSpace
+from mmnas_ext.archs.convs import HEAD, IMAGE_CHANNELS, STEM_TOKENS, STEMS, Conv, head_conv
 from mmnas_ext.archs.space import SearchSpace, SpaceStage
-from mmnas_ext.archs.spec import SKIP, ArchSpec, LayerSpec, StageSpec
+from mmnas_ext.archs.spec import ArchSpec, StageSpec
 
 Size = tuple[int, int]
 
 OUTPUT_STRIDES = (8, 16, 32)
-IMAGE_CHANNELS = 3
-# tokens of what stands before and after all layers
-STEM = 'stem'
-HEAD = 'head'
-# what the channels of a convolution are; all that read or write the hidden ones must agree on their order
-INPUT, HIDDEN, SQUEEZED, OUTPUT = 'input', 'hidden', 'squeezed', 'output'
-
-
-class Conv(NamedTuple):
-    """One convolution, padded by half its kernel.
-
-    Args:
-        name: Its name in the layer, ``'se.reduce'`` for instance.
-        kernel: Side of its square kernel.
-        in_channels: Channels of its input.
-        channels: Channels of its output.
-        reads: What the channels of its input are: `INPUT`, `HIDDEN`, `SQUEEZED` or `OUTPUT`.
-        makes: The same of its output.
-        groups: Groups of channels that do not see each other.
-        stride: Stride.
-        dilation: Dilation.
-        norm: Whether a norm follows; else it has a bias.
-        act: Whether an activation follows.
-        pooled: Whether it works on the mean over all positions.
-    """
-
-    name: str
-    kernel: int
-    in_channels: int
-    channels: int
-    reads: str
-    makes: str
-    groups: int = 1
-    stride: int = 1
-    dilation: int = 1
-    norm: bool = True
-    act: bool = True
-    pooled: bool = False
-
-    @property
-    def weight(self) -> tuple[int, int, int, int]:
-        """Shape of its weight, ``(O, I, K, K)``."""
-        return self.channels, self.in_channels // self.groups, self.kernel, self.kernel
-
-    @property
-    def weights(self) -> int:
-        """Number of its weights."""
-        return prod(self.weight)
-
-    @property
-    def params(self) -> int:
-        """All that it learns: weights, and a bias or the two numbers per channel of its norm."""
-        return self.weights + self.channels * (2 if self.norm else 1)
 
 
 @lru_cache(maxsize=1 << 14)
 def layer_convs(
-    layer: LayerSpec, in_channels: int, channels: int, stride: int = 1, dilation: int = 1
+    layer: BlockSpec, in_channels: int, channels: int, stride: int = 1, dilation: int = 1
 ) -> tuple[Conv, ...]:
-    """Lists the convolutions of a layer in the order in which they run.
+    """Lists the convolutions of a layer, as `BlockSpec.convs` does, and remembers them.
 
     Args:
-        layer: Kernel, expansion and squeeze-excite ratio.
+        layer: The layer's free choices.
         in_channels: Channels of the layer's input.
         channels: Channels of its output.
         stride: Its stride.
-        dilation: Dilation of its depthwise convolution.
+        dilation: Dilation of its k x k convolutions.
     """
-    hidden, squeezed = layer.hidden(in_channels), layer.squeezed(in_channels)
-    convs = []
-    if layer.expansion > 1:
-        convs.append(Conv('expand', 1, in_channels, hidden, INPUT, HIDDEN))
-    convs.append(Conv('depthwise', layer.kernel, hidden, hidden, HIDDEN, HIDDEN, hidden, stride, dilation))
-    if squeezed:
-        convs.append(Conv('se.reduce', 1, hidden, squeezed, HIDDEN, SQUEEZED, norm=False, pooled=True))
-        convs.append(Conv('se.expand', 1, squeezed, hidden, SQUEEZED, HIDDEN, norm=False, act=False, pooled=True))
-    convs.append(Conv('project', 1, hidden, channels, HIDDEN, OUTPUT, act=False))
-    return tuple(convs)
-
-
-def stem_conv(channels: int) -> Conv:
-    """The convolution that every network begins with."""
-    return Conv(STEM, 3, IMAGE_CHANNELS, channels, INPUT, OUTPUT, stride=2)
-
-
-def head_conv(in_channels: int, channels: int) -> Conv:
-    """The convolution after the last stage."""
-    return Conv(HEAD, 1, in_channels, channels, INPUT, OUTPUT)
+    return layer.convs(in_channels, channels, stride, dilation)
 
 
 class Place(NamedTuple):
@@ -114,7 +44,7 @@ class Place(NamedTuple):
         in_channels: Channels of its input.
         channels: Channels of its output.
         stride: Its stride.
-        dilation: Dilation of its depthwise convolution.
+        dilation: Dilation of its k x k convolutions.
         size: Height and width of its input.
         reached: Pixels of the image per position of its output, along one side.
         tokens: Its candidates; one in a network.
@@ -143,8 +73,8 @@ class Place(NamedTuple):
         """
         if token == SKIP:
             return ()
-        if token == STEM:
-            return (stem_conv(self.channels),)
+        if token in STEM_TOKENS:
+            return (STEM_TOKENS[token].conv(self.channels),)
         if token == HEAD:
             return (head_conv(self.in_channels, self.channels),)
         return layer_convs(_layer(token), self.in_channels, self.channels, self.stride, self.dilation)
@@ -153,7 +83,7 @@ class Place(NamedTuple):
         """Yields the convolutions of a candidate, each with the number of positions that it puts out."""
         size = self.size
         for conv in self.convs(token):
-            size = shrink(size, conv.stride)
+            size = shrink(self.size if conv.beside else size, conv.stride)
             yield conv, 1 if conv.pooled else prod(size)
 
 
@@ -182,14 +112,14 @@ def places(spec: ArchSpec | SearchSpace, size: Size = (1, 1), output_stride: int
     Args:
         spec: The network or space.
         size: Height and width of the input image in pixels; needed only where sizes are read.
-        output_stride: 8, 16 or 32. A stage that would exceed it keeps its input's resolution, and its depthwise
+        output_stride: 8, 16 or 32. A stage that would exceed it keeps its input's resolution, and its k x k
             convolutions and those after it are dilated instead.
 
     Raises:
         ValueError: The size or output stride is out of range.
     """
     stages: tuple[StageSpec | SpaceStage, ...] = spec.stages
-    steps = _steps(stages, size, output_stride)
+    steps = _steps(spec.stem, stages, size, output_stride)
     rows = tuple(
         _row(step, stage.in_channels, stage.channels, stage.layers) for stage, step in zip(stages, steps, strict=True)
     )
@@ -197,7 +127,13 @@ def places(spec: ArchSpec | SearchSpace, size: Size = (1, 1), output_stride: int
     head = (
         None if wide is None else Place(len(rows), 0, last.channels, wide, 1, 1, last.out_size, last.reached, (HEAD,))
     )
-    return Places(_stem(spec.stem_channels, size), rows, head)
+    return Places(_stem(spec.stem, spec.stem_channels, size), rows, head)
+
+
+def pyramid(spec: ArchSpec | SearchSpace) -> tuple[int, ...]:
+    """The last stage of each stride from 4 on, which detectors and segmentors read: 1, 2, 4, 6 of MobileNetV2."""
+    last = {stage[-1].reached: index for index, stage in enumerate(places(spec).stages)}
+    return tuple(index for reached, index in last.items() if reached >= 4)
 
 
 def cell_places(
@@ -218,7 +154,7 @@ def cell_places(
     """
     found = []
     widths: tuple[int, ...] = (space.stem_channels,)
-    for stage, step in zip(space.stages, _steps(space.stages, size, output_stride), strict=True):
+    for stage, step in zip(space.stages, _steps(space.stem, space.stages, size, output_stride), strict=True):
         found.append(
             {
                 (width, index): _row(step, width, cell.channels, cell.layers)
@@ -227,7 +163,7 @@ def cell_places(
             }
         )
         widths = stage.widths
-    return _stem(space.stem_channels, size), tuple(found)
+    return _stem(space.stem, space.stem_channels, size), tuple(found)
 
 
 def shrink(size: Size, stride: int) -> Size:
@@ -235,15 +171,15 @@ def shrink(size: Size, stride: int) -> Size:
     return -(-size[0] // stride), -(-size[1] // stride)
 
 
-def _steps(stages: Sequence[Any], size: Size, output_stride: int) -> Iterator[Place]:
+def _steps(stem: str, stages: Sequence[Any], size: Size, output_stride: int) -> Iterator[Place]:
     """Yields where each stage's first layer stands, without channels and tokens."""
     if not isinstance(output_stride, int) or output_stride not in OUTPUT_STRIDES:
         raise ValueError(f'output_stride must be one of {OUTPUT_STRIDES}, got {output_stride!r}')
-    before = _stem(0, size)
+    before = _stem(stem, 0, size)
     dilation = 1
     for number, stage in enumerate(stages):
         stride = stage.stride if before.reached * stage.stride <= output_stride else 1
-        # what the output stride takes from the strides widens all depthwise kernels from there on
+        # what the output stride takes from the strides widens all k x k kernels from there on
         dilation *= stage.stride // stride
         before = Place(number, 0, 0, 0, stride, dilation, before.out_size, before.reached * stride, ())
         yield before
@@ -259,14 +195,14 @@ def _row(first: Place, in_channels: int, channels: int, layers: Iterable[str | t
     )
 
 
-def _stem(channels: int, size: Size) -> Place:
+def _stem(name: str, channels: int, size: Size) -> Place:
     sides = tuple(size) if isinstance(size, (tuple, list)) else ()
     if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
         raise ValueError(f'size must be a pair of positive integers (height, width), got {size!r}')
-    conv = stem_conv(channels)
-    return Place(-1, 0, conv.in_channels, channels, conv.stride, 1, (size[0], size[1]), conv.stride, (STEM,))
+    stem = STEMS[name]
+    return Place(-1, 0, IMAGE_CHANNELS, channels, stem.stride, 1, (size[0], size[1]), stem.stride, (stem.token,))
 
 
 @lru_cache(maxsize=1 << 14)
-def _layer(token: str) -> LayerSpec:
-    return LayerSpec.parse(token)
+def _layer(token: str) -> BlockSpec:
+    return BlockSpec.parse(token)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from mmnas_ext.archs.blocks import SKIP
 from mmnas_ext.archs.cells import CellSpace
 from mmnas_ext.archs.latency_table import Geometry
 from mmnas_ext.archs.metrics import Metric, Pricing, Unit, metric_of
 from mmnas_ext.archs.places import Place, Size, cell_places, places
 from mmnas_ext.archs.space import Choices, SearchSpace
-from mmnas_ext.archs.spec import SKIP, ArchSpec
+from mmnas_ext.archs.spec import ArchSpec
 
 
 @dataclass(frozen=True)

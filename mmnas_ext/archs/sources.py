@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from mmnas_ext.archs import forms, zoo
 from mmnas_ext.archs.cell_notation import format_cells, read_cells
 from mmnas_ext.archs.cells import CellSpace
+from mmnas_ext.archs.from_seed import is_made, read_made
 from mmnas_ext.archs.literal import MAX_TEXT, call_at
 from mmnas_ext.archs.notation import (
     ARCH_FORMS,
@@ -85,7 +86,14 @@ def _arch(source: Any) -> ArchSpec | None:
 
 
 def _space(source: Any) -> SearchSpace | None:
+    if is_made(source):
+        return read_made(source, ArchSpec.parse)
     return space_of(source) if isinstance(source, Mapping) else None
+
+
+def _space_text(text: str) -> SearchSpace:
+    fields = read_mapping(text)
+    return read_made(fields, ArchSpec.parse) if is_made(fields) else space_of(fields)
 
 
 def _cells(source: Any) -> CellSpace | None:
@@ -95,9 +103,7 @@ def _cells(source: Any) -> CellSpace | None:
 
 
 _enter(ArchSpec, 'architecture', ARCH_FORMS, _arch, read_arch, zoo.arch, format_arch)
-_enter(
-    SearchSpace, 'search space', SPACE_FORMS, _space, lambda text: space_of(read_mapping(text)), zoo.space, format_space
-)
+_enter(SearchSpace, 'search space', SPACE_FORMS, _space, _space_text, zoo.space, format_space)
 _enter(
     CellSpace,
     'space of cells',

@@ -7,7 +7,9 @@ from math import prod
 from typing import Any
 
 from mmnas_ext.archs import forms
-from mmnas_ext.archs.spec import SKIP, ArchSpec, LayerSpec, StageSpec, check_chain, check_network, check_widths
+from mmnas_ext.archs.blocks import SKIP
+from mmnas_ext.archs.convs import DEFAULT_STEM
+from mmnas_ext.archs.spec import ArchSpec, StageSpec, check_chain, check_network, check_widths, read_tokens
 
 Choices = tuple[tuple[int, ...], ...]
 _MAX_CANDIDATES = 4000
@@ -38,11 +40,15 @@ class SpaceStage:
                 f'the first layer of a stage cannot offer {SKIP!r}: '
                 f'it changes channels {self.in_channels} -> {self.channels} or the stride'
             )
-        kept = tuple(tuple(t if t == SKIP else LayerSpec.parse(t).format() for t in layer) for layer in self.layers)
+        kept = tuple(self._read(layer) for layer in self.layers)
         for index, layer in enumerate(kept):
             if len(set(layer)) < len(layer):
                 raise ValueError(f'layer {index} names a candidate twice: {layer}')
         object.__setattr__(self, 'layers', kept)
+
+    def _read(self, layer: tuple[str, ...]) -> tuple[str, ...]:
+        canonical = iter(read_tokens([token for token in layer if token != SKIP], self.in_channels, self.channels))
+        return tuple(token if token == SKIP else next(canonical) for token in layer)
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,12 @@ class SearchSpace:
     head_channels: int | None = None
     act: str = 'relu6'
     bn_eps: float | None = None
+    stem: str = DEFAULT_STEM
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'stages', tuple(self.stages))
         check_chain(self.stages)
-        check_network(self.head_channels, self.act, self.bn_eps)
+        check_network(self.head_channels, self.act, self.bn_eps, self.stem)
         candidates = sum(len(layer) for stage in self.stages for layer in stage.layers)
         if candidates > _MAX_CANDIDATES:
             raise ValueError(f'a search space has at most {_MAX_CANDIDATES} candidates in all, got {candidates}')
@@ -105,7 +112,7 @@ class SearchSpace:
             )
             for stage, choices in zip(self.stages, path, strict=True)
         )
-        return ArchSpec(stages, self.head_channels, self.act, self.bn_eps)
+        return ArchSpec(stages, self.head_channels, self.act, self.bn_eps, self.stem)
 
     def check_path(self, path: Choices) -> None:
         """Raises ValueError unless `path` has an index in range for every layer."""
@@ -142,7 +149,7 @@ class SearchSpace:
         """Whether some path gives `arch`."""
         if not isinstance(arch, ArchSpec) or len(arch.stages) != len(self.stages):
             return False
-        if (arch.head_channels, arch.act, arch.bn_eps) != (self.head_channels, self.act, self.bn_eps):
+        if any(getattr(arch, name) != getattr(self, name) for name in ('head_channels', 'act', 'bn_eps', 'stem')):
             return False
         return all(_fits(ours, theirs) for ours, theirs in zip(self.stages, arch.stages, strict=True))
 

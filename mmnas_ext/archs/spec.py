@@ -1,75 +1,20 @@
-"""What an architecture is: a frozen value that describes a chain of stages of MBConv layers.
+"""What an architecture is: a frozen value that describes a chain of stages of layers.
 
 Nothing here builds, prices or loads anything; `notation.py` reads and writes texts, `cost.py` prices.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from mmnas_ext.archs import forms
+from mmnas_ext.archs.blocks import ACTIVATIONS, SKIP, BlockSpec
+from mmnas_ext.archs.convs import DEFAULT_STEM, STEMS
 
-SKIP = 'skip'
-ACTIVATIONS = ('relu6', 'swish', 'relu')
 MAX_STAGES = 64
 MAX_LAYERS = 1024
 _MAX_CHANNELS = 65536
-_MAX_FACTOR = 99
-_SE_DIGITS = 6
-_TOKEN = re.compile(r'k([0-9]{1,2})_e([0-9]{1,2})(?:_se(0?\.[0-9]{1,6}|1(?:\.0)?))?')
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    """One MBConv layer's free choices: ``k5_e3_se0.25`` is kernel 5, expansion 3, squeeze-excite ratio 0.25.
-
-    Args:
-        kernel: Side of the square depthwise kernel, odd.
-        expansion: Width of the depthwise part over the layer's input channels; 1 means no expansion convolution.
-        se: Squeeze-excite width over the layer's *input* channels (as in EfficientNet); 0 means none.
-    """
-
-    kernel: int
-    expansion: int
-    se: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not _is_whole(self.kernel, _MAX_FACTOR) or self.kernel % 2 == 0:
-            raise ValueError(f'layer kernel must be odd and in 1..{_MAX_FACTOR}, got {self.kernel!r}')
-        if not _is_whole(self.expansion, _MAX_FACTOR):
-            raise ValueError(f'layer expansion must be an integer in 1..{_MAX_FACTOR}, got {self.expansion!r}')
-        if isinstance(self.se, bool) or not isinstance(self.se, (int, float)) or not 0 <= self.se <= 1:
-            raise ValueError(f'layer se ratio must be a number in [0, 1], got {self.se!r}')
-        if round(self.se, _SE_DIGITS) != self.se:
-            raise ValueError(f'layer se ratio must have at most {_SE_DIGITS} decimals, got {self.se!r}')
-
-    @classmethod
-    def parse(cls, token: str) -> 'LayerSpec':
-        """Reads ``k{kernel}_e{expansion}[_se{ratio}]``.
-
-        Raises:
-            ValueError: The token is not of that form (``skip`` is not a layer).
-        """
-        match = _TOKEN.fullmatch(token) if isinstance(token, str) else None
-        if match is None:
-            shown = repr(token)[:60]
-            raise ValueError(f'unknown layer token {shown}: expected k<kernel>_e<expansion>[_se<ratio>] or {SKIP!r}')
-        return cls(int(match[1]), int(match[2]), float(match[3] or 0))
-
-    def format(self) -> str:
-        """The canonical token, e.g. ``k5_e3_se0.25``."""
-        ratio = f'{self.se:.{_SE_DIGITS}f}'.rstrip('0').rstrip('.')
-        return f'k{self.kernel}_e{self.expansion}' + (f'_se{ratio}' if self.se else '')
-
-    def hidden(self, in_channels: int) -> int:
-        """Channels of the depthwise part."""
-        return in_channels * self.expansion
-
-    def squeezed(self, in_channels: int) -> int:
-        """Channels of the squeeze-excite bottleneck; 0 without one."""
-        return max(1, round(in_channels * self.se)) if self.se else 0
 
 
 @dataclass(frozen=True)
@@ -100,26 +45,28 @@ class StageSpec:
                 f'the first layer of a stage cannot be {SKIP!r}: '
                 f'it changes channels {self.in_channels} -> {self.channels} or the stride'
             )
-        kept = tuple(LayerSpec.parse(token).format() for token in self.layers if token != SKIP)
+        kept = read_tokens([token for token in self.layers if token != SKIP], self.in_channels, self.channels)
         object.__setattr__(self, 'layers', kept)
 
     @property
-    def specs(self) -> tuple[LayerSpec, ...]:
+    def specs(self) -> tuple[BlockSpec, ...]:
         """The layers' tokens, read."""
-        return tuple(LayerSpec.parse(token) for token in self.layers)
+        return tuple(BlockSpec.parse(token) for token in self.layers)
 
 
 @dataclass(frozen=True)
 class ArchSpec:
-    """A whole backbone: 3x3 stride-2 stem, stages, and the 1x1 head that the network would end in, if any.
+    """A whole backbone: stem, stages, and the 1x1 head that the network would end in, if any.
 
     Args:
         stages: In order; the channels of each must be the input channels of the next. The stem has as many
             channels as the first stage takes.
         head_channels: Channels of the 1x1 convolution after the last stage, ``None`` for a network without.
-        act: Activation of every layer, one of `ACTIVATIONS`.
+        act: Activation of every layer whose token names no other, one of `ACTIVATIONS`.
         bn_eps: Epsilon of every batch norm that the weights were trained with; ``None`` where the
             architecture does not ask for a certain one (then 1e-5 is built).
+        stem: What it begins with, one of `STEMS`: ``'conv3'`` is a 3x3 convolution of stride 2, ``'conv7_pool'``
+            ResNet's 7x7 convolution of stride 2 and 3x3 max pooling of stride 2.
 
     Raises:
         ValueError: Channels do not chain, a number is out of range, a token is unknown.
@@ -129,11 +76,12 @@ class ArchSpec:
     head_channels: int | None = None
     act: str = 'relu6'
     bn_eps: float | None = None
+    stem: str = DEFAULT_STEM
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'stages', tuple(self.stages))
         check_chain(self.stages)
-        check_network(self.head_channels, self.act, self.bn_eps)
+        check_network(self.head_channels, self.act, self.bn_eps, self.stem)
 
     @property
     def stem_channels(self) -> int:
@@ -178,7 +126,21 @@ def check_chain(stages: Sequence[Any]) -> None:
             )
 
 
-def check_network(head_channels: int | None, act: str, bn_eps: float | None) -> None:
+def read_tokens(tokens: Sequence[str], in_channels: int, channels: int) -> tuple[str, ...]:
+    """The canonical tokens of a stage's layers.
+
+    Raises:
+        ValueError: A token is unknown, or at these channels its width inside is no whole number.
+    """
+    found = []
+    for token in tokens:
+        block = BlockSpec.parse(token)
+        block.hidden(in_channels, channels)
+        found.append(block.format())
+    return tuple(found)
+
+
+def check_network(head_channels: int | None, act: str, bn_eps: float | None, stem: str) -> None:
     """Raises ValueError unless these fields, which an architecture and a space share, are in range."""
     if head_channels is not None and not _is_whole(head_channels, _MAX_CHANNELS):
         raise ValueError(f'head_channels must be an integer in 1..{_MAX_CHANNELS} or None, got {head_channels!r}')
@@ -186,6 +148,8 @@ def check_network(head_channels: int | None, act: str, bn_eps: float | None) -> 
         raise ValueError(f'act must be one of {ACTIVATIONS}, got {act!r}')
     if bn_eps is not None and not (isinstance(bn_eps, float) and 0 < bn_eps < 1):
         raise ValueError(f'bn_eps must be a number in (0, 1) or None, got {bn_eps!r}')
+    if not isinstance(stem, str) or stem not in STEMS:
+        raise ValueError(f'stem must be one of {tuple(STEMS)}, got {stem!r}')
 
 
 def check_widths(in_channels: int, channels: int, stride: int) -> None:

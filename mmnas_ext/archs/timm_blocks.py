@@ -1,8 +1,10 @@
 """timm's block strings: ``ir_r2_k3_s2_e6_c24_se0.25`` is two MBConv layers, the first of stride 2.
 
 Fields: ``r`` repeats, ``k`` kernel, ``s`` stride, ``e`` expansion, ``c`` channels out, ``se`` squeeze-excite ratio,
-``n`` activation, ``noskip``. ``ds`` is a layer without expansion convolution, ``cn`` a plain convolution: this project
-writes the stem and the head so, and the stem carries ``eps``, a field that timm's decoder passes over.
+``n`` activation, ``noskip``. ``ds`` is a layer without expansion convolution, ``er`` a fused MBConv, ``cn`` a plain
+convolution: with ``skip`` it is a fused MBConv of expansion 1, and without this project writes the stem and the head
+so. The stem carries ``eps``, a field that timm's decoder passes over, and says the network's activation. ResNet's
+blocks and stem and MobileNetV3's squeeze-excite, whose width the strings leave to the model, are not written.
 """
 
 import json
@@ -12,19 +14,24 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from mmnas_ext.archs.blocks import BlockSpec, FusedSpec, LayerSpec, decimals
+from mmnas_ext.archs.convs import DEFAULT_STEM
 from mmnas_ext.archs.literal import abbreviate, call_at, check_list, number
-from mmnas_ext.archs.spec import MAX_LAYERS, ArchSpec, LayerSpec, StageSpec
+from mmnas_ext.archs.spec import MAX_LAYERS, ArchSpec, StageSpec
 
-_DEFAULT_STEM = 32
-_ACTS = {'re': 'relu', 'r6': 'relu6', 'sw': 'swish'}
-_ACT_FIELDS = {'relu': '_nre', 'relu6': '', 'swish': '_nsw'}
-_FIELD = re.compile(r'(noskip)|(n|eps|se|[rksec])(.+)')
+_STEM_CHANNELS = 32
+_ACTS = {'re': 'relu', 'r6': 'relu6', 'sw': 'swish', 'hs': 'hswish'}
+_ACT_FIELDS = {'relu': '_nre', 'relu6': '', 'swish': '_nsw', 'hswish': '_nhs'}
+_FIELD = re.compile(r'(noskip|skip)|(n|eps|se|[rksec])(.+)')
 _FIELDS_OF = {
     'ir': {'r', 'k', 's', 'e', 'c', 'se', 'n', 'noskip'},
     'ds': {'r', 'k', 's', 'e', 'c', 'se', 'n', 'noskip'},
-    'cn': {'r', 'k', 's', 'c', 'n', 'eps'},
+    'er': {'r', 'k', 's', 'e', 'c', 'se', 'n', 'noskip'},
+    'cn': {'r', 'k', 's', 'e', 'c', 'n', 'eps', 'skip'},
 }
-_NEEDED_BY = {'ir': ('k', 'e', 'c'), 'ds': ('k', 'c'), 'cn': ('k', 'c')}
+_NEEDED_BY = {'ir': ('k', 'e', 'c'), 'ds': ('k', 'c'), 'er': ('k', 'e', 'c'), 'cn': ('k', 'c')}
+# with and without a convolution that widens
+_KINDS: dict[type[BlockSpec], tuple[str, str]] = {LayerSpec: ('ir', 'ds'), FusedSpec: ('er', 'cn')}
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,12 @@ class _BlockString:
     repeats: int
     kernel: int
     stride: int
-    expansion: int
+    expansion: int | float
     channels: int
     se: float
     act: str
     noskip: bool
+    skip: bool
     eps: float | None
 
 
@@ -58,36 +66,47 @@ def parse_timm(stages: Any) -> ArchSpec:
         if not strings:
             raise ValueError(f'stages[{i}] must hold at least one block string, got none')
         rows.append([_read(text, f'stages[{i}][{j}]') for j, text in enumerate(strings)])
-    fields: dict[str, Any] = {'act': _common_act([block for row in rows for block in row])}
-    channels = _DEFAULT_STEM
-    if rows and rows[0][0].kind == 'cn':
+    fields: dict[str, Any] = {}
+    channels = _STEM_CHANNELS
+    stem = head = None
+    if rows and _is_end(rows[0][0]):
         stem = _plain(rows.pop(0), 'the stem', kernel=3, stride=2)
         channels, fields['bn_eps'] = stem.channels, stem.eps
-    if rows and rows[-1][0].kind == 'cn':
-        fields['head_channels'] = _plain(rows.pop(), 'the head', kernel=1, stride=1).channels
+    if rows and _is_end(rows[-1][0]):
+        head = _plain(rows.pop(), 'the head', kernel=1, stride=1)
+        fields['head_channels'] = head.channels
+    fields['act'] = _network_act(stem, [block for row in rows for block in row], head)
     specs: list[StageSpec] = []
     for row in rows:
-        specs.append(_stage(row, channels))
+        specs.append(_stage(row, channels, fields['act']))
         channels = specs[-1].channels
     return ArchSpec(tuple(specs), **fields)
 
 
 def format_timm(arch: ArchSpec) -> str:
-    """Writes stem, stages and head as JSON text of lists of block strings."""
+    """Writes stem, stages and head as JSON text of lists of block strings.
+
+    Raises:
+        ValueError: Block strings do not say what a layer or the stem is.
+    """
+    if arch.stem != DEFAULT_STEM:
+        raise ValueError(f"timm's block strings have no stem {arch.stem!r}: write this network as 'fna' or 'json'")
     act = _ACT_FIELDS[arch.act]
     eps = '' if arch.bn_eps is None else f'_eps{float(arch.bn_eps)!r}'
     rows = [[f'cn_r1_k3_s2_c{arch.stem_channels}{act}{eps}']]
     for stage in arch.stages:
         row: list[str] = []
         for token, group in groupby(stage.layers):
-            repeats = len(list(group))
-            block = LayerSpec.parse(token)
-            kind = 'ds' if block.expansion == 1 else 'ir'
-            se = token.partition('_se')[2]
+            block = BlockSpec.parse(token)
+            if type(block) not in _KINDS or block.hard:
+                raise ValueError(f"timm's block strings do not say {token}: write this network as 'fna' or 'json'")
+            kind = _KINDS[type(block)][block.expansion == 1]
             row.append(
-                f'{kind}_r{repeats}_k{block.kernel}_s{1 if row else stage.stride}_e{block.expansion}_c{stage.channels}'
-                + (f'_se{se}' if se else '')
-                + act
+                f'{kind}_r{len(list(group))}_k{block.kernel}_s{1 if row else stage.stride}'
+                f'_e{decimals(block.expansion)}_c{stage.channels}'
+                + (f'_se{decimals(block.se)}' if block.se else '')
+                + ('_skip' if kind == 'cn' else '')
+                + _ACT_FIELDS[block.act or arch.act]
             )
         rows.append(row)
     if arch.head_channels is not None:
@@ -125,11 +144,12 @@ def _read(text: Any, where: str) -> _BlockString:
         repeats=_whole(found, 'r', where, 1),
         kernel=_whole(found, 'k', where, 1),
         stride=_whole(found, 's', where, 1),
-        expansion=_whole(found, 'e', where, 1),
+        expansion=_factor(found, where),
         channels=_whole(found, 'c', where, 1),
         se=float(call_at(f'{where}: field se', number, found.get('se', '0'), True)),
         act=_ACTS[found.get('n', 'r6')],
         noskip='noskip' in found,
+        skip='skip' in found,
         eps=float(call_at(f'{where}: field eps', number, found['eps'], True)) if 'eps' in found else None,
     )
     _check_kind(block)
@@ -140,24 +160,43 @@ def _whole(found: dict[str, str], name: str, where: str, default: int) -> int:
     return int(call_at(f'{where}: field {name}', number, found[name], False)) if name in found else default
 
 
+def _factor(found: dict[str, str], where: str) -> int | float:
+    value = call_at(f'{where}: field e', number, found.get('e', '1'), True)
+    return int(value) if float(value).is_integer() else value
+
+
 def _check_kind(block: _BlockString) -> None:
     if not 1 <= block.repeats <= MAX_LAYERS:
         raise ValueError(f'{block.where}: field r must lie in 1..{MAX_LAYERS}, got {block.repeats}')
-    if block.kind == 'ds' and block.expansion != 1:
-        raise ValueError(f'{block.where}: a ds block has no expansion, got e{block.expansion}; ir has one')
-    if block.kind == 'ir' and block.expansion == 1:
-        # timm builds a 1x1 convolution of unchanged width there; a layer of expansion 1 has none here
-        raise ValueError(f'{block.where}: an ir block of e1 is another network than this project builds; ds is meant')
+    wide = next((wide for wide, narrow in _KINDS.values() if block.kind == narrow), None)
+    if wide is not None and block.expansion != 1:
+        raise ValueError(
+            f'{block.where}: a {block.kind} block has no expansion, got e{block.expansion}; {wide} has one'
+        )
+    narrow = next((narrow for wide, narrow in _KINDS.values() if block.kind == wide), None)
+    if narrow is not None and block.expansion == 1:
+        # timm builds a second convolution of unchanged width there; a layer of expansion 1 has one less here
+        raise ValueError(
+            f'{block.where}: an {block.kind} block of e1 is another network than this project builds; {narrow} is meant'
+        )
 
 
-def _common_act(blocks: Sequence[_BlockString]) -> str:
-    for block in blocks:
-        if block.act != blocks[0].act:
+def _is_end(block: _BlockString) -> bool:
+    """Whether a string is the stem or the head."""
+    return block.kind == 'cn' and not block.skip
+
+
+def _network_act(stem: _BlockString | None, blocks: Sequence[_BlockString], head: _BlockString | None) -> str:
+    """The stem's activation, which the head shares and layers may not; without a stem all have one."""
+    ends = [block for block in (stem, head) if block is not None]
+    alike = ends if stem else [*blocks, *ends]
+    for block in alike:
+        if block.act != alike[0].act:
             raise ValueError(
-                f'{block.where} has activation {block.act}, but {blocks[0].where} has {blocks[0].act}: '
-                'one network has one activation'
+                f'{block.where} has activation {block.act}, but {alike[0].where} has {alike[0].act}: '
+                'one network has one activation, layers excepted where a leading cn says which'
             )
-    return blocks[0].act if blocks else 'relu6'
+    return alike[0].act if alike else 'relu6'
 
 
 def _plain(row: Sequence[_BlockString], what: str, kernel: int, stride: int) -> _BlockString:
@@ -170,11 +209,11 @@ def _plain(row: Sequence[_BlockString], what: str, kernel: int, stride: int) -> 
     return block
 
 
-def _stage(row: Sequence[_BlockString], in_channels: int) -> StageSpec:
+def _stage(row: Sequence[_BlockString], in_channels: int, act: str) -> StageSpec:
     head, channels, tokens = row[0], in_channels, list[str]()
     for block in row:
-        if block.kind == 'cn':
-            raise ValueError(f'{block.where}: cn can only be the stem (first) or the head (last)')
+        if _is_end(block):
+            raise ValueError(f'{block.where}: cn without skip can only be the stem (first) or the head (last)')
         if block.channels != head.channels:
             raise ValueError(f'{block.where}: a stage has one width, got c{block.channels} after c{head.channels}')
         if tokens and block.stride != 1:
@@ -184,7 +223,9 @@ def _stage(row: Sequence[_BlockString], in_channels: int) -> StageSpec:
             raise ValueError(f'{block.where}: noskip on a layer that has a shortcut here, which cannot be left out')
         if len(tokens) + block.repeats > MAX_LAYERS:
             raise ValueError(f'{block.where}: more than {MAX_LAYERS} layers')
-        token = call_at(block.where, LayerSpec, block.kernel, block.expansion, block.se).format()
+        kind = next(kind for kind, strings in _KINDS.items() if block.kind in strings)
+        own = None if block.act == act else block.act
+        token = call_at(block.where, kind, block.kernel, block.expansion, block.se, False, 1, own).format()
         tokens += [token] * block.repeats
         channels = block.channels
     return call_at(head.where, StageSpec, in_channels, head.channels, tuple(tokens), head.stride)

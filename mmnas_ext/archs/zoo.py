@@ -10,7 +10,8 @@ from mmnas_ext.archs.notation import read_arch, read_mapping, space_of
 from mmnas_ext.archs.space import SearchSpace
 from mmnas_ext.archs.spec import ArchSpec
 
-# under which name a config has a network as its backbone; the hosts use MobileNetV2 and EfficientNet, so ours end in MB
+# under which name a config has a network as its backbone; the hosts have MobileNetV2, EfficientNet and ResNet, so ours
+# end in MB
 TYPES = {
     'MobileNetV2MB': 'mobilenet_v2',
     'EfficientNetLite0MB': 'efficientnet_lite0',
@@ -23,6 +24,12 @@ TYPES = {
     'DNA_b': 'dna_b',
     'DNA_c': 'dna_c',
     'DNA_d': 'dna_d',
+    'ResNet18MB': 'resnet18',
+    'ResNet34MB': 'resnet34',
+    'ResNet50MB': 'resnet50',
+    'EfficientNetB0MB': 'efficientnet_b0',
+    'MobileNetV3LargeMB': 'mobilenet_v3_large',
+    'MobileNetV3SmallMB': 'mobilenet_v3_small',
 }
 _SPACE = '.space.json'
 _CELLS = '.cells.json'

@@ -9,13 +9,15 @@ from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmnas_ext.archs import ArchSpec, Place, SearchSpace, places, zoo
-from mmnas_ext.archs.places import Places, head_conv, stem_conv
-from mmnas_ext.ops import build_conv
+from mmnas_ext.archs import STEMS, ArchSpec, Place, SearchSpace, places, pyramid, zoo
+from mmnas_ext.archs.convs import head_conv
+from mmnas_ext.archs.places import Places
+from mmnas_ext.ops import build_conv, build_stem
 from mmnas_ext.remap.initializer import RemappedInit
 from mmnas_ext.remap.pretrained import SafePretrained
 
 _DEFAULT_EPS = 1e-5  # PyTorch's
+_SEVEN_STAGES = (1, 2, 4, 6)
 
 
 class Chain(BaseModule):
@@ -28,7 +30,7 @@ class Chain(BaseModule):
         stages: The layers of each stage.
         out_indices: What `forward` returns, in this order: a stage's index (0 is the 16-channel one of these
             networks), ``len(stages)`` for the 1x1 head, or ``'<stage>.expand'`` for the expansion inside a
-            stage's first layer.
+            stage's first layer; ``None`` is `default_outputs`.
         output_stride: The output stride that the stages were built for.
         norm_cfg: Norm of stem and head.
         eps: Epsilon of batch norms that ``norm_cfg`` asks for, and that of a written architecture; ``None`` each where
@@ -51,7 +53,7 @@ class Chain(BaseModule):
         self,
         spec: ArchSpec | SearchSpace,
         stages: Sequence[nn.ModuleList],
-        out_indices: Sequence[int | str],
+        out_indices: Sequence[int | str] | None,
         output_stride: int,
         norm_cfg: dict[str, Any],
         eps: tuple[float | None, float | None],
@@ -72,6 +74,7 @@ class Chain(BaseModule):
             )
         super().__init__(init_cfg or default_init())
         self.asked_eps, self.said_eps = eps
+        out_indices = default_outputs(spec) if out_indices is None else out_indices
         self.out_indices = tuple([out_indices] if isinstance(out_indices, int | str) else out_indices)
         check_out_indices(self.out_indices, spec)
         if not -1 <= frozen_stages <= len(spec.stages):
@@ -80,7 +83,7 @@ class Chain(BaseModule):
         self.norm_eval = norm_eval
         self.channels_last = channels_last
         self.output_stride = output_stride
-        self.stem = build_conv(stem_conv(spec.stem_channels), norm_cfg, stem_act_cfg or act_cfg)
+        self.stem = build_stem(STEMS[spec.stem], spec.stem_channels, norm_cfg, stem_act_cfg or act_cfg)
         self.stages = nn.ModuleList(stages)
         self.head = None
         if len(spec.stages) in self.out_indices:
@@ -213,6 +216,11 @@ def norm_with_eps(norm_cfg: dict[str, Any] | None, spec: ArchSpec | SearchSpace,
     return {**norm_cfg, 'eps': eps or _DEFAULT_EPS}
 
 
+def default_outputs(spec: ArchSpec | SearchSpace) -> tuple[int, ...]:
+    """What a backbone gives where nothing is said: strides 4, 8, 16 and 32 of MobileNetV2, its like, and ResNet."""
+    return _SEVEN_STAGES if len(spec.stages) >= 7 else pyramid(spec)
+
+
 def check_out_indices(out_indices: tuple[int | str, ...], spec: ArchSpec | SearchSpace) -> None:
     """Raises ValueError for an output that `spec` does not have."""
     count = len(spec.stages)
@@ -226,10 +234,11 @@ def check_out_indices(out_indices: tuple[int | str, ...], spec: ArchSpec | Searc
         raise ValueError(f'out_indices must name at least one output, got none; allowed are {allowed}')
 
 
-def _expansion(spec: ArchSpec | SearchSpace, stage: int) -> int:
-    """Expansion of a stage's first layer; 0 where a search has not settled it."""
+def _expansion(spec: ArchSpec | SearchSpace, stage: int) -> float:
+    """Expansion of a stage's first layer; 0 where it has none, or a search has not settled it."""
     if isinstance(spec, ArchSpec):
-        return spec.stages[stage].specs[0].expansion
+        first = spec.stages[stage].specs[0]
+        return first.expansion if first.expands else 0
     return 0
 
 

@@ -7,10 +7,9 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmnas_ext.archs import CellSpace, cell_places
-from mmnas_ext.archs.places import stem_conv
+from mmnas_ext.archs import STEMS, CellSpace, cell_places
 from mmnas_ext.distill.align import BlockPlan, Tap
-from mmnas_ext.ops import ChoiceLayer, build_conv
+from mmnas_ext.ops import ChoiceLayer, build_stem
 
 FlatPath = tuple[int, ...]
 # the modules that a step of a cell chooses from; ``None`` is an identity
@@ -50,7 +49,7 @@ class BlockCell(BaseModule):
         self.depths = tuple(len(part.layers) for part in parts)
         self.enter: nn.Module | None = None
         if source is None:
-            self.enter = build_conv(stem_conv(enters), norm_cfg, act_cfg)
+            self.enter = build_stem(STEMS[space.stem], enters, norm_cfg, act_cfg)
         elif source != enters:
             self.enter = nn.Conv2d(source, enters, 1)
         self.layers = nn.ModuleList()

@@ -10,7 +10,7 @@ from mmnas_ext.archs import (
     METRICS,
     SKIP,
     ArchSpec,
-    LayerSpec,
+    BlockSpec,
     Limit,
     Place,
     Prices,
@@ -121,7 +121,7 @@ def arch_step_memory(
             inside.append(_fused_memory(place, flows=bool(inside)))
         else:
             between.append(place.in_channels * prod(place.size))
-            inside.append(_layer_memory(place, flows=bool(inside)))
+            inside.append(_layer_memory(place, space.act, flows=bool(inside)))
             again.append(inside[-1])
     total = sum(between) + max(again, default=0) if with_cp else sum(inside)
     return batch * total * _FLOAT
@@ -129,9 +129,10 @@ def arch_step_memory(
 
 def _fuses(space: SearchSpace, place: Place) -> bool:
     """Whether `ops.mixture` computes a layer."""
-    specs = [LayerSpec.parse(token) for token in place.tokens if token != SKIP]
-    plain = all(spec.expansion > 1 and not spec.se for spec in specs)
-    return len(place.tokens) > 1 and plain and space.act in ('relu', 'relu6')
+    convs = [[conv.name for conv in place.convs(token)] for token in place.tokens if token != SKIP]
+    acts = {BlockSpec.parse(token).act or space.act for token in place.tokens if token != SKIP}
+    plain = all(names == ['expand', 'depthwise', 'project'] for names in convs)
+    return len(place.tokens) > 1 and plain and acts <= {'relu', 'relu6'}
 
 
 def _fused_memory(place: Place, flows: bool) -> int:
@@ -148,7 +149,7 @@ def _fused_memory(place: Place, flows: bool) -> int:
     )
 
 
-def _layer_memory(place: Place, flows: bool) -> int:
+def _layer_memory(place: Place, act: str, flows: bool) -> int:
     """Floats that a layer keeps of one image; `flows` says whether its input has a gradient."""
     kept = place.in_channels * prod(place.size)
     weighed = place.channels * prod(place.out_size) if len(place.tokens) > 1 else 0
@@ -157,7 +158,12 @@ def _layer_memory(place: Place, flows: bool) -> int:
             continue
         # what squeeze-excite keeps is next to nothing
         convs = [(conv, positions) for conv, positions in place.outputs(token) if not conv.pooled]
-        inner = sum(conv.channels * positions * (_KEPT if conv.act else 1) for conv, positions in convs)
+        block = BlockSpec.parse(token)
+        # a ReLU needs its output alone
+        active = _KEPT - ((block.act or act) == 'relu')
+        inner = sum(conv.channels * positions * (active if conv.act else 1) for conv, positions in convs)
+        # the activation of a sum keeps one of its ends
+        inner += place.channels * prod(place.out_size) * block.ends_active
         kept += weighed + (inner if flows else 0)
     return kept
 

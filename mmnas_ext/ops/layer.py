@@ -2,11 +2,15 @@
 
 from typing import Any
 
-from mmnas_ext.archs import LayerSpec
+from mmnas_ext.archs import BlockSpec, LayerSpec
+from mmnas_ext.ops.block import ConvBlock
 from mmnas_ext.ops.mbconv import MBConv
 
+# kinds of which more is asked than what goes in and comes out
+_MODULES: dict[type[BlockSpec], type[ConvBlock]] = {LayerSpec: MBConv}
 
-def build_layer(token: str, in_channels: int, channels: int, *shape: Any, **more: Any) -> MBConv:
+
+def build_layer(token: str, in_channels: int, channels: int, *shape: Any, **more: Any) -> ConvBlock:
     """Builds a layer: the one place that knows which module belongs to which kind of token.
 
     Args:
@@ -19,4 +23,5 @@ def build_layer(token: str, in_channels: int, channels: int, *shape: Any, **more
     Raises:
         ValueError: The token is unknown.
     """
-    return MBConv(in_channels, channels, LayerSpec.parse(token), *shape, **more)
+    spec = BlockSpec.parse(token)
+    return _MODULES.get(type(spec), ConvBlock)(in_channels, channels, spec, *shape, **more)

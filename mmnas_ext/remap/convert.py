@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.remap.checkpoints import Seed, as_seed, read_state
-from mmnas_ext.remap.formats import recognise
+from mmnas_ext.remap.layouts import recognise
 from mmnas_ext.workdir import write_bytes
 
-# the names of the classifier's linear layer in the projects of `formats.LAYOUTS`
+# the names of the classifier's linear layer in the projects of `layouts.LAYOUTS`
 _CLASSIFIER = re.compile(r'(?P<layer>(?:head\.fc|head|classifier|fc|_fc)(?:\.\d+)?)\.(?P<field>weight|bias)')
 _BACKBONE = 'backbone.'
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmnas_ext.archs import SKIP, ArchSpec, Conv, SearchSpace, places
+from mmnas_ext.archs import SKIP, ArchSpec, BlockSpec, Conv, SearchSpace, places
 
 Shapes = dict[str, tuple[int, ...]]
 COUNTER = 'num_batches_tracked'
@@ -19,6 +19,7 @@ class Layer:
         prefix: Start of its tensors' names, with the dot: ``stages.1.0.`` or ``stages.1.0.candidates.k3_e6.``.
         stage: Index of its stage.
         index: Index in its stage.
+        block: Its free choices.
         convs: Its convolutions.
         norms: Which tensors its norms have; those of a super-network's candidates have none, or affine ones alone.
     """
@@ -26,6 +27,7 @@ class Layer:
     prefix: str
     stage: int
     index: int
+    block: BlockSpec
     convs: tuple[Conv, ...]
     norms: tuple[str, ...] = NORM_FIELDS
 
@@ -52,14 +54,15 @@ def layers(spec: ArchSpec | SearchSpace, affine: bool = False) -> Iterator[Layer
     for place in places(spec).layers:
         prefix = f'stages.{place.stage}.{place.layer}.'
         if len(place.tokens) == 1:
-            yield Layer(prefix, place.stage, place.layer, place.convs(place.tokens[0]))
+            token = place.tokens[0]
+            yield Layer(prefix, place.stage, place.layer, BlockSpec.parse(token), place.convs(token))
             continue
         for token in place.tokens:
             if token != SKIP:
                 # module names cannot hold a dot
                 name = f'{prefix}candidates.{token.replace(".", "_")}.'
                 norms = AFFINE_FIELDS if affine else ()
-                yield Layer(name, place.stage, place.layer, place.convs(token), norms)
+                yield Layer(name, place.stage, place.layer, BlockSpec.parse(token), place.convs(token), norms)
 
 
 def end_shapes(spec: ArchSpec | SearchSpace) -> tuple[Shapes, Shapes]:

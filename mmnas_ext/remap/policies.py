@@ -4,10 +4,14 @@ FNA (arXiv 2001.02525, section 3.1) and FNA++ (arXiv 2006.12986) compare them an
 ``center``.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from mmnas_ext.archs import Conv
+from mmnas_ext.archs.convs import HIDDEN
 
 DEPTHS = ('last',)
 WIDTHS = ('first', 'bn', 'l1', 'std')
@@ -25,29 +29,51 @@ def source_layer(index: int, seed_layers: int) -> int:
     return min(index, seed_layers - 1)
 
 
-def hidden_channels(tensors: dict[str, Tensor], keep: int, width: str) -> Tensor:
-    """Selects the hidden channels of a seed's layer, in ascending order, for all of its convolutions.
+def hidden_channels(
+    tensors: dict[str, Tensor], convs: Sequence[Conv], keep: int, width: str, what: str = HIDDEN, groups: int = 1
+) -> Tensor:
+    """Selects channels inside a seed's layer, in ascending order, for all convolutions that make or read them.
 
     Args:
-        tensors: The layer's tensors: ``depthwise.conv.weight``, ``depthwise.bn.weight``, ``expand.…``, ``project.…``.
+        tensors: The layer's tensors: ``depthwise.conv.weight``, ``depthwise.bn.weight``, ``project.…`` for instance.
+        convs: The layer's convolutions.
         keep: Largest number of channels to keep.
-        width: ``first``: the first channels; ``bn``: the channels with the largest scale ``|weight|`` in the depthwise
-            norm; ``l1`` and ``std``: the channels with the largest L1 norm, or standard deviation, of all weights that
-            produce or read them.
+        width: ``first``: the first channels; ``bn``: the channels with the largest scale ``|weight|`` in the norm
+            behind the last convolution that makes them; ``l1`` and ``std``: the channels with the largest L1 norm, or
+            standard deviation, of all weights that produce or read them.
+        what: Which channels, as `Conv.makes` has them.
+        groups: Of how many groups of channels as many are kept as of each other.
 
     Returns:
-        Indices ``(min(keep, hidden),)``.
+        Indices ``(min(keep, channels),)``.
     """
-    hidden = tensors['depthwise.conv.weight'].shape[0]
-    if keep >= hidden or width == 'first':
-        return torch.arange(min(keep, hidden))
-    if width == 'bn':
-        score = tensors['depthwise.bn.weight'].abs()
+    makers = [conv for conv in convs if conv.makes == what and conv.norm]
+    channels = makers[-1].channels
+    keep = min(keep, channels)
+    if keep == channels:
+        return torch.arange(channels)
+    if width == 'first':
+        score = -torch.arange(channels)
+    elif width == 'bn':
+        score = tensors[f'{makers[-1].name}.bn.weight'].abs()
     else:
-        weights = _weights(tensors)
+        readers = [conv for conv in convs if conv.reads == what and conv.norm and conv not in makers]
+        weights = _weights(tensors, makers, readers)
         score = weights.abs().sum(1) if width == 'l1' else weights.std(1, correction=0)
     # stable, so that every machine keeps the first of equal channels
-    return score.argsort(descending=True, stable=True)[:keep].sort().values
+    order = score.view(groups, -1).argsort(dim=1, descending=True, stable=True)[:, : keep // groups]
+    starts = torch.arange(groups)[:, None] * (channels // groups)
+    return (order + starts).flatten().sort().values
+
+
+def channel_places(have: int, want: int, groups: int = 1) -> Tensor:
+    """Where the channels that are taken of `have` go among `want`: to the first places of their group.
+
+    Returns:
+        Indices ``(min(have, want),)``.
+    """
+    each = min(have, want) // groups
+    return (torch.arange(groups)[:, None] * (want // groups) + torch.arange(each)).flatten()
 
 
 def kernel_positions(seed_kernel: int, kernel: int, policy: str) -> tuple[range, range]:
@@ -64,10 +90,13 @@ def kernel_positions(seed_kernel: int, kernel: int, policy: str) -> tuple[range,
     return range(seed_kernel), range(start, start + step * (seed_kernel - 1) + 1, step)
 
 
-def _weights(tensors: dict[str, Tensor]) -> Tensor:
-    """All weights that produce or read each hidden channel, ``(hidden, weights)``."""
-    rows = [tensors['depthwise.conv.weight'], tensors['project.conv.weight'].transpose(0, 1)]
-    rows += [tensors['expand.conv.weight']] if 'expand.conv.weight' in tensors else []
+def _weights(tensors: dict[str, Tensor], makers: Sequence[Conv], readers: Sequence[Conv]) -> Tensor:
+    """All weights that produce or read each channel, ``(channels, weights)``."""
+    rows = [tensors[f'{conv.name}.conv.weight'] for conv in makers]
+    for conv in readers:
+        # (O, I / groups, …) as (groups, I / groups, O / groups, …): whose channels come first
+        parts = tensors[f'{conv.name}.conv.weight'].unflatten(0, (conv.groups, -1)).transpose(1, 2)
+        rows.append(parts.flatten(0, 1))
     # in double, so that the ranking does not depend on the order of additions
     return torch.cat([row.flatten(1).double() for row in rows], 1)
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
-from mmnas_ext.archs import Geometry, LatencyTable, LayerSpec, SearchSpace, entries, prices
-from mmnas_ext.archs.latency_table import STEM
+from mmnas_ext import ops
+from mmnas_ext.archs import Geometry, LatencyTable, SearchSpace, entries, prices
+from mmnas_ext.archs.convs import STEM_TOKENS
 from mmnas_ext.engine.progress import CountingBar
-from mmnas_ext.ops import MBConv, act_layer_cfg
 from mmnas_ext.runs.configs import read_config
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.workdir import write_text
@@ -139,17 +138,13 @@ def measure_latency(
 def build_layer(geometry: Geometry, subject: Subject) -> nn.Module:
     """The layer that a found network has there, in eval mode."""
     norm_cfg = dict(subject.norm_cfg or dict(type='BN'))
-    act_cfg = dict(subject.act_cfg or act_layer_cfg(subject.space.act))
-    if geometry.token == STEM:
-        layer: nn.Module = ConvModule(
-            geometry.in_channels, geometry.channels, 3, geometry.stride, padding=1, norm_cfg=norm_cfg, act_cfg=act_cfg
-        )
-    else:
-        layer = MBConv(
-            geometry.in_channels, geometry.channels, LayerSpec.parse(geometry.token),
-            geometry.stride, geometry.dilation, norm_cfg, act_cfg,
-        )  # fmt: skip
-    return layer.eval()
+    act_cfg = dict(subject.act_cfg or ops.act_layer_cfg(subject.space.act))
+    stem = STEM_TOKENS.get(geometry.token)
+    if stem is not None:
+        return ops.build_stem(stem, geometry.channels, norm_cfg, act_cfg).eval()
+    return ops.build_layer(
+        geometry.token, geometry.in_channels, geometry.channels, geometry.stride, geometry.dilation, norm_cfg, act_cfg
+    ).eval()
 
 
 def time_in_rounds(

@@ -13,6 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmnas_ext.archs import SearchSpace
 from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.datasets.layouts import read_names
@@ -34,6 +35,7 @@ from mmnas_ext.runs.host import apply_host, check_host
 from mmnas_ext.runs.image_size import apply_image_size, check_image_size, settle_limits
 from mmnas_ext.runs.keys import check_shape
 from mmnas_ext.runs.own_data import ROOT, apply_data, belonging_classes, check_data, move_data
+from mmnas_ext.runs.seed_space import check_made, complete_space, is_made, keep_strides
 
 # what a search's backbone hands on to the network that is derived from it, unless `derived` says otherwise
 INHERITED = ('out_indices', 'output_stride', 'channels_last', 'frozen_stages', 'norm_eval', 'act_cfg', 'init_cfg')
@@ -68,6 +70,10 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
         _apply_variables(cfg, own)
     cfg.merge_from_dict({key: value for key, value in given.items() if key not in own})
     check_shape(cfg)
+    backbone: Any = (cfg.get('model') or {}).get('backbone')
+    if is_ours(cfg) and isinstance(backbone, dict) and is_made(backbone.get('space')):
+        check_made(backbone['space'])
+        backbone['space'] = complete_space(cfg, backbone['space'])
     for half in models_of(cfg):
         _tell_heads(half, (cfg.get('model') or {}).get('backbone') or {})
     if is_ours(cfg):
@@ -174,15 +180,21 @@ def _apply_output_stride(cfg: Config, value: int) -> bool:
 def _check_space(value: Any) -> None:
     if not isinstance(value, str | Mapping):
         raise ValueError(f'space must be a name, a .json file or a dict, got {value!r:.80}')
+    if is_made(value):
+        check_made(value)
 
 
 def _apply_space(cfg: Config, value: Any) -> bool:
     model = cfg.get('model') or {}
     owners = [part for part in (model, model.get('backbone') or {}) if 'space' in part]
+    searches = 'backbone' in model and model['backbone'] in owners
+    if searches and is_made(value):
+        value = complete_space(cfg, value)
+        keep_strides(cfg, model['backbone']['space'], SearchSpace.parse(value))
     for owner in owners:
         tell('space', owner['space'], value)
         owner['space'] = copy.deepcopy(value)
-    if 'backbone' in model and model['backbone'] in owners:
+    if searches:
         _rewire(cfg)
     return bool(owners)
 

@@ -273,4 +273,4 @@ def _path(space: SearchSpace, walk: list[tuple[_State, _Step]]) -> Choices:
         StageSpec(stage.in_channels, stage.channels, tuple(tokens), stage.stride)
         for stage, tokens in zip(space.stages, blocks, strict=True)
     )
-    return space.path(ArchSpec(stages, space.head_channels, space.act, space.bn_eps))
+    return space.path(ArchSpec(stages, space.head_channels, space.act, space.bn_eps, space.stem))

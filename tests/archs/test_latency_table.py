@@ -93,7 +93,7 @@ def test_errors_in_a_file_name_it(tmp_path: Path) -> None:
     ({**PLAIN, 'batch_size': True}, 'batch_size must be a positive integer, got True'),
     ({**PLAIN, 'threads': 1.5}, 'threads must be a positive integer, got 1.5'),
     ({**PLAIN, 'channels_last': 'yes'}, "channels_last must be true or false, got 'yes'"),
-    ({**PLAIN, 'act': 'gelu'}, r"act must be one of \('relu6', 'swish', 'relu'\), got 'gelu'"),
+    ({**PLAIN, 'act': 'gelu'}, r"act must be one of \('relu6', 'swish', 'relu', 'hswish'\), got 'gelu'"),
     ({**PLAIN, 'entries': []}, 'entries must hold at least one layer, got none'),
     ({**PLAIN, 'entries': 'k3_e1'}, "entries must be a list of layers, got 'k3_e1'"),
     ({**PLAIN, 'entries': [ROW, 1]}, r'entries\[1\] must be a mapping, got 1'),

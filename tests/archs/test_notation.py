@@ -80,6 +80,10 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
 @pytest.mark.parametrize('name', zoo.names())
 def test_zoo_survives_every_notation(name: str, notation: str) -> None:
     arch = zoo.arch(name)
+    if notation == 'timm' and name.startswith(('resnet', 'mobilenet_v3')):
+        with pytest.raises(ValueError, match="timm's block strings .*: write this network as 'fna' or 'json'"):
+            arch.format(notation)
+        return
     text = arch.format(notation)
     assert ArchSpec.parse(text) == arch
     assert ArchSpec.parse(text).format(notation) == text
@@ -281,7 +285,7 @@ TEXTS = [
     ("[[32, 16], 'k3_e1', 1]", r"stages\[0\]\.layers must be a list of layer tokens, got 'k3_e1'"),
     ('[[32, 16], [3], 1]', r'stages\[0\]\.layers\[0\]: unknown layer token 3'),
     ('[[32, 16], [], 1]', 'a stage needs at least one layer'),
-    ("[[32, 16], ['k3_e1'], 1]|", 'character 25: expected a stage or one of head=, act=, bn_eps=, got the end'),
+    ("[[32, 16], ['k3_e1'], 1]|", 'character 25: expected a stage or one of head=, act=, bn_eps=, stem=, got the end'),
     ("|[[32, 16], ['k3_e1'], 1]", r"character 0: expected '\[' or '\{'"),
     ("[[32, 16], ['k3_e1'], 1]|['k3_e1']", r'stages\[1\] \(character 25\) must be'),
     ("[[32, 16], ['k3_e1'], 1] [[16, 24], ['k3_e1'], 1]", r"character 25: expected '\|' or the end, got .\[\[16"),
@@ -376,22 +380,22 @@ def test_malformed_mapping(fields: Any, message: str) -> None:
     ('blocks', 'message'),
     [
         (
-            ['er_r1_k3_s1_e6_c16'],
-            r"stages\[0\]\[0\]: unknown block type 'er' in 'er_r1_k3_s1_e6_c16', known: ir, ds, cn",
+            ['uib_r1_k3_s1_e6_c16'],
+            r"stages\[0\]\[0\]: unknown block type 'uib' in 'uib_r1_k3_s1_e6_c16', known: ir, ds, er, cn",
         ),
         (['ir_k3_s2_e6_c24', 'ir_k3_e6_c24_a1'], r"stages\[1\]\[0\]: field 'a1' of 'ir_k3_e6_c24_a1' is not one"),
         ([['ir_k3_e6_c24', 'ir_k3_e6']], r"stages\[0\]\[1\]: field 'c' is missing"),
         (['ir_k3_c24'], "field 'e' is missing in 'ir_k3_c24'"),
         (['ir_k3_k3_e6_c24'], "field 'k' stands twice"),
         (['ir_k3.5_e6_c24'], "field k: must be a whole number, got '3.5'"),
-        (['ir_k3_e4.5_c24'], "field e: must be a whole number, got '4.5'"),
+        (['ir_k3_e4.5.1_c24'], "field e: must be a number, got '4.5.1'"),
         (['ir_k3_e6_c-24'], "field c: must be a whole number, got '-24'"),
         (['ir_k3_e6_c99999'], r'stage channels must be an integer in 1\.\.65536, got 99999'),
         (['ir_k4_e6_c24'], r'stages\[0\]\[0\]: layer kernel must be odd'),
         (['ir_k3_s3_e6_c24'], r'stages\[0\]\[0\]: stage stride must be 1 or 2, got 3'),
         (['ir_k3_e6_c24_se1.5'], r'stages\[0\]\[0\]: layer se ratio must be a number in \[0, 1\], got 1\.5'),
         (['ir_k3_e6_c24_sex'], "field se: must be a number, got 'x'"),
-        (['ir_k3_e6_c24_nhs'], "field n must be one of re, r6, sw, got 'hs'"),
+        (['ir_k3_e6_c24_nge'], "field n must be one of re, r6, sw, hs, got 'ge'"),
         (['ir_r0_k3_e6_c24'], r'field r must lie in 1\.\.1024, got 0'),
         (['ir_r999999999_k3_e6_c24'], r'field r must lie in 1\.\.1024, got 999999999'),
         ([['ir_r1000_k3_e6_c24', 'ir_r1000_k3_e6_c24']], r'stages\[0\]\[1\]: more than 1024 layers'),
@@ -411,7 +415,7 @@ def test_malformed_mapping(fields: Any, message: str) -> None:
             ['ds_k3_c16', 'cn_k3_s1_c32'],
             r'stages\[1\]\[0\]: the head must be a stage of one cn_r1_k1_s1 string, got r1 k3 s1',
         ),
-        (['ds_k3_c16', 'cn_k1_s1_c32', 'ds_k3_c16'], r'stages\[1\]\[0\]: cn can only be the stem'),
+        (['ds_k3_c16', 'cn_k1_s1_c32', 'ds_k3_c16'], r'stages\[1\]\[0\]: cn without skip can only be the stem'),
         (['cn_k3_s2_c32'], r'1\.\.64 stages, got none'),
         ([['ir_k3_e6_c24', None]], r'stages\[0\]\[1\] must be a block string, got None'),
         ([3], r'stages\[0\] must be a list of block strings, got 3'),

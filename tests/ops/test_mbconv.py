@@ -9,7 +9,12 @@ from mmnas_ext.archs import ACTIVATIONS, LayerSpec
 from mmnas_ext.ops import MBConv, SqueezeExcite, act_layer_cfg
 from tests.filling import fill_state
 
-ACTS = {'relu6': lambda x: x.clamp(0, 6), 'relu': lambda x: x.clamp_min(0), 'swish': lambda x: x / (1 + (-x).exp())}
+ACTS = {
+    'relu6': lambda x: x.clamp(0, 6),
+    'relu': lambda x: x.clamp_min(0),
+    'swish': lambda x: x / (1 + (-x).exp()),
+    'hswish': lambda x: x * (x + 3).clamp(0, 6) / 6,
+}
 
 
 def layer(in_channels: int, channels: int, token: str, **options: object) -> MBConv:
@@ -166,7 +171,9 @@ def test_recomputed_layer_leaves_its_norms_as_they_were() -> None:
     assert [(norm.momentum, norm.num_batches_tracked.item()) for norm in norms] == [(0.3, 3)] * 3
 
 
-@pytest.mark.parametrize(('act', 'kind'), [('relu6', nn.ReLU6), ('swish', nn.SiLU), ('relu', nn.ReLU)])
+@pytest.mark.parametrize(
+    ('act', 'kind'), [('relu6', nn.ReLU6), ('swish', nn.SiLU), ('relu', nn.ReLU), ('hswish', nn.Hardswish)]
+)
 def test_activation_configs(act: str, kind: type[nn.Module]) -> None:
     module = MBConv(4, 4, LayerSpec.parse('k3_e2_se0.5'), act_cfg=act_layer_cfg(act))
     assert {type(m) for m in (module.expand.activate, module.depthwise.activate, module.se.act)} == {kind}

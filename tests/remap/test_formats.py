@@ -266,15 +266,15 @@ def test_less_than_such_a_network_has(dropped: str, message: str, tmp_path: Path
 
 def test_broken_shapes_are_named(tmp_path: Path) -> None:
     theirs = reference('timm/mobilenetv2_100')
-    with pytest.raises(ValueError, match=r'layer 1.0 of the checkpoint \(timm.*has no depthwise.conv.weight'):
+    with pytest.raises(ValueError, match=r'layer 1.0 of the checkpoint \(timm.*has no conv_dw.weight of a convolution'):
         load_seed(saved(tmp_path, theirs | {'blocks.1.0.conv_dw.weight': torch.zeros(96)}))
     with pytest.raises(ValueError, match='expands 16 channels to 90: the expansion must be a whole number'):
         load_seed(saved(tmp_path, theirs | {'blocks.1.0.conv_dw.weight': torch.zeros(90, 1, 3, 3)}))
 
 
 def test_unknown_layout_lists_keys_and_formats(tmp_path: Path) -> None:
-    state = {'layer1.0.conv1.weight': torch.zeros(1), 'fc.bias': torch.zeros(1)}
-    with pytest.raises(ValueError, match=r"unknown checkpoint format.*2 keys.*'layer1.0.conv1.weight'.*torchvision"):
+    state = {'block1.0.conv1.weight': torch.zeros(1), 'fc.bias': torch.zeros(1)}
+    with pytest.raises(ValueError, match=r"unknown checkpoint format.*2 keys.*'block1.0.conv1.weight'.*torchvision"):
         load_seed(saved(tmp_path, state))
 
 

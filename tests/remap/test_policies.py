@@ -3,7 +3,11 @@
 import pytest
 import torch
 
+from mmnas_ext.archs import LayerSpec
 from mmnas_ext.remap import policies
+
+NARROW = LayerSpec(1, 1).convs(4, 1)
+WIDE = LayerSpec(1, 2).convs(1, 1)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +59,7 @@ def test_hidden_channels(width: str, keep: int, expected: list[int]) -> None:
         'depthwise.bn.weight': torch.tensor([0.1, -5.0, 1.0, 2.0]),
         'project.conv.weight': torch.tensor([[-9.0, 0, 0, 1]]).view(1, 4, 1, 1),
     }
-    assert policies.hidden_channels(tensors, keep, width).tolist() == expected
+    assert policies.hidden_channels(tensors, NARROW, keep, width).tolist() == expected
 
 
 def test_l1_counts_the_expansion() -> None:
@@ -64,7 +68,7 @@ def test_l1_counts_the_expansion() -> None:
         'project.conv.weight': torch.ones(1, 2, 1, 1),
         'expand.conv.weight': torch.tensor([[1.0, 1.0], [-3.0, -3.0]]).view(2, 2, 1, 1),
     }
-    assert policies.hidden_channels(tensors, 1, 'l1').tolist() == [1]
+    assert policies.hidden_channels(tensors, WIDE, 1, 'l1').tolist() == [1]
 
 
 def test_deviation_is_that_of_all_weights_of_a_channel() -> None:
@@ -74,8 +78,8 @@ def test_deviation_is_that_of_all_weights_of_a_channel() -> None:
         'expand.conv.weight': torch.tensor([[5.0, 5.0], [5.0, 4.0]]).view(2, 2, 1, 1),
     }
     # the first channel has the larger weights, all equal; of the second they are 5, 4, 5, 4
-    assert policies.hidden_channels(tensors, 1, 'l1').tolist() == [0]
-    assert policies.hidden_channels(tensors, 1, 'std').tolist() == [1]
+    assert policies.hidden_channels(tensors, WIDE, 1, 'l1').tolist() == [0]
+    assert policies.hidden_channels(tensors, WIDE, 1, 'std').tolist() == [1]
 
 
 def test_known_policies_pass() -> None:

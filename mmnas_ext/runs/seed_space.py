@@ -1,0 +1,117 @@
+"""A space that is made from the seed of a config: ``space=dict(kernels=(3, 5, 7), …)`` instead of its stages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from mmnas_ext.archs import Place, SearchSpace, places
+from mmnas_ext.archs.from_seed import KEYS, SEED
+from mmnas_ext.backbones.chain import is_remapped
+from mmnas_ext.remap.initializer import RemappedInit
+from mmnas_ext.runs.halves import backbones_of, plain, tell
+from mmnas_ext.runs.sources import depth_of, said_keys
+
+Stages = tuple[tuple[Place, ...], ...]
+_OUTPUTS = ('model', 'backbone', 'out_indices')
+
+
+def is_made(value: Any) -> bool:
+    """Whether a space is given by how it is made."""
+    return isinstance(value, Mapping) and 'stages' not in value
+
+
+def check_made(value: Any) -> None:
+    """Raises ValueError unless a space that has no stages has what one is made of, and nothing else."""
+    unknown = [key for key in value if key not in KEYS]
+    if unknown:
+        raise ValueError(
+            f'space must be a name, a .json file, a dict with stages, or one of {", ".join(KEYS)}, from which it is '
+            f'made: got the key {unknown[0]!r:.40}'
+        )
+
+
+def complete_space(cfg: Config, value: Mapping[str, Any]) -> dict[str, Any]:
+    """A space's description with the seed whose layers it is made from: by default the one that the weights are of.
+
+    Args:
+        cfg: A config whose backbone has its seed already; if only the seed's file tells its architecture, this is
+            written beside it.
+        value: The description.
+
+    Raises:
+        ValueError: There is no seed, or its file, which alone tells its architecture, is not here.
+    """
+    if value.get(SEED) is not None:
+        return plain(value)
+    init: Any = (cfg.model.get('backbone') or {}).get('init_cfg')
+    seed = init.get('seed') if is_remapped(init) else None
+    if seed is None:
+        raise ValueError(
+            'space is made from a seed, and this config has none: say seed=dict(arch=…, checkpoint=…), or one in it, '
+            "space=dict(seed='resnet50', …)"
+        )
+    arch = seed.get('arch') if isinstance(seed, Mapping) else None
+    if arch is None:
+        found = RemappedInit(seed).seed_at_hand()
+        if found is None:
+            raise ValueError(
+                f'space is made from the seed, and its file {plain(seed)!r:.80} is not here to tell its architecture: '
+                'name it, seed=dict(arch=…, checkpoint=…)'
+            )
+        arch = found.arch.replace(head_channels=None).format('fna')
+        inits: list[Any] = [backbone.get('init_cfg') for backbone in backbones_of(cfg)]
+        for each in inits:
+            if is_remapped(each) and plain(each.get('seed')) == plain(seed):  # limits by the seed need it as well
+                each['seed'] = dict(arch=arch, checkpoint=_checkpoint(seed))
+    return {SEED: plain(arch), **{key: each for key, each in plain(value).items() if key != SEED}}
+
+
+def _checkpoint(seed: Any) -> Any:
+    return seed['checkpoint'] if isinstance(seed, Mapping) else seed
+
+
+def keep_strides(cfg: Config, former: Any, space: SearchSpace) -> None:
+    """Lets the backbones give features of the strides that they gave in another space.
+
+    Stages of one network are not those of another: of ResNet's four the last has the stride of MobileNetV2's sixth and
+    seventh. Outputs that are said beside the space, or nearer, stay as they are.
+
+    Args:
+        cfg: The config; ``out_indices`` of its backbones are changed.
+        former: The space that they are written for.
+        space: The space.
+
+    Raises:
+        ValueError: The space has no stage of such a stride.
+    """
+    depth = depth_of(cfg, 'space')
+    if depth is not None and _OUTPUTS in said_keys(cfg, depth):
+        return
+    before, after = (places(each).stages for each in (SearchSpace.parse(former), space))
+    for backbone in backbones_of(cfg):
+        given = backbone.get('out_indices')
+        if given is None:
+            continue  # the second half's inherits it, and a backbone of which none says any has them by stride
+        wanted = [given] if isinstance(given, int | str) else list(given)
+        outputs = tuple(_same_stride(index, before, after) for index in wanted)
+        tell('out_indices', tuple(wanted), outputs)
+        backbone['out_indices'] = outputs
+
+
+def _same_stride(index: int | str, before: Stages, after: Stages) -> int | str:
+    """The output of a space that has the stride of another's; what the other does not have is left as it is.
+
+    Of a stride the last stage is taken, and of expansions, which stand before a stride, the first.
+    """
+    number, inside, _ = str(index).partition('.')
+    if not number.isdecimal() or int(number) >= len(before):
+        return index
+    stride = before[int(number)][-1].reached
+    fitting = [i for i, stage in enumerate(after) if stage[-1].reached == stride]
+    if not fitting:
+        raise ValueError(
+            f'model.backbone.out_indices has {index!r}, a feature of stride {stride}, and the space that is made from '
+            f'the seed has {sorted({stage[-1].reached for stage in after})}: say out_indices beside space'
+        )
+    return f'{fitting[0]}.expand' if inside else fitting[-1]

@@ -1,0 +1,168 @@
+"""A space that is made from a config's seed: one field changes seed, space, features and channels of both halves."""
+
+import copy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmdet.models.necks import FPN
+from mmengine.config import Config, ConfigDict
+
+from mmnas_ext.archs import ArchSpec, SearchSpace, cost, zoo
+from mmnas_ext.archs.from_seed import space_from
+from mmnas_ext.registry import MODELS
+from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.resolve import resolve
+from tests.remap.samples import seed_of
+from tests.small import small
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+EXAMPLE = CONFIGS / 'examples/fna_retinanet_resnet18_steel.py'
+# seed -> stages of strides 4, 8, 16 and 32 and their channels, as the networks' papers have them
+SEEDS = {
+    'resnet18': ((0, 1, 2, 3), [64, 128, 256, 512]),
+    'resnet50': ((0, 1, 2, 3), [256, 512, 1024, 2048]),
+    'mobilenet_v3_large': ((1, 2, 4, 5), [24, 40, 112, 160]),
+    'mobilenet_v3_small': ((0, 1, 3, 4), [16, 24, 48, 96]),
+    'efficientnet_b0': ((1, 2, 4, 6), [24, 40, 112, 320]),
+    'dna_a': ((1, 2, 4, 6), [24, 40, 96, 320]),
+    'efficientnet_lite0': ((1, 2, 4, 6), [24, 40, 112, 320]),
+}
+
+
+@cache
+def _read(file: Path) -> Config:
+    return Config.fromfile(file)
+
+
+def read(tmp_path: Path, *lines: str, base: Path = EXAMPLE, **options: Any) -> Config:
+    """A config that inherits one of ours and adds lines, as the tools read it."""
+    if not lines:
+        return resolve(copy.deepcopy(_read(base)), options)
+    file = tmp_path / 'child.py'
+    file.write_text('\n'.join([f'_base_ = {str(base)!r}', *lines]))
+    return resolve(Config.fromfile(file), options)
+
+
+def halves(cfg: Config) -> tuple[Config, Config]:
+    space = SearchSpace.parse(cfg.model.backbone.space)
+    return cfg, derived_config(cfg, next(space.sample(0, 1)))
+
+
+@pytest.mark.parametrize('name', SEEDS)
+def test_the_seed_is_one_field(name: str, tmp_path: Path) -> None:
+    outputs, channels = SEEDS[name]
+    cfg = read(tmp_path, seed=dict(arch=name, checkpoint='own.pth'))
+    assert SearchSpace.parse(cfg.model.backbone.space) == space_from(zoo.arch(name), (3, 5))
+    for half in halves(cfg):
+        assert half.model.backbone.init_cfg.seed == dict(arch=name, checkpoint='own.pth')
+        assert tuple(half.model.backbone.out_indices) == outputs
+        assert list(half.model.neck.in_channels) == channels
+        # what is built gives them
+        with torch.device('meta'):
+            built = MODELS.build({**small(half).model.backbone, 'channels_last': False})
+        assert (list(built.out_channels), list(built.out_strides)) == (channels, [4, 8, 16, 32])
+        assert sum(p.numel() for p in built.parameters()) > 0
+
+
+def test_a_detector_of_each_half_takes_images(tmp_path: Path) -> None:
+    """From the smallest of these seeds, features reach the head at the strides that its anchors have."""
+    for half in halves(read(tmp_path, seed=dict(arch='mobilenet_v3_small', checkpoint='own.pth'))):
+        backbone, neck = (
+            MODELS.build(small(half).model.backbone),
+            FPN(**{k: v for k, v in half.model.neck.items() if k != 'type'}),
+        )
+        with torch.no_grad():
+            found = neck(backbone.eval()(torch.zeros(1, 3, 64, 64)))
+        assert [tuple(each.shape[1:]) for each in found] == [(64, side, side) for side in (8, 4, 2, 1, 1)]
+
+
+def test_the_limit_is_that_of_the_seed(tmp_path: Path) -> None:
+    limits = [
+        read(tmp_path, seed=dict(arch=name, checkpoint='own.pth')).optim_wrapper.cost.target
+        for name in ('resnet18', 'mobilenet_v3_large')
+    ]
+    # multiply-adds of ResNet-18's convolutions at 224x224, as published, and of MobileNetV3's without its head
+    assert limits == [1813561344, 206554560]
+
+
+def test_a_seed_of_a_checkpoint_alone_tells_its_architecture(tmp_path: Path) -> None:
+    seed = seed_of(zoo.arch('mobilenet_v2'))
+    bare = seed.arch.replace(head_channels=None)
+    torch.save(seed.state_dict, tmp_path / 'own.pth')
+    cfg = read(tmp_path, seed=str(tmp_path / 'own.pth'))
+    for half in halves(cfg):
+        said = half.model.backbone.init_cfg.seed
+        assert (ArchSpec.parse(said.arch), said.checkpoint) == (bare, str(tmp_path / 'own.pth'))
+    assert cfg.optim_wrapper.cost.target == cost(bare, (224, 224)).macs
+    assert SearchSpace.parse(cfg.model.backbone.space) == space_from(seed.arch, (3, 5))
+    with pytest.raises(ValueError, match='space is made from the seed, and its file .*not here.*name it'):
+        read(tmp_path, seed='https://nowhere.example/own.pth')
+
+
+def test_a_space_may_name_its_network_itself(tmp_path: Path) -> None:
+    lines = ["space = dict(_delete_=True, seed='dna_a', kernels=(7,), expansions=(3,), depth=1)"]
+    cfg = read(tmp_path, *lines)
+    assert SearchSpace.parse(cfg.model.backbone.space) == space_from(zoo.arch('dna_a'), (7,), expansions=(3,), depth=1)
+
+
+def test_of_a_config_with_another_space_two_lines_change_it(tmp_path: Path) -> None:
+    lines = ["seed = dict(arch='resnet18', checkpoint='own.pth')", 'space = dict()']
+    for half in halves(read(tmp_path, *lines, base=CONFIGS / 'fna_deeplabv3plus_cityscapes.py')):
+        # strides 4 and 32 of MobileNetV2's stages 1 and 6
+        assert tuple(half.model.backbone.out_indices) == (0, 3)
+        assert (half.model.decode_head.in_channels, half.model.decode_head.c1_in_channels) == (512, 64)
+    backbone = 'dict(space=dict(_delete_=True, kernels=(5,)), out_indices=(0, 1, 2, 3))'
+    written = f'model = dict(backbone={backbone}, neck=dict(in_channels=[64, 128, 256, 512]))'
+    cfg = read(tmp_path, lines[0], written, base=CONFIGS / 'fna_retinanet_coco.py')
+    assert SearchSpace.parse(cfg.model.backbone.space) == space_from(zoo.arch('resnet18'), (5,))
+
+
+def test_outputs_that_are_said_beside_the_space_stay(tmp_path: Path) -> None:
+    lines = [
+        'model = dict(backbone=dict(out_indices=(1, 2, 3)), neck=dict(in_channels=[0, 0, 0]))',
+        'space = dict(depth=1)',
+    ]
+    for half in halves(read(tmp_path, *lines)):
+        assert tuple(half.model.backbone.out_indices) == (1, 2, 3)
+        assert list(half.model.neck.in_channels) == [128, 256, 512]
+    options = {'model.backbone.out_indices': (3,)}
+    assert read(tmp_path, **options).model.backbone.out_indices == (3,)
+
+
+def test_a_written_config_is_read_as_it_was(tmp_path: Path) -> None:
+    cfg = read(tmp_path)
+    cfg.dump(tmp_path / 'whole.py')
+    again = resolve(Config.fromfile(tmp_path / 'whole.py'))
+    assert again.model.backbone.to_dict() == cfg.model.backbone.to_dict()
+    assert again.model.neck.to_dict() == cfg.model.neck.to_dict()
+
+
+@pytest.mark.parametrize(
+    ('lines', 'message'),
+    [
+        (['space = dict(kernel=(3,))'], r"space must be a name.*seed, kernels, expansions.*got the key 'kernel'"),
+        (['space = dict(kernels=(4,))'], r'kernels must be odd whole numbers, got \(4,\)'),
+        (["space = dict(seed='resnet81')"], "seed: unknown architecture 'resnet81'"),
+        # a feature of stride 2, which ResNet has none of
+        (['_o = 1', 'space = dict(depth=1)'], 'out_indices has 0, a feature of stride 2, .* has .4, 8, 16, 32.'),
+    ],
+)
+def test_what_is_refused(lines: list[str], message: str, tmp_path: Path) -> None:
+    base = EXAMPLE
+    if lines[0] == '_o = 1':
+        base = tmp_path / 'base.py'
+        outputs = 'model = dict(backbone=dict(out_indices=(0, 6)))'
+        base.write_text(f'_base_ = {str(CONFIGS / "fna_retinanet_mbv2_steel.py")!r}\n{outputs}')
+        lines = ["seed = dict(arch='resnet18', checkpoint='own.pth')", lines[1]]
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, *lines, base=base)
+
+
+def test_a_space_needs_a_seed_to_be_made_from() -> None:
+    backbone = dict(type='mmnas_ext.SuperNet', space='fna_det')
+    cfg = Config(dict(model=ConfigDict(backbone=backbone), derived=dict(model=dict()), space=dict(kernels=(3,))))
+    with pytest.raises(ValueError, match='space is made from a seed, and this config has none: say seed='):
+        resolve(cfg)
