@@ -59,8 +59,8 @@ class PlainBlock(nn.Module):
     ) -> None:
         super().__init__()
         block = LayerSpec.parse(token)
-        if block.se:
-            raise ValueError(f'token must be a layer without squeeze-excite, got {token!r}')
+        if block.se or block.act or not isinstance(block, LayerSpec):
+            raise ValueError(f'token must be an MBConv layer without squeeze-excite or own activation, got {token!r}')
         hidden = block.hidden(in_channels)
         self.residual = stride == 1 and in_channels == channels
         if block.expansion > 1:

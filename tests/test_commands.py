@@ -106,7 +106,6 @@ def test_defaults_that_help_says_in_words_are_those_of_the_functions() -> None:
     assert det['size'].default == seg['size'].default == (192, 256)
     assert det['seed'].default == seg['seed'].default == 0
     assert select.KINDS == KINDS
-    assert inspect.signature(MBNet).parameters['out_indices'].default == zoo_command.OUT_INDICES
     assert set(demo.TASKS) == {'det', 'seg', 'dna'}
     assert set(shapes._NUMBERS) == {'train', 'val', 'size', 'seed'}
     assert latency.COMMAND is COMMANDS['latency']
@@ -122,7 +121,9 @@ def test_the_zoo_lists_what_a_config_needs(capsys: pytest.CaptureFixture[str]) -
     row = re.split(r' {2,}', next(line for line in lines if line.startswith('fna_retinanet ')))
     # README's numbers: 2,055,712 and 4.823 G
     assert row[1:4] == ['mmnas_ext.FNA_RetinaNet', '2.056 M', '4823.4 M']
-    assert row[4:] == ['[24, 32, 96, 320]', '[4, 8, 16, 32]']
+    assert row[4:] == ['[1, 2, 4, 6]', '[24, 32, 96, 320]', '[4, 8, 16, 32]']
+    row = re.split(r' {2,}', next(line for line in lines if line.startswith('resnet50 ')))
+    assert row[4:] == ['[0, 1, 2, 3]', '[256, 512, 1024, 2048]', '[4, 8, 16, 32]']
     assert sorted(zoo.TYPES.values()) == sorted(zoo.names())
 
 

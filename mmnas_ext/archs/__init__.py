@@ -8,7 +8,7 @@ from mmnas_ext.archs.cost import Cost, candidate_costs, cost, fixed_cost
 from mmnas_ext.archs.latency_table import Geometry, LatencyTable
 from mmnas_ext.archs.limit import Limit
 from mmnas_ext.archs.metrics import METRICS, Metric, Unit
-from mmnas_ext.archs.places import Place, cell_places, layer_convs, places
+from mmnas_ext.archs.places import Place, cell_places, layer_convs, places, pyramid
 from mmnas_ext.archs.prices import CellPrices, Prices, cell_prices, entries, price, prices
 from mmnas_ext.archs.space import Choices, SearchSpace, SpaceStage
 from mmnas_ext.archs.spec import ArchSpec, StageSpec
@@ -52,6 +52,7 @@ __all__ = [
     'places',
     'price',
     'prices',
+    'pyramid',
     'sources',
     'zoo',
 ]

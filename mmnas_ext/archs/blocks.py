@@ -55,6 +55,8 @@ class BlockSpec(ABC):
     """What it is called."""
     ends_active: ClassVar[bool] = False
     """Whether the activation follows the sum at the end."""
+    folds: ClassVar[bool] = False
+    """Whether a linear map of its input can become a part of its expansion, where it has one and adds no input."""
     takes_se: ClassVar[bool] = False
     takes_groups: ClassVar[bool] = False
     least: ClassVar[int] = 1
@@ -116,9 +118,9 @@ class BlockSpec(ABC):
         return '_'.join(parts + ([self.act] if self.act else []))
 
     @property
-    def look(self) -> tuple[str, float, int, float, bool, str]:
-        """All but the kernel: what tells candidates of one kernel apart."""
-        return self.prefix, self.expansion, self.groups, self.se, self.hard, self.act or ''
+    def look(self) -> tuple[float, float, str, bool, int, str]:
+        """All but the kernel, the widest the largest: what tells candidates of one kernel apart."""
+        return self.expansion, self.se, self.prefix, self.hard, self.groups, self.act or ''
 
     @property
     def expands(self) -> bool:
@@ -188,6 +190,7 @@ class LayerSpec(BlockSpec):
     """
 
     title = 'MBConv layer'
+    folds = True
     takes_se = True
 
     @property

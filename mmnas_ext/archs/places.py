@@ -130,6 +130,12 @@ def places(spec: ArchSpec | SearchSpace, size: Size = (1, 1), output_stride: int
     return Places(_stem(spec.stem, spec.stem_channels, size), rows, head)
 
 
+def pyramid(spec: ArchSpec | SearchSpace) -> tuple[int, ...]:
+    """The last stage of each stride from 4 on, which detectors and segmentors read: 1, 2, 4, 6 of MobileNetV2."""
+    last = {stage[-1].reached: index for index, stage in enumerate(places(spec).stages)}
+    return tuple(index for reached, index in last.items() if reached >= 4)
+
+
 def cell_places(
     space: CellSpace, size: Size = (1, 1), output_stride: int = 32
 ) -> tuple[Place, tuple[dict[tuple[int, int], tuple[Place, ...]], ...]]:

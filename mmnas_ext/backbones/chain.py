@@ -9,7 +9,7 @@ from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmnas_ext.archs import STEMS, ArchSpec, Place, SearchSpace, places, zoo
+from mmnas_ext.archs import STEMS, ArchSpec, Place, SearchSpace, places, pyramid, zoo
 from mmnas_ext.archs.convs import head_conv
 from mmnas_ext.archs.places import Places
 from mmnas_ext.ops import build_conv, build_stem
@@ -17,6 +17,7 @@ from mmnas_ext.remap.initializer import RemappedInit
 from mmnas_ext.remap.pretrained import SafePretrained
 
 _DEFAULT_EPS = 1e-5  # PyTorch's
+_SEVEN_STAGES = (1, 2, 4, 6)
 
 
 class Chain(BaseModule):
@@ -29,7 +30,7 @@ class Chain(BaseModule):
         stages: The layers of each stage.
         out_indices: What `forward` returns, in this order: a stage's index (0 is the 16-channel one of these
             networks), ``len(stages)`` for the 1x1 head, or ``'<stage>.expand'`` for the expansion inside a
-            stage's first layer.
+            stage's first layer; ``None`` is `default_outputs`.
         output_stride: The output stride that the stages were built for.
         norm_cfg: Norm of stem and head.
         eps: Epsilon of batch norms that ``norm_cfg`` asks for, and that of a written architecture; ``None`` each where
@@ -52,7 +53,7 @@ class Chain(BaseModule):
         self,
         spec: ArchSpec | SearchSpace,
         stages: Sequence[nn.ModuleList],
-        out_indices: Sequence[int | str],
+        out_indices: Sequence[int | str] | None,
         output_stride: int,
         norm_cfg: dict[str, Any],
         eps: tuple[float | None, float | None],
@@ -73,6 +74,7 @@ class Chain(BaseModule):
             )
         super().__init__(init_cfg or default_init())
         self.asked_eps, self.said_eps = eps
+        out_indices = default_outputs(spec) if out_indices is None else out_indices
         self.out_indices = tuple([out_indices] if isinstance(out_indices, int | str) else out_indices)
         check_out_indices(self.out_indices, spec)
         if not -1 <= frozen_stages <= len(spec.stages):
@@ -212,6 +214,11 @@ def norm_with_eps(norm_cfg: dict[str, Any] | None, spec: ArchSpec | SearchSpace,
     if eps is None and isinstance(seed, dict) and seed.get('arch') is not None:
         eps = ArchSpec.parse(seed['arch']).bn_eps
     return {**norm_cfg, 'eps': eps or _DEFAULT_EPS}
+
+
+def default_outputs(spec: ArchSpec | SearchSpace) -> tuple[int, ...]:
+    """What a backbone gives where nothing is said: strides 4, 8, 16 and 32 of MobileNetV2, its like, and ResNet."""
+    return _SEVEN_STAGES if len(spec.stages) >= 7 else pyramid(spec)
 
 
 def check_out_indices(out_indices: tuple[int | str, ...], spec: ArchSpec | SearchSpace) -> None:

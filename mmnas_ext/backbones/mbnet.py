@@ -13,12 +13,13 @@ from mmnas_ext.registry import MODELS
 
 @MODELS.register_module()
 class MBNet(Chain):
-    """A backbone of MBConv layers, described by an architecture.
+    """A backbone that an architecture describes.
 
     Args:
         arch: Anything that `ArchSpec.parse` reads: a zoo name, FNA text, timm block strings, JSON, a path.
         out_indices: Outputs: stage indices, ``len(stages)`` for the head, ``'<stage>.expand'``. The head is
-            built only if it is asked for.
+            built only if it is asked for. By default 1, 2, 4 and 6, of a network of less than seven stages the last of
+            each stride from 4 on.
         output_stride: 8, 16 or 32. A stage that would pass it keeps its resolution and is dilated instead.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages.
         norm_eval: Keep every batch norm in eval mode.
@@ -43,7 +44,7 @@ class MBNet(Chain):
     def __init__(
         self,
         arch: Any,
-        out_indices: Sequence[int | str] = (1, 2, 4, 6),
+        out_indices: Sequence[int | str] | None = None,
         output_stride: int = 32,
         frozen_stages: int = -1,
         norm_eval: bool = False,

@@ -25,7 +25,7 @@ class SuperNet(Chain):
 
     Args:
         space: Anything that `SearchSpace.parse` reads: a zoo name, JSON, a path.
-        out_indices: Outputs: stage indices, ``len(stages)`` for the head.
+        out_indices: Outputs: stage indices, ``len(stages)`` for the head; by default as `MBNet`'s.
         output_stride: 8, 16 or 32. A stage that would pass it keeps its resolution and is dilated instead.
         input_size: Height and width at which candidates are priced.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages.
@@ -52,7 +52,7 @@ class SuperNet(Chain):
     def __init__(
         self,
         space: Any,
-        out_indices: Sequence[int | str] = (1, 2, 4, 6),
+        out_indices: Sequence[int | str] | None = None,
         output_stride: int = 32,
         input_size: tuple[int, int] = (800, 1088),
         frozen_stages: int = -1,

@@ -2,12 +2,11 @@
 
 import argparse
 
-from mmnas_ext.archs import ArchSpec, cost, places, zoo
+from mmnas_ext.archs import ArchSpec, cost, places, pyramid, zoo
 from mmnas_ext.cli.messages import errors
 from mmnas_ext.cli.options import Command, add_size, pick
 
 SIZE = (224, 224)
-OUT_INDICES = (1, 2, 4, 6)  # those of `MBNet`
 FORMATS = ('json', 'fna', 'timm')
 
 
@@ -38,15 +37,15 @@ def list_networks(size: tuple[int, int], output_stride: int) -> str:
         ValueError: They are out of range.
     """
     types = {name: kind for kind, name in zoo.TYPES.items()}
-    rows = [('network', 'backbone type', 'parameters', 'MAdds', 'out_channels', 'out_strides')]
+    rows = [('network', 'backbone type', 'parameters', 'MAdds', 'out_indices', 'out_channels', 'out_strides')]
     for name in zoo.names():
         arch = zoo.arch(name)
         counted = cost(arch, size, output_stride)
         channels, strides = outputs(arch, output_stride)
         costs = f'{counted.params / 1e6:.3f} M', f'{counted.macs / 1e6:.1f} M'
-        rows.append((name, f'mmnas_ext.{types[name]}', *costs, spell(channels), spell(strides)))
+        rows.append((name, f'mmnas_ext.{types[name]}', *costs, spell(pyramid(arch)), spell(channels), spell(strides)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    sides = (str.ljust, str.ljust, str.rjust, str.rjust, str.ljust, str.ljust)
+    sides = (str.ljust, str.ljust, str.rjust, str.rjust, str.ljust, str.ljust, str.ljust)
     lines = [
         '  '.join(side(cell, w) for side, cell, w in zip(sides, row, widths, strict=True)).rstrip() for row in rows
     ]
@@ -54,8 +53,8 @@ def list_networks(size: tuple[int, int], output_stride: int) -> str:
         [
             *lines,
             '',
-            f'Backbones without head, {size[0]}x{size[1]} pixels, out_indices={OUT_INDICES}, '
-            f'output_stride={output_stride}; one multiply-add is one.',
+            f'Backbones without head, {size[0]}x{size[1]} pixels, output_stride={output_stride}; out_indices name the '
+            'last stage of each stride; one multiply-add is one.',
             f'search spaces:   {", ".join(zoo.spaces())}',
             f'spaces of cells: {", ".join(zoo.cell_spaces())}',
         ]
@@ -63,9 +62,9 @@ def list_networks(size: tuple[int, int], output_stride: int) -> str:
 
 
 def outputs(arch: ArchSpec, output_stride: int = 32) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Channels and strides of what a network's backbone puts out by default."""
+    """Channels and strides of the last stage of each stride of a network."""
     stages = places(arch, output_stride=output_stride).stages
-    last = [stages[index][-1] for index in OUT_INDICES]
+    last = [stages[index][-1] for index in pyramid(arch)]
     return tuple(place.channels for place in last), tuple(place.reached for place in last)
 
 

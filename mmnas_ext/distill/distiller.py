@@ -3,6 +3,7 @@
 import inspect
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +14,7 @@ from mmengine.model import BaseModel
 from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 
-from mmnas_ext.archs import CellSpace, Place, cell_places
+from mmnas_ext.archs import BlockSpec, CellSpace, Place, cell_places
 from mmnas_ext.archs.cost import token_cost
 from mmnas_ext.backbones.chain import default_init, norm_with_eps
 from mmnas_ext.distill.align import align
@@ -94,6 +95,7 @@ class BlockDistiller(BaseModel):
         norm_cfg = norm_with_eps(norm_cfg, self.space.space(), None)
         act_cfg = act_cfg or act_layer_cfg(self.space.act)
         self.blocks = nn.ModuleList(Block(self.space, plan, self.teacher.taps, norm_cfg, act_cfg) for plan in plans)
+        _check_adapters(self.all_blocks())
         self.sampling = sampling
         self.standardize = standardize
         self.block_parallel = block_parallel
@@ -317,6 +319,19 @@ class BlockDistiller(BaseModel):
         for index, block in enumerate(self.all_blocks()):
             block.requires_grad_(index in chosen)
         return chosen
+
+
+def _check_adapters(blocks: Sequence[Block]) -> None:
+    """Raises ValueError where `stitch` could not fold the adapters between two blocks into the layers behind them."""
+    for number, (before, after) in enumerate(pairwise(blocks), start=1):
+        adapters = [cell.leave for cell in before.all_cells()] + [cell.enter for cell in after.all_cells()]
+        layers: list[Any] = [cell.layers[0] for cell in after.all_cells()]
+        tokens = [token for layer in layers for token in layer.tokens if not BlockSpec.parse(token).folds]
+        if tokens and any(adapter is not None for adapter in adapters):
+            raise ValueError(
+                f'the first layer of block {number} offers {tokens[0]}, into which the adapters before it cannot be '
+                "folded: offer MBConv layers there, or give stages the channels of the teacher's features"
+            )
 
 
 def check_arguments(**given: Any) -> None:

@@ -10,7 +10,7 @@ from mmnas_ext.archs import (
     METRICS,
     SKIP,
     ArchSpec,
-    LayerSpec,
+    BlockSpec,
     Limit,
     Place,
     Prices,
@@ -129,9 +129,10 @@ def arch_step_memory(
 
 def _fuses(space: SearchSpace, place: Place) -> bool:
     """Whether `ops.mixture` computes a layer."""
-    specs = [LayerSpec.parse(token) for token in place.tokens if token != SKIP]
-    plain = all(spec.expansion > 1 and not spec.se for spec in specs)
-    return len(place.tokens) > 1 and plain and space.act in ('relu', 'relu6')
+    convs = [[conv.name for conv in place.convs(token)] for token in place.tokens if token != SKIP]
+    acts = {BlockSpec.parse(token).act or space.act for token in place.tokens if token != SKIP}
+    plain = all(names == ['expand', 'depthwise', 'project'] for names in convs)
+    return len(place.tokens) > 1 and plain and acts <= {'relu', 'relu6'}
 
 
 def _fused_memory(place: Place, flows: bool) -> int:
@@ -158,6 +159,8 @@ def _layer_memory(place: Place, flows: bool) -> int:
         # what squeeze-excite keeps is next to nothing
         convs = [(conv, positions) for conv, positions in place.outputs(token) if not conv.pooled]
         inner = sum(conv.channels * positions * (_KEPT if conv.act else 1) for conv, positions in convs)
+        # the activation of a sum keeps its output
+        inner += place.channels * prod(place.out_size) * BlockSpec.parse(token).ends_active
         kept += weighed + (inner if flows else 0)
     return kept
 

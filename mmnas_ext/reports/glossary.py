@@ -5,7 +5,8 @@ from html import escape
 
 WORDS = {
     'k3_e6': 'A candidate layer (MBConv): depthwise convolution with a 3×3 kernel, on 6 times the input channels '
-    '(expansion 6). _se0.25 adds squeeze-excite; skip is no layer at all.',
+    '(expansion 6). _se0.25 adds squeeze-excite; skip is no layer at all. fused_k3_e4 has one 3×3 convolution in place '
+    "of the first two; basic_ and bottleneck_ are ResNet's blocks, whose expansion counts from the output channels.",
     'alpha': 'A number per candidate that the search learns. softmax(alpha) is the probability that the search gives '
     'to each candidate of a layer: equal at the start, and all but 0 or 1 where a layer is decided.',
     'arch step': 'A training step that changes alpha and no weights, on a half of the images of its own. Weight steps '

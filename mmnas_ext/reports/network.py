@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from mmnas_ext.archs import ArchSpec, BlockSpec, cost, places
+from mmnas_ext.archs import STEMS, ArchSpec, BlockSpec, cost, places
 from mmnas_ext.archs.cost import total_cost
 from mmnas_ext.reports.canvas import DPI, WIDTH, Style, canvas, save
 from mmnas_ext.reports.palette import FAINT, FOUND, INK, PANEL, PAPER, RULE, SEED, kernel_colour, tint
@@ -159,8 +159,9 @@ def _draw_legend(axes: Axes, rows: list[_Row], y: float) -> None:
         axes.add_patch(Rectangle((x, y - height / 2), 12, height, facecolor=PANEL, edgecolor=FAINT, linewidth=1))
         _write(axes, x + 18, y, f'expansion {expansion}', **style)
         x += 124
-    if any(spec.se for spec in specs):
-        _write(axes, x, y, 'se  squeeze-excite', **style)
+    words = ['se  squeeze-excite'] if any(spec.se for spec in specs) else []
+    for text in [*words, *sorted({f'{spec.title}s' for spec in specs if spec.prefix})]:
+        x = _write(axes, x, y, text, **style) + 22
 
 
 def _draw_row(
@@ -177,7 +178,9 @@ def _draw_row(
     _write(axes, end if name else _MARGIN, y, facts, gid=f'{row.kind}.facts', **style)
     middle = top - 136
     used = columns[: len(row.arch.stages) + 1]
-    _draw_end(axes, used[0], middle, 'stem', f'{format_size((3, 3))} /2\n{row.arch.stem_channels} ch', row, 0)
+    stem = STEMS[row.arch.stem]
+    text = f'{format_size((stem.kernel, stem.kernel))} /{stem.stride}\n{row.arch.stem_channels} ch'
+    _draw_end(axes, used[0], middle, 'stem', text, row, 0)
     for index, column in enumerate(used[1:]):
         _draw_stage(axes, row, index, column, scale, middle)
     if len(row.shares) > len(used):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from mmnas_ext.archs import SKIP, ArchSpec, LayerSpec, SearchSpace, StageSpec, places
+from mmnas_ext.archs import SKIP, ArchSpec, BlockSpec, SearchSpace, StageSpec, places
 from mmnas_ext.reports.facts import Facts
 from mmnas_ext.reports.log import searched_layers
 from mmnas_ext.reports.markup import details_html, pre_html
@@ -86,14 +86,20 @@ def _grid(networks: Sequence[Network], facts: Facts) -> str:
     return f'<div class="net" style="--nets:{len(archs)}">\n{"".join(cells)}</div>\n'
 
 
+def _words(spec: BlockSpec) -> str:
+    """A layer in words; of the kinds MBConv goes without saying."""
+    kind = spec.prefix.replace('_', ' ')
+    return f'{kind}{format_size((spec.kernel, spec.kernel))} kernel, expansion {spec.expansion}'
+
+
 def _chips(stage: StageSpec, base: StageSpec | None) -> str:
     chips = []
     compared = base is not None and base is not stage
     for index, token in enumerate(stage.layers):
         other = compared and base is not None and (index >= len(base.layers) or base.layers[index] != token)
-        spec = LayerSpec.parse(token) if token != SKIP else None
+        spec = BlockSpec.parse(token) if token != SKIP else None
         colour = kernel_colour(spec.kernel) if spec else 'var(--rule)'
-        words = f'{format_size((spec.kernel, spec.kernel))} kernel, expansion {spec.expansion}' if spec else 'no layer'
+        words = _words(spec) if spec else 'no layer'
         kind = 'chip other' if other else 'chip'
         chips.append(f'<span class="{kind}" style="--kernel:{colour}" title="{words}">{escape(token)}</span>')
     gone = len(base.layers) - len(stage.layers) if compared and base is not None else 0

@@ -4,7 +4,7 @@ Okabe and Ito, "Color Universal Design", 2008. A kernel has the same colour in a
 shown by colour alone (box height there, line style here), so that a print in grey still reads.
 """
 
-from mmnas_ext.archs import SKIP, LayerSpec
+from mmnas_ext.archs import SKIP, BlockSpec
 
 _KERNELS = {3: '#0072B2', 5: '#E69F00', 7: '#009E73', 9: '#CC79A7', 1: '#56B4E9'}
 _OTHER_KERNEL = '#D55E00'
@@ -44,12 +44,12 @@ def tint(colour: str, strength: float) -> str:
 
 
 def candidate_styles(tokens: tuple[str, ...]) -> dict[str, tuple[str, LineStyle]]:
-    """Colour and line style of distinct candidates: colour by kernel, style by expansion, the largest drawn solid."""
-    specs = {token: LayerSpec.parse(token) for token in tokens if token != SKIP}
-    kinds = sorted({(spec.expansion, spec.se) for spec in specs.values()}, reverse=True)
+    """Colour and line style of distinct candidates: colour by kernel, style by all else, the widest drawn solid."""
+    specs = {token: BlockSpec.parse(token) for token in tokens if token != SKIP}
+    kinds = sorted({spec.look for spec in specs.values()}, reverse=True)
     styles: dict[str, tuple[str, LineStyle]] = {token: (INK, DOTTED) for token in tokens}
     for token, spec in specs.items():
-        rank = kinds.index((spec.expansion, spec.se))
+        rank = kinds.index(spec.look)
         styles[token] = (kernel_colour(spec.kernel), _LINE_STYLES[rank % len(_LINE_STYLES)])
     return styles
 

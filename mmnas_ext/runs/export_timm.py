@@ -13,7 +13,7 @@ from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones import MBNet
 from mmnas_ext.remap.renaming import rename
 
-_ACTS = {'relu6': nn.ReLU6, 'swish': nn.SiLU, 'relu': nn.ReLU}
+_ACTS = {'relu6': nn.ReLU6, 'swish': nn.SiLU, 'relu': nn.ReLU, 'hswish': nn.Hardswish}
 DEFAULT_EPS = 1e-5  # PyTorch's
 _CODE = '''"""timm's EfficientNet of the block strings that `mmnas export --timm` wrote, without a classifier."""
 
@@ -75,7 +75,8 @@ def build_timm(arch: ArchSpec) -> nn.Module:
 
 def _stages(arch: ArchSpec) -> list[list[str]]:
     """The block strings of its stages: stem and head are arguments in timm."""
-    return [row for row in json.loads(arch.format('timm')) if not row[0].startswith('cn_')]
+    rows: list[list[str]] = json.loads(arch.format('timm'))
+    return rows[1 : None if arch.head_channels is None else -1]
 
 
 def timm_module(blocks: str | Path) -> Path:

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS as HOSTED
 
 from mmnas_ext.archs import ArchSpec, SearchSpace, places
 from mmnas_ext.backbones import MBNet, backbone_spec
+from mmnas_ext.backbones.chain import default_outputs
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.halves import name_of
 from mmnas_ext.runs.keys import hints_of
@@ -104,7 +105,8 @@ def channels_of(backbone: Mapping[str, Any], spec: ArchSpec | SearchSpace) -> tu
     Raises:
         ValueError: ``out_indices`` asks for a stage that is not there.
     """
-    walk, given = places(spec), backbone.get('out_indices', _default_outputs(backbone))
+    walk, given = places(spec), backbone.get('out_indices')
+    given = default_outputs(spec) if given is None else given
     found = []
     for index in [given] if isinstance(given, int | str) else given:
         number = int(str(index).partition('.')[0])
@@ -198,11 +200,6 @@ def complete_channels(cfg: Config) -> None:
                 if several
                 else _pick(f'{key}.in_index', index, channels)
             )
-
-
-def _default_outputs(backbone: Mapping[str, Any]) -> Any:
-    found = MODELS.get(backbone['type']) if isinstance(backbone.get('type'), str) else backbone.get('type')
-    return inspect.signature(found).parameters['out_indices'].default  # type: ignore[arg-type]
 
 
 def _behind(model: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:

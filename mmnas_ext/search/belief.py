@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mmnas_ext.archs import SKIP, Choices, LayerSpec, SearchSpace
+from mmnas_ext.archs import SKIP, BlockSpec, Choices, SearchSpace
 
 # of a layer's prior variance: that it is there, its expansion, its kernel
 _SHARES = (0.45, 0.35, 0.2)
@@ -212,7 +212,7 @@ class Belief:
 def shared(tokens: Sequence[str]) -> np.ndarray:
     """Prior covariance ``(candidates, candidates)`` of what a layer's candidates share, at scale 1.
 
-    Convolutions share that they are there, those of one expansion or one kernel more; a skip stands for itself.
+    Layers share that they are there, those of one kernel, or of one kind and expansion, more; a skip stands for itself.
     """
     there, expansion, kernel = _SHARES
     found = np.zeros((len(tokens), len(tokens)))
@@ -221,8 +221,9 @@ def shared(tokens: Sequence[str]) -> np.ndarray:
             if SKIP in (one, other):
                 found[a, b] = sum(_SHARES) * (one == other)
                 continue
-            x, y = LayerSpec.parse(one), LayerSpec.parse(other)
-            found[a, b] = there + expansion * (x.expansion == y.expansion) + kernel * (x.kernel == y.kernel)
+            x, y = BlockSpec.parse(one), BlockSpec.parse(other)
+            alike = (x.prefix, x.expansion) == (y.prefix, y.expansion)
+            found[a, b] = there + expansion * alike + kernel * (x.kernel == y.kernel)
     return found
 
 

@@ -127,6 +127,31 @@ def test_adapters_that_cannot_be_folded_are_refused(stride: int, tokens: list[st
         stitch(model, [(0, (0,)), (0, (0,))])
 
 
+@pytest.mark.parametrize('token', ['fused_k3_e2', 'basic_k3_e1', 'bottleneck_k3_e0.5'])
+def test_layers_that_adapters_never_fold_into_are_refused_before_training(token: str) -> None:
+    def space(width: int) -> CellSpace:
+        return CellSpace.parse(
+            {'stem_channels': 8, 'act': 'relu', 'stages': [
+                {'stride': 2, 'channels': [width], 'depths': [1], 'candidates': ['k3_e3', token]},
+                {'stride': 2, 'channels': [16], 'depths': [1], 'candidates': ['k3_e3', token]},
+            ]}
+        )  # fmt: skip
+
+    teacher = small.teacher(taps=['stages.1.1', 'stages.2.0'])
+    with pytest.raises(
+        ValueError, match=f'the first layer of block 1 offers {token}, into which the adapters before it'
+    ):
+        BlockDistiller(teacher, space(10), standardize=None)
+    # of the teacher's width there are no adapters
+    model = disturbed(BlockDistiller(teacher, space(12), standardize=None))
+    chosen = [(0, (1,)), (0, (1,))]
+    net = MBNet(model.space.arch((0, 0), ((1,), (1,))), out_indices=(1,))
+    net.load_state_dict(stitch(model, chosen))
+    with torch.no_grad():
+        (output,) = net.eval()(small.images(2))
+        assert output == pytest.approx(in_a_row(model, small.images(2), chosen), abs=1e-4)
+
+
 def test_statistics_are_averages_over_the_batches() -> None:
     net = MBNet(small.ARCH, out_indices=(2,))
     net.train()(5 + small.images(4))  # what was seen before does not count

@@ -23,6 +23,15 @@ WIDER = SearchSpace(
     )
 )
 FIRST_SEARCHED = SearchSpace((SpaceStage(16, 16, (('k3_e1', 'k5_e1'), ('k3_e6', 'k5_e6', 'skip')), 1),))
+RESIDUAL = SearchSpace(
+    (
+        SpaceStage(16, 24, (('basic_k3_e1', 'fused_k3_e2'), ('basic_k3_e1', 'basic_k3_e0.5', 'skip')), 1),
+        SpaceStage(
+            24, 48, (('bottleneck_k3_e0.25', 'bottleneck_k3_e0.5'), ('bottleneck_k3_e0.25', 'k3_e3', 'skip')), 2
+        ),
+    ),
+    act='relu',
+)
 
 
 def described(iteration=0, init_cfg=None, with_cp=False, size=(800, 1088), **cost):
@@ -144,7 +153,9 @@ def kept_bytes(space, size, batch, with_cp, fused):
 
 @pytest.mark.parametrize('fused', [False, True])
 @pytest.mark.parametrize('with_cp', [False, True])
-@pytest.mark.parametrize(('space', 'size', 'batch'), [(WIDER, (96, 64), 2), (FIRST_SEARCHED, (64, 64), 3)])
+@pytest.mark.parametrize(
+    ('space', 'size', 'batch'), [(WIDER, (96, 64), 2), (FIRST_SEARCHED, (64, 64), 3), (RESIDUAL, (96, 64), 2)]
+)
 def test_the_estimate_is_near_what_is_kept(space, size, batch, with_cp, fused):
     kept = kept_bytes(space, size, batch, with_cp, fused)
     estimated = arch_step_memory(space, size, batch, with_cp=with_cp, fused=fused)

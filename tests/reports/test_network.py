@@ -37,6 +37,15 @@ def test_one_box_a_layer_with_its_token():
     assert labels == wanted
 
 
+def test_layers_of_other_kinds_and_another_stem_are_named():
+    figure = figure_of('resnet50')
+    assert len(boxes(figure, 'found.layer')) == 16
+    shown = {text.get_text() for text in texts(figure)}
+    assert {'7×7 /4\n64 ch', 'bottleneck blocks', 'expansion 0.25'} <= shown
+    assert 'MBConv layers' not in shown
+    assert not overlaps(texts(figure))
+
+
 def test_seed_and_found_network_have_a_row_each():
     figure = figure_of('fna_retinanet', 'mobilenet_v2')
     assert (len(boxes(figure, 'seed.layer')), len(boxes(figure, 'found.layer'))) == (17, 16)

@@ -389,6 +389,20 @@ def test_timm_builds_the_same_network(monkeypatch) -> None:
         check_timm(SE, state)
 
 
+def test_timm_builds_the_same_fused_layers_and_activations() -> None:
+    arch = ArchSpec(
+        (
+            StageSpec(8, 8, ('k3_e1_relu', 'k3_e1'), 1),
+            StageSpec(8, 16, ('fused_k3_e1', 'fused_k3_e1_swish'), 2),
+            StageSpec(16, 24, ('fused_k3_e2.5_se0.25', 'k5_e2.3'), 2),
+        ),
+        head_channels=32,
+        act='hswish',
+    )
+    assert check_timm(arch).startswith('timm builds the same network: ')
+    assert timm_code(arch).count('"cn_') == 2
+
+
 def test_block_strings_are_printed_or_written(tmp_path, capsys) -> None:
     assert cli.main(['export', SE.format('json'), '--timm']) == 0
     assert ArchSpec.parse(capsys.readouterr().out.splitlines()[0]) == SE

@@ -33,6 +33,11 @@ def test_what_candidates_share_by_hand():
     np.testing.assert_allclose(shared((*CONVS, 'skip')), rows)
 
 
+def test_layers_of_another_kind_share_no_expansion():
+    rows = [[1, 0.65, 0.45], [0.65, 1, 0.45], [0.45, 0.45, 1]]
+    np.testing.assert_allclose(shared(('k3_e4', 'fused_k3_e4', 'basic_k5_e4')), rows)
+
+
 def test_distance_counts_layers():
     assert [distance(path, REFERENCE) for path in (REFERENCE, SINGLES[0], ((0, 2, 3),))] == [0, 1, 2]
 
