@@ -121,7 +121,7 @@ def arch_step_memory(
             inside.append(_fused_memory(place, flows=bool(inside)))
         else:
             between.append(place.in_channels * prod(place.size))
-            inside.append(_layer_memory(place, flows=bool(inside)))
+            inside.append(_layer_memory(place, space.act, flows=bool(inside)))
             again.append(inside[-1])
     total = sum(between) + max(again, default=0) if with_cp else sum(inside)
     return batch * total * _FLOAT
@@ -149,7 +149,7 @@ def _fused_memory(place: Place, flows: bool) -> int:
     )
 
 
-def _layer_memory(place: Place, flows: bool) -> int:
+def _layer_memory(place: Place, act: str, flows: bool) -> int:
     """Floats that a layer keeps of one image; `flows` says whether its input has a gradient."""
     kept = place.in_channels * prod(place.size)
     weighed = place.channels * prod(place.out_size) if len(place.tokens) > 1 else 0
@@ -158,9 +158,12 @@ def _layer_memory(place: Place, flows: bool) -> int:
             continue
         # what squeeze-excite keeps is next to nothing
         convs = [(conv, positions) for conv, positions in place.outputs(token) if not conv.pooled]
-        inner = sum(conv.channels * positions * (_KEPT if conv.act else 1) for conv, positions in convs)
-        # the activation of a sum keeps its output
-        inner += place.channels * prod(place.out_size) * BlockSpec.parse(token).ends_active
+        block = BlockSpec.parse(token)
+        # a ReLU needs its output alone
+        active = _KEPT - ((block.act or act) == 'relu')
+        inner = sum(conv.channels * positions * (active if conv.act else 1) for conv, positions in convs)
+        # the activation of a sum keeps one of its ends
+        inner += place.channels * prod(place.out_size) * block.ends_active
         kept += weighed + (inner if flows else 0)
     return kept
 

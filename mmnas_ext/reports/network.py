@@ -157,8 +157,8 @@ def _draw_legend(axes: Axes, rows: list[_Row], y: float) -> None:
     for expansion in sorted({spec.expansion for spec in specs}):
         height = 0.26 * _box_height(expansion)
         axes.add_patch(Rectangle((x, y - height / 2), 12, height, facecolor=PANEL, edgecolor=FAINT, linewidth=1))
-        _write(axes, x + 18, y, f'expansion {expansion}', **style)
-        x += 124
+        end = _write(axes, x + 18, y, f'expansion {expansion}', **style)
+        x = max(x + 124, end + 22)
     words = ['se  squeeze-excite'] if any(spec.se for spec in specs) else []
     for text in [*words, *sorted({f'{spec.title}s' for spec in specs if spec.prefix})]:
         x = _write(axes, x, y, text, **style) + 22
