@@ -14,7 +14,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmnas_ext.archs import ArchSpec, CellSpace, LatencyTable, SearchSpace, cost, entries, price
+from mmnas_ext.archs import ArchSpec, CellSpace, LatencyTable, SearchSpace, cost, entries, price, zoo
+from mmnas_ext.archs.from_seed import space_from
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.datasets import UnlabelledImages
 from mmnas_ext.engine import SearchOptimWrapperConstructor
@@ -233,6 +234,17 @@ def another_seed(halves: Halves, folder: Path) -> None:
         net = OURS.build(half.model.backbone if half is halves[0] else small_norm(half))
         net.init_weights()
         assert torch.equal(net.stem.conv.weight.detach(), stem)
+
+
+@effect('any other seed, and a space made from it')
+def any_seed(halves: Halves, folder: Path) -> None:
+    assert SearchSpace.parse(halves[0].model.backbone.space) == space_from(zoo.arch('resnet18'), (3, 5, 7))
+    found = ArchSpec.parse(halves[1].model.backbone.arch)
+    assert {token.partition('_')[0] for stage in found.stages for token in stage.layers} == {'basic'}
+    for half in halves:
+        assert half.model.backbone.init_cfg.seed.checkpoint == 'torchvision://resnet18'
+        assert tuple(half.model.backbone.out_indices) == (0, 1, 2, 3)
+        assert list(half.model.neck.in_channels) == [64, 128, 256, 512]
 
 
 def small_norm(half: Config) -> Any:

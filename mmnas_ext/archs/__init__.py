@@ -5,6 +5,7 @@ from mmnas_ext.archs.blocks import ACTIVATIONS, SKIP, BasicSpec, BlockSpec, Bott
 from mmnas_ext.archs.cells import Cell, CellSpace, CellStage
 from mmnas_ext.archs.convs import STEMS, Conv, Stem
 from mmnas_ext.archs.cost import Cost, candidate_costs, cost, fixed_cost
+from mmnas_ext.archs.from_seed import space_from
 from mmnas_ext.archs.latency_table import Geometry, LatencyTable
 from mmnas_ext.archs.limit import Limit
 from mmnas_ext.archs.metrics import METRICS, Metric, Unit
@@ -54,5 +55,6 @@ __all__ = [
     'prices',
     'pyramid',
     'sources',
+    'space_from',
     'zoo',
 ]

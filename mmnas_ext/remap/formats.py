@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from mmnas_ext.archs import ArchSpec
+from mmnas_ext.archs.literal import call_at
 from mmnas_ext.remap.inference import infer_arch, name_convs, out_channels
 from mmnas_ext.remap.layout import COUNTER, tensor_shapes
 from mmnas_ext.remap.layouts import Layout
@@ -102,10 +103,7 @@ def _name_pair(prefix: str, tensors: Mapping[tuple[str, str], Tensor]) -> dict[s
 def _name_layer(tensors: Mapping[tuple[str, str], Tensor], layout: Layout, place: Place) -> dict[str, Tensor]:
     """Names the tensors of a layer as MBNet does, without the layer's own prefix."""
     where = f'layer {".".join(map(str, place))} of the checkpoint ({layout.name})'
-    try:
-        modules = layout.sort({slot for slot, _ in tensors})
-    except ValueError as error:
-        raise ValueError(f'{where}: {error}') from None
+    modules = call_at(where, layout.sort, {slot for slot, _ in tensors})
     weights = []
     for conv, _ in modules.pairs:
         weight = tensors.get((conv, 'weight'))
@@ -113,7 +111,9 @@ def _name_layer(tensors: Mapping[tuple[str, str], Tensor], layout: Layout, place
             raise ValueError(f'{where} has no {conv}.weight of a convolution')
         weights.append(weight)
     names = dict(modules.named)
-    for name, (conv, norm) in zip(name_convs(modules, weights, layout.family), modules.pairs, strict=True):
+    for name, (conv, norm) in zip(
+        call_at(where, name_convs, modules, weights, layout.family), modules.pairs, strict=True
+    ):
         names |= {conv: f'{name}.conv', norm: f'{name}.bn'}
     return {f'{names[slot]}.{name}': tensor for (slot, name), tensor in tensors.items()}
 

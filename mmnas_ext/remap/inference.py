@@ -16,6 +16,10 @@ _STRIDES: dict[str, dict[int, tuple[int, ...]]] = {
 _ACTS = {'efficientnet': 'swish', 'resnet': 'relu'}
 # networks whose activations differ from layer to layer
 _MIXED = {'mobilenet_v3': ('mobilenet_v3_large', 'mobilenet_v3_small')}
+_NAMES = (
+    ('expand', 'depthwise', 'project'), ('depthwise', 'project'), ('conv',), ('conv', 'project'),
+    ('enter', 'conv', 'project'),
+)  # fmt: skip
 _RATIOS = (0.25, 0.5, 0.125)
 _DIGITS = 6
 
@@ -29,8 +33,15 @@ def name_convs(modules: Modules, weights: Sequence[Tensor], family: str) -> tupl
         modules: The layer's modules.
         weights: Weights ``(O, I, K, K)`` of its convolutions, in the order in which they run.
         family: The layout's family.
+
+    Raises:
+        ValueError: Names that are certain are those of no layer.
     """
     if modules.names is not None:
+        if modules.names not in _NAMES:
+            raise ValueError(
+                f'its convolutions are {list(modules.names)}, and those of a layer {list(map(list, _NAMES))}'
+            )
         return modules.names
     if family == 'resnet':
         return ('enter', 'conv', 'project')[-len(weights) :]
@@ -80,6 +91,11 @@ def out_channels(tensors: Tensors) -> int:
     return next(tensors[key] for key in ('project.conv.weight', 'conv.conv.weight') if key in tensors).shape[0]
 
 
+def _main(tensors: Tensors) -> Tensor:
+    """Weight of a layer's first k x k convolution."""
+    return next(tensors[key] for key in ('depthwise.conv.weight', 'conv.conv.weight') if key in tensors)
+
+
 def _stem(weight: Tensor, family: str) -> str:
     """The stem; a small one of a ResNet, for small images, is followed by no pooling."""
     if family != 'resnet':
@@ -110,7 +126,7 @@ def _find_known(stages: Sequence[Sequence[Tensors]], family: str) -> ArchSpec | 
     """
     if family not in _MIXED:
         return None
-    layers = [[(t['depthwise.conv.weight'].shape[-1], 'se.reduce.weight' in t) for t in stage] for stage in stages]
+    layers = [[(_main(t).shape[-1], 'se.reduce.weight' in t) for t in stage] for stage in stages]
     for name in _MIXED[family]:
         arch = zoo.arch(name)
         if layers == [[(layer.kernel, bool(layer.se)) for layer in stage.specs] for stage in arch.stages]:
@@ -124,10 +140,8 @@ def _find_known(stages: Sequence[Sequence[Tensors]], family: str) -> ArchSpec | 
 def _token(tensors: Tensors, in_channels: int, family: str, where: str) -> str:
     """The token of a layer with these shapes, without an activation."""
     channels = out_channels(tensors)
-    if 'depthwise.conv.weight' in tensors:
-        prefix, weight = '', tensors['depthwise.conv.weight']
-    else:
-        weight = tensors['conv.conv.weight']
+    weight, prefix = _main(tensors), ''
+    if 'conv.conv.weight' in tensors:
         basic = family == 'resnet' or tensors.get('project.conv.weight', weight[..., :1, :1]).shape[-1] > 1
         prefix = 'bottleneck_' if 'enter.conv.weight' in tensors else 'basic_' if basic else 'fused_'
     inside = weight.shape[0] if 'project.conv.weight' in tensors else in_channels

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmnas_ext.archs import ArchSpec, BlockSpec, LayerSpec
 from mmnas_ext.archs.blocks import BasicSpec, BottleneckSpec, FusedSpec
+from mmnas_ext.archs.convs import DEFAULT_STEM
 
 _TIMM = {
     'expand.conv': 'conv_pw', 'expand.bn': 'bn1', 'depthwise.conv': 'conv_dw', 'depthwise.bn': 'bn2',
@@ -58,6 +59,7 @@ def _mbnet(arch: ArchSpec) -> dict[str, str]:
 
 
 def _timm(arch: ArchSpec) -> dict[str, str]:
+    _check_stem(arch, 'timm', DEFAULT_STEM)
     names = dict(_TIMM_ENDS)
     for i, j, layer in _listed(arch):
         if not isinstance(layer, LayerSpec | FusedSpec) or layer.hard:
@@ -74,6 +76,7 @@ def _timm(arch: ArchSpec) -> dict[str, str]:
 def _torchvision(arch: ArchSpec) -> dict[str, str]:
     if all(isinstance(layer, BasicSpec | BottleneckSpec) for _, _, layer in _listed(arch)):
         return _resnet(arch)
+    _check_stem(arch, 'torchvision', DEFAULT_STEM)
     last = 1 + sum(arch.depths)
     names = {f'{ours}.{part}': f'features.{number}.{at}' for ours, number in (('stem', 0), ('head', last))
              for at, part in enumerate(('conv', 'bn'))}  # fmt: skip
@@ -93,6 +96,11 @@ def _torchvision(arch: ArchSpec) -> dict[str, str]:
 
 
 def _resnet(arch: ArchSpec) -> dict[str, str]:
+    _check_stem(arch, 'torchvision', 'conv7_pool')
+    if arch.head_channels is not None:
+        raise ValueError(
+            "keys 'torchvision' have none for the 1x1 head of a ResNet: leave out the head, or take 'mbnet'"
+        )
     names = dict(_RESNET_ENDS)
     for i, j, layer in _listed(arch):
         width = arch.stages[i].channels
@@ -101,6 +109,11 @@ def _resnet(arch: ArchSpec) -> dict[str, str]:
         table |= _RESNET_SHORTCUT
         names |= {f'stages.{i}.{j}.{ours}': f'layer{i + 1}.{j}.{theirs}' for ours, theirs in table.items()}
     return names
+
+
+def _check_stem(arch: ArchSpec, keys: str, stem: str) -> None:
+    if arch.stem != stem:
+        raise ValueError(f"keys {keys!r} have none for the stem {arch.stem!r} before these layers: take 'mbnet'")
 
 
 def _listed(arch: ArchSpec) -> list[tuple[int, int, BlockSpec]]:

@@ -61,9 +61,15 @@ def _seed_title(cfg: Config) -> str:
 
 def _found_rows(cfg: Config) -> list[Row]:
     """A search by gradients, and what is chosen from it, so that the time of each is known; else one row for both."""
-    if method_of(cfg).name != 'gradient':
+    if method_of(cfg).name != 'gradient' or not _trains_alpha(cfg):
         return [Row('found')]
     return [Row('search', options=('optim_wrapper.selection=None',), train=False), Row('found', search_of='search')]
+
+
+def _trains_alpha(cfg: Config) -> bool:
+    """Whether a search has steps of alpha, by which it could choose without losses."""
+    loop = cfg.train_cfg
+    return bool(loop.get('arch_start') != loop.get('max_epochs', loop.get('max_iters')))
 
 
 def draw_near(cfg: Config, count: int, seed: int) -> list[ArchSpec]:

@@ -230,7 +230,7 @@ def test_the_keys_of_timm_are_written_for_fused_layers_too() -> None:
 @pytest.mark.parametrize(
     ('name', 'keys', 'message'),
     [
-        ('torchvision resnet18', 'timm', r"keys 'timm' are those of its EfficientNet, .* no basic_k3_e1 .layer 0 of"),
+        ('torchvision resnet18', 'timm', "keys 'timm' have none for the stem 'conv7_pool'"),
         ('torchvision mobilenet_v3_small', 'timm', r"keys 'timm' .* has no k3_e1_hse0.25_relu"),
         ('torchvision efficientnet_v2_s', 'torchvision', "keys 'torchvision' are those of MobileNetV2 or of ResNet"),
     ],
@@ -238,6 +238,22 @@ def test_the_keys_of_timm_are_written_for_fused_layers_too() -> None:
 def test_keys_of_what_the_other_project_has_not(name: str, keys: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rename(seed(name).state_dict, seed(name).arch, keys)
+
+
+@pytest.mark.parametrize(
+    ('name', 'change', 'keys', 'message'),
+    [
+        ('resnet18', dict(stem='conv3'), 'torchvision', "keys 'torchvision' have none for the stem 'conv3'"),
+        ('resnet18', dict(head_channels=64), 'torchvision', "keys 'torchvision' have none for the 1x1 head"),
+        ('mobilenet_v2', dict(stem='conv7_pool'), 'torchvision', 'have none for the stem .conv7_pool.'),
+        ('mobilenet_v2', dict(stem='conv7_pool'), 'timm', "keys 'timm' have none for the stem .conv7_pool."),
+    ],
+)
+def test_keys_of_ends_that_the_other_project_has_not(
+    name: str, change: dict[str, Any], keys: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        rename({}, zoo.arch(name).replace(**change), keys)
 
 
 def test_a_resnet_inside_a_detector_of_openmmlab() -> None:
@@ -250,6 +266,9 @@ def test_a_resnet_inside_a_detector_of_openmmlab() -> None:
 
 def test_our_own_resnet_is_read_without_its_architecture() -> None:
     found = seed('torchvision resnet18')
+    lost = {key: tensor for key, tensor in found.state_dict.items() if not key.startswith('stages.1.0.conv.')}
+    with pytest.raises(ValueError, match=r"layer 1.0 of .*: its convolutions are .'project'., and those of a layer"):
+        as_seed(lost, 'a part of it')
     again = as_seed({f'backbone.{key}': tensor for key, tensor in found.state_dict.items()}, 'a detector of ours')
     assert again.arch == found.arch
 

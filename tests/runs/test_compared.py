@@ -212,6 +212,11 @@ def test_usual_rows(config: str, tmp_path: Path) -> None:
     assert first.bn_eps == ArchSpec.parse(SEED).bn_eps
 
 
+def test_a_search_that_trains_no_alpha_is_one_row(config: str, tmp_path: Path) -> None:
+    options = {'train_cfg.arch_start': prepare(config).train_cfg.max_epochs, 'optim_wrapper.selection.type': 'measured'}
+    assert [row.name for row in usual_rows(prepare(config, options=options), tmp_path, (0,))] == ['seed', 'found']
+
+
 @pytest.mark.parametrize(
     ('asked', 'message'),
     [
