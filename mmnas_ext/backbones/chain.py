@@ -1,5 +1,6 @@
 """What a network and a super-network share: stem, stages, which features leave, and what is frozen."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmnas_ext.archs import ArchSpec, Place, SearchSpace, places, zoo
+from mmnas_ext.archs import ArchSpec, LayerSpec, Place, SearchSpace, places, zoo
 from mmnas_ext.archs.places import Places, head_conv, stem_conv
 from mmnas_ext.ops import build_conv
 from mmnas_ext.remap.initializer import RemappedInit
@@ -221,16 +222,30 @@ def check_out_indices(out_indices: tuple[int | str, ...], spec: ArchSpec | Searc
     for index in out_indices:
         if isinstance(index, bool) or index not in allowed:
             without = '' if head else f'; this network has no head, so no {count}'
-            raise ValueError(f'out_indices must be among {allowed}, got {index!r}{without}')
+            raise ValueError(f'out_indices must be among {allowed}, got {index!r}{_split(spec, index)}{without}')
     if not out_indices:
         raise ValueError(f'out_indices must name at least one output, got none; allowed are {allowed}')
 
 
 def _expansion(spec: ArchSpec | SearchSpace, stage: int) -> int:
-    """Expansion of a stage's first layer; 0 where a search has not settled it."""
-    if isinstance(spec, ArchSpec):
-        return spec.stages[stage].specs[0].expansion
-    return 0
+    """Expansion of a stage's first layer; 0 where its candidates have several."""
+    found = _expansions(spec, stage)
+    return found[0] if len(found) == 1 else 0
+
+
+def _expansions(spec: ArchSpec | SearchSpace, stage: int) -> list[int]:
+    """The expansions that a stage's first layer may have."""
+    first = spec.stages[stage].layers[0]
+    return sorted({LayerSpec.parse(token).expansion for token in ([first] if isinstance(first, str) else first)})
+
+
+def _split(spec: ArchSpec | SearchSpace, index: Any) -> str:
+    """What a message says of an expansion that is no output, as candidates have several."""
+    inside = re.fullmatch(r'([0-9]+)\.expand', index) if isinstance(index, str) else None
+    if inside is None or int(inside[1]) >= len(spec.stages) or len(_expansions(spec, int(inside[1]))) == 1:
+        return ''
+    several = ' and '.join(map(str, _expansions(spec, int(inside[1]))))
+    return f': candidates of that layer have expansions {several}, and a feature needs one'
 
 
 def _outputs(
