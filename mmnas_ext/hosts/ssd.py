@@ -6,7 +6,9 @@ from typing import Any
 from mmcv.cnn import ConvModule
 from mmdet.models.dense_heads import SSDHead as MMDetSSDHead
 from mmdet.models.task_modules import SSDAnchorGenerator
-from torch import nn
+from torch import Tensor, nn
+
+_BACKBONES = 2  # features that an SSD takes from its backbone; those that follow are halved by its neck
 
 
 class SSDHead(MMDetSSDHead):
@@ -18,6 +20,32 @@ class SSDHead(MMDetSSDHead):
     """
 
     loss_cls: None = None
+
+    def loss(self, x: tuple[Tensor, ...], batch_data_samples: Sequence[Any]) -> dict[str, Any]:
+        """Computes the losses of a batch, as MMDetection's does.
+
+        Args:
+            x: Features, each ``(N, C, H, W)``.
+            batch_data_samples: An image's boxes and sizes each.
+
+        Raises:
+            ValueError: The features are not those that the anchors have strides for.
+        """
+        height, width = batch_data_samples[0].batch_input_shape
+        strides = self.prior_generator.strides
+        wanted = [(-(-height // down), -(-width // across)) for across, down in strides[:_BACKBONES]]
+        found = [tuple(feature.shape[-2:]) for feature in x[:_BACKBONES]]
+        # a backbone that rounds down differs by one position from those that round up
+        if len(x) != len(strides) or any(
+            abs(a - b) > 1 for pair in zip(found, wanted, strict=True) for a, b in zip(*pair, strict=True)
+        ):
+            raise ValueError(
+                f'bbox_head has anchors for {len(strides)} features of strides {[s[1] for s in strides]}, and reads '
+                f'{len(x)}, the first of {found} positions, of images of {height}x{width}: set the strides, or '
+                "the backbone's out_indices and output_stride"
+            )
+        losses: dict[str, Any] = super().loss(x, batch_data_samples)
+        return losses
 
 
 class SSDLiteHead(SSDHead):

@@ -254,7 +254,7 @@ def losses_by_hand(
 
 def sample(boxes: Any, labels: Any) -> DetDataSample:
     found = DetDataSample(metainfo=dict(img_shape=(320, 320), pad_shape=(320, 320), ori_shape=(320, 320),
-                                        scale_factor=(1.0, 1.0), img_id=0))  # fmt: skip
+                                        scale_factor=(1.0, 1.0), img_id=0, batch_input_shape=(320, 320)))  # fmt: skip
     found.gt_instances = InstanceData(bboxes=torch.tensor(boxes), labels=torch.tensor(labels))
     return found
 
@@ -278,6 +278,15 @@ def test_losses_are_those_of_the_formulas() -> None:
     )
     for name, value in zip(('loss_cls', 'loss_bbox'), expected, strict=True):
         assert sum(each.sum().item() for each in found[name]) == pytest.approx(value, rel=1e-4)
+
+
+def test_features_of_other_strides_than_the_anchors_are_refused() -> None:
+    head, features = small_head(), small_features()
+    finer = [features[0], torch.randn(2, 3, 20, 20), *features[2:]]
+    images = [sample([[0.0, 0.0, 9.0, 9.0]], [0])] * 2
+    for given, count in ((finer, 6), (features[:5], 5)):
+        with pytest.raises(ValueError, match=rf'anchors for 6 features of strides \[16, 32, .*, and reads {count}, '):
+            head.loss(tuple(given), images)
 
 
 # ---------------------------------------------------------------- prediction
