@@ -10,16 +10,13 @@ _base_ = './_base_/fna_ssdlite.py'
 
 # --- 1. expand: the seed, remapped onto every candidate of every layer
 kaiming = dict(_delete_=True, type='Kaiming', layer='Conv2d')
-model = dict(
-    backbone=dict(
-        type='mmnas_ext.SuperNet',
-        space='fna_det_ssdlite',  # one expansion in the layer that is read inside
-        input_size=(320, 320),  # size that the candidates' costs are computed for
-        temperature=0.9,  # of the mixture of an arch step
-    ),
-    neck=dict(init_cfg=kaiming),
-    bbox_head=dict(init_cfg=kaiming),
+supernet = dict(
+    type='mmnas_ext.SuperNet',
+    space='fna_det_ssdlite',  # one expansion in the layer that is read inside
+    input_size=(320, 320),  # size that the candidates' costs are computed for
+    temperature=0.9,  # of the mixture of an arch step
 )
+model = dict(backbone=supernet, neck=dict(init_cfg=kaiming), bbox_head=dict(init_cfg=kaiming))
 
 # --- 2. search: half of train2017 trains the weights along a drawn path, the other half trains alpha
 train_cfg = dict(
@@ -36,10 +33,7 @@ train_dataloader = dict(batch_size=16, num_workers=4)
 optim_wrapper = dict(
     _delete_=True,
     constructor='mmnas_ext.SearchOptimWrapperConstructor',
-    weights=dict(
-        type='OptimWrapper',
-        optimizer=dict(type='RMSprop', lr=0.05, alpha=0.99, eps=1.0, momentum=0.9, weight_decay=4e-5),
-    ),
+    weights=dict(type='OptimWrapper', optimizer=dict(_base_.recipe.optim_wrapper.optimizer, lr=0.05)),
     arch=dict(
         type='OptimWrapper',
         optimizer=dict(type='Adam', lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
@@ -49,7 +43,7 @@ optim_wrapper = dict(
     selection=dict(type='argmax'),  # or 'measured': by losses on the half that trained alpha
 )
 param_scheduler = [  # for the weights only
-    dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
+    _base_.warm_up,
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=30, milestones=[18, 25, 28], gamma=0.1),
 ]
 auto_scale_lr = dict(enable=True, base_batch_size=128)
@@ -61,14 +55,9 @@ normal = dict(type='Normal', layer='Conv2d', std=0.03)
 derived = dict(
     model=dict(
         backbone=dict(type='mmnas_ext.MBNet', norm_cfg=dict(type='SyncBN')),  # outputs and seed are those of the search
-        neck=dict(_base_.recipe.norms.neck, init_cfg=normal),
-        bbox_head=dict(_base_.recipe.norms.bbox_head, init_cfg=normal),
+        neck=dict(_base_.norms.neck, init_cfg=normal),
+        bbox_head=dict(_base_.norms.bbox_head, init_cfg=normal),
     ),
-    train_cfg=_base_.recipe.train_cfg,
-    train_dataloader=_base_.recipe.train_dataloader,
-    optim_wrapper=_base_.recipe.optim_wrapper,
-    param_scheduler=_base_.recipe.param_scheduler,
-    auto_scale_lr=_base_.recipe.auto_scale_lr,
-    custom_hooks=_base_.recipe.custom_hooks,
     find_unused_parameters=False,
+    **_base_.recipe,
 )

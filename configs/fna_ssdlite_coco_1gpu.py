@@ -9,24 +9,18 @@
 _base_ = './fna_ssdlite_coco.py'
 
 accumulate = 8
-optim_wrapper = dict(
-    weights=dict(accumulative_counts=accumulate),
-    arch=dict(accumulative_counts=accumulate),
-    path_per='update',  # 'iteration' would train up to 8 paths at once
-)
-param_scheduler = [  # warm-up counts iterations; an update now takes 8 of them
-    dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500 * accumulate),
-    dict(type='MultiStepLR', by_epoch=True, begin=0, end=30, milestones=[18, 25, 28], gamma=0.1),
-]
+gathered = dict(accumulative_counts=accumulate)
+# a path per 'iteration' would train up to 8 at once
+optim_wrapper = dict(weights=gathered, arch=gathered, path_per='update')
+# warm-up counts iterations; an update now takes 8 of them
+warm_up = dict(_base_.warm_up, end=500 * accumulate)
+param_scheduler = [warm_up, *_base_.param_scheduler[1:]]
 auto_scale_lr = dict(enable=False)  # the learning rate is already that of the accumulated batch
 alone = dict(norm_cfg=dict(type='BN'))
 derived = dict(
     model=dict(backbone=alone, neck=alone, bbox_head=alone),
-    optim_wrapper=dict(accumulative_counts=accumulate),
-    param_scheduler=[
-        dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500 * accumulate),
-        dict(type='MultiStepLR', by_epoch=True, begin=0, end=60, milestones=[36, 50, 56], gamma=0.1),
-    ],
+    optim_wrapper=gathered,
+    param_scheduler=[warm_up, *_base_.derived.param_scheduler[1:]],
     auto_scale_lr=dict(enable=False),
     # an epoch ends between two updates: the gradients gathered by then are kept for a resumed run
     custom_hooks=[*_base_.derived.custom_hooks, dict(type='mmnas_ext.GatherHook')],

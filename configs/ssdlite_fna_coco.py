@@ -10,8 +10,8 @@ _base_ = './_base_/fna_ssdlite.py'
 
 model = dict(
     backbone=dict(type='mmnas_ext.FNA_SSDLite', norm_cfg=dict(type='SyncBN')),
-    neck=_base_.recipe.norms.neck,
-    bbox_head=_base_.recipe.norms.bbox_head,
+    neck=_base_.norms.neck,
+    bbox_head=_base_.norms.bbox_head,
 )
 train_cfg = _base_.recipe.train_cfg
 train_dataloader = _base_.recipe.train_dataloader

@@ -1,11 +1,7 @@
 # The common settings of FNA's SSDLite configs: detector, COCO at 320 pixels, and the recipe that trains a network.
 # FNA: Fang et al., ICLR 2020. Features: the expansion inside the first layer of the 160-channel stage (576 channels,
 # stride 16), a 1280-channel 1x1 convolution after the last stage, and four more of the neck.
-_base_ = [
-    'mmdet::_base_/datasets/coco_detection.py',
-    'mmdet::_base_/schedules/schedule_1x.py',
-    'mmdet::_base_/default_runtime.py',
-]
+_base_ = './fna_detection.py'
 
 scale = (320, 320)
 # only the mean is subtracted; expanded images are filled with it
@@ -42,11 +38,7 @@ model = dict(
     # what search and adaptation share; `type`, and what else it needs, is the config's
     backbone=dict(
         out_indices=('5.expand', 7),
-        init_cfg=dict(
-            type='mmnas_ext.Remapped',
-            # the seed: its architecture, and where its ImageNet weights are
-            seed=dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2'),
-        ),
+        init_cfg=_base_.remapped,  # the seed's weights
     ),
     neck=dict(
         type='SSDNeck',
@@ -107,7 +99,6 @@ train_dataloader = dict(
     batch_sampler=None,  # all images are of one size
     # the coarsest feature is one position: a batch of a single image has no batch statistics there
     drop_last=True,
-    persistent_workers=False,  # which have random states that no checkpoint has, and a resumed run would differ
     dataset=dict(
         _delete_=True,
         type='RepeatDataset',
@@ -128,8 +119,8 @@ test_dataloader = val_dataloader
 
 # FNA's adaptation: 60 epochs on 8 GPUs with 64 images each
 synced = dict(type='SyncBN', eps=1e-3)
+norms = dict(neck=dict(norm_cfg=synced), bbox_head=dict(norm_cfg=synced))
 recipe = dict(
-    norms=dict(neck=dict(norm_cfg=synced), bbox_head=dict(norm_cfg=synced)),
     train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=60, val_interval=5),
     train_dataloader=dict(batch_size=64, num_workers=8),
     optim_wrapper=dict(
@@ -137,15 +128,9 @@ recipe = dict(
         optimizer=dict(type='RMSprop', lr=0.2, alpha=0.99, eps=1.0, momentum=0.9, weight_decay=4e-5),
     ),
     param_scheduler=[
-        dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
+        _base_.warm_up,
         dict(type='MultiStepLR', by_epoch=True, begin=0, end=60, milestones=[36, 50, 56], gamma=0.1),
     ],
     auto_scale_lr=dict(enable=True, base_batch_size=512),
     custom_hooks=[dict(type='mmnas_ext.ReseedHook')],
 )
-
-# two: the previous one is complete if a run is killed while it writes
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
-vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
-visualizer = dict(vis_backends=vis_backends)
-randomness = dict(seed=0)

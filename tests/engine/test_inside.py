@@ -21,9 +21,9 @@ def search(folder: Path, kill: int | None) -> Config:
         'iter',
         model=dict(backbone=backbone, norm=True),
         train_cfg=dict(arch_interval=3),
-        train_dataloader=loader,
         default_hooks=dict(checkpoint=dict(interval=1)),
     )
+    cfg.train_dataloader = loader
     optimizer = dict(type='RMSprop', lr=0.05, alpha=0.99, eps=1.0, momentum=0.9, weight_decay=4e-5)
     cfg.optim_wrapper.weights.optimizer = optimizer
     stop: list[Any] = [] if kill is None else [dict(type='StopHook', at=kill)]
