@@ -10,13 +10,16 @@ _base_ = './_base_/fna_ssdlite.py'
 
 # --- 1. expand: the seed, remapped onto every candidate of every layer
 kaiming = dict(_delete_=True, type='Kaiming', layer='Conv2d')
-supernet = dict(
-    type='mmnas_ext.SuperNet',
-    space='fna_det_ssdlite',  # one expansion in the layer that is read inside
-    input_size=(320, 320),  # size that the candidates' costs are computed for
-    temperature=0.9,  # of the mixture of an arch step
+model = dict(
+    backbone=dict(
+        type='mmnas_ext.SuperNet',
+        space='fna_det_ssdlite',  # one expansion in the layer that is read inside
+        input_size=(320, 320),  # size that the candidates' costs are computed for
+        temperature=0.9,  # of the mixture of an arch step
+    ),
+    neck=dict(init_cfg=kaiming),
+    bbox_head=dict(init_cfg=kaiming),
 )
-model = dict(backbone=supernet, neck=dict(init_cfg=kaiming), bbox_head=dict(init_cfg=kaiming))
 
 # --- 2. search: half of train2017 trains the weights along a drawn path, the other half trains alpha
 train_cfg = dict(
@@ -34,11 +37,7 @@ optim_wrapper = dict(
     _delete_=True,
     constructor='mmnas_ext.SearchOptimWrapperConstructor',
     weights=dict(type='OptimWrapper', optimizer=dict(_base_.recipe.optim_wrapper.optimizer, lr=0.05)),
-    arch=dict(
-        type='OptimWrapper',
-        optimizer=dict(type='Adam', lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
-        clip_grad=dict(max_norm=35, norm_type=2),
-    ),
+    arch=_base_.alphas,
     cost=dict(weight=0.15),  # arch loss = task loss + weight * log10(expected multiply-adds in 1e9)
     selection=dict(type='argmax'),  # or 'measured': by losses on the half that trained alpha
 )

@@ -8,6 +8,12 @@ _base_ = [
 
 # the seed: its architecture, and where its ImageNet weights are
 remapped = dict(type='mmnas_ext.Remapped', seed=dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2'))
+# what trains alpha in a search
+alphas = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='Adam', lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
+    clip_grad=dict(max_norm=35, norm_type=2),
+)
 warm_up = dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500)
 
 # workers that persist over epochs have random states that no checkpoint has, and a resumed run would differ
