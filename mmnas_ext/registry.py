@@ -30,6 +30,7 @@ WEIGHT_INITIALIZERS = Registry(
     locations=['mmnas_ext.remap.initializer', 'mmnas_ext.remap.pretrained'],
 )
 DATASETS = Registry('dataset', parent=_mm.DATASETS, scope=_SCOPE, locations=['mmnas_ext.datasets', 'mmnas_ext.hosts'])
+TASK_UTILS = Registry('task util', parent=_mm.TASK_UTILS, scope=_SCOPE, locations=['mmnas_ext.hosts'])
 TRANSFORMS = Registry('transform', parent=_mm.TRANSFORMS, scope=_SCOPE, locations=['mmnas_ext.datasets'])
 MODEL_WRAPPERS = Registry('model_wrapper', parent=_mm.MODEL_WRAPPERS, scope=_SCOPE, locations=['mmnas_ext.engine'])
 LOOPS = Registry('loop', parent=_mm.LOOPS, scope=_SCOPE, locations=['mmnas_ext.engine'])

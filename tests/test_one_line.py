@@ -175,6 +175,18 @@ def few_of_a_kind(halves: Halves, folder: Path) -> None:
     assert [find(cfg.train_pipeline, 'Resize')['scale'] for cfg in (steel, photos)] == [(224, 224), (320, 320)]
 
 
+@effect('SSDLite at 320 px; with one GPU; of few images')
+def ssdlite(halves: Halves, folder: Path) -> None:
+    assert [net.out_channels for net in backbones(halves)] == [(576, 1280)] * 2
+    one_gpu, few = (prepare(str(ROOT / f'configs/fna_ssdlite_{name}.py')) for name in ('coco_1gpu', 'mbv2_photos5'))
+    gathered = [one_gpu.optim_wrapper.weights, one_gpu.optim_wrapper.arch, derive_any(one_gpu).optim_wrapper]
+    assert [steps_until_update(wrapper) for wrapper in gathered] == [8, 8, 8]
+    assert few.optim_wrapper.cost.target == cost(ArchSpec.parse('mobilenet_v2'), (320, 320)).macs
+    for half in (few, derive_any(few)):
+        assert len(half.train_dataloader.dataset.metainfo.classes) == half.model.bbox_head.num_classes == 5
+        assert find(half.train_dataloader.dataset.pipeline, 'Resize')['scale'] == (320, 320)
+
+
 @effect('few road scenes, 480 px, the same seed')
 def few_scenes(halves: Halves, folder: Path) -> None:
     for half in halves:
@@ -311,6 +323,15 @@ def imitates(halves: Halves, folder: Path) -> None:
     assert ['mmnas_ext.SeedImitationHook' in types for types in hooks] == [False, True]
     hook = next(each for each in halves[1].custom_hooks if each['type'] == 'mmnas_ext.SeedImitationHook')
     assert (hook['weight'], hook['until']) == (1.0, 0.5)
+
+
+@effect('a sharper mixture in arch steps')
+def temperature(halves: Halves, folder: Path) -> None:
+    net, _ = backbones(halves)
+    layer = net.mixed_layers()['1.1']
+    layer.alpha.data = torch.arange(7.0)
+    assert torch.allclose(layer.shares(), (torch.arange(7.0) / 0.9).softmax(0))
+    assert torch.allclose(layer.probabilities(), torch.arange(7.0).softmax(0))
 
 
 @effect('few steps')

@@ -1,22 +1,13 @@
 # The common settings of FNA's RetinaNet configs: detector, COCO, and the recipe that trains a chosen network.
 # FNA: Fang et al., ICLR 2020; FPN from the 32-channel stage on, extra levels computed on the backbone's last output.
-_base_ = [
-    'mmdet::_base_/models/retinanet_r50_fpn.py',
-    'mmdet::_base_/datasets/coco_detection.py',
-    'mmdet::_base_/schedules/schedule_1x.py',
-    'mmdet::_base_/default_runtime.py',
-]
+_base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py', './fna_detection.py']
 
 model = dict(
     # what search and adaptation share; `type`, and what else it needs, is the config's
     backbone=dict(
         _delete_=True,
         out_indices=(1, 2, 4, 6),
-        init_cfg=dict(
-            type='mmnas_ext.Remapped',
-            # the seed: its architecture, and where its ImageNet weights are
-            seed=dict(arch='mobilenet_v2', checkpoint='torchvision://mobilenet_v2'),
-        ),
+        init_cfg=_base_.remapped,  # the seed's weights
     ),
     neck=dict(in_channels=[24, 32, 96, 320], start_level=1, add_extra_convs='on_input'),
     # the authors' box loss; MMDetection 3 has L1 here
@@ -33,17 +24,9 @@ recipe = dict(
         clip_grad=dict(max_norm=35, norm_type=2),
     ),
     param_scheduler=[
-        dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
+        _base_.warm_up,
         dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
     ],
     auto_scale_lr=dict(enable=True, base_batch_size=32),
     custom_hooks=[dict(type='mmnas_ext.ReseedHook')],
 )
-
-# workers that persist over epochs have random states that no checkpoint has, and a resumed run would differ
-train_dataloader = dict(persistent_workers=False)
-# two: the previous one is complete if a run is killed while it writes
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
-vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
-visualizer = dict(vis_backends=vis_backends)
-randomness = dict(seed=0)

@@ -1,5 +1,6 @@
 """What a network and a super-network share: stem, stages, which features leave, and what is frozen."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmnas_ext.archs import STEMS, ArchSpec, Place, SearchSpace, places, pyramid, zoo
+from mmnas_ext.archs import STEMS, ArchSpec, BlockSpec, Place, SearchSpace, places, pyramid, zoo
 from mmnas_ext.archs.convs import head_conv
 from mmnas_ext.archs.places import Places
 from mmnas_ext.ops import build_conv, build_stem
@@ -229,17 +230,31 @@ def check_out_indices(out_indices: tuple[int | str, ...], spec: ArchSpec | Searc
     for index in out_indices:
         if isinstance(index, bool) or index not in allowed:
             without = '' if head else f'; this network has no head, so no {count}'
-            raise ValueError(f'out_indices must be among {allowed}, got {index!r}{without}')
+            raise ValueError(f'out_indices must be among {allowed}, got {index!r}{_split(spec, index)}{without}')
     if not out_indices:
         raise ValueError(f'out_indices must name at least one output, got none; allowed are {allowed}')
 
 
 def _expansion(spec: ArchSpec | SearchSpace, stage: int) -> float:
-    """Expansion of a stage's first layer; 0 where it has none, or a search has not settled it."""
-    if isinstance(spec, ArchSpec):
-        first = spec.stages[stage].specs[0]
-        return first.expansion if first.expands else 0
-    return 0
+    """Expansion of a stage's first layer; 0 where it has none, or its candidates have several."""
+    found = _expansions(spec, stage)
+    return found[0] if len(found) == 1 else 0
+
+
+def _expansions(spec: ArchSpec | SearchSpace, stage: int) -> list[float]:
+    """The expansions that a stage's first layer may have; 0 stands for none."""
+    first = spec.stages[stage].layers[0]
+    blocks = [BlockSpec.parse(token) for token in ([first] if isinstance(first, str) else first)]
+    return sorted({block.expansion if block.expands else 0 for block in blocks})
+
+
+def _split(spec: ArchSpec | SearchSpace, index: Any) -> str:
+    """What a message says of an expansion that is no output, as candidates have several."""
+    inside = re.fullmatch(r'([0-9]+)\.expand', index) if isinstance(index, str) else None
+    if inside is None or int(inside[1]) >= len(spec.stages) or len(_expansions(spec, int(inside[1]))) == 1:
+        return ''
+    several = ' and '.join(f'{each:g}' for each in _expansions(spec, int(inside[1])))
+    return f': candidates of that layer have expansions {several}, and a feature needs one'
 
 
 def _outputs(

@@ -20,12 +20,14 @@ POLICIES = ('uniform', 'softmax')
 class SuperNet(Chain):
     """A backbone that holds every candidate of every layer and returns features like any other.
 
-    It runs one path (`set_path`), or all candidates of each layer mixed by softmax(alpha) (``set_path(None)``,
-    the initial state). What is trained when, and which path is drawn, is decided outside.
+    It runs one path (`set_path`), or all candidates of each layer mixed by softmax(alpha / temperature)
+    (``set_path(None)``, the initial state). What is trained when, and which path is drawn, is decided outside.
 
     Args:
         space: Anything that `SearchSpace.parse` reads: a zoo name, JSON, a path.
-        out_indices: Outputs: stage indices, ``len(stages)`` for the head; by default as `MBNet`'s.
+        out_indices: Outputs: stage indices, ``len(stages)`` for the head, ``'<stage>.expand'`` for the expansion inside
+            a stage's first layer, mixed as the layer's output is; its candidates must have one expansion. By default as
+            `MBNet`'s.
         output_stride: 8, 16 or 32. A stage that would pass it keeps its resolution and is dilated instead.
         input_size: Height and width at which candidates are priced.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages.
@@ -44,6 +46,8 @@ class SuperNet(Chain):
         pretrained: ``None``; see `MBNet`.
         stem_act_cfg: Activation of the stem; ``None`` takes `act_cfg`. The FNA authors' search network has a ReLU
             there, ``dict(type='ReLU')``, and ReLU6 everywhere else; the networks that it finds have ReLU6.
+        temperature: The mixture, and the cost expected of it, are those of softmax(alpha / temperature); paths are
+            drawn and networks derived by softmax(alpha). FNA's SSDLite search has 0.9.
 
     Raises:
         ValueError: The space is malformed, or an argument is out of its range.
@@ -65,8 +69,10 @@ class SuperNet(Chain):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
         pretrained: str | None = None,
         stem_act_cfg: dict[str, Any] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         spec = SearchSpace.parse(space)
+        check_temperature(temperature)
         eps = said_eps(norm_cfg, space, spec)
         norm_cfg = norm_with_eps(norm_cfg, spec, init_cfg)
         act_cfg = act_cfg or act_layer_cfg(spec.act)
@@ -83,7 +89,8 @@ class SuperNet(Chain):
                     layers.append(build_layer(place.tokens[0], **shape))
                     continue
                 macs = [token_cost(place, token).macs for token in place.tokens]
-                layers.append(MixedLayer(tokens=place.tokens, macs=macs, with_cp=with_cp, affine=affine, **shape))
+                more: dict[str, Any] = dict(with_cp=with_cp, affine=affine, temperature=temperature)
+                layers.append(MixedLayer(tokens=place.tokens, macs=macs, **more, **shape))
             stages.append(layers)
         super().__init__(
             spec, stages, out_indices, output_stride, norm_cfg, eps, act_cfg,
@@ -91,6 +98,7 @@ class SuperNet(Chain):
         )  # fmt: skip
         self.space = spec
         self.affine = affine
+        self.temperature = temperature
         self.input_size = (height, width)
 
     def mixed_layers(self) -> dict[str, MixedLayer]:
@@ -151,7 +159,7 @@ class SuperNet(Chain):
                     layer.choice = None if chosen is None else chosen[i][j]
 
     def expected_cost(self, prices: Prices | None = None) -> Tensor:
-        """Expected cost of the searched layers under softmax(alpha): a double scalar.
+        """Expected cost of the searched layers under softmax(alpha / temperature): a double scalar.
 
         FNA's arch loss takes its logarithm (section 3.2, eq. 4); `fixed_cost` is what stem and fixed layers add.
 
@@ -197,6 +205,13 @@ class SuperNet(Chain):
             ValueError: An alpha is NaN or infinite.
         """
         return self.space.arch(self.best_path()).replace(bn_eps=self.bn_eps)
+
+
+def check_temperature(temperature: Any) -> None:
+    """Raises ValueError unless a mixing temperature is a positive, finite number."""
+    known = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not known or not 0 < temperature < math.inf:
+        raise ValueError(f'temperature must be a positive number, got {temperature!r}')
 
 
 def _draw(layer: MixedLayer, policy: str, generator: Generator) -> int:

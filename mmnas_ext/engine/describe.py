@@ -1,5 +1,6 @@
 """What a search is about to do, in words, before it starts."""
 
+from collections.abc import Collection
 from math import prod
 from typing import Any
 
@@ -43,7 +44,8 @@ def describe_search(runner: Any, supernet: SuperNet) -> str:
     both = loop.max_iters - weights
     with_cp = any(layer.with_cp for layer in supernet.mixed_layers().values())
     fused = next(supernet.parameters()).device.type == 'cpu'
-    memory = arch_step_memory(space, size, batch, supernet.output_stride, with_cp, fused)
+    read = [int(index.partition('.')[0]) for index in supernet.out_indices if isinstance(index, str)]
+    memory = arch_step_memory(space, size, batch, supernet.output_stride, with_cp, fused, read)
     lines = [
         'what this search will do:',
         f'  space         {space.size:.3g} networks, {_ranges(supernet, priced)} at {size[0]}x{size[1]}',
@@ -96,6 +98,7 @@ def arch_step_memory(
     output_stride: int = 32,
     with_cp: bool = False,
     fused: bool = False,
+    read_inside: Collection[int] = (),
 ) -> int:
     """Bytes of the activations that an arch step in float32 keeps for its backward pass, estimated.
 
@@ -108,6 +111,7 @@ def arch_step_memory(
         output_stride: As in `cost`.
         with_cp: Whether layers are checkpointed.
         fused: Whether `ops.mixture` computes the layers that it can, as it does on a CPU.
+        read_inside: Stages whose first layer's expansion is a feature, which `ops.mixture` leaves to the modules.
     """
     inside: list[int] = []
     between: list[int] = []
@@ -116,7 +120,7 @@ def arch_step_memory(
         # weights have no gradients, so nothing is kept before the first alpha, and of its layer what it weighs
         if not inside and len(place.tokens) == 1:
             continue
-        if fused and _fuses(space, place):
+        if fused and _fuses(space, place) and (place.layer or place.stage not in read_inside):
             between.append(_fused_memory(place, flows=False))
             inside.append(_fused_memory(place, flows=bool(inside)))
         else:

@@ -1,4 +1,4 @@
-"""Heads, losses and datasets that the methods need inside a host. A host is imported when one of its parts is built.
+"""Heads, losses, anchors and datasets that the methods need inside a host, which is imported when one is built.
 
 So a detection run never imports MMSegmentation and does not need it installed.
 """
@@ -6,7 +6,7 @@ So a detection run never imports MMSegmentation and does not need it installed.
 from typing import Any
 
 from mmnas_ext.install_check import require_mm
-from mmnas_ext.registry import DATASETS, MODELS
+from mmnas_ext.registry import DATASETS, MODELS, TASK_UTILS
 
 
 @MODELS.register_module(name='FNASegHead')
@@ -34,6 +34,33 @@ def _build_cls_head(**kwargs: Any) -> Any:
     from mmnas_ext.hosts.cls import DropoutClsHead
 
     return DropoutClsHead(**kwargs)
+
+
+@MODELS.register_module(name='SSDHead')
+def _build_ssd_head(**kwargs: Any) -> Any:
+    """Builds `mmnas_ext.hosts.ssd.SSDHead`."""
+    require_mm('mmdet')
+    from mmnas_ext.hosts.ssd import SSDHead
+
+    return SSDHead(**kwargs)
+
+
+@MODELS.register_module(name='SSDLiteHead')
+def _build_ssdlite_head(**kwargs: Any) -> Any:
+    """Builds `mmnas_ext.hosts.ssd.SSDLiteHead`."""
+    require_mm('mmdet')
+    from mmnas_ext.hosts.ssd import SSDLiteHead
+
+    return SSDLiteHead(**kwargs)
+
+
+@TASK_UTILS.register_module(name='SSDLiteAnchorGenerator')
+def _build_ssdlite_anchors(**kwargs: Any) -> Any:
+    """Builds `mmnas_ext.hosts.ssd.SSDLiteAnchorGenerator`."""
+    require_mm('mmdet')
+    from mmnas_ext.hosts.ssd import SSDLiteAnchorGenerator
+
+    return SSDLiteAnchorGenerator(**kwargs)
 
 
 @DATASETS.register_module(name='XMLImages')

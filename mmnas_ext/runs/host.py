@@ -15,7 +15,7 @@ from mmengine.config import Config, ConfigDict
 
 from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.runs.fitting import channels_of, pick_outputs, rewire
-from mmnas_ext.runs.halves import LOADERS, backbones_of, name_of, plain, tell, walk
+from mmnas_ext.runs.halves import LOADERS, backbones_of, models_of, name_of, plain, tell, walk
 from mmnas_ext.runs.sources import depth_of, list_sources, said_keys
 
 _EXAMPLE = "'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
@@ -83,6 +83,17 @@ def apply_host(cfg: Config, value: Any) -> bool:
             backbone['out_indices'] = outputs
     rewire(cfg.model, channels_of(cfg.model.backbone, spec))
     return True
+
+
+def mend_heads(cfg: Config) -> None:
+    """Exchanges MMDetection's SSD heads, in both halves, for the same that predict: see `mmnas_ext.hosts.ssd.SSDHead`.
+
+    Theirs trains, and ends the first validation with an AttributeError.
+    """
+    for model in models_of(cfg) if cfg.get('default_scope') == 'mmdet' else ():
+        for part in walk(model.get('bbox_head')):
+            if part.get('type') in ('SSDHead', 'mmdet.SSDHead'):
+                part['type'] = 'mmnas_ext.SSDHead'
 
 
 def _find(cfg: Config, name: str) -> Path:

@@ -4,6 +4,7 @@ Applied when a config is used (`mmnas_ext.runs.resolve`): in every pipeline of b
 windows of a test, and in the size at which costs are counted.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -45,7 +46,7 @@ def apply_image_size(cfg: Config, value: Any) -> bool:
         value: Its ``image_size``: height and width in pixels.
 
     Raises:
-        ValueError: The size of a resizing is in no form that is known.
+        ValueError: The size of a resizing is in no form that is known, or SSD's anchors cannot be scaled.
     """
     height, width = value
     former = _former_size(cfg)
@@ -64,6 +65,9 @@ def apply_image_size(cfg: Config, value: Any) -> bool:
         for part, key in ((preprocessor, 'size'), (tested, 'crop_size'), (tested, 'stride')):
             if isinstance(part.get(key), list | tuple):
                 part[key] = _crop(part[key], ratios)
+        for part in walk(model.get('bbox_head')):
+            if 'SSD' in name_of(part.get('anchor_generator')):
+                _scale_anchors(part['anchor_generator'], (height, width))
     for backbone in backbones_of(cfg):
         if 'input_size' in backbone:
             tell('model.backbone.input_size', tuple(backbone['input_size']), (height, width))
@@ -143,6 +147,45 @@ def _scale(part: dict[str, Any], former: tuple[float, float], size: tuple[int, i
             part[key] = _crop(part[key], (down, across))
     if kind in _PADS and _is_pair(part.get('size')):
         part['size'] = _crop(part['size'], (across, down))
+
+
+def _scale_anchors(generator: Any, size: tuple[int, int]) -> None:
+    """Makes SSD's anchors, which are as large as images and lie on as many positions, those of images of another size.
+
+    Strides are images' sides over features' sides, each feature half of the one before: 16 32 64 107 160 320 at 320.
+
+    Args:
+        generator: Config of the anchors; changed.
+        size: Height and width of the images.
+
+    Raises:
+        ValueError: They are for another size, and do not say sizes, or have strides of another kind.
+    """
+    strides = list(generator.get('strides') or ())
+    former = generator.get('input_size')
+    if 'min_sizes' in generator and all(type(stride) is int for stride in strides):
+        former = strides[-1] if _halved(strides[-1], strides[0], len(strides)) == strides else None
+    if size == (former, former):
+        return
+    if former is None or 'min_sizes' not in generator:
+        raise ValueError(
+            f'image_size cannot scale the anchors of {name_of(generator)} for {size[0]}x{size[1]} pixels: leave it '
+            'out, and write strides, min_sizes and max_sizes for these images'
+        )
+    tall, wide = (_halved(side, strides[0], len(strides)) for side in size)
+    generator['strides'] = tall if size[0] == size[1] else list(zip(wide, tall, strict=True))
+    ratio = math.sqrt(size[0] * size[1]) / former
+    for key in ('min_sizes', 'max_sizes'):
+        generator[key] = [round(side * ratio) for side in generator[key]]
+
+
+def _halved(side: int, stride: int, levels: int) -> list[int]:
+    """Strides of features of which each has half of the positions of the one before, rounded up."""
+    positions, found = -(-side // stride), []
+    for _ in range(levels):
+        found.append(round(side / positions))
+        positions = -(-positions // 2)
+    return found
 
 
 def _map(value: Any, listed: bool, scaled: Callable[[Any], Any]) -> Any:

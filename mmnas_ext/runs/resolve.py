@@ -31,7 +31,7 @@ from mmnas_ext.runs.halves import (
     tell,
     walk,
 )
-from mmnas_ext.runs.host import apply_host, check_host
+from mmnas_ext.runs.host import apply_host, check_host, mend_heads
 from mmnas_ext.runs.image_size import apply_image_size, check_image_size, settle_limits
 from mmnas_ext.runs.keys import check_shape
 from mmnas_ext.runs.own_data import ROOT, apply_data, belonging_classes, check_data, move_data
@@ -77,6 +77,7 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
     for half in models_of(cfg):
         _tell_heads(half, (cfg.get('model') or {}).get('backbone') or {})
     if is_ours(cfg):
+        mend_heads(cfg)
         settle_limits(cfg)
         complete_channels(cfg)
     return cfg

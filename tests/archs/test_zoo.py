@@ -33,7 +33,7 @@ def test_names() -> None:
         'resnet34',
         'resnet50',
     )
-    assert zoo.spaces() == ('dna', 'dna_a_det', 'efficientnet_lite0_det', 'fna_det', 'fna_seg')
+    assert zoo.spaces() == ('dna', 'dna_a_det', 'efficientnet_lite0_det', 'fna_det', 'fna_det_ssdlite', 'fna_seg')
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,8 @@ def test_unknown_architecture(read: Any) -> None:
 def test_unknown_space(read: Any) -> None:
     with pytest.raises(
         ValueError,
-        match=r"unknown search space 'x': the zoo has dna, dna_a_det, efficientnet_lite0_det, fna_det, fna_seg$",
+        match=r"unknown search space 'x': the zoo has dna, dna_a_det, efficientnet_lite0_det, fna_det, "
+        r'fna_det_ssdlite, fna_seg$',
     ):
         read('x')
     with pytest.raises(ValueError, match='that is an architecture'):

@@ -58,15 +58,26 @@ def alpha_state(tensors: list[list[Any]]) -> dict[str, Tensor]:
     return state
 
 
-def plain_supernet(space: SearchSpace, state: dict[str, Tensor], x: Tensor, eps: float) -> list[Tensor]:
-    """Output of each stage, in training mode, from the state dict alone: every candidate, weighted by softmax(alpha).
+def plain_supernet(
+    space: SearchSpace, state: dict[str, Tensor], x: Tensor, eps: float, temperature: float = 1.0
+) -> list[Tensor]:
+    """Output of each stage, in training mode, from the state dict alone: all candidates, weighted by softmax(alpha)."""
+    return plain_features(space, state, x, eps, temperature)[0]
+
+
+def plain_features(
+    space: SearchSpace, state: dict[str, Tensor], x: Tensor, eps: float, temperature: float = 1.0
+) -> tuple[list[Tensor], dict[int, Tensor]]:
+    """As `plain_supernet`, and by stage the weighted expansions of its first layer, of a space that has one width.
 
     Args:
         space: The space, with ReLU6 and without squeeze-excite.
         state: Keys of a `SuperNet`'s state dict.
         x: Images ``(N, 3, H, W)``.
         eps: Of every batch norm.
+        temperature: What alpha is divided by first.
     """
+    inside: dict[int, Tensor] = {}
 
     def conv_norm(x: Tensor, key: str, stride: int = 1, groups: int = 1, act: bool = True) -> Tensor:
         weight = state[f'{key}.conv.weight']
@@ -88,15 +99,18 @@ def plain_supernet(space: SearchSpace, state: dict[str, Tensor], x: Tensor, eps:
             if len(tokens) == 1:
                 x = layer(x, key, LayerSpec.parse(tokens[0]).expansion, stride)
                 continue
-            exponentials = state[f'{key}.alpha'].exp()
+            exponentials = (state[f'{key}.alpha'] / temperature).exp()
             shares = exponentials / exponentials.sum()
+            if len({LayerSpec.parse(token).expansion for token in tokens if token != SKIP}) == 1 and j == 0:
+                wide = [conv_norm(x, f'{key}.candidates.{token}.expand') for token in tokens]
+                inside[i] = sum(share * each for share, each in zip(shares, wide, strict=True))
             results = [
                 x if token == SKIP else layer(x, f'{key}.candidates.{token}', LayerSpec.parse(token).expansion, stride)
                 for token in tokens
             ]
             x = sum(share * result for share, result in zip(shares, results, strict=True))
         outputs.append(x)
-    return outputs
+    return outputs, inside
 
 
 def traced(net: torch.nn.Module, image: Tensor) -> tuple[tuple[Tensor, ...], int]:

@@ -163,6 +163,20 @@ def test_the_estimate_is_near_what_is_kept(space, size, batch, with_cp, fused):
     assert kept / 1.25 < estimated < kept * 1.25
 
 
+def test_a_layer_that_is_read_inside_is_left_to_the_modules():
+    inside = SearchSpace((*WIDER.stages[:2], SpaceStage(12, 24, (CANDIDATES[1::2], (*CANDIDATES, 'skip')), 2)))
+    net = SuperNet(inside, out_indices=('2.expand', 2)).train()
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    for alpha in net.arch_parameters():
+        alpha.requires_grad_()
+    image = torch.randn(2, 3, 96, 64)
+    kept = saved_bytes([net], lambda: sum(feature.square().mean() for feature in net(image)))
+    estimates = [arch_step_memory(inside, (96, 64), 2, fused=True, read_inside=read) for read in ((), (2,))]
+    assert kept / 1.25 < estimates[1] < kept * 1.25
+    assert estimates[0] < 0.8 * estimates[1]
+
+
 def test_checkpoints_keep_less():
     with_cp, without = (kept_bytes(WIDER, (96, 64), 2, cp, False) for cp in (True, False))
     assert with_cp < 0.6 * without

@@ -129,9 +129,9 @@ def test_norms_that_are_kept_in_eval_mode_keep_their_statistics_and_candidates_g
     assert not found.backbone.training
 
 
-def test_an_expansion_as_output_is_of_a_settled_network():
-    """A super-network has none: its first layers' expansions are not settled, and so no subnet is asked for one."""
-    with pytest.raises(ValueError, match=r"out_indices must be among \[0, 1, 2\], got '2.expand'"):
+def test_an_expansion_as_output_is_of_a_settled_width():
+    """A super-network whose candidates there have several has none, and so no subnet is asked for one."""
+    with pytest.raises(ValueError, match=r"out_indices must be among \[0, 1, 2, '1.expand'\], got '2.expand'"):
         MODELS.build(tiny.supernet_cfg(out_indices=('2.expand',)))
 
 

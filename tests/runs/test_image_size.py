@@ -114,3 +114,32 @@ def test_limits_follow_the_cost_of_the_seed() -> None:
         ValueError, match=r'cost.target is said by the seed, and model.backbone.init_cfg has no seed=dict\(arch=…'
     ):
         halves_of(DETECTOR, seed='weights.pth', optim_wrapper=dict(cost=dict(target='seed')))
+
+
+def anchors(half: Config) -> list[list[int]]:
+    generator = half.model.bbox_head.anchor_generator
+    return [list(generator[key]) for key in ('strides', 'min_sizes', 'max_sizes')]
+
+
+def test_anchors_of_an_ssd_follow_the_images() -> None:
+    name = 'fna_ssdlite_mbv2_photos5.py'
+    written = [[16, 32, 64, 107, 160, 320], [30, 60, 114, 168, 222, 276], [60, 114, 168, 222, 276, 330]]
+    # features of 10, 5, 3, 2, 1 and 1 positions at half of the size; of 30, 15, 8, 4, 2, 1 at 480
+    halved = [[16, 32, 53, 80, 160, 160], [15, 30, 57, 84, 111, 138], [30, 57, 84, 111, 138, 165]]
+    larger = [[16, 32, 60, 120, 240, 480], [45, 90, 171, 252, 333, 414], [90, 171, 252, 333, 414, 495]]
+    for side, expected in ((320, written), (160, halved), (480, larger)):
+        for half in halves_of(name, image_size=(side, side)):
+            assert anchors(half) == expected
+            assert [sizes(half[f'{kind}_dataloader']) for kind in ('train', 'val')] == [[(side, side)]] * 2
+    for half in halves_of(name, image_size=(160, 640)):
+        wide, high = [16, 32, 64, 128, 213, 320], [16, 32, 53, 80, 160, 160]
+        assert anchors(half)[0] == [*zip(wide, high, strict=True)] and anchors(half)[1] == written[1]
+
+
+def test_anchors_of_a_host_are_for_the_size_that_it_was_written_for() -> None:
+    lite, full = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py', 'mmdet::ssd/ssd300_coco.py'
+    for half in halves_of(DETECTOR, host=lite, image_size=(320, 320)):
+        assert anchors(half)[:2] == [[16, 32, 64, 107, 160, 320], [48, 100, 150, 202, 253, 304]]
+    assert halves_of(DETECTOR, host=full, image_size=(300, 300))[1].model.bbox_head.anchor_generator.input_size == 300
+    with pytest.raises(ValueError, match=r'image_size cannot scale the anchors of SSDAnchorGenerator for 320x320 pix'):
+        halves_of(DETECTOR, host=full, image_size=(320, 320))
