@@ -59,6 +59,7 @@ MASKS = {
 
 def make(root: Path) -> dict[str, dict[str, Any]]:
     """Writes the seed's checkpoint and all data; returns ``data`` of each layout, and ``seed``."""
+    root.mkdir(parents=True, exist_ok=True)
     before = dict(COUNTS)
     COUNTS.update(IMAGES)
     try:
@@ -130,6 +131,8 @@ def _rescope(part: Any, host: str) -> None:
         kind = part.get('type')
         for hooked in part.get('switch_pipeline') or ():  # built when it is switched to, in no one's scope
             hooked['type'] = f'{host}.{hooked["type"]}'
+            if 'ratio_range' in hooked and 'scale' in hooked:
+                hooked['resize_type'] = f'{host}.Resize'
         if isinstance(kind, str) and '.' not in kind:
             part.setdefault('_scope_', host)
         else:
@@ -145,3 +148,9 @@ def search(cfg: Config, work_dir: Path) -> None:
     """Searches and adapts, as `mmnas train` does."""
     cfg.work_dir, cfg.launcher = str(work_dir), 'none'
     run(cfg, prepared=check_config(cfg))
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """What MMEngine's logger wrote of each iteration, and of the validation."""
+    file = next(folder.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for line in file.read_text().splitlines()]

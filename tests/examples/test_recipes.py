@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.engine import SearchOptimWrapperConstructor
+from mmnas_ext.runs import exporting
 from mmnas_ext.runs.host import _find
 from tests.examples.small import HOSTS, SIZE, SPACE, parse, read
 from tests.own_data import CONFIGS, derive_any
@@ -150,3 +151,50 @@ def test_another_seed_is_a_line_beside_its_space(
 
 def _terms(value: Any) -> list[Tensor]:
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+# ---------------------------------------------------------------- export
+
+
+@pytest.mark.parametrize(
+    ('name', 'kinds', 'levels'),
+    [
+        ('fna_atss_coco', ('cls_score', 'bbox_pred', 'centerness'), 5),
+        ('fna_fcos_coco', ('cls_score', 'bbox_pred', 'centerness'), 5),
+        ('fna_gfl_coco', ('cls_score', 'bbox_pred'), 5),
+        ('fna_rtmdet_coco', ('cls_score', 'bbox_pred'), 3),
+    ],
+)
+def test_maps_of_a_detector_are_named_for_its_graph(name: str, kinds: tuple[str, ...], levels: int) -> None:
+    cfg = derive_any(read(name, dict(space=SPACE.format(), classes=('a', 'b'))))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(small(cfg).model)
+    assert exporting._kind(model) == 'detector'
+    module = exporting._Outputs(model, 'detector').eval()
+    image = torch.zeros(1, 3, *SIZE)
+    with torch.no_grad():
+        names = exporting.name_outputs(exporting.Subject(module, (), 'detector', {}), image)
+        maps = dict(zip(names, module(image), strict=True))
+    assert names == tuple(f'{kind}_{level}' for kind in kinds for level in range(levels))
+    for level in range(levels):
+        side = -(-SIZE[0] // 2 ** (3 + level))  # from stride 8 on
+        assert {tuple(maps[f'{kind}_{level}'].shape[2:]) for kind in kinds} == {(side, side)}
+        assert maps[f'cls_score_{level}'].shape[1] == 2
+
+
+def test_a_graph_of_two_stages_is_refused() -> None:
+    cfg = derive_any(read('fna_faster_rcnn_coco', dict(space=SPACE.format(), classes=('a', 'b'))))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(small(cfg).model)
+    with pytest.raises(exporting.ExportError, match='FasterRCNN chooses proposals between its stages, .* its backbone'):
+        exporting._kind(model)
+
+
+@pytest.mark.parametrize('name', SEGMENTORS)
+def test_a_graph_of_a_segmentor_has_logits_of_the_images_size(name: str) -> None:
+    cfg = derive_any(read(name, dict(space=SPACE.format(), classes=('a', 'b', 'c'))))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(small(cfg).model)
+    with torch.no_grad():
+        (logits,) = exporting._Outputs(model, exporting._kind(model)).eval()(torch.zeros(1, 3, 64, 96))
+    assert logits.shape == (1, 3, 64, 96)

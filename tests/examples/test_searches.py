@@ -1,6 +1,5 @@
 """Every example searches and adapts 20 iterations on a CPU: on two sets of data, in its host's scope and in another."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.remap import load_seed, remap
 from mmnas_ext.workdir import WorkDir
-from tests.examples.small import BOXES, CASES, COMMON, DETECTOR, MASKS, SEGMENTOR, SPACE, make, read, search
+from tests.examples.small import BOXES, CASES, COMMON, DETECTOR, MASKS, SEGMENTOR, SPACE, logged, make, read, search
 
 # parameters of the classifiers, and channels per class: two-stage heads have one for the background
 CLASSIFIERS = {
@@ -64,12 +63,6 @@ def config(name: str, layout: str, scope: str, given: dict[str, Any]) -> Config:
     short = DETECTOR if layout in BOXES else SEGMENTOR
     changes = {'seed': given['seed'], 'data': given[layout], **CHANGES.get(name, {})}
     return read(name, {**COMMON, **short, **changes}, scope)
-
-
-def logged(folder: Path) -> list[dict[str, Any]]:
-    """What MMEngine's logger wrote of each iteration, and of the validation."""
-    file = next(folder.glob('*/vis_data/scalars.json'))
-    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 @pytest.mark.parametrize(('name', 'layout', 'scope'), CASES)
