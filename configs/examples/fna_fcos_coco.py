@@ -10,15 +10,10 @@ _base_ = './_base_/detector.py'
 host = dict(config='mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py')
 # the host's: biases at twice the rate without decay, clipped gradients, a constant warm-up. Its images are those of
 # Caffe's ResNet; ours are normalised as the seed's.
-theirs = dict(
+optimized = dict(
     paramwise_cfg=dict(bias_lr_mult=2.0, bias_decay_mult=0.0),
     clip_grad=dict(_delete_=True, max_norm=35, norm_type=2),
 )
-optim_wrapper = dict(weights=theirs)
-derived = dict(
-    optim_wrapper=theirs,
-    param_scheduler=[
-        dict(type='ConstantLR', factor=1 / 3, by_epoch=False, begin=0, end=500),
-        dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
-    ],
-)
+constant = dict(type='ConstantLR', factor=1 / 3, by_epoch=False, begin=0, end=500)
+optim_wrapper = dict(weights=optimized)
+derived = dict(optim_wrapper=optimized, param_scheduler=[constant, _base_.derived.param_scheduler[1]])

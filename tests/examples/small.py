@@ -107,6 +107,8 @@ CASES = [
     for case in ((name, first, ''), (name, second, OTHER))
 ]
 
+ON_PAGES = (('fna_atss_coco', 'coco'), ('fna_lraspp_cityscapes', 'folder-masks'))  # searched by the pages' commands
+
 
 @cache
 def parse(name: str) -> Config:
@@ -148,9 +150,3 @@ def search(cfg: Config, work_dir: Path) -> None:
     """Searches and adapts, as `mmnas train` does."""
     cfg.work_dir, cfg.launcher = str(work_dir), 'none'
     run(cfg, prepared=check_config(cfg))
-
-
-def logged(folder: Path) -> list[dict[str, Any]]:
-    """What MMEngine's logger wrote of each iteration, and of the validation."""
-    file = next(folder.glob('*/vis_data/scalars.json'))
-    return [json.loads(line) for line in file.read_text().splitlines()]

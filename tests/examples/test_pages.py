@@ -1,5 +1,6 @@
 """The pages on hosts do what they say: their configs search and adapt, and are tested, drawn and exported."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +11,9 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmnas_ext.cli.main import main
-from tests.examples.small import COMMON, DETECTOR, HOSTS, SEGMENTOR, make, read
+from mmnas_ext.workdir import WorkDir
+from tests.examples.outcome import assert_done
+from tests.examples.small import COMMON, DETECTOR, HOSTS, ON_PAGES, SEED, SEGMENTOR, make, read
 from tests.own_data import CONFIGS, ROOT
 
 PAGES = {'detection': DETECTOR, 'segmentation': SEGMENTOR}
@@ -59,6 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize('page', PAGES)
 def test_the_commands_of_a_page_run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = dict(arch=SEED.format('fna'), checkpoint=str(folder / 'seed.pth'))
     monkeypatch.chdir(folder / page)
     monkeypatch.setattr(DefaultScope, '_instance_dict', DefaultScope._instance_dict.copy())
     commands = [shlex.split(line, comments=True) for block in blocks(page, 'bash') for line in block.splitlines()]
@@ -68,9 +72,13 @@ def test_the_commands_of_a_page_run(page: str, folder: Path, monkeypatch: pytest
         # the page trains longer
         arguments = [re.sub(r'(epoch|iter)_\d+\.pth', newest, word) for word in words[1:]]
         assert main(arguments) in (0, None), words
-    work = Path('work_dirs/mine')
-    assert (work / 'report.html').is_file() and Path('mine.onnx').is_file()
-    assert 'samples' in (work / 'report.html').read_text() or list(work.glob('**/samples.json'))
+    files = WorkDir(Path('work_dirs/mine'))
+    name, layout = ON_PAGES[[*PAGES].index(page)]
+    assert f'examples/{name}.py' in blocks(page, 'python')[0]
+    assert_done(name, layout, files, seed)
+    assert Path('mine.onnx').is_file()
+    samples = json.loads((files.samples / 'samples.json').read_text())
+    assert samples['kind'] == {'detection': 'boxes', 'segmentation': 'labels'}[page]
     assert not Path('work_dirs/vfnet').exists() and not Path('work_dirs/danet').exists()  # of dry runs
 
 

@@ -14,7 +14,8 @@ from mmnas_ext.archs import ArchSpec
 from mmnas_ext.remap import load_seed, remap
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.workdir import WorkDir
-from tests.examples.small import SPACE, logged, make, search
+from tests.examples.outcome import logged
+from tests.examples.small import SPACE, make, search
 from tests.own_data import CONFIGS
 
 KEYPOINTS = 17
