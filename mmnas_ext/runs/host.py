@@ -34,6 +34,10 @@ def check_host(value: Any) -> None:
             f"host must name a config, such as {_EXAMPLE}, or be a dict(config='…', …) with changes of its model, got "
             f'{value!r:.80}'
         )
+    strides = value.get('strides') if isinstance(value, Mapping) else None
+    numbers = list(strides) if isinstance(strides, list | tuple) and all(type(each) is int for each in strides) else []
+    if strides is not None and (not numbers or numbers != sorted({*numbers})):
+        raise ValueError(f'host.strides must be rising numbers, of the features to read, got {strides!r:.80}')
 
 
 def apply_host(cfg: Config, value: Any) -> bool:

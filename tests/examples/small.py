@@ -113,9 +113,7 @@ ON_PAGES = (('fna_atss_coco', 'coco'), ('fna_lraspp_cityscapes', 'folder-masks')
 @cache
 def parse(name: str) -> Config:
     """An example as MMEngine reads it; do not change it."""
-    found = Config.fromfile(CONFIGS / 'examples' / f'{name}.py')
-    object.__setattr__(found, '_format_python_code', False)  # takes longer than to train, and MMEngine does it 12 times
-    return found
+    return Config.fromfile(CONFIGS / 'examples' / f'{name}.py')
 
 
 def read(name: str, options: dict[str, Any], scope: str = '') -> Config:

@@ -50,7 +50,6 @@ def test_the_keypoint_detector_searches_and_adapts(scope: str, tmp_path: Path, m
     make_persons(tmp_path / 'coco')
     seed = make(tmp_path / 'given')['seed']
     cfg = Config.fromfile(CONFIGS / 'examples' / 'fna_heatmap_coco_keypoints.py')
-    object.__setattr__(cfg, '_format_python_code', False)
     cfg.default_scope = scope
     options = {
         'seed': seed, 'space': json.loads(SPACE.format()), 'data_root': str(tmp_path / 'coco') + '/',
