@@ -12,6 +12,9 @@ from typing import Any
 
 PACKAGE = 'mmnas_ext'
 MARK = f'{PACKAGE}::'
+EXAMPLES = 'examples'
+"""Folder of the configs around other hosts, below that of all."""
+_FOLDERS = ('_base_/', f'{EXAMPLES}/', f'{EXAMPLES}/_base_/')
 _HERE = Path(__file__).with_name('.mim')
 
 
@@ -21,8 +24,18 @@ def tools_folder() -> Path:
 
 
 def configs() -> dict[str, Path]:
-    """The configs that a user runs, by name without ``.py``, sorted; what they share, ``_base_``, is not among them."""
-    return {file.stem: file for file in sorted((_HERE / 'configs').glob('*.py'))}
+    """The configs that a user runs, by name without ``.py``, sorted; what they share, ``_base_``, is not among them.
+
+    Those of ``configs/examples`` have names with that folder, and come last.
+    """
+    folder = _HERE / 'configs'
+    files = [*sorted(folder.glob('*.py')), *sorted((folder / EXAMPLES).glob('*.py'))]
+    return {called(file): file for file in files}
+
+
+def called(config: Path) -> str:
+    """What a shipped config is called: its place below ``configs``, without ``.py``."""
+    return config.relative_to(_HERE / 'configs').with_suffix('').as_posix()
 
 
 def headline(config: Path) -> str:
@@ -42,7 +55,8 @@ def find_shipped(name: str) -> Path:
     """A config that comes with the package.
 
     Args:
-        name: Its name, with or without ``.py`` and ``mmnas_ext::`` or ``configs/`` before it; of ``_base_`` with that.
+        name: Its name, with or without ``.py`` and ``mmnas_ext::`` or ``configs/`` before it; of ``_base_`` and of
+            ``examples`` with that.
 
     Raises:
         FileNotFoundError: There is none of this name; the message has the nearest.
@@ -50,9 +64,11 @@ def find_shipped(name: str) -> Path:
     plain = name.removeprefix(MARK).removeprefix('configs/').removesuffix('.py')
     file = _HERE / 'configs' / f'{plain}.py'
     # only names: a path that leads out of the folder is the user's own, and not there
-    if plain.removeprefix('_base_/').isidentifier() and file.is_file():
+    inside = max((each for each in ('', *_FOLDERS) if plain.startswith(each)), key=len)
+    if plain.removeprefix(inside).isidentifier() and file.is_file():
         return file
-    near = get_close_matches(Path(plain).name, configs(), 3, 0.5)
+    names = {each.rpartition('/')[2]: each for each in configs()}
+    near = [names[each] for each in get_close_matches(Path(plain).name, names, 3, 0.5)]
     hint = f'did you mean {", ".join(near)}? ' if near else ''
     raise FileNotFoundError(
         f'config {name} does not exist, neither as a file nor among those of {PACKAGE}: {hint}mmnas config lists them'

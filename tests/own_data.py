@@ -28,8 +28,9 @@ def scenes(part: str, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Iterator[tuple
     """Yields name, image and box (left, top, right, bottom) of the images of a part."""
     height, width = size
     for number in range(COUNTS[part]):
-        image = np.full((height, width, 3), 20 * number, np.uint8)
-        box = (4 + number, 4, width - 8, height - 6)
+        shade = number % 12
+        image = np.full((height, width, 3), 20 * shade, np.uint8)
+        box = (4 + shade, 4, width - 8, height - 6)
         image[box[1] : box[3], box[0] : box[2]] = 200
         yield f'{part}_{number}', image, box
 

@@ -168,10 +168,12 @@ def test_what_is_not_there_is_told_with_what_is(words: list[str], message: str) 
 def test_the_list_of_configs_has_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['config']) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
-    assert (
-        'fna_retinanet_coco             FNA inside RetinaNet on COCO: search a backbone, remap the seed'
-        in '\n'.join(lines)
+    names = [sorted(path.stem for path in (ROOT / folder).glob('*.py')) for folder in ('configs', 'configs/examples')]
+    assert [line.split()[0] for line in lines] == [*names[0], *(f'examples/{name}' for name in names[1])]
+    assert re.search(
+        r'^fna_retinanet_coco +FNA inside RetinaNet on COCO: search a backbone, remap the seed',
+        '\n'.join(lines),
+        re.MULTILINE,
     )
     assert all(len(line) < 240 and '  ' in line and not line.endswith(('.', ':')) for line in lines)
     assert config.list_configs().count('\n') == len(configs())

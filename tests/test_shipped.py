@@ -35,6 +35,22 @@ def test_a_shipped_config_is_found_by_name_from_anywhere(
         assert found.read_bytes() == (ROOT / place).read_bytes()
 
 
+EXAMPLE = 'examples/fna_atss_coco'
+
+
+@pytest.mark.parametrize('name', [EXAMPLE, f'{EXAMPLE}.py', f'mmnas_ext::{EXAMPLE}.py', f'configs/{EXAMPLE}.py'])
+def test_an_example_is_found_with_its_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config(name).read_bytes() == (ROOT / f'configs/{EXAMPLE}.py').read_bytes()
+    assert configs()[EXAMPLE] == find_config(name)
+    assert find_shipped('examples/_base_/detector').name == 'detector.py'
+    text = config.start(EXAMPLE)
+    assert f"_base_ = 'mmnas_ext::{EXAMPLE}.py'" in text and "data = dict(type='coco', root='boxes')" in text
+    assert "type='folder-masks'" in config.start('examples/fna_fcn_cityscapes')
+    with pytest.raises(FileNotFoundError, match=f'did you mean {EXAMPLE}'):
+        find_shipped('fna_atss_coco')
+
+
 def test_a_file_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     mine = tmp_path / f'{NAME}.py'
@@ -113,7 +129,8 @@ def test_what_is_shipped_is_what_lies_at_the_top() -> None:
     mim = tools_folder().parent
     for name in ('model-index.yml', 'tools/train.py', 'tools/dist_train.sh', 'configs/fna_metafile.yml'):
         assert (mim / name).read_bytes() == (ROOT / name).read_bytes()
-    assert {path.name for path in (mim / 'configs').glob('*.py')} == {path.name for path in ROOT.glob('configs/*.py')}
+    for found in ('configs/*.py', 'configs/examples/*.py', 'configs/examples/_base_/*.py'):
+        assert {path.name for path in mim.glob(found)} == {path.name for path in ROOT.glob(found)} != set()
 
 
 # metafiles

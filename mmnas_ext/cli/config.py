@@ -1,10 +1,11 @@
 """``mmnas config``."""
 
 import argparse
+from fnmatch import fnmatch
 
 from mmnas_ext.cli.messages import errors
 from mmnas_ext.cli.options import CONFIG, Command
-from mmnas_ext.shipped import MARK, configs, find_shipped, headline
+from mmnas_ext.shipped import MARK, called, configs, find_shipped, headline
 
 START = """# My own {name}: {headline}.
 #
@@ -15,17 +16,20 @@ START = """# My own {name}: {headline}.
 # It runs as it is, from a folder in which its data lie. What is set below takes effect in every part of a run.
 _base_ = '{mark}{name}.py'
 """
-# of a detector and of a segmentor
-DATA = {
-    'retinanet': """
+_BOXES, _MASKS = (
+    """
 # Your own images, one line for all of loaders, classes, heads and evaluators ('coco' or 'voc'):
 # data = dict(type='coco', root='boxes')
 """,
-    'deeplab': """
+    """
 # Your own images, one line for all of loaders, classes, heads and evaluators ('folder-masks' or 'cityscapes'):
 # data = dict(type='folder-masks', root='fields', classes=('ground', 'crop', 'weed'))
 """,
-}
+)
+# of a detector and of a segmentor, by names of configs
+DATA = {
+    '*retinanet*': _BOXES, 'examples/*_coco': _BOXES, '*deeplab*': _MASKS, 'examples/*_cityscapes': _MASKS,
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +63,9 @@ def start(name: str) -> str:
         FileNotFoundError: None has this name; the message has the nearest.
     """
     file = find_shipped(name)
-    hint = next((text for host, text in DATA.items() if host in file.stem), '')
-    return START.format(name=file.stem, headline=headline(file), mark=MARK) + hint
+    full = called(file)
+    hint = next((text for names, text in DATA.items() if fnmatch(full, names)), '')
+    return START.format(name=full, headline=headline(file), mark=MARK) + hint
 
 
 def whole(name: str) -> str:
@@ -73,7 +78,7 @@ def whole(name: str) -> str:
     from mmengine.config import Config
 
     text = Config.fromfile(file).pretty_text
-    return f'# {file.stem}: {headline(file)}.\n# Written by: mmnas config {file.stem} --full\n{text}'
+    return f'# {called(file)}: {headline(file)}.\n# Written by: mmnas config {called(file)} --full\n{text}'
 
 
 COMMAND = Command(

@@ -2,13 +2,13 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from mmengine.dataset import Compose
 from mmengine.dist import get_dist_info, get_world_size
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import DataLoader, Sampler
 
 from mmnas_ext.datasets import DatasetView, check_files, originals, renewed, split_halves
@@ -263,7 +263,7 @@ def build_halves(
     """
     _check_split(fraction, split_seed)
     seed = common_seed(runner)
-    own = build_pipelines(without_left_out(pipelines, dataloader['dataset']))
+    own = build_pipelines(without_left_out(pipelines, dataloader['dataset']), named_scope(dataloader['dataset']))
     cfg = reproducible(dataloader, seed)
     dataset = DATASETS.build(cfg.pop('dataset'))
     halves = split_halves(dataset, split_seed, fraction, (own.get('weights'), own.get('arch')))
@@ -285,8 +285,17 @@ def _check_split(fraction: Any, seed: Any) -> None:
         raise ValueError(f'train_cfg.split_seed must be an integer in 0..{2**32 - 1}, got {seed!r:.60}')
 
 
-def build_pipelines(pipelines: Any) -> dict[str, Compose]:
+def named_scope(dataset: Any) -> str | None:
+    """Scope that a dataset's config names for all that is inside it; ``None`` for the default scope."""
+    return dataset.get('_scope_') if isinstance(dataset, Mapping) else None
+
+
+def build_pipelines(pipelines: Any, scope: str | None = None) -> dict[str, Compose]:
     """Builds the transforms of each half.
+
+    Args:
+        pipelines: Of ``train_cfg``.
+        scope: Where transforms are looked for first, as the dataset's are; ``None`` for the default scope.
 
     Raises:
         TypeError: `pipelines` is no dict of lists of transforms.
@@ -307,7 +316,8 @@ def build_pipelines(pipelines: Any) -> dict[str, Compose]:
         if wrong:
             raise TypeError(f'train_cfg.pipelines.{name} must be transforms, dict(type=…, …), got {str(wrong[0])[:80]}')
         try:
-            built[name] = Compose(copy.deepcopy(list(transforms)))
+            with DefaultScope.overwrite_default_scope(scope):
+                built[name] = Compose(copy.deepcopy(list(transforms)))
         except (KeyError, TypeError, ValueError, AssertionError) as error:
             raise ValueError(f'train_cfg.pipelines.{name} cannot be built: {error}'[:300]) from error
     return built

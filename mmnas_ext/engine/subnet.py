@@ -85,7 +85,7 @@ def calibrate(model: Any, batches: Iterable[Any]) -> None:
         raise ValueError('calibrate needs at least one batch of images, got none')
 
 
-def held_out_view(half: DatasetView, pipeline: Any, images: int | None = None) -> DatasetView:
+def held_out_view(half: DatasetView, pipeline: Any, images: int | None = None, scope: str | None = None) -> DatasetView:
     """The images of a half as a validation reads them.
 
     Args:
@@ -93,8 +93,9 @@ def held_out_view(half: DatasetView, pipeline: Any, images: int | None = None) -
         pipeline: Transforms of the validation, a list of configs.
         images: So many of them, evenly over the half, since data sets are sorted; ``None`` takes all. One that the data
             set repeats is read once.
+        scope: Where transforms are looked for first; ``None`` for the default scope.
     """
-    transforms = build_pipelines({'arch': list(pipeline)})['arch']
+    transforms = build_pipelines({'arch': list(pipeline)}, scope)['arch']
     indices = half.distinct()
     if images is not None and images < len(indices):
         indices = indices[np.arange(images) * len(indices) // images]

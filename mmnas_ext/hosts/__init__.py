@@ -18,6 +18,15 @@ def _build_seg_head(**kwargs: Any) -> Any:
     return FNASegHead(**kwargs)
 
 
+@MODELS.register_module(name='LRASPPHead')
+def _build_lraspp_head(**kwargs: Any) -> Any:
+    """Builds `mmnas_ext.hosts.lraspp.LRASPPHead`."""
+    require_mm('mmseg')
+    from mmnas_ext.hosts.lraspp import LRASPPHead
+
+    return LRASPPHead(**kwargs)
+
+
 @MODELS.register_module(name='SegCrossEntropyLoss')
 def _build_seg_loss(**kwargs: Any) -> Any:
     """Builds `mmnas_ext.hosts.seg.SegCrossEntropyLoss`."""

@@ -11,7 +11,7 @@ from mmnas_ext.archs import ArchSpec, SearchSpace, places
 from mmnas_ext.backbones import MBNet, backbone_spec
 from mmnas_ext.backbones.chain import default_outputs
 from mmnas_ext.registry import MODELS
-from mmnas_ext.runs.halves import name_of
+from mmnas_ext.runs.halves import host_of, name_of
 from mmnas_ext.runs.keys import hints_of
 
 # of MMSegmentation, of MMPretrain, and of MMDetection where nothing lies between backbone and head
@@ -119,23 +119,30 @@ def channels_of(backbone: Mapping[str, Any], spec: ArchSpec | SearchSpace) -> tu
     return tuple(found)
 
 
-def pick_outputs(spec: ArchSpec | SearchSpace, count: int, finest: int | None = None) -> tuple[int, ...]:
+def pick_outputs(
+    spec: ArchSpec | SearchSpace, count: int, wanted: int | Sequence[int] | None = None
+) -> tuple[int, ...]:
     """The stages that a host of so many features reads: the last ones of their strides, up to the coarsest.
 
     Args:
         spec: The network or space.
         count: How many features; four are strides 4, 8, 16 and 32 of FNA's networks, three the last of these.
-        finest: Stride of the first, where the host is written for features of certain strides.
+        wanted: Strides of them all, or of the first, where the host is written for features of certain strides.
 
     Raises:
-        ValueError: There are not so many strides.
+        ValueError: There are not so many strides, or not these.
     """
     last = {stage[-1].reached: index for index, stage in enumerate(places(spec).stages)}
+    if isinstance(wanted, Sequence):
+        missing = [stride for stride in wanted if stride not in last]
+        if missing or len(wanted) != count:
+            raise ValueError(f'the host reads {count} features, the backbone has strides {list(last)}, got {wanted}')
+        return tuple(last[stride] for stride in wanted)
     if not 1 <= count <= len(last):
         raise ValueError(f'the host reads {count} features, and the backbone has strides {list(last)}')
     strides = list(last)
-    if finest in strides and strides.index(finest) + count <= len(strides):
-        return tuple(last.values())[strides.index(finest) :][:count]
+    if wanted in strides and strides.index(wanted) + count <= len(strides):
+        return tuple(last.values())[strides.index(wanted) :][:count]
     return tuple(last.values())[-count:]
 
 
@@ -170,7 +177,7 @@ def complete_channels(cfg: Config) -> None:
     Args:
         cfg: The config; only what its parts leave out, and their classes take, is added.
     """
-    model, scope = cfg.get('model') or {}, str(cfg.get('default_scope') or '')
+    model, scope = cfg.get('model') or {}, host_of(cfg)
     necks, heads = _listed(model.get('neck')), [(key, head) for key in _HEADS for head in _listed(model.get(key))]
     behind = [(part, key) for part, key in _behind(model) if part.get(key) is None]
     if not behind and all(each.get('in_channels') is not None for each in (*necks[:1], *(head for _, head in heads))):

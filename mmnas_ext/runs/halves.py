@@ -9,13 +9,22 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_PACKAGE = 'mmnas_ext'
 
 
 def is_ours(cfg: Config) -> bool:
     """Whether a config searches, or names one of our backbones: in any other the variables are the user's own."""
     model = cfg.get('model') or {}
     backbone = model.get('backbone') or {}
-    return bool(cfg.get('derived')) or any(_module_of(part) == 'mmnas_ext' for part in (model, backbone))
+    return bool(cfg.get('derived')) or any(_module_of(part) == _PACKAGE for part in (model, backbone))
+
+
+def host_of(cfg: Mapping[str, Any]) -> str:
+    """The package that a config's model is of, such as ``'mmdet'``, whatever its default scope is; empty if unknown."""
+    model = cfg.get('model') or {}
+    named = _module_of(model) if not isinstance(model.get('type'), str) or '.' in model['type'] else ''
+    found = [model.get('_scope_'), named if named != _PACKAGE else '', cfg.get('default_scope')]
+    return next((str(each) for each in found if each), '')
 
 
 def _module_of(part: Any) -> str:

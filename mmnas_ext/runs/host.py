@@ -15,7 +15,7 @@ from mmengine.config import Config, ConfigDict
 
 from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.runs.fitting import channels_of, pick_outputs, rewire
-from mmnas_ext.runs.halves import LOADERS, backbones_of, models_of, name_of, plain, tell, walk
+from mmnas_ext.runs.halves import LOADERS, backbones_of, host_of, models_of, name_of, plain, tell, walk
 from mmnas_ext.runs.sources import depth_of, list_sources, said_keys
 
 _EXAMPLE = "'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
@@ -23,16 +23,21 @@ _EXAMPLE = "'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
 _OURS = ('type', 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'size', 'size_divisor', 'batch_augments')
 _DEFAULT_FEATURES = 4
 _SHARED = ('backbone', 'data_preprocessor')  # of a model, what stays beside a host
+_ABOUT = ('config', 'strides')  # of ``host``, what is no change of the model
 
 
 def check_host(value: Any) -> None:
-    """Raises ValueError for a value of ``host`` that names no config."""
+    """Raises ValueError for a value of ``host`` that names no config, or strides that are none."""
     named = value.get('config') if isinstance(value, Mapping) else value
     if not isinstance(named, str) or not named.endswith('.py'):
         raise ValueError(
             f"host must name a config, such as {_EXAMPLE}, or be a dict(config='…', …) with changes of its model, got "
             f'{value!r:.80}'
         )
+    strides = value.get('strides') if isinstance(value, Mapping) else None
+    numbers = list(strides) if isinstance(strides, list | tuple) and all(type(each) is int for each in strides) else []
+    if strides is not None and (not numbers or numbers != sorted({*numbers})):
+        raise ValueError(f'host.strides must be rising numbers, of the features to read, got {strides!r:.80}')
 
 
 def apply_host(cfg: Config, value: Any) -> bool:
@@ -40,7 +45,8 @@ def apply_host(cfg: Config, value: Any) -> bool:
 
     Args:
         cfg: The config; changed.
-        value: Its ``host``: a config's name, or a dict with that as ``config``, and changes of its model.
+        value: Its ``host``: a config's name, or a dict with that as ``config``, the ``strides`` of the features to read
+            (before ``output_stride`` dilates them) where these are not the coarsest ones, and changes of its model.
 
     Raises:
         FileNotFoundError: There is no such config; the message has near names.
@@ -48,15 +54,15 @@ def apply_host(cfg: Config, value: Any) -> bool:
             the place of what the config's own file says of its model.
     """
     model = cfg.get('model') or {}
-    spec = backbone_spec(model.get('backbone') or {}, str(cfg.get('default_scope') or ''))
+    spec = backbone_spec(model.get('backbone') or {}, host_of(cfg))
     if spec is None:
         return False
-    changes = {key: each for key, each in value.items() if key != 'config'} if isinstance(value, Mapping) else {}
-    name = value['config'] if isinstance(value, Mapping) else value
+    said: Any = value if isinstance(value, Mapping) else {'config': value}
+    changes, name = {key: each for key, each in said.items() if key not in _ABOUT}, said['config']
     theirs = Config.fromfile(_find(cfg, name))
     if not isinstance((theirs.get('model') or {}).get('backbone'), Mapping):
         raise ValueError(f'host must describe a model with a backbone, and {name} has none')
-    scope, other = cfg.get('default_scope'), theirs.get('default_scope')
+    scope, other = host_of(cfg), theirs.get('default_scope')
     if other not in (None, scope):
         raise ValueError(f'host must be a config of {scope}, as this one, and {name} is of {other}')
     host = theirs.model.to_dict()
@@ -66,6 +72,8 @@ def apply_host(cfg: Config, value: Any) -> bool:
     host.update(backbone=model['backbone'], data_preprocessor=_preprocessor(host, model))
     if 'decode_head' in host:  # how images are cut is a matter of their size
         host.update({key: copy.deepcopy(model[key]) for key in ('train_cfg', 'test_cfg') if key in model})
+    if cfg.get('default_scope') != scope:
+        host['_scope_'] = scope  # where its parts are looked for
     merged = Config(dict(model=host))
     merged.merge_from_dict(dict(model=copy.deepcopy(changes)))
     if not any(part.get('type') == 'SyncBN' for part in walk({**model, 'backbone': None})):
@@ -77,7 +85,7 @@ def apply_host(cfg: Config, value: Any) -> bool:
     _check_unsaid(cfg, merged.model, name)
     tell('model', model.get('type'), merged.model.get('type'))
     cfg.model = merged.model
-    outputs = pick_outputs(spec, count, _finest(cfg.model))
+    outputs = pick_outputs(spec, count, said.get('strides') or _finest(cfg.model))
     for backbone in backbones_of(cfg):
         if backbone is cfg.model.backbone or 'out_indices' in backbone:
             backbone['out_indices'] = outputs

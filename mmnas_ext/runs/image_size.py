@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmnas_ext.archs import ArchSpec, price
-from mmnas_ext.runs.halves import LOADERS, backbones_of, list_halves, models_of, name_of, tell, walk
+from mmnas_ext.runs.halves import LOADERS, backbones_of, host_of, list_halves, models_of, name_of, tell, walk
 
 _SMALLEST = 32  # pixels: a position of the coarsest feature
 # arguments of transforms in pixels: (width, height), one number or a list of these; lists of these; what may be
@@ -21,6 +21,7 @@ _WIDTH_FIRST = ('scale', 'img_scale')
 _LISTS = ('scales',)
 _BORDERS = ('border',)
 _HEIGHT_FIRST = ('crop_size',)
+_WIDTH_FIRST_CROP = ('mmdet', 'RandomCrop')  # the one exception
 _SHORTEST = 'ResizeShortestEdge'  # its numbers are edges of an image, whichever is the shorter
 _PADS = ('Pad',)  # their `size` is (width, height)
 _RESIZES = ('Resize', 'RandomResize', 'RandomChoiceResize')
@@ -55,8 +56,10 @@ def apply_image_size(cfg: Config, value: Any) -> bool:
     ratios = height / former[0], width / former[1]
     loaders = [(name, half[name]) for half in list_halves(cfg) for name in LOADERS if half.get(name)]
     # halves may share their pipelines
-    for part in {id(part): part for _, loader in loaders for part in walk(loader.get('dataset'))}.values():
-        _scale(part, former, (height, width))
+    loaded = [part for _, loader in loaders for part in walk(loader.get('dataset'))]
+    loaded += [part for half in list_halves(cfg) for part in walk(_switched(half))]
+    for part in {id(part): part for part in loaded}.values():
+        _scale(part, former, (height, width), host_of(cfg))
     for name, loader in loaders if 'decode_head' in (cfg.get('model') or {}) else ():
         for part in walk(loader.get('dataset')) if name != LOADERS[0] else ():
             _resize_whole(part, (width, height))
@@ -73,6 +76,12 @@ def apply_image_size(cfg: Config, value: Any) -> bool:
             tell('model.backbone.input_size', tuple(backbone['input_size']), (height, width))
             backbone['input_size'] = (height, width)
     return True
+
+
+def _switched(half: Mapping[str, Any]) -> list[Any]:
+    """Pipelines that hooks put in the place of the loader's, as the last epochs of RTMDet and YOLOX do."""
+    hooks = half.get('custom_hooks') or ()
+    return [hook.get('switch_pipeline') for hook in hooks if isinstance(hook, Mapping)]
 
 
 def settle_limits(cfg: Config) -> None:
@@ -114,8 +123,8 @@ def _former_size(cfg: Config) -> tuple[float, float] | None:
     return None
 
 
-def _scale(part: dict[str, Any], former: tuple[float, float], size: tuple[int, int]) -> None:
-    """Scales the arguments of a transform that are in pixels; sizes are height and width.
+def _scale(part: dict[str, Any], former: tuple[float, float], size: tuple[int, int], host: str) -> None:
+    """Scales the arguments of a transform of a host that are in pixels; sizes are height and width.
 
     Raises:
         ValueError: The size of a resizing is in no form that is known.
@@ -144,7 +153,8 @@ def _scale(part: dict[str, Any], former: tuple[float, float], size: tuple[int, i
             part[key] = (round(part[key][0] * across), round(part[key][1] * down))
     for key in _HEIGHT_FIRST:
         if _is_pair(part.get(key)):
-            part[key] = _crop(part[key], (down, across))
+            flipped = (host, kind) == _WIDTH_FIRST_CROP
+            part[key] = _crop(part[key], (across, down) if flipped else (down, across))
     if kind in _PADS and _is_pair(part.get('size')):
         part['size'] = _crop(part['size'], (across, down))
 

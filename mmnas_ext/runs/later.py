@@ -96,9 +96,12 @@ def check_numbers(kind: Any, given: Mapping[str, Any], where: str = '') -> None:
             raise ValueError(f'{where}{name} must be {wanted}, got {value!r:.60}')
 
 
-def find(registry: Registry, kind: Any) -> Any:
-    """What a registry has under a type's name, of the default scope; raises MMEngine's KeyError for none."""
-    with registry.switch_scope_and_registry(None) as scoped:
+def find(registry: Registry, kind: Any, scope: str | None = None) -> Any:
+    """What a registry has under a type's name, of a scope, else the default one; raises MMEngine's KeyError for none.
+
+    The scope is that of a config's ``_scope_``, which MMEngine writes into what is inherited from a host.
+    """
+    with registry.switch_scope_and_registry(scope) as scoped:
         found = scoped.get(kind) if isinstance(kind, str) else kind
     if found is None:
         raise KeyError(f'{kind} is not in the ::{registry.name} registry')
@@ -110,7 +113,7 @@ def prefix_of(metric: Mapping[str, Any]) -> str | None:
     if metric.get('prefix'):
         return str(metric['prefix'])
     try:
-        kind = find(METRICS, metric.get('type'))
+        kind = find(METRICS, metric.get('type'), metric.get('_scope_'))
     except KeyError:
         return None
     return getattr(kind, 'default_prefix', None) or '' if inspect.isclass(kind) else None
@@ -125,7 +128,7 @@ def _bound(registry: Registry, part: Any) -> tuple[Any, dict[str, Any]]:
     if not isinstance(part, Mapping) or part.get('type') is None:
         return None, {}
     given = {name: value for name, value in part.items() if name not in _RUNNERS.get(registry, ())}
-    kind = find(registry, part['type'])
+    kind = find(registry, part['type'], part.get('_scope_'))
     takes(kind, list(given))
     check_numbers(kind, given)
     return kind, given
@@ -225,7 +228,7 @@ def _check_monitored(wanted: str, metrics: Sequence[Mapping[str, Any]]) -> None:
 
 def _results(metric: Mapping[str, Any]) -> list[str] | None:
     """Names of all that a metric gives; ``None`` where only its evaluation tells."""
-    kind = find(METRICS, metric.get('type'))
+    kind = find(METRICS, metric.get('type'), metric.get('_scope_'))
     if _is_named(kind, 'mmseg', 'IoUMetric'):
         return ['aAcc', *(name for each in _listed(metric.get('iou_metrics', 'mIoU')) for name in _IOU.get(each, ()))]
     if not _is_named(kind, 'mmdet', 'CocoMetric') or metric.get('classwise'):

@@ -21,6 +21,7 @@ from mmnas_ext.runs.halves import (
     LOADERS,
     count_classes,
     evaluators_of,
+    host_of,
     is_ours,
     list_halves,
     models_of,
@@ -83,12 +84,15 @@ def apply_data(cfg: Config, value: Any, classes: Any = None) -> bool:
         )
     names = classes_of(data)
     parts = {name: data.find(name, sure=False) for name in PARTS}
+    host = host_of(cfg)
+    scope = {} if cfg.get('default_scope') == host else {'_scope_': host}  # where the host's parts are looked for
     for half in list_halves(cfg):
         for name, loader in zip(PARTS, LOADERS, strict=True):
             if (half.get(loader) or {}).get('dataset') is not None:
-                half[loader] = {**half[loader], 'dataset': _placed(half[loader]['dataset'], parts[name], data, names)}
+                placed = _placed(half[loader]['dataset'], parts[name], data, names, scope)
+                half[loader] = {**half[loader], 'dataset': placed}
         for name, loader in zip(PARTS[1:], LOADERS[1:], strict=True):
-            _set_evaluators(half, f'{name}_evaluator', parts[name], data)
+            _set_evaluators(half, f'{name}_evaluator', parts[name], data, scope)
             if data.type == 'voc' and data.metric == 'coco':
                 _hand_boxes_on((half.get(loader) or {}).get('dataset'))
     if split_trials(cfg, parts['train']) and 'coco' in (data.type, data.metric):
@@ -205,27 +209,29 @@ def _task_of(cfg: Config) -> str | None:
         return None
     if 'decode_head' in model:
         return SEGMENTATION
-    return _TASKS.get(str(cfg.get('default_scope'))) if 'backbone' in model else None
+    return _TASKS.get(host_of(cfg)) if 'backbone' in model else None
 
 
-def _placed(former: Mapping[str, Any], part: Part, data: OwnData, classes: tuple[str, ...]) -> dict[str, Any]:
+def _placed(
+    former: Mapping[str, Any], part: Part, data: OwnData, classes: tuple[str, ...], scope: Mapping[str, str]
+) -> dict[str, Any]:
     """A dataset's config with the data of a part in the place of its own; wrappers of one dataset stay."""
     if former.get('dataset') is not None:
-        return {**former, 'dataset': _placed(former['dataset'], part, data, classes)}
+        return {**former, 'dataset': _placed(former['dataset'], part, data, classes, scope)}
     first = next(iter(list_datasets(former)), former)
     metainfo: dict[str, Any] = {'classes': classes}
     if data.palette is not None:
         metainfo['palette'] = [tuple(colour) for colour in data.palette]
     kept = {key: copy.deepcopy(first[key]) for key in _KEPT if key in first}
-    return {**copy.deepcopy(part.dataset), 'metainfo': metainfo, **kept}
+    return {**copy.deepcopy(part.dataset), 'metainfo': metainfo, **kept, **scope}
 
 
-def _set_evaluators(half: Any, name: str, part: Part, data: OwnData) -> None:
+def _set_evaluators(half: Any, name: str, part: Part, data: OwnData, scope: Mapping[str, str]) -> None:
     if half.get(name) is None:
         return
     usual = dict(_EVALUATORS['coco' if data.type == 'voc' and data.metric == 'coco' else data.type])
     same = [each for each in evaluators_of(half, name) if name_of(each) == usual['type']]
-    wanted = [{**usual, **each} for each in same] or [usual]
+    wanted = [{**usual, **each, **scope} for each in same] or [{**usual, **scope}]
     for evaluator in wanted:
         if usual['type'] == 'CocoMetric':
             # without a file it is computed from the boxes that come with the samples

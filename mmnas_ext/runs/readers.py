@@ -30,7 +30,9 @@ def check_readers(model: nn.Module, where: str = '') -> None:
         return
     with _evaluating(model), torch.no_grad():
         errors = []
-        for size in _SIZES:
+        crop = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
+        largest = min(crop) if isinstance(crop, list | tuple) else max(_SIZES)  # that of training, where it is smaller
+        for size in sorted({min(size, largest) for size in _SIZES}):
             try:
                 _read(backbone, neck, heads, size, f'{where}model.')
                 return
@@ -43,7 +45,7 @@ def _read(backbone: Chain, neck: Any, heads: list[tuple[str, nn.Module]], size: 
     """Raises ValueError where neck or heads cannot read the features of an image of a size."""
     given = f'what the backbone gives, {list(backbone.out_channels)} channels at strides {list(backbone.out_strides)}'
     features: Any = tuple(
-        torch.zeros(1, channels, size // stride, size // stride)
+        torch.zeros(1, channels, -(-size // stride), -(-size // stride))
         for channels, stride in zip(backbone.out_channels, backbone.out_strides, strict=True)
     )
     if isinstance(neck, nn.Module):

@@ -8,10 +8,12 @@ from.
 """
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from mmnas_ext.archs import SearchSpace
 from mmnas_ext.backbones import backbone_spec
@@ -39,7 +41,7 @@ from mmnas_ext.runs.seed_space import check_made, complete_space, is_made, keep_
 
 # what a search's backbone hands on to the network that is derived from it, unless `derived` says otherwise
 INHERITED = ('out_indices', 'output_stride', 'channels_last', 'frozen_stages', 'norm_eval', 'act_cfg', 'init_cfg')
-VARIABLES = ('host', 'seed', 'output_stride', 'space', 'image_size', 'data', 'classes')
+VARIABLES = ('seed', 'output_stride', 'space', 'host', 'image_size', 'data', 'classes')
 _SEED_KEYS = ('arch', 'checkpoint')
 _STRIDES = (8, 16, 32)
 
@@ -64,7 +66,9 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
         # that of a distillation names another config, whose variables these are
         if name in derived and 'config' not in derived:
             raise ValueError(f'derived.{name} has no effect: set {name} beside derived, for both halves')
-    own = {key: value for key, value in given.items() if key.partition('.')[0] in (*VARIABLES, ROOT)}
+    # the scope, too: it decides what a host's parts are called
+    first = (*VARIABLES, ROOT, 'default_scope')
+    own = {key: value for key, value in given.items() if key.partition('.')[0] in first}
     cfg.merge_from_dict(own)
     if is_ours(cfg):
         _apply_variables(cfg, own)
@@ -76,6 +80,7 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
         backbone['space'] = complete_space(cfg, backbone['space'])
     for half in models_of(cfg):
         _tell_heads(half, (cfg.get('model') or {}).get('backbone') or {})
+        _drop_average(half, cfg.get('model') or {})
     if is_ours(cfg):
         mend_heads(cfg)
         settle_limits(cfg)
@@ -242,6 +247,15 @@ def _tell_heads(model: dict[str, Any], backbone: Mapping[str, Any]) -> None:
             head['output_stride'] = stride
 
 
+def _drop_average(model: dict[str, Any], searched: dict[str, Any]) -> None:
+    """Drops what only FNA's heads read of a test: those of MMSegmentation average logits, whatever a base says."""
+    tested = model.get('test_cfg')
+    if not isinstance(tested, dict) or 'average' not in tested or any(_fna_heads({**searched, **model})):
+        return
+    if tested.pop('average') != 'logits':
+        print_log('test_cfg.average: logits, as all heads but FNASegHead do', logger='current', level=logging.INFO)
+
+
 def _fna_heads(model: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for part in walk(model):
         kind = part.get('type')
@@ -251,10 +265,10 @@ def _fna_heads(model: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 _APPLIED: dict[str, tuple[Callable[[Any], None], Callable[[Config, Any], bool]]] = {
-    'host': (check_host, apply_host),
     'seed': (_check_seed, _apply_seed),
     'output_stride': (_check_output_stride, _apply_output_stride),
     'space': (_check_space, _apply_space),
+    'host': (check_host, apply_host),  # wired from the space
     'image_size': (check_image_size, apply_image_size),
     'data': (check_data, lambda cfg, value: apply_data(cfg, value, cfg.get('classes'))),
     'classes': (_check_classes, _apply_classes),

@@ -14,7 +14,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 
 from mmnas_ext.archs import ArchSpec, Choices, Limit, Prices, cost
 from mmnas_ext.archs.json_file import parse_lines
-from mmnas_ext.engine.batches import Batches
+from mmnas_ext.engine.batches import Batches, named_scope
 from mmnas_ext.engine.limits import CostTerm, check_limit, derive_path
 from mmnas_ext.engine.optim import find_supernet
 from mmnas_ext.engine.path_losses import PathLosses
@@ -214,8 +214,9 @@ class Selector:
         wanted = list(paths)
         bar = CountingBar('validated on held-out images:', sum(path not in known for path in wanted))
         half = self.runner.train_loop.alternation.batches.loader.dataset
-        read = next(list_datasets(self.runner.cfg.val_dataloader.dataset))  # inside of wrappers
-        view = held_out_view(half, read['pipeline'], plan.images)
+        whole = self.runner.cfg.val_dataloader.dataset
+        read = next(list_datasets(whole))  # inside of wrappers
+        view = held_out_view(half, read['pipeline'], plan.images, named_scope(read) or named_scope(whole))
         for path in wanted:
             if path in known:
                 continue

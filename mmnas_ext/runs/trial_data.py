@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from mmnas_ext.datasets.layouts import Part
 from mmnas_ext.runs.changes import list_datasets
-from mmnas_ext.runs.halves import LOADERS, evaluators_of
+from mmnas_ext.runs.halves import LOADERS, evaluators_of, host_of
 from mmnas_ext.runs.sources import depth_of, said_keys
 
 _SEARCH, _TRIAL = 'random_search', 'trial'
@@ -56,7 +56,7 @@ def split_trials(cfg: Config, train: Part) -> bool:
                     f'data.train must have more images, got {count}: networks are tried on half, ranked on an eighth'
                 )
     ranked.update(copy.deepcopy({key: whole[key] for key in (*_FILES, 'metainfo') if key in whole}))
-    if cfg.get('default_scope') == 'mmdet':
+    if host_of(cfg) == 'mmdet':
         # MMDetection leaves images out of training alone, and indices count those that are left
         ranked.update(test_mode=False, filter_cfg=copy.deepcopy(whole.get('filter_cfg')))
         pipelines = [_leaf(half, LOADERS[1]).get('pipeline') for half in (trial, cfg.get('derived') or {}, cfg)]

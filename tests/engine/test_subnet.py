@@ -161,6 +161,16 @@ def test_held_out_images_get_the_validations_transforms():
     assert torch.equal(view[1]['inputs'], torch.from_numpy(view.get_data_info(1)['image']))
 
 
+def test_transforms_of_held_out_images_are_those_of_the_datasets_scope():
+    """MMSegmentation and MMDetection each have a LoadAnnotations, which are not the same."""
+    half = DatasetView(images(), range(4))
+    for scope in ('mmdet', 'mmseg'):
+        (load,) = held_out_view(half, [dict(type='LoadAnnotations')], scope=scope).pipeline.transforms
+        assert type(load).__module__.partition('.')[0] == scope
+    with pytest.raises(ValueError, match=r'train_cfg.pipelines.arch cannot be built: .*PackDetInputs'):
+        held_out_view(half, [dict(type='PackDetInputs')])
+
+
 @pytest.fixture(scope='module')
 def scenes(tmp_path_factory):
     """A runner of a segmentor's search."""

@@ -1,5 +1,6 @@
 """Another detector or segmentor around the searched backbone needs no numbers of channels, in neither half."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.test_configs import segmentations
 
 LITE = {1: [320], 3: [40, 112, 320], 4: [24, 40, 112, 320]}
 NARROW = dict(channels=16)
+GROUPS = dict(feat_channels=8, stacked_convs=1, norm_cfg=dict(type='GN', num_groups=2))
 
 
 def losses(half: Config) -> set[str]:
@@ -238,3 +240,60 @@ def test_a_backbone_of_another_project_is_left_alone() -> None:
     model = dict(backbone=dict(type='ResNet', depth=18), neck=dict(type='FPN', out_channels=8))
     cfg = Config(dict(default_scope='mmdet', model=model, derived=dict(a=1)))
     assert resolve(cfg).model == ConfigDict(model)
+
+
+# ---------------------------------------------------------------- strides, and scopes
+
+LRASPP = 'mmseg::mobilenet_v3/mobilenet-v3-d8_lraspp_4xb4-320k_cityscapes-512x1024.py'
+
+
+def test_a_host_of_certain_strides_reads_the_last_stages_of_these() -> None:
+    for strides, outputs, channels in (((2, 4, 32), (0, 1, 6), [16, 24, 320]), (None, (2, 4, 6), [40, 112, 320])):
+        host = dict(config=LRASPP, strides=strides) if strides else LRASPP
+        for half in halves_of(SEGMENTOR, host=host, classes=('road', 'sky')):
+            assert tuple(half.model.backbone.out_indices) == outputs
+            assert list(half.model.decode_head.in_channels) == channels
+            assert 'strides' not in half.model
+
+
+@pytest.mark.parametrize(
+    ('strides', 'message'),
+    [
+        ((4, 2, 32), r'host.strides must be rising numbers, of the features to read, got \(4, 2, 32\)'),
+        (8, 'host.strides must be rising numbers'),
+        ((2, 4), r'the host reads 3 features, the backbone has strides \[2, 4, 8, 16, 32\], got \(2, 4\)'),
+        ((2, 4, 64), r'the host reads 3 features, the backbone has strides \[2, 4, 8, 16, 32\], got \(2, 4, 64\)'),
+    ],
+)
+def test_strides_that_are_not_there_are_told_of(strides: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        halves_of(SEGMENTOR, host=dict(config=LRASPP, strides=strides))
+
+
+def test_a_host_follows_the_space_that_is_set_beside_it() -> None:
+    """Of a space without a last stage of stride 32 at the same place, other stages are read."""
+    space = json.loads(zoo.space('fna_det').format())
+    space['stages'] = space['stages'][:6]
+    for half in halves_of(DETECTOR, host='mmdet::atss/atss_r50_fpn_1x_coco.py', space=space):
+        assert tuple(half.model.backbone.out_indices) == (1, 2, 4, 5)
+        assert list(half.model.neck.in_channels) == [24, 32, 96, 160]
+
+
+@pytest.mark.parametrize('scope', ['mmseg', 'mmnas_ext', 'mmengine'])
+def test_a_detector_in_another_default_scope_is_still_one(scope: str) -> None:
+    """Its parts are MMDetection's, though others have some of the same name: FocalLoss, LoadAnnotations."""
+    host = dict(config='mmdet::atss/atss_r50_fpn_1x_coco.py', neck=dict(out_channels=8), bbox_head=GROUPS)
+    for half in halves_of(DETECTOR, host=host, default_scope=scope, classes=('a', 'b')):
+        assert (half.default_scope, half.model['_scope_'], counted(half.model)) == (scope, 'mmdet', {2})
+        with DefaultScope.overwrite_default_scope(scope):
+            model = MODELS.build({**half.model, 'backbone': {**half.model.backbone, 'init_cfg': None}})
+        parts = (model, model.bbox_head, model.bbox_head.loss_cls, model.bbox_head.assigner.iou_calculator)
+        assert {type(part).__module__.partition('.')[0] for part in parts} == {'mmdet'}
+
+
+def test_windows_of_other_heads_are_averaged_as_these_do() -> None:
+    host = 'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py'
+    for half in halves_of('fna_deeplabv3_cityscapes.py'):
+        assert half.model.test_cfg.average == 'softmax'
+    for half in halves_of('fna_deeplabv3_cityscapes.py', host=host):
+        assert half.model.test_cfg == dict(mode='slide', crop_size=(769, 769), stride=(513, 513))

@@ -143,3 +143,21 @@ def test_anchors_of_a_host_are_for_the_size_that_it_was_written_for() -> None:
     assert halves_of(DETECTOR, host=full, image_size=(300, 300))[1].model.bbox_head.anchor_generator.input_size == 300
     with pytest.raises(ValueError, match=r'image_size cannot scale the anchors of SSDAnchorGenerator for 320x320 pix'):
         halves_of(DETECTOR, host=full, image_size=(320, 320))
+
+
+def test_crops_of_a_detector_have_their_width_first() -> None:
+    """MMDetection's crop of (width, height), MMSegmentation's of (height, width)."""
+    crop = dict(type='RandomCrop', crop_size=(320, 320))
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), crop]
+    for half in halves_of(DETECTOR, image_size=(96, 160), train_dataloader=dict(dataset=dict(pipeline=pipeline))):
+        assert half.train_dataloader.dataset.pipeline[2].crop_size == (160, 96)
+    for half in halves_of(SEGMENTOR, image_size=(180, 480)):  # half as high, as wide
+        assert sizes(half.train_dataloader) == [(480, 180), (128, 256)]
+
+
+def test_images_of_the_epochs_that_a_hook_switches_to_have_the_size() -> None:
+    switched = [dict(type='Resize', scale=(320, 320)), dict(type='Pad', size=(320, 320))]
+    hook = dict(type='PipelineSwitchHook', switch_epoch=1, switch_pipeline=switched)
+    for half in halves_of(DETECTOR, image_size=(96, 160), custom_hooks=[hook], derived=dict(custom_hooks=[hook])):
+        resize, pad = next(each for each in half.custom_hooks if each.type == 'PipelineSwitchHook').switch_pipeline
+        assert [resize.scale, pad['size']] == [(160, 96)] * 2

@@ -71,10 +71,39 @@ class Large(nn.Module):
 @pytest.mark.parametrize('head', [Asking, Large])
 def test_a_head_that_cannot_be_asked_like_this(head):
     model = segmentor()
+    model.data_preprocessor.size = (512, 640)  # of the crops
     model.decode_head = head()
     check_readers(model)
     model.decode_head = nn.ModuleList([head(), head()])
     check_readers(model)
+
+
+def test_a_head_that_needs_larger_images_than_the_crops():
+    model = segmentor()
+    model.data_preprocessor.size = (384, 512)  # features of 96x128
+    model.decode_head = Large()
+    with pytest.raises(ValueError, match=r'^model.decode_head \(Large\) cannot read what the backbone gives'):
+        check_readers(model)
+
+
+def test_a_window_that_small_crops_do_not_fill():
+    """MMSegmentation's LR-ASPP pools 49x49 positions: crops of 512 pixels have them at stride 4, of 192 do not."""
+    settings = {
+        'in_channels': (4, 8, 8), 'in_index': (0, 1, 2), 'channels': 4, 'branch_channels': (4, 4), 'num_classes': 3,
+        'input_transform': 'multiple_select', 'norm_cfg': {'type': 'BN'}, 'align_corners': False,
+    }  # fmt: skip
+    for kind, crop, fits in (
+        ('LRASPPHead', 512, True),
+        ('LRASPPHead', 192, False),
+        ('mmnas_ext.LRASPPHead', 192, True),
+    ):
+        model = segmentor((1, 2, 2), decode_head={'type': kind, **settings})
+        model.data_preprocessor.size = (crop, crop)
+        if fits:
+            check_readers(model)
+        else:
+            with pytest.raises(ValueError, match=r'model.decode_head \(LRASPPHead\) cannot read .*too small'):
+                check_readers(model)
 
 
 def test_the_second_half_of_a_distillation(tmp_path):
