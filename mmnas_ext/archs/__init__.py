@@ -3,6 +3,7 @@
 from mmnas_ext.archs import sources, zoo
 from mmnas_ext.archs.cells import Cell, CellSpace, CellStage
 from mmnas_ext.archs.cost import Cost, candidate_costs, cost, fixed_cost
+from mmnas_ext.archs.host_choices import HostChoice, HostChoices
 from mmnas_ext.archs.latency_table import Geometry, LatencyTable
 from mmnas_ext.archs.limit import Limit
 from mmnas_ext.archs.metrics import METRICS, Metric, Unit
@@ -24,6 +25,8 @@ __all__ = [
     'Conv',
     'Cost',
     'Geometry',
+    'HostChoice',
+    'HostChoices',
     'LatencyTable',
     'LayerSpec',
     'Limit',
