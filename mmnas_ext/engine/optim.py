@@ -310,6 +310,14 @@ def find_supernet(model: nn.Module) -> SuperNet:
     return found[0]
 
 
+def find_host(runner: Any) -> HostControl | None:
+    """What gives a runner's detector another host, built optimizers or not; ``None`` without choices."""
+    if isinstance(runner.optim_wrapper, SearchOptimWrapper):
+        return runner.optim_wrapper.host
+    choices = HostChoices.parse(dict(runner.optim_wrapper).get('host_choices'))
+    return None if choices is None else HostControl(runner.model, choices)
+
+
 @contextmanager
 def statistics_kept(model: nn.Module, kept: bool = True) -> Iterator[None]:
     """Batch norms in training mode normalise by the batch, and with `kept` leave their running statistics alone."""

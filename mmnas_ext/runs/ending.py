@@ -19,6 +19,7 @@ from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, Manifest, ResumeError
 from mmnas_ext.runs.next_command import command, run_command
 from mmnas_ext.runs.results import last_metrics, trained_metrics
 from mmnas_ext.runs.session import Session, say
+from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir
 
@@ -64,6 +65,7 @@ def describe_end(cfg: Config, manifest: Manifest) -> str:
     lines: dict[str, Any] = {}
     if text is not None:
         lines['given' if manifest.is_given else 'found'] = _costs(cfg, manifest.report, ArchSpec.parse(text))
+        lines['host'] = _host(manifest.parts[DERIVE].notes.get('host'), files)
         lines['reached'] = _reached(manifest, files)
     else:
         lines['trained'] = _own_costs(cfg)
@@ -101,6 +103,18 @@ def _without_network(cfg: Config, manifest: Manifest, files: WorkDir) -> dict[st
 
 def _format(lines: Mapping[str, Any]) -> str:
     return '\n'.join(f'{word:<{_WIDTH}}{line}' for word, line in lines.items() if line)
+
+
+def _host(choice: str | None, files: WorkDir) -> str:
+    """The host that was chosen with the network, and what the whole detector costs; empty without a choice."""
+    if choice is None:
+        return ''
+    with suppress(ValueError, OSError):  # of a given network nothing is known
+        decision = Decision.parse(files.decision)
+        if decision.host is not None and decision.host.choice == choice:
+            figures = [f'{format_cost(name, cost)} {name_metric(name)}' for name, cost in decision.costs.items()]
+            return f'{choice}; the whole detector: {", ".join(figures)}'
+    return choice
 
 
 def _costs(cfg: Config, report: Mapping[str, Any], arch: ArchSpec) -> str:

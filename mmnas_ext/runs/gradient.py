@@ -12,7 +12,7 @@ from mmengine.dist import barrier, get_world_size, is_main_process
 from mmnas_ext.archs import METRICS, ArchSpec, Limit, SearchSpace
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
-from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
+from mmnas_ext.engine.optim import SearchOptimWrapperConstructor, find_host
 from mmnas_ext.engine.whole import price_wholes, within_reach
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmnas_ext.reports import front_table, write_report
@@ -183,7 +183,7 @@ def _choose(session: Session, runner: Any) -> ArchSpec:
     measures = wrapper.selection.measures
     if measures:
         session.begin(RATING, session.settings.rating)
-    chosen_by = select if wrapper.host is None else select_whole
+    chosen_by = select if find_host(runner) is None else select_whole
     try:
         decision, front = chosen_by(
             runner, wrapper.cost, wrapper.selection, session.files, stamp_of(session.manifest, runner.iter)
@@ -226,7 +226,7 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
     term, choosing = _asked(cfg, kind, limits or {})
     files = WorkDir(cfg.work_dir)
     with open_searched(cfg) as (runner, stamp):
-        chosen_by = select if runner.optim_wrapper.host is None else select_whole
+        chosen_by = select if find_host(runner) is None else select_whole
         decision, front = chosen_by(runner, term, choosing, files, stamp)
     if is_main_process():
         if front is not None:

@@ -154,6 +154,22 @@ def own_cost(cfg: Config, metric: str) -> float:
     return 0.0 if choices is None else choices.cost(choices.own, metric)
 
 
+def list_hosts(cfg: Config) -> Iterator[tuple[HostChoice, Mapping[str, Any], int]]:
+    """Yields the choices of a config, each with the model's config and the multiply-adds of its neck and head.
+
+    Raises:
+        ValueError: As `read_choices`.
+    """
+    bare = copy.deepcopy(cfg)
+    term = (bare.get('optim_wrapper') or {}).get('cost') or {}
+    term.pop('table', None)  # which is about to be measured
+    choices = read_choices(bare)
+    for choice in choices.all() if choices is not None else ():
+        model = copy.deepcopy(cfg.model)
+        _set_parts(model, choice)
+        yield choice, model, int(choices.cost(choice, 'macs')) if choices is not None else 0
+
+
 def build_neck_and_head(model: Mapping[str, Any]) -> nn.Sequential:
     """Neck and head of a detector's config as a module that reads the backbone's features; weights as they come."""
     neck = MODELS.build(copy.deepcopy(dict(model['neck'])))

@@ -18,8 +18,9 @@ import numpy as np
 from mmengine.dist import is_main_process
 
 from mmnas_ext.archs import Choices, HostChoice, HostChoices, Limit, Prices
+from mmnas_ext.engine.host_control import HostControl
 from mmnas_ext.engine.limits import CostTerm
-from mmnas_ext.engine.optim import find_supernet
+from mmnas_ext.engine.optim import find_host, find_supernet
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.subnet import calibrate, subnet, validate
 from mmnas_ext.engine.whole import price_wholes, within_reach
@@ -56,16 +57,17 @@ class WholeSelector:
     files: WorkDir
     stamp: str
 
-    @property
-    def control(self) -> Any:
+    @cached_property
+    def control(self) -> HostControl:
         """What gives the detector another host."""
-        return self.runner.optim_wrapper.host
+        found = find_host(self.runner)
+        assert found is not None, 'such a search has choices'
+        return found
 
     @property
     def choices(self) -> HostChoices:
         """The host's choices."""
-        found: HostChoices = self.control.choices
-        return found
+        return self.control.choices
 
     @cached_property
     def wholes(self) -> dict[HostChoice, Prices]:
