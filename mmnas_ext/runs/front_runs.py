@@ -18,7 +18,7 @@ from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.run import adapt, draw_page, start_processes
-from mmnas_ext.runs.session import Session, continue_run, open_session, say
+from mmnas_ext.runs.session import Session, continue_run, open_session, say, with_choice
 from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
@@ -104,14 +104,12 @@ def check_all(cfg: Config, numbers: Sequence[int] = (), resume: bool = False) ->
     front, manifest = _read_front(cfg, '--adapt-all')
     wanted = tuple(dict.fromkeys(numbers)) or tuple(range(len(front.points)))
     archs = {number: front.pick(number).arch for number in wanted}
-    first = _own(cfg, front, wanted[0])
-    first.work_dir = cfg.work_dir
-    prepared = check_config(first, archs[wanted[0]].format('fna'))
+    prepared = check_config(_hosted(cfg, front, wanted[0]), archs[wanted[0]].format('fna'))
     _check_search(cfg, manifest, '--adapt-all')
     method = method_of(cfg)
     for number, arch in archs.items():
         own = _own(cfg, front, number)
-        method.check(own, arch, False)
+        method.check(_hosted(cfg, front, number), arch, False)
         known = read_manifest(WorkDir(own.work_dir).manifest) if resume else None
         if known is not None:
             continue_run(known, own, method, arch)
@@ -200,11 +198,14 @@ def _state(folder: Path, arch: ArchSpec) -> str:
 
 def _own(cfg: Config, front: MeasuredFront, number: int) -> Config:
     """The config of the run that trains one network of a front."""
-    own, host = cfg.copy(), front.pick(number).host
+    own = _hosted(cfg, front, number).copy()
     own.work_dir = str(WorkDir(cfg.work_dir).adapted / str(number))
-    if host is not None:
-        own[CHOSEN] = host
     return own
+
+
+def _hosted(cfg: Config, front: MeasuredFront, number: int) -> Config:
+    """The config, told of the host that belongs to a network of a front."""
+    return with_choice(cfg, front.pick(number).host)
 
 
 def take_host(cfg: Config, arch: str | None) -> None:

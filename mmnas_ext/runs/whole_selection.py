@@ -156,15 +156,21 @@ class WholeSelector:
         """
         bar = CountingBar('whole detectors validated on held-out images:', len(detectors))
         rows = [self.figures(*detector, told=bar.step) for detector in detectors]
-        metric = self.plan.rank_by or main_metric(list(rows[0][0]))
-        if metric is None or any(metric not in part for row in rows for part in row):
-            got = sorted({name for row in rows for part in row for name in part})
-            raise ValueError(f'host_choices is decided by {metric or "a metric"} of each part of the images, got {got}')
-        sign = 1 if self.plan.rule == 'greater' else -1
+        names = sorted({name for row in rows for part in row for name in part})
+        metric = self.plan.rank_by or main_metric(names)
+        greater = self.plan.rule == 'greater'
+        lacking = any(metric not in part for row in rows for part in row)
+        if metric is None or metric not in names or (lacking and not greater):
+            raise ValueError(
+                f'host_choices is decided by {metric or "a metric"} of each part of the held-out images, got '
+                f'{names or "nothing: no detector finds anything there, so the search is too short"}'
+            )
+        sign = 1 if greater else -1
         return metric, HostBelief(
             self.choices,
             [
-                Validated(choice, self.loss(path), tuple(sign * part[metric] for part in row))
+                # COCO gives no figure for a detector that finds nothing
+                Validated(choice, self.loss(path), tuple(sign * part.get(metric, 0.0) for part in row))
                 for (choice, path), row in zip(detectors, rows, strict=True)
             ],
         )
