@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmnas_ext.archs import METRICS, HostChoice, HostChoices, LatencyTable, SearchSpace, places
+from mmnas_ext.archs import METRICS, ArchSpec, HostChoice, HostChoices, LatencyTable, SearchSpace, cost, places
 from mmnas_ext.archs.host_choices import show_option
 from mmnas_ext.archs.places import Size
 from mmnas_ext.backbones import backbone_spec
@@ -152,6 +152,29 @@ def own_cost(cfg: Config, metric: str) -> float:
     """
     choices = read_choices(cfg)
     return 0.0 if choices is None else choices.cost(choices.own, metric)
+
+
+def whole_cost(cfg: Config) -> tuple[int, int]:
+    """Multiply-adds for one image and parameters of the single-stage detector of a config that trains a network.
+
+    Args:
+        cfg: The config, whose test images are resized.
+
+    Raises:
+        ValueError: No transform resizes them, or neck or head cannot be counted.
+    """
+    found = former_size(cfg)
+    if found is None:
+        raise ValueError(
+            'the cost of a whole detector is counted at the size of a Resize in the test pipeline, got none'
+        )
+    size = int(found[0]), int(found[1])
+    with random_states_kept(), scope_of(cfg):
+        module = build_neck_and_head(cfg.model)
+    backbone = cfg.model.backbone
+    alone = cost(ArchSpec.parse(backbone.arch), size, backbone.get('output_stride', 32))
+    macs, params = count_costs(module, features_of(backbone, size))
+    return alone.macs + macs, alone.params + params
 
 
 def list_hosts(cfg: Config) -> Iterator[tuple[HostChoice, Mapping[str, Any], int]]:
