@@ -2,8 +2,8 @@
 
     python benchmarks/whole_detector.py --work-dir work_dirs/whole --seed-weights mobilenet_v2_imagenet.pth
 
-``backbone`` searches the backbone of ``configs/fna_retinanet_mbv2_photos5.py`` within the seed's multiply-adds, neck and
-head as they are; ``whole`` searches size of the images, width of neck and head and the head's convolutions too
+``backbone`` searches the backbone of ``configs/fna_retinanet_mbv2_photos5.py`` within the seed's multiply-adds, neck
+and head as they are; ``whole`` searches size of the images, width of neck and head and the head's convolutions too
 (``configs/fna_retinanet_mbv2_photos5_whole.py``), within the multiply-adds of the same detector with the seed in it.
 ``seed`` is that detector. All are adapted by one recipe, over several random seeds. Prints the comparison's Markdown
 tables, whose multiply-adds are those of the backbones, and one with those of the whole detectors. Every run goes on

@@ -7,19 +7,33 @@ import shutil
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
 from mmnas_ext.archs import ArchSpec, HostChoice, LatencyTable, Limit, SearchSpace, SpaceStage, cost
 from mmnas_ext.datasets import make_detection
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import Alternation
+from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
+from mmnas_ext.engine.seeding import generator
 from mmnas_ext.engine.whole import price_wholes
+from mmnas_ext.reports.charts import decision_chart
+from mmnas_ext.reports.measured import front_cells
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.ending import describe_end
 from mmnas_ext.runs.front_runs import pick_network, take_host
 from mmnas_ext.runs.gradient import GRADIENT, select_again
-from mmnas_ext.runs.host_choices import chosen_config, list_hosts, own_choice, read_choices, search_config
+from mmnas_ext.runs.host_choices import (
+    chosen_config,
+    list_hosts,
+    own_choice,
+    read_choices,
+    search_config,
+    whole_cost,
+)
 from mmnas_ext.runs.manifest import DERIVE, SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.measure_latency import Subject, measure_latency
+from mmnas_ext.runs.prepared import scope_of
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.runs.run import run
 from mmnas_ext.search.decision import Decision
@@ -224,6 +238,28 @@ def test_convolutions_alone_may_be_chosen_beside_group_norm():
     assert [each.format() for each in read_choices(cfg).all()] == ['64x64-w8-c1', '64x64-w8-c2']
 
 
+def test_a_step_has_the_host_that_seed_and_number_draw():
+    cfg = config()
+    with scope_of(cfg):
+        model = MODELS.build(search_config(cfg).model)
+        wrapper = SearchOptimWrapperConstructor(search_config(cfg).optim_wrapper)(model)
+        plain = SearchOptimWrapperConstructor(config(choices=None).optim_wrapper)(MODELS.build(cfg.model))
+    assert plain.host is None
+    drawn = []
+    for phase in ('weights', 'arch'):
+        for number in range(30):
+            for each in (wrapper, plain):
+                each.start(phase, number, 3)
+            drawn.append(wrapper.host.choice)
+            assert drawn[-1] == wrapper.host.sample(generator(f'host of {phase}', 3, number))
+            # paths are those of a search of the backbone
+            assert wrapper.draw.get_state().equal(plain.draw.get_state())
+    assert {each.format() for each in drawn} == {'48x48-w8-c1', '48x48-w16-c1', '64x64-w8-c1', '64x64-w16-c1'}
+    # the limit and the log count the config's own host
+    path = ((0,), (1,), (0,), (1,))
+    assert wrapper.prices.path(path) == cost(SPACE.arch(path), (64, 64)).macs + counted(OWN)
+
+
 # runs
 
 
@@ -286,6 +322,23 @@ def test_the_front_is_of_whole_detectors(finished):
     chosen = next(each for each in front.points if each.origin == 'chosen')
     assert (chosen.host, chosen.arch) == (decision.host.choice, decision.arch)
     assert all(each.costs['macs'] <= limit for each in front.points)
+
+
+def test_reports_say_the_host(finished):
+    folder, _ = finished
+    front, decision = MeasuredFront.find(folder), Decision.parse(folder)
+    head, *rows = front_cells(front)
+    assert [row[head.index('host')] for row in rows] == [network.host for network in front.networks]
+    (bars,) = decision_chart(decision).data
+    names = [name.split()[0] for name in bars.y]
+    assert names == [*(layer.layer for layer in decision.layers), 'input_size', 'neck_width']
+    assert any('in coco/bbox_mAP' in text for text in bars.hovertext)
+    cfg = Config(dict(work_dir=str(folder), filename='x.py'))
+    told = describe_end(cfg, read_manifest(folder / 'run.json'))
+    assert f'host       {decision.host.choice}; the whole detector: ' in told
+    half = Config.fromfile(WorkDir(folder).config)
+    assert whole_cost(half)[0] == decision.costs['macs']
+    assert whole_cost(half)[1] == decision.costs['params']
 
 
 def test_a_network_is_picked_with_its_host(finished, shapes):
