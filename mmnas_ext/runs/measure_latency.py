@@ -69,10 +69,11 @@ class Subject:
                 f'got type {backbone.get("type")!r}'
             )
         height, width = backbone.get('input_size', (800, 1088))
+        hosts = tuple(list_hosts(cfg))
         return cls(
             SearchSpace.parse(backbone['space']), (height, width), backbone.get('output_stride', 32),
             backbone.get('channels_last', False), backbone.get('norm_cfg'), backbone.get('act_cfg'),
-            tuple(list_hosts(cfg)), cfg.get('default_scope') or 'mmengine',
+            hosts, cfg.get('default_scope', 'mmengine') if hosts else 'mmengine',
         )  # fmt: skip
 
     @property
