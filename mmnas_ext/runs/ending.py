@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from mmnas_ext.archs import METRICS, ArchSpec, cost
+from mmnas_ext.archs import METRICS, ArchSpec, HostChoice, cost
 from mmnas_ext.archs.prices import price
 from mmnas_ext.reports.table import format_cost, format_size, name_metric
 from mmnas_ext.reports.training_log import main_metric
@@ -64,8 +64,10 @@ def describe_end(cfg: Config, manifest: Manifest) -> str:
         return _format(_without_network(cfg, manifest, files))
     lines: dict[str, Any] = {}
     if text is not None:
-        lines['given' if manifest.is_given else 'found'] = _costs(cfg, manifest.report, ArchSpec.parse(text))
-        lines['host'] = _host(manifest.parts[DERIVE].notes.get('host'), files)
+        host = manifest.parts[DERIVE].notes.get('host')
+        report = {**manifest.report, **({} if host is None else {'input_size': HostChoice.parse(host).input_size})}
+        lines['given' if manifest.is_given else 'found'] = _costs(cfg, report, ArchSpec.parse(text))
+        lines['host'] = _host(host, files)
         lines['reached'] = _reached(manifest, files)
     else:
         lines['trained'] = _own_costs(cfg)

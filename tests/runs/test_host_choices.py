@@ -18,6 +18,7 @@ from mmnas_ext.engine.seeding import generator
 from mmnas_ext.engine.whole import price_wholes
 from mmnas_ext.reports.charts import decision_chart
 from mmnas_ext.reports.measured import front_cells
+from mmnas_ext.reports.result import limit_words
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.ending import describe_end
@@ -336,6 +337,9 @@ def test_reports_say_the_host(finished):
     cfg = Config(dict(work_dir=str(folder), filename='x.py'))
     told = describe_end(cfg, read_manifest(folder / 'run.json'))
     assert f'host       {decision.host.choice}; the whole detector: ' in told
+    height, width = HostChoice.parse(decision.host.choice).input_size
+    assert f'at {height}x{width}' in told.splitlines()[0]
+    assert 'of the whole detector; host ' in limit_words(None, decision)
     half = Config.fromfile(WorkDir(folder).config)
     assert whole_cost(half)[0] == decision.costs['macs']
     assert whole_cost(half)[1] == decision.costs['params']
