@@ -19,6 +19,7 @@ from mmnas_ext.engine.whole import price_wholes
 from mmnas_ext.reports.charts import decision_chart
 from mmnas_ext.reports.measured import front_cells
 from mmnas_ext.reports.result import limit_words
+from mmnas_ext.reports.table import format_size
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.ending import describe_end
@@ -337,8 +338,7 @@ def test_reports_say_the_host(finished):
     cfg = Config(dict(work_dir=str(folder), filename='x.py'))
     told = describe_end(cfg, read_manifest(folder / 'run.json'))
     assert f'host       {decision.host.choice}; the whole detector: ' in told
-    height, width = HostChoice.parse(decision.host.choice).input_size
-    assert f'at {height}x{width}' in told.splitlines()[0]
+    assert told.splitlines()[0].endswith(f'at {format_size(HostChoice.parse(decision.host.choice).input_size)}')
     assert 'of the whole detector; host ' in limit_words(None, decision)
     half = Config.fromfile(WorkDir(folder).config)
     assert whole_cost(half)[0] == decision.costs['macs']
