@@ -53,6 +53,25 @@ def test_a_half_on_few_images_starts_from_what_its_row_says(name: str) -> None:
     assert starts(few_images.CONFIGS['steel'], row, 'mobilenet_v2') == remapped(MBV2, FEW[name])
 
 
+def test_rows_of_the_whole_detector_have_one_limit_and_one_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(few_images.__file__).parent))  # as it is started
+    import whole_detector
+
+    backbone, whole = (
+        prepare(str(few_images.ROOT / config), options=read_options(whole_detector.OPTIONS))
+        for config in (whole_detector.BACKBONE, whole_detector.WHOLE)
+    )
+    assert backbone.optim_wrapper.cost.target == few_images.MACS['photos5']
+    # both are of the detector with the seed in it: 64 channels, two convolutions, 320 px, counted by hand
+    added = whole.optim_wrapper.cost.target - backbone.optim_wrapper.cost.target
+    assert added == 504371584
+    for key in ('train_cfg', 'param_scheduler', 'optim_wrapper', 'train_dataloader'):
+        assert whole.derived[key] == backbone.derived[key]
+    assert (whole.train_cfg, whole.param_scheduler) == (backbone.train_cfg, backbone.param_scheduler)
+    assert whole.optim_wrapper.selection.front is backbone.optim_wrapper.selection.front is None
+    assert [row.config for row in whole_detector.ROWS] == [None, None, whole_detector.WHOLE]
+
+
 def test_rows_on_few_images() -> None:
     rows = {data: few_images.rows(data, *MBV2.values()) for data in few_images.CONFIGS}
     assert [row.name for row in rows['photos5']] == ['search', 'near', 'seed', 'argmax', 'measured', 'measured60']

@@ -6,6 +6,7 @@ from mmnas_ext.archs.cells import Cell, CellSpace, CellStage
 from mmnas_ext.archs.convs import STEMS, Conv, Stem
 from mmnas_ext.archs.cost import Cost, candidate_costs, cost, fixed_cost
 from mmnas_ext.archs.from_seed import space_from
+from mmnas_ext.archs.host_choices import HostChoice, HostChoices
 from mmnas_ext.archs.latency_table import Geometry, LatencyTable
 from mmnas_ext.archs.limit import Limit
 from mmnas_ext.archs.metrics import METRICS, Metric, Unit
@@ -32,6 +33,8 @@ __all__ = [
     'Cost',
     'FusedSpec',
     'Geometry',
+    'HostChoice',
+    'HostChoices',
     'LatencyTable',
     'LayerSpec',
     'Limit',

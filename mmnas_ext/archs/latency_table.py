@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mmnas_ext.archs.blocks import ACTIVATIONS, BlockSpec
 from mmnas_ext.archs.convs import STEM_TOKENS
+from mmnas_ext.archs.host_choices import HostChoice
 from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.archs.literal import abbreviate, call_at, check_keys, check_list
 from mmnas_ext.archs.places import Place
@@ -19,6 +20,8 @@ _FORMS = 'a LatencyTable, a dict, JSON text or a .json path'
 # a space has at most 4000 candidates, an entry some 150 characters
 _MAX_TEXT = 1_000_000
 _DECIMALS = 6  # of a millisecond
+_ROWS = ('entries', 'hosts')
+_OF_HOST = ('host', 'macs', 'ms')
 
 
 class Geometry(NamedTuple):
@@ -66,9 +69,11 @@ class LatencyTable:
         act: Activation of the layers, as `ArchSpec.act`.
         channels_last: Whether activations were in memory layout NHWC.
         threads: Threads that a CPU computed with, if that is known.
+        hosts: Of a search that chooses neck and head too: the text of each `HostChoice`, the multiply-adds of its neck
+            and head, by which they are known, and their milliseconds.
 
     Raises:
-        ValueError: A field is out of its range, or a geometry stands twice.
+        ValueError: A field is out of its range, or a geometry or host stands twice.
     """
 
     device: str
@@ -77,6 +82,7 @@ class LatencyTable:
     act: str = 'relu6'
     channels_last: bool = False
     threads: int | None = None
+    hosts: tuple[tuple[str, int, float], ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str) or not self.device:
@@ -95,6 +101,10 @@ class LatencyTable:
         if len(self._by_geometry) < len(kept):
             twice = Counter(geometry for geometry, _ in kept).most_common(1)[0][0]
             raise ValueError(f'entries hold a layer twice: {twice}')
+        hosts = tuple(_host(number, *host) for number, host in enumerate(self.hosts))
+        object.__setattr__(self, 'hosts', hosts)
+        if len({text for text, _, _ in hosts}) < len(hosts):
+            raise ValueError(f'hosts hold one twice, got {[text for text, _, _ in hosts]!r:.100}')
 
     def __getitem__(self, geometry: Geometry) -> float:
         return self._by_geometry[geometry]
@@ -131,9 +141,11 @@ class LatencyTable:
     def format(self) -> str:
         """The table as JSON text, one line a layer; `parse` reads it back."""
         rest = ',\n  '.join(
-            f'"{f.name}": {json.dumps(getattr(self, f.name))}' for f in fields(self) if f.name != 'entries'
+            f'"{f.name}": {json.dumps(getattr(self, f.name))}' for f in fields(self) if f.name not in _ROWS
         )
         lines = ',\n    '.join(json.dumps({**geometry._asdict(), 'ms': ms}) for geometry, ms in self.entries)
+        hosts = ',\n    '.join(json.dumps(dict(zip(_OF_HOST, host, strict=True))) for host in self.hosts)
+        rest += f',\n  "hosts": [\n    {hosts}\n  ]' if hosts else ''
         return f'{{\n  {rest},\n  "entries": [\n    {lines}\n  ]\n}}\n'
 
 
@@ -163,7 +175,14 @@ def _from_mapping(content: Mapping[Any, Any]) -> LatencyTable:
             raise ValueError(f'entries[{number}] must be a mapping, got {abbreviate(row)}')
         check_keys(row, f'entries[{number}]', wanted, wanted)
         rows.append((Geometry(*(row[name] for name in Geometry._fields)), row['ms']))
-    return LatencyTable(**{**{name: content[name] for name in names if name in content}, 'entries': tuple(rows)})
+    hosts = []
+    for number, row in enumerate(check_list(content.get('hosts', []), 'hosts', 'necks and heads')):
+        if not isinstance(row, Mapping):
+            raise ValueError(f'hosts[{number}] must be a mapping, got {abbreviate(row)}')
+        check_keys(row, f'hosts[{number}]', _OF_HOST, _OF_HOST)
+        hosts.append(tuple(row[name] for name in _OF_HOST))
+    given = {name: content[name] for name in names if name in content}
+    return LatencyTable(**{**given, 'entries': tuple(rows), 'hosts': tuple(hosts)})
 
 
 def _entry(number: int, geometry: Geometry, ms: float) -> tuple[Geometry, float]:
@@ -173,10 +192,21 @@ def _entry(number: int, geometry: Geometry, ms: float) -> tuple[Geometry, float]
         token = call_at(where, BlockSpec.parse, token).format()
     for name, value in zip(Geometry._fields[1:], numbers, strict=True):
         _check_whole(f'{where}.{name}', value)
+    return Geometry(token, *numbers), _milliseconds(where, ms)
+
+
+def _host(number: int, text: str, macs: int, ms: float) -> tuple[str, int, float]:
+    where = f'hosts[{number}]'
+    _check_whole(f'{where}.macs', macs)
+    name = call_at(where, HostChoice.parse, text).format()
+    return name, macs, _milliseconds(where, ms)
+
+
+def _milliseconds(where: str, ms: Any) -> float:
     number_given = isinstance(ms, int | float) and not isinstance(ms, bool) and math.isfinite(ms)
     if not number_given or round(ms, _DECIMALS) <= 0:
         raise ValueError(f'{where}.ms must be a number of milliseconds, at least a nanosecond, got {abbreviate(ms)}')
-    return Geometry(token, *numbers), round(float(ms), _DECIMALS)
+    return round(float(ms), _DECIMALS)
 
 
 def _check_whole(name: str, value: object) -> None:

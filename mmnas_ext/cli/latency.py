@@ -37,6 +37,8 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
         if args.config:
             subject = Subject.of_config(args.config)
+            if subject.hosts and args.input_size:
+                parser.error('--input-size has no effect: host_choices of the config says the sizes')
         else:
             subject = Subject(SearchSpace.parse(args.space), (args.input_size[0], args.input_size[1]))
         settings: dict[str, Any] = dict(

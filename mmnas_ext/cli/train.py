@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from mmnas_ext.remap.reader import CheckpointError
     from mmnas_ext.runs.checks import check_config
     from mmnas_ext.runs.dry_run import dry_run
-    from mmnas_ext.runs.front_runs import adapt_all, check_all, check_asked, dry_run_all, pick_network
+    from mmnas_ext.runs.front_runs import adapt_all, check_all, check_asked, dry_run_all, pick_network, take_host
     from mmnas_ext.runs.manifest import NoNetworkError, ResumeError
     from mmnas_ext.runs.run import prepare, run, start_processes
     from mmnas_ext.runs.session import say
@@ -58,6 +58,7 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
                 return
         else:
             arch = args.arch if args.pick is None else pick_network(cfg, args.pick)
+            take_host(cfg, arch)
             prepared = check_config(cfg, arch, args.search_only, args.resume)
             if args.dry_run:
                 say(dry_run(cfg, prepared, args.search_only, arch, args.resume))

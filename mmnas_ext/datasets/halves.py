@@ -121,8 +121,21 @@ class DatasetView(Dataset):
 
     def part(self, count: int) -> 'DatasetView':
         """Returns a view of the first `count` items."""
+        return self._of(slice(count))
+
+    def every(self, step: int, first: int = 0) -> 'DatasetView':
+        """Returns a view of every `step`-th item, from `first` on.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if first >= len(self):
+            raise ValueError(f'first must be less than the {len(self)} images of a view, got {first}')
+        return self._of(slice(first, None, step))
+
+    def _of(self, items: slice) -> 'DatasetView':
         made = self.renewed()
-        made.indices, made._origins = self.indices[:count], self._origins[:count]
+        made.indices, made._origins = self.indices[items], self._origins[items]
         return made
 
     def full_init(self) -> None:

@@ -20,8 +20,9 @@ class DeriveHook(Hook):
     """Writes the network that the search has found.
 
     At its end ``derived/arch.json``, where alpha alone decides (``selection``); along the way a snapshot of what it
-    would be, ``derived/snapshots/epoch_<n>.json`` (of an iteration loop: ``iter_<n>.json``). The config that trains the
-    network is written by the run (`mmnas_ext.runs`), from what the user wrote: a runner edits its own copy.
+    would be, ``derived/snapshots/epoch_<n>.json`` (of an iteration loop: ``iter_<n>.json``); none where neck and head
+    are searched too, of which alpha says nothing. The config that trains the network is written by the run
+    (`mmnas_ext.runs`), from what the user wrote: a runner edits its own copy.
 
     Args:
         interval: Epochs (of an iteration loop: iterations) from one snapshot to the next; by default 1 epoch, or a
@@ -68,6 +69,8 @@ class DeriveHook(Hook):
         runner.logger.info(f'found {arch.format("fna")}: {costs}; written to {file}')
 
     def _snapshot(self, runner: Any, name: str) -> None:
+        if runner.optim_wrapper.host is not None:
+            return  # alpha says nothing of neck and head
         path = WorkDir(runner.work_dir).snapshots / f'{name}.json'
         write_text(path, self._arch(runner).format('json'))
 

@@ -23,6 +23,7 @@ from mmnas_ext.archs import (
 from mmnas_ext.archs.metrics import show
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.distill import BlockDistiller
+from mmnas_ext.engine.host_control import HostControl
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.ops.mixture import WIDE
 from mmnas_ext.search.select import reachable
@@ -46,11 +47,14 @@ def describe_search(runner: Any, supernet: SuperNet) -> str:
     fused = next(supernet.parameters()).device.type == 'cpu'
     read = [int(index.partition('.')[0]) for index in supernet.out_indices if isinstance(index, str)]
     memory = arch_step_memory(space, size, batch, supernet.output_stride, with_cp, fused, read)
+    of = '' if runner.optim_wrapper.host is None else ', of the whole detector'
+    macs = priced if runner.optim_wrapper.host is None else prices(space, size, supernet.output_stride)
     lines = [
         'what this search will do:',
-        f'  space         {space.size:.3g} networks, {_ranges(supernet, priced)} at {size[0]}x{size[1]}',
+        f'  space         {space.size:.3g} networks, {_ranges(supernet, macs)} at {size[0]}x{size[1]}',
         f'  seed          {_seed_cost(supernet, term)}',
-        f'  limit         {_limit(term, priced)}',
+        *_host(runner.optim_wrapper.host, priced),
+        f'  limit         {_limit(term, priced)}{of}',
         f'  weights only  {weights} iterations of {batch * get_world_size()} images',
         f'  alternating   {both} iterations with {alternation.arch_steps(loop.max_iters)} arch steps',
         f'  memory        about {memory / 2**30:.2g} GiB for the activations of an arch step in the backbone, '
@@ -170,6 +174,16 @@ def _layer_memory(place: Place, act: str, flows: bool) -> int:
         inner += place.channels * prod(place.out_size) * block.ends_active
         kept += weighed + (inner if flows else 0)
     return kept
+
+
+def _host(host: HostControl | None, priced: Prices) -> list[str]:
+    """The host's choices, and what whole detectors cost in the config's own host."""
+    if host is None:
+        return []
+    choices = host.choices
+    count, own = len(choices.all()), choices.own.format()
+    whole = priced.show(*priced.range())
+    return [f'  host          {count} choices up to {choices.widest.format()}; whole detectors of {own}: {whole}']
 
 
 def _limit(term: CostTerm, priced: Prices) -> str:

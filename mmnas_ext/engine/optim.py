@@ -12,10 +12,12 @@ from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmnas_ext.archs import Choices
+from mmnas_ext.archs import Choices, HostChoices
 from mmnas_ext.backbones import SuperNet
+from mmnas_ext.engine.host_control import HostControl
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.seeding import generator
+from mmnas_ext.engine.whole import price_wholes, within_reach
 from mmnas_ext.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from mmnas_ext.search.choosing import Choosing
 
@@ -51,9 +53,12 @@ class SearchOptimWrapper(OptimWrapper):
         selection: How a network is chosen once the search has ended; nothing here depends on it.
         keep_seed: Probability with which a layer of a drawn path has the seed's candidate instead of the drawn one. In
             few steps no path is trained well if all are trained alike; those near the seed then are.
+        host: Of a search that chooses the detector's neck and head too: every step has a host that is drawn as paths
+            are, from the seed and its number alone, all ranks the same.
 
     Attributes:
-        prices: Prices of the super-network's space by the cost's metric.
+        prices: Prices of the super-network's space by the cost's metric; with a `host` those of whole detectors whose
+            neck and head are the config's own.
 
     Raises:
         ValueError: No network of the space meets the cost's limit, or its table does not cover the space.
@@ -68,8 +73,15 @@ class SearchOptimWrapper(OptimWrapper):
         path_per: str = 'update',
         selection: Choosing | None = None,
         keep_seed: float = 0.0,
+        host: HostControl | None = None,
     ) -> None:
-        self.prices = cost.prices(supernet.space, supernet.input_size, supernet.output_stride)
+        if host is None:
+            self.prices = cost.prices(supernet.space, supernet.input_size, supernet.output_stride)
+        else:
+            wholes = price_wholes(cost, host.choices, supernet.space, supernet.output_stride)
+            within_reach(cost, wholes)
+            self.prices = wholes[host.choices.own]
+        self.host = host
         super().__init__(weights.optimizer)
         self.wrappers = {'weights': weights, 'arch': arch}
         self._share_base_settings()
@@ -110,6 +122,9 @@ class SearchOptimWrapper(OptimWrapper):
         assert phase in PHASES, phase
         self.phase, self.iteration, self.policy = phase, iteration, policy
         self.draw = generator('path', seed, iteration // self.gathered)
+        if self.host is not None:
+            number = iteration if phase == 'arch' else iteration // self.gathered
+            self.host.set(self.host.sample(generator(f'host of {phase}', seed, number)))
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -233,7 +248,8 @@ class SearchOptimWrapperConstructor:
             ``clip_grad``, ``accumulative_counts``; ``weights`` may have a ``paramwise_cfg``); ``cost`` is
             ``dict(weight=λ, target=…, metric='macs', table=…)``, see `CostTerm`; ``path_per`` is ``'update'`` or
             ``'iteration'``, see `SearchOptimWrapper`; ``selection`` says how a network is chosen in the end, see
-            `mmnas_ext.search.choosing`, and changes no training; ``keep_seed`` as there.
+            `mmnas_ext.search.choosing`, and changes no training; ``keep_seed`` as there; ``host_choices`` is what a run
+            writes here of the config's.
         paramwise_cfg: Not taken here: it belongs into ``weights``.
 
     Raises:
@@ -243,7 +259,7 @@ class SearchOptimWrapperConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         cfg = dict(optim_wrapper_cfg)
-        unknown = set(cfg) - {'type', 'weights', 'arch', 'cost', 'path_per', 'selection', 'keep_seed'}
+        unknown = set(cfg) - {'type', 'weights', 'arch', 'cost', 'path_per', 'selection', 'keep_seed', 'host_choices'}
         missing = {'weights', 'arch'} - set(cfg)
         if unknown or missing:
             raise ValueError(
@@ -261,6 +277,7 @@ class SearchOptimWrapperConstructor:
             raise ValueError(f'optim_wrapper.keep_seed must be a probability in [0, 1), got {self.keep_seed!r}')
         self.cost = CostTerm.parse(cfg.pop('cost', None))
         self.selection = Choosing.parse(cfg.pop('selection', None))
+        self.host_choices = HostChoices.parse(cfg.pop('host_choices', None))
         self.cfg = cfg
 
     def __call__(self, model: nn.Module) -> SearchOptimWrapper:
@@ -273,7 +290,10 @@ class SearchOptimWrapperConstructor:
         arch_cfg.setdefault('type', 'OptimWrapper')
         optimizer = OPTIMIZERS.build(dict(arch_cfg.pop('optimizer'), params=alphas))
         arch = MM_OPTIM_WRAPPERS.build(arch_cfg, default_args=dict(optimizer=optimizer))
-        return SearchOptimWrapper(weights, arch, supernet, self.cost, self.path_per, self.selection, self.keep_seed)
+        host = None if self.host_choices is None else HostControl(model, self.host_choices)
+        return SearchOptimWrapper(
+            weights, arch, supernet, self.cost, self.path_per, self.selection, self.keep_seed, host
+        )
 
 
 def find_supernet(model: nn.Module) -> SuperNet:
@@ -288,6 +308,14 @@ def find_supernet(model: nn.Module) -> SuperNet:
             f'a search needs a model with exactly one SuperNet, got {len(found)} in {type(model).__name__}'
         )
     return found[0]
+
+
+def find_host(runner: Any) -> HostControl | None:
+    """What gives a runner's detector another host, built optimizers or not; ``None`` without choices."""
+    if isinstance(runner.optim_wrapper, SearchOptimWrapper):
+        return runner.optim_wrapper.host
+    choices = HostChoices.parse(dict(runner.optim_wrapper).get('host_choices'))
+    return None if choices is None else HostControl(runner.model, choices)
 
 
 @contextmanager

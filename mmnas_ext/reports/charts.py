@@ -180,13 +180,16 @@ def alpha_charts(log: SearchLog, space: SearchSpace) -> list[tuple[str, go.Figur
 
 def decision_chart(decision: Decision) -> go.Figure:
     """Per layer how certain it is that the chosen candidate is better than the runner-up."""
-    rows = decision.layers
+    parts = () if decision.host is None else decision.host.parts
+    rows = (*decision.layers, *parts)
     figure = _figure('certainty (50% is a coin)', '', _LINE * len(rows) + 90)
     texts = []
     for row in rows:
         error = '' if row.error is None else f' ± {row.error:.4f}'
-        words = [f'<b>layer {row.layer}: {row.chosen} over {row.runner_up}</b>', f'{row.certainty:.1%} certain']
-        words += [f'lead {row.lead:+.4f}{error} in {decision.score}', 'all candidates:']
+        of_host = decision.host is not None and row in parts
+        kind, unit = ('', decision.host.metric) if of_host and decision.host else ('layer ', decision.score)
+        words = [f'<b>{kind}{row.layer}: {row.chosen} over {row.runner_up}</b>', f'{row.certainty:.1%} certain']
+        words += [f'lead {row.lead:+.4f}{error} in {unit}', 'all candidates:']
         words += [f'  {token}: {score:.4f}' for token, score in row.scores.items()]
         texts.append('<br>'.join(words))
     figure.add_bar(

@@ -110,6 +110,8 @@ def front_cells(front: MeasuredFront, trained: Mapping[int, Mapping[str, float]]
     found = dict.fromkeys(name for metrics in by_row for name in metrics)
     kept = [front.rank_by] if front.rank_by in found else list(found)
     columns += [[f'{name}, trained', *_figures([each.get(name) for each in by_row])] for name in kept]
+    if any(network.host is not None for network in rows):
+        columns.append(['host', *(network.host or '–' for network in rows)])
     columns.append(['origin', *(network.origin for network in rows)])
     columns.append(['network', *(_text(network) for network in rows)])
     return [list(row) for row in zip(*columns, strict=True)]

@@ -249,7 +249,8 @@ def certainty_note(decision: Decision) -> str:
 def limit_words(facts: Facts, decision: Decision | None = None) -> str:
     """The limits of the choice, or else of the search, in words; empty where there are none."""
     if decision is not None and any(decision.limit):
-        return f'{format_limit(decision.metric, decision.limit)} {_unit(decision.metric)}'.strip()
+        of = '' if decision.host is None else f', of the whole detector; {decision.host.describe()}'
+        return f'{format_limit(decision.metric, decision.limit)} {_unit(decision.metric)}'.strip() + of
     said = [f'{format_limit(m, Limit(*ends))} {_unit(m)}'.strip() for m, ends in facts.limits.items() if any(ends)]
     return ', '.join(said)
 

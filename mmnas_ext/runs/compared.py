@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import get_type_hints
 
-from mmnas_ext.archs import ArchSpec, cost
+from mmnas_ext.archs import ArchSpec, HostChoice, cost
 from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.reports import format_count
 from mmnas_ext.reports.training_log import USUAL, main_metric
 from mmnas_ext.runs.children import CLOCK, PARTS, Clock
 from mmnas_ext.runs.keys import describe_hint, fits
-from mmnas_ext.runs.manifest import read_manifest
+from mmnas_ext.runs.manifest import DERIVE, read_manifest
 from mmnas_ext.runs.repeated import trained_in
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.rows import SEED, Comparison, Row
@@ -35,7 +35,7 @@ class Outcome:
     Args:
         seed: The random seed.
         arch: The network, as FNA text.
-        macs: Its multiply-adds for one image, at the size that its search counts them for.
+        macs: Its multiply-adds for one image, at the size that its search counts them for, or has chosen.
         params: Parameters of the backbone.
         metrics: Of the last validation, by name; ``None`` for what is NaN or infinite.
         seconds: Processor seconds by part, ``'search'``, ``'selection'`` and ``'adapt'``, as far as they are known.
@@ -219,7 +219,8 @@ def read_outcome(comparison: Comparison, row: Row, seed: int) -> Outcome | None:
     if manifest is None or manifest.state != 'done' or not files.arch.is_file():
         return None
     arch = ArchSpec.parse(files.arch)
-    size = manifest.report.get('input_size', (800, 1088))
+    host = manifest.parts[DERIVE].notes.get('host') if DERIVE in manifest.parts else None
+    size = HostChoice.parse(host).input_size if host else manifest.report.get('input_size', (800, 1088))
     macs, params = cost(arch, tuple(size), manifest.report.get('output_stride', 32))
     metrics = {
         name: None if value is not None and name.startswith('coco/') and value < 0 else value  # of no image at all

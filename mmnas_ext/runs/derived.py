@@ -12,10 +12,10 @@ from mmengine.dist import is_main_process
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.registry import MODELS
-from mmnas_ext.runs import imitating
-from mmnas_ext.runs.changes import RUNNER_KEYS, settings_of
+from mmnas_ext.runs import host_choices, imitating
+from mmnas_ext.runs.changes import RUNNER_KEYS, find_changes, settings_of
 from mmnas_ext.runs.fitting import complete_channels, fit_channels, require_own_backbone
-from mmnas_ext.runs.manifest import ADAPT, DERIVE
+from mmnas_ext.runs.manifest import ADAPT, DERIVE, Part
 from mmnas_ext.runs.own_data import ROOT
 from mmnas_ext.runs.resolve import VARIABLES, inherit, resolve
 from mmnas_ext.runs.session import Session, say, set_aside
@@ -26,13 +26,18 @@ WEIGHTS = (None, 'distilled', 'remapped')
 # a run's own affairs, which the second half settles anew
 _RUN_KEYS = ('derived', 'work_dir', 'resume', 'load_from', 'launcher', 'experiment_name')
 # variables that change what a file's others stand for; these are then left out, but for what tools of a host read
-_CHANGING = ('host', 'image_size', 'data')
+_CHANGING = ('host', 'image_size', 'data', host_choices.KEY)
 _READ = (
     *RUNNER_KEYS, 'custom_imports', 'activation_checkpointing', 'efficient_conv_bn_eval', 'vis_backends', 'tta_model',
     'tta_pipeline', 'train_pipeline', 'test_pipeline',
 )  # fmt: skip
 # what a distillation hands on
 _SHARED_KEYS = ('env_cfg', 'log_level', 'randomness')
+# what the choice of a host decides of a training, beside its pipelines (`mmnas_ext.runs.host_choices`)
+_OF_HOST = (
+    'model.neck.out_channels', 'model.bbox_head.in_channels', 'model.bbox_head.feat_channels',
+    'model.bbox_head.stacked_convs', 'model.backbone.input_size',
+)  # fmt: skip
 _SEARCH_CLASS = re.compile(r'(?:mmnas_ext\.(?:\w+\.)*)?(SuperNet|Search\w+|DeriveHook)')
 
 
@@ -57,7 +62,7 @@ def derived_config(cfg: Config, arch: ArchSpec, own_key: str = '') -> Config:
     derived = copy.deepcopy(cfg.derived.to_dict())
     imitate = derived.pop(imitating.KEY, None)
     # the variables have been applied, and would win over what a user changes of the result
-    left_out = {*_RUN_KEYS, *VARIABLES, ROOT, own_key}
+    left_out = {*_RUN_KEYS, *VARIABLES, ROOT, host_choices.KEY, host_choices.CHOSEN, own_key}
     if any(cfg.get(name) is not None for name in _CHANGING):
         left_out |= {*cfg} - {*_READ}
     plain = {key: value for key, value in copy.deepcopy(cfg.to_dict()).items() if key not in left_out}
@@ -196,18 +201,20 @@ def settle(session: Session, arch: ArchSpec) -> Config | None:
         The config that trains it; ``None`` of a config that only searches.
     """
     method, files = session.method, session.files
-    config = method.derive(session.cfg, arch) if method.derive is not None and session.cfg.get('derived') else None
+    host = session.host
+    config = method.derive(session.settled, arch) if method.derive is not None and session.cfg.get('derived') else None
     trained = {} if config is None else settings_of(config, 'train_dataloader', root=files.root)
     settings = {**session.settings.choice, **{f'derived.{key}': value for key, value in trained.items()}}
     known = session.manifest.parts.get(DERIVE)
     text = arch.format('fna')
     there = files.arch.is_file() and (config is None or files.config.is_file())
     same = known is not None and known.notes.get('arch') == text and dict(known.settings) == settings
+    same = same and known is not None and known.notes.get('host') == host
     if known is not None and known.done and same and there:
         return config
     adapted = session.manifest.parts.get(ADAPT)
     former = adapted.settings.get('model.backbone.arch') if adapted else None
-    if adapted and (config is None or former != config.model.backbone.get('arch')):
+    if adapted and (config is None or former != config.model.backbone.get('arch') or _of_other_host(adapted, trained)):
         # the manifest first: what is moved is no longer called done
         session.write(session.manifest.without(ADAPT))
         session.begin(DERIVE, settings)
@@ -226,5 +233,11 @@ def settle(session: Session, arch: ArchSpec) -> Config | None:
     if is_main_process() and config is not None:
         write_text(files.config, config.pretty_text)
     origin = session.manifest.parts[DERIVE].notes.get('origin', 'search')
-    session.finish(DERIVE, arch=text, origin=origin)
+    session.finish(DERIVE, arch=text, origin=origin, **({} if host is None else {'host': host}))
     return config
+
+
+def _of_other_host(adapted: Part, trained: Mapping[str, Any]) -> bool:
+    """Whether a training differs from another one in the host alone that was chosen with the network."""
+    changed = [change.key for change in find_changes(adapted.settings, trained)[1]]
+    return bool(changed) and all(key in _OF_HOST or '.pipeline' in key for key in changed)

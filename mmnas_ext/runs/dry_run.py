@@ -127,7 +127,7 @@ def _left(cfg: Config, method: Method, search_only: bool, arch: str | None) -> _
         if known is None:
             return _Left(said=tuple(said))
         found = 'not needed: the network was given' if manifest.is_given else 'done: its network is found'
-        config = cfg if method.derive is None else method.derive(cfg, known)
+        config = cfg if method.derive is None else method.derive(session.settled, known)
     part, trained = manifest.parts.get(ADAPT), ''
     if part is not None and part.done:
         root = None if method.find is None else WorkDir(cfg.work_dir).root

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from mmnas_ext.archs import METRICS, ArchSpec, cost
+from mmnas_ext.archs import METRICS, ArchSpec, HostChoice, cost
 from mmnas_ext.archs.prices import price
 from mmnas_ext.reports.table import format_cost, format_size, name_metric
 from mmnas_ext.reports.training_log import main_metric
@@ -19,6 +19,7 @@ from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, Manifest, ResumeError
 from mmnas_ext.runs.next_command import command, run_command
 from mmnas_ext.runs.results import last_metrics, trained_metrics
 from mmnas_ext.runs.session import Session, say
+from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir
 
@@ -63,7 +64,10 @@ def describe_end(cfg: Config, manifest: Manifest) -> str:
         return _format(_without_network(cfg, manifest, files))
     lines: dict[str, Any] = {}
     if text is not None:
-        lines['given' if manifest.is_given else 'found'] = _costs(cfg, manifest.report, ArchSpec.parse(text))
+        host = manifest.parts[DERIVE].notes.get('host')
+        report = {**manifest.report, **({} if host is None else {'input_size': HostChoice.parse(host).input_size})}
+        lines['given' if manifest.is_given else 'found'] = _costs(cfg, report, ArchSpec.parse(text))
+        lines['host'] = _host(host, files)
         lines['reached'] = _reached(manifest, files)
     else:
         lines['trained'] = _own_costs(cfg)
@@ -101,6 +105,18 @@ def _without_network(cfg: Config, manifest: Manifest, files: WorkDir) -> dict[st
 
 def _format(lines: Mapping[str, Any]) -> str:
     return '\n'.join(f'{word:<{_WIDTH}}{line}' for word, line in lines.items() if line)
+
+
+def _host(choice: str | None, files: WorkDir) -> str:
+    """The host that was chosen with the network, and what the whole detector costs; empty without a choice."""
+    if choice is None:
+        return ''
+    with suppress(ValueError, OSError):  # of a given network nothing is known
+        decision = Decision.parse(files.decision)
+        if decision.host is not None and decision.host.choice == choice:
+            figures = [f'{format_cost(name, cost)} {name_metric(name)}' for name, cost in decision.costs.items()]
+            return f'{choice}; the whole detector: {", ".join(figures)}'
+    return choice
 
 
 def _costs(cfg: Config, report: Mapping[str, Any], arch: ArchSpec) -> str:

@@ -12,12 +12,14 @@ from mmnas_ext.reports import front_table
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.dry_run import dry_run
 from mmnas_ext.runs.ending import tell_end
+from mmnas_ext.runs.host_choices import CHOSEN, has_host
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, ResumeError, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.run import adapt, draw_page, start_processes
-from mmnas_ext.runs.session import Session, continue_run, open_session, say
+from mmnas_ext.runs.session import Session, continue_run, open_session, say, with_choice
+from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
 
@@ -44,6 +46,10 @@ class FrontPlan:
         """The network of a number."""
         return self.front.pick(number).arch
 
+    def own(self, cfg: Config, number: int) -> Config:
+        """The config of the run that trains the network of a number."""
+        return _own(cfg, self.front, number)
+
 
 def check_asked(arch: str | None, search_only: bool, pick: int | None, several: Sequence[int] | None) -> None:
     """Raises ValueError where ways to say what is trained contradict each other.
@@ -67,14 +73,17 @@ def pick_network(cfg: Config, number: int) -> str:
     """The network of a number on the front in a work dir, as text that ``--arch`` takes.
 
     Args:
-        cfg: The config, ``work_dir`` set.
+        cfg: The config, ``work_dir`` set; it is told of the host that belongs to the network.
         number: The number.
 
     Raises:
         ValueError: The search there is not finished, is one of other settings, or has no network of that number.
     """
     front, manifest = _read_front(cfg, '--pick')
-    arch = front.pick(number).arch.format('fna')
+    picked = front.pick(number)
+    arch = picked.arch.format('fna')
+    if picked.host is not None:
+        cfg[CHOSEN] = picked.host
     _check_search(cfg, manifest, '--pick')
     return arch
 
@@ -95,14 +104,15 @@ def check_all(cfg: Config, numbers: Sequence[int] = (), resume: bool = False) ->
     front, manifest = _read_front(cfg, '--adapt-all')
     wanted = tuple(dict.fromkeys(numbers)) or tuple(range(len(front.points)))
     archs = {number: front.pick(number).arch for number in wanted}
-    prepared = check_config(cfg, archs[wanted[0]].format('fna'))
+    prepared = check_config(_hosted(cfg, front, wanted[0]), archs[wanted[0]].format('fna'))
     _check_search(cfg, manifest, '--adapt-all')
     method = method_of(cfg)
     for number, arch in archs.items():
-        method.check(cfg, arch, False)
-        known = read_manifest(WorkDir(_own(cfg, number).work_dir).manifest) if resume else None
+        own = _own(cfg, front, number)
+        method.check(_hosted(cfg, front, number), arch, False)
+        known = read_manifest(WorkDir(own.work_dir).manifest) if resume else None
         if known is not None:
-            continue_run(known, _own(cfg, number), method, arch)
+            continue_run(known, own, method, arch)
     return FrontPlan(front, wanted, resume, manifest, prepared)
 
 
@@ -124,7 +134,7 @@ def adapt_all(cfg: Config, plan: FrontPlan, draw: bool = False) -> None:
     method, files = method_of(cfg), WorkDir(cfg.work_dir)
     searched = Session(cfg, method, plan.manifest, prepared=plan.prepared)
     for place, number in enumerate(plan.numbers, start=1):
-        own, arch = _own(cfg, number), plan.arch(number)
+        own, arch = plan.own(cfg, number), plan.arch(number)
         say(f'network {number} of the front, {place} of {len(plan.numbers)}, in {own.work_dir}')
         resume = plan.resume and WorkDir(own.work_dir).manifest.is_file()
         session = open_session(own, method, resume, arch, prepared=plan.prepared)
@@ -141,10 +151,10 @@ def adapt_all(cfg: Config, plan: FrontPlan, draw: bool = False) -> None:
 
 def _best(cfg: Config, plan: FrontPlan, searched: Session) -> Session:
     """The run of the network that reached most, or the last one where nothing was validated."""
-    front, runs = plan.front, {number: last_metrics(_own(cfg, number).work_dir) for number in plan.numbers}
+    front, runs = plan.front, {number: last_metrics(plan.own(cfg, number).work_dir) for number in plan.numbers}
     known = {number: metrics[front.rank_by] for number, metrics in runs.items() if front.rank_by in metrics}
     best = max(known, key=lambda number: front.sign * known[number]) if known else plan.numbers[-1]
-    own = _own(cfg, best)
+    own = plan.own(cfg, best)
     manifest = read_manifest(WorkDir(own.work_dir).manifest)
     assert manifest is not None, 'it has just been trained'
     return Session(own, searched.method, manifest)
@@ -164,12 +174,12 @@ def dry_run_all(cfg: Config, plan: FrontPlan) -> str:
         cfg: The config, ``work_dir`` set.
         plan: What would be trained; its models are used up.
     """
-    folders = {number: Path(_own(cfg, number).work_dir) for number in plan.numbers}
+    folders = {number: Path(plan.own(cfg, number).work_dir) for number in plan.numbers}
     states = {n: _state(folder, plan.arch(n)) if plan.resume else 'begins' for n, folder in folders.items()}
     lines = [f'network {number:<4} {states[number]}: {plan.arch(number).format("fna")}' for number in plan.numbers]
     first = next((number for number in plan.numbers if states[number] != 'done'), plan.numbers[0])
     step = dry_run(
-        _own(cfg, first), plan.prepared, arch=plan.arch(first).format('fna'), resume=states[first] != 'begins'
+        plan.own(cfg, first), plan.prepared, arch=plan.arch(first).format('fna'), resume=states[first] != 'begins'
     )
     return '\n'.join([*lines, f'of network {first}:', step])
 
@@ -186,11 +196,33 @@ def _state(folder: Path, arch: ArchSpec) -> str:
     return 'done' if manifest.is_done(ADAPT) else 'goes on'
 
 
-def _own(cfg: Config, number: int) -> Config:
+def _own(cfg: Config, front: MeasuredFront, number: int) -> Config:
     """The config of the run that trains one network of a front."""
-    own = cfg.copy()
+    own = _hosted(cfg, front, number).copy()
     own.work_dir = str(WorkDir(cfg.work_dir).adapted / str(number))
     return own
+
+
+def _hosted(cfg: Config, front: MeasuredFront, number: int) -> Config:
+    """The config, told of the host that belongs to a network of a front."""
+    return with_choice(cfg, front.pick(number).host)
+
+
+def take_host(cfg: Config, arch: str | None) -> None:
+    """Takes with a network that ``--arch`` gives the host that it was chosen with, where a decision beside it says so.
+
+    Args:
+        cfg: The config; its ``host_choice`` is set.
+        arch: What ``--arch`` says.
+    """
+    if arch is None or not has_host(cfg) or cfg.get(CHOSEN) is not None or not Path(arch).name.endswith('.json'):
+        return
+    beside = WorkDir(Path(arch).parent).decision.name
+    file = Path(arch).with_name(beside)
+    decision = Decision.parse(file) if file.is_file() else None
+    if decision is not None and decision.host is not None and decision.arch == ArchSpec.parse(arch):
+        cfg[CHOSEN] = decision.host.choice
+        say(f'the host of this network is {decision.host.choice}, as {file} says')
 
 
 def _read_front(cfg: Config, asked: str) -> tuple[MeasuredFront, Manifest]:

@@ -12,18 +12,21 @@ from mmengine.dist import barrier, get_world_size, is_main_process
 from mmnas_ext.archs import METRICS, ArchSpec, Limit, SearchSpace
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
-from mmnas_ext.engine.optim import SearchOptimWrapperConstructor
+from mmnas_ext.engine.optim import SearchOptimWrapperConstructor, find_host
+from mmnas_ext.engine.whole import price_wholes, within_reach
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmnas_ext.reports import front_table, write_report
 from mmnas_ext.runs.changes import find_changes, flatten, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.ending import tell_choice
+from mmnas_ext.runs.host_choices import CHOSEN, KEY, chosen_config, describe_choices, read_choices, search_config
 from mmnas_ext.runs.manifest import RATING, SEARCH, Manifest, ResumeError, read_manifest
 from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.selection import select
 from mmnas_ext.runs.session import Session, refusal, say
 from mmnas_ext.runs.training import open_runner
+from mmnas_ext.runs.whole_selection import select_whole
 from mmnas_ext.search.choosing import Choosing
 from mmnas_ext.search.decision import Decision
 from mmnas_ext.workdir import WorkDir, write_text
@@ -67,15 +70,24 @@ def list_halves(
     cfg: Config, first: Config, space: SearchSpace, arch: ArchSpec | None, search_only: bool
 ) -> list[Config]:
     """Lists the configs of the halves that a run will need; the second may begin days after the first."""
-    adapt = derived_config(cfg, next(space.sample(0, 1)) if arch is None else arch)
+    adapt = _derive(cfg, next(space.sample(0, 1)) if arch is None else arch)
     return [first] if search_only else [adapt] if arch is not None else [first, adapt]
+
+
+def _derive(cfg: Config, arch: ArchSpec) -> Config:
+    """The config that trains a network, in the host that was chosen with it where that is searched too."""
+    return derived_config(chosen_config(cfg), arch)
 
 
 def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:
     space = read_space(cfg)
+    first = cfg
     if arch is None:  # else nothing is searched
-        _check_search(cfg, space)
-    return list_halves(cfg, cfg, space, arch, search_only)
+        if cfg.get(CHOSEN) is not None:
+            raise ValueError(f'{CHOSEN} goes with --arch, whose network it trains: a search chooses its own')
+        first = search_config(cfg)
+        _check_search(first, space)
+    return list_halves(cfg, first, space, arch, search_only)
 
 
 def _check_search(cfg: Config, space: SearchSpace) -> None:
@@ -97,7 +109,11 @@ def _check_search(cfg: Config, space: SearchSpace) -> None:
     missing = [key for key in ('val_dataloader', 'val_evaluator') if built.selection.front and not cfg.get(key)]
     if missing:
         raise ValueError(f'optim_wrapper.selection.front validates networks, but the config has no {missing[0]}')
-    built.cost.prices(space, size, backbone.get('output_stride', 32))
+    stride = backbone.get('output_stride', 32)
+    if built.host_choices is None:
+        built.cost.prices(space, size, stride)
+    else:
+        within_reach(built.cost, price_wholes(built.cost, built.host_choices, space, stride))
 
 
 def _check_loop(loop: Mapping[str, Any], alpha_decides: bool) -> None:
@@ -129,9 +145,11 @@ def _check_loop(loop: Mapping[str, Any], alpha_decides: bool) -> None:
 def _settings(cfg: Config) -> Settings:
     cost = dict(cfg.optim_wrapper.get('cost') or {})
     limits = {key: cost.pop(key) for key in _LIMITS if cost.get(key) is not None}
-    search = cfg.copy()
-    search.optim_wrapper = {key: value for key, value in cfg.optim_wrapper.items() if key != 'selection'}
+    search = search_config(cfg).copy()
+    search.optim_wrapper = {key: value for key, value in search.optim_wrapper.items() if key != 'selection'}
     search.optim_wrapper = {**search.optim_wrapper, 'cost': cost}
+    if KEY in search.optim_wrapper:  # what necks and heads cost follows from the rest
+        search.optim_wrapper[KEY] = {k: value for k, value in search.optim_wrapper[KEY].items() if k != 'costs'}
     metric = cost.get('metric', 'macs')
     limit = {'min': limits.get('min'), 'max': limits.get('max', limits.get('target'))}
     choosing = Choosing.parse(cfg.optim_wrapper.get('selection'))
@@ -153,7 +171,7 @@ def _find(session: Session) -> ArchSpec:
             'give a network by --arch, or start without --resume'
         )
     part = session.begin(SEARCH, session.settings.search, session.cfg)
-    with open_runner(session.cfg, checkpoint, part.id, session.prepared) as runner:
+    with open_runner(search_config(session.cfg), checkpoint, part.id, session.prepared) as runner:
         runner.train()
         session.finish(SEARCH)
         return _choose(session, runner)
@@ -165,13 +183,15 @@ def _choose(session: Session, runner: Any) -> ArchSpec:
     measures = wrapper.selection.measures
     if measures:
         session.begin(RATING, session.settings.rating)
+    chosen_by = select if find_host(runner) is None else select_whole
     try:
-        decision, front = select(
+        decision, front = chosen_by(
             runner, wrapper.cost, wrapper.selection, session.files, stamp_of(session.manifest, runner.iter)
         )
     except ValueError as error:
         raise ResumeError(f'no network can be derived: {error}') from None
     session.kept['decision'] = decision
+    session.kept['host'] = None if decision.host is None else decision.host.choice
     if is_main_process():
         for former in (session.files.front, session.files.front_figure):
             former.unlink(missing_ok=True)
@@ -206,7 +226,8 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
     term, choosing = _asked(cfg, kind, limits or {})
     files = WorkDir(cfg.work_dir)
     with open_searched(cfg) as (runner, stamp):
-        decision, front = select(runner, term, choosing, files, stamp)
+        chosen_by = select if find_host(runner) is None else select_whole
+        decision, front = chosen_by(runner, term, choosing, files, stamp)
     if is_main_process():
         if front is not None:
             say(front_table(front))
@@ -239,7 +260,7 @@ def open_searched(cfg: Config) -> Iterator[tuple[Any, str]]:
     found = find_checkpoint(read_places(part.notes.get('checkpoints', []), files.root), part.id)
     if found.path is None:
         raise ResumeError(f'no whole checkpoint of the search is left in {files.root}: nothing can be chosen from')
-    loading = cfg.copy()
+    loading = search_config(cfg).copy()
     loading.load_from = str(found.path)
     with open_runner(loading) as runner:
         runner.load_or_resume()
@@ -285,7 +306,9 @@ def _plan(cfg: Config) -> list[str]:
     front = choosing.front
     kept = '' if front is None else f'; {front.networks} networks in front.json, each validated on held-out images'
     how = 'argmax of alpha' if choosing.type == 'argmax' else 'losses on held-out images'
-    return [f'selection    {how}{kept}'] if choosing.measures else []
+    choices = read_choices(cfg)
+    said = [] if choices is None else [f'host         {describe_choices(choices)}; limits are of whole detectors']
+    return [*said, *([f'selection    {how}{kept}'] if choosing.measures else [])]
 
 
 GRADIENT = Method(
@@ -294,7 +317,7 @@ GRADIENT = Method(
     check=_check,
     settings=_settings,
     find=_find,
-    derive=derived_config,
+    derive=_derive,
     supply=_supply,
     report=write_report,
     plan=_plan,

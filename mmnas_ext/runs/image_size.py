@@ -4,6 +4,7 @@ Applied when a config is used (`mmnas_ext.runs.resolve`): in every pipeline of b
 windows of a test, and in the size at which costs are counted.
 """
 
+import copy
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -50,7 +51,7 @@ def apply_image_size(cfg: Config, value: Any) -> bool:
         ValueError: The size of a resizing is in no form that is known, or SSD's anchors cannot be scaled.
     """
     height, width = value
-    former = _former_size(cfg)
+    former = former_size(cfg)
     if former is None:
         return False
     ratios = height / former[0], width / former[1]
@@ -84,8 +85,12 @@ def _switched(half: Mapping[str, Any]) -> list[Any]:
     return [hook.get('switch_pipeline') for hook in hooks if isinstance(hook, Mapping)]
 
 
-def settle_limits(cfg: Config) -> None:
+def settle_limits(cfg: Config, added: Callable[[Config, str], float] = lambda _cfg, _metric: 0) -> None:
     """Writes limits of the cost that are said by the seed's, ``max='seed'`` or ``max='0.8 seed'``, as numbers.
+
+    Args:
+        cfg: The config; changed.
+        added: What a limit means beside the backbone, in a metric.
 
     Raises:
         ValueError: The config has no seed whose architecture is known.
@@ -97,7 +102,7 @@ def settle_limits(cfg: Config) -> None:
         for key in _LIMITS if isinstance(limit, dict) else ():
             match = _OF_SEED.fullmatch(limit[key]) if isinstance(limit.get(key), str) else None
             if match is not None:
-                full = _price_of_seed(backbone, limit, f'{name}.{key}')
+                full = _price_of_seed(backbone, limit, f'{name}.{key}') + added(cfg, limit.get('metric', 'macs'))
                 limit[key] = full * float(match[1]) if match[1] else full
 
 
@@ -111,7 +116,28 @@ def _price_of_seed(backbone: Mapping[str, Any], limit: Mapping[str, Any], name: 
     return price(ArchSpec.parse(seed['arch']), size, stride, limit.get('metric', 'macs'), limit.get('table'))
 
 
-def _former_size(cfg: Config) -> tuple[float, float] | None:
+def scaled_pipeline(
+    pipeline: Any, former: tuple[float, float], old: tuple[int, int], new: tuple[int, int]
+) -> list[Any]:
+    """A copy of a pipeline that was written for images of one size, for those of another.
+
+    Args:
+        pipeline: Its transforms, a list of configs.
+        former: Height and width in them.
+        old: Height and width at which networks are priced with it.
+        new: The same of what it becomes.
+
+    Raises:
+        ValueError: The size of a resizing is in no form that is known.
+    """
+    found = copy.deepcopy(list(pipeline))
+    height, width = (round(side * each / known) for side, each, known in zip(former, new, old, strict=True))
+    for part in walk(found):
+        _scale(part, former, (height, width))
+    return found
+
+
+def former_size(cfg: Config) -> tuple[float, float] | None:
     """Height and width that a config was written for."""
     for loader in reversed(LOADERS):
         for part in walk((cfg.get(loader) or {}).get('dataset')):

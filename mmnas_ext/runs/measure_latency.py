@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmnas_ext import ops
-from mmnas_ext.archs import Geometry, LatencyTable, SearchSpace, entries, prices
+from mmnas_ext.archs import Geometry, HostChoice, LatencyTable, SearchSpace, entries, prices
 from mmnas_ext.archs.convs import STEM_TOKENS
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.runs.configs import read_config
+from mmnas_ext.runs.host_choices import build_neck_and_head, features_of, list_hosts
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.workdir import write_text
 
@@ -36,6 +38,9 @@ class Subject:
         channels_last: Activations in memory layout NHWC.
         norm_cfg: Norm; ``None`` is batch norm.
         act_cfg: Activation; ``None`` takes the space's.
+        hosts: Of a search that chooses neck and head too, each choice's config of the model, and what its neck and head
+            cost in multiply-adds; the layers are measured at the size of each.
+        scope: MMEngine's default scope, in which these are built.
     """
 
     space: SearchSpace
@@ -44,6 +49,8 @@ class Subject:
     channels_last: bool = False
     norm_cfg: Mapping[str, Any] | None = None
     act_cfg: Mapping[str, Any] | None = None
+    hosts: tuple[tuple[HostChoice, Mapping[str, Any], int], ...] = ()
+    scope: str = 'mmengine'
 
     @classmethod
     def of_config(cls, path: str) -> 'Subject':
@@ -53,17 +60,25 @@ class Subject:
             FileNotFoundError: There is no such file.
             ValueError: Its backbone is no super-network, or its space is malformed.
         """
-        backbone = resolve(read_config(path)).get('model', {}).get('backbone') or {}
+        cfg = resolve(read_config(path))
+        backbone = cfg.get('model', {}).get('backbone') or {}
         if 'space' not in backbone:
             raise ValueError(
                 f"config {path} must have model.backbone=dict(type='mmnas_ext.SuperNet', space=…), "
                 f'got type {backbone.get("type")!r}'
             )
         height, width = backbone.get('input_size', (800, 1088))
+        hosts = tuple(list_hosts(cfg))
         return cls(
             SearchSpace.parse(backbone['space']), (height, width), backbone.get('output_stride', 32),
             backbone.get('channels_last', False), backbone.get('norm_cfg'), backbone.get('act_cfg'),
+            hosts, cfg.get('default_scope', 'mmengine') if hosts else 'mmengine',
         )  # fmt: skip
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Sizes of images at which layers are measured."""
+        return tuple(dict.fromkeys([choice.input_size for choice, _, _ in self.hosts] or [self.size]))
 
 
 def measure_to_file(out: str, subject: Subject, **how: Any) -> LatencyTable:
@@ -120,18 +135,33 @@ def measure_latency(
     layout = torch.channels_last if subject.channels_last else torch.contiguous_format
     layers = {}
     inputs: dict[tuple[int, int, int], Tensor] = {}
-    for geometry in entries(subject.space, subject.size, subject.output_stride):
+    measured = (entries(subject.space, size, subject.output_stride) for size in subject.sizes)
+    for geometry in dict.fromkeys(each for row in measured for each in row):
         layers[geometry] = build_layer(geometry, subject).to(place)
         shape = (geometry.in_channels, geometry.height, geometry.width)
         if shape not in inputs:
             inputs[shape] = torch.randn(batch_size, *shape, device=place).contiguous(memory_format=layout)
-    jobs = {g: (layer, inputs[g.in_channels, g.height, g.width]) for g, layer in layers.items()}
+    jobs: dict[Any, tuple[nn.Module, Any]] = {
+        g: (layer, inputs[g.in_channels, g.height, g.width]) for g, layer in layers.items()
+    }
+    for choice, model, _ in subject.hosts:
+        shapes = features_of(model['backbone'], choice.input_size)
+        features = [torch.randn(batch_size, *shape, device=place).contiguous(memory_format=layout) for shape in shapes]
+        with DefaultScope.overwrite_default_scope(subject.scope):
+            jobs[choice] = build_neck_and_head(model).to(place), tuple(features)
     on_cpu = place.type == 'cpu'
     with _threads(threads if on_cpu else None), torch.inference_mode():
         used = torch.get_num_threads() if on_cpu else None
         milliseconds = time_in_rounds(jobs, repeats, warmup, time_on_cpu if on_cpu else time_on_cuda)
+    hosts = tuple((choice.format(), macs, milliseconds.pop(choice)) for choice, _, macs in subject.hosts)
     return LatencyTable(
-        _device_name(place), batch_size, tuple(milliseconds.items()), subject.space.act, subject.channels_last, used
+        _device_name(place),
+        batch_size,
+        tuple(milliseconds.items()),
+        subject.space.act,
+        subject.channels_last,
+        used,
+        hosts,
     )
 
 
@@ -148,8 +178,8 @@ def build_layer(geometry: Geometry, subject: Subject) -> nn.Module:
 
 
 def time_in_rounds(
-    jobs: Mapping[Geometry, tuple[nn.Module, Tensor]], repeats: int, warmup: int, clock: Clock
-) -> dict[Geometry, float]:
+    jobs: Mapping[Any, tuple[nn.Module, Any]], repeats: int, warmup: int, clock: Clock
+) -> dict[Any, float]:
     """Median milliseconds of each job, all of them timed once a round.
 
     A machine whose speed drifts, or that another process slows down for a while, so does it to all layers alike: what
@@ -161,7 +191,7 @@ def time_in_rounds(
         warmup: Rounds before them that do not.
         clock: Times one call.
     """
-    times: dict[Geometry, list[float]] = {geometry: [] for geometry in jobs}
+    times: dict[Any, list[float]] = {geometry: [] for geometry in jobs}
     rounds = f'{repeats} rounds and {warmup} before them'
     bar = CountingBar(f'measuring {len(jobs)} layers in {rounds}:', (warmup + repeats) * len(jobs))
     for turn in range(-warmup, repeats):

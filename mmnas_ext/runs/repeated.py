@@ -8,6 +8,7 @@ from typing import Any
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.json_file import read_json
 from mmnas_ext.runs.changes import find_changes, settings_of
+from mmnas_ext.runs.front_runs import take_host
 from mmnas_ext.runs.manifest import ADAPT, Part, ResumeError, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.rows import Comparison, Row, read_options
@@ -33,6 +34,7 @@ def find_same(comparison: Comparison, row: Row, seed: int, arch: str) -> Row | N
         return None
     folder = comparison.folder(row, seed)
     cfg = prepare(comparison.config_of(row), str(folder), options=read_options(comparison.options_of(row, seed)))
+    take_host(cfg, arch)
     derive = method_of(cfg).derive
     if derive is None:
         return None

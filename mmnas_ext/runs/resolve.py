@@ -34,6 +34,7 @@ from mmnas_ext.runs.halves import (
     walk,
 )
 from mmnas_ext.runs.host import apply_host, check_host, mend_heads
+from mmnas_ext.runs.host_choices import CHOSEN, KEY, check_use, own_cost
 from mmnas_ext.runs.image_size import apply_image_size, check_image_size, settle_limits
 from mmnas_ext.runs.keys import check_shape
 from mmnas_ext.runs.own_data import ROOT, apply_data, belonging_classes, check_data, move_data
@@ -62,7 +63,7 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
     check_shape(cfg)
     given = dict(options or {})
     derived = cfg.get('derived') or {}
-    for name in (*VARIABLES, ROOT):
+    for name in (*VARIABLES, ROOT, KEY, CHOSEN):
         # that of a distillation names another config, whose variables these are
         if name in derived and 'config' not in derived:
             raise ValueError(f'derived.{name} has no effect: set {name} beside derived, for both halves')
@@ -81,10 +82,11 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
     for half in models_of(cfg):
         _tell_heads(half, (cfg.get('model') or {}).get('backbone') or {})
         _drop_average(half, cfg.get('model') or {})
+    check_use(cfg)
     if is_ours(cfg):
         mend_heads(cfg)
-        settle_limits(cfg)
         complete_channels(cfg)
+        settle_limits(cfg, own_cost)
     return cfg
 
 

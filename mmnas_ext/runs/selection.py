@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from mmengine.dist import broadcast_object_list, is_main_process
 
-from mmnas_ext.archs import ArchSpec, Choices, Limit, Prices, cost
+from mmnas_ext.archs import ArchSpec, Choices, HostChoice, HostChoices, Limit, Prices, cost
 from mmnas_ext.archs.json_file import parse_lines
+from mmnas_ext.datasets import DatasetView
 from mmnas_ext.engine.batches import Batches, named_scope
 from mmnas_ext.engine.limits import CostTerm, check_limit, derive_path
 from mmnas_ext.engine.optim import find_supernet
@@ -23,6 +24,7 @@ from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
 from mmnas_ext.reports.training_log import main_metric
 from mmnas_ext.runs.changes import list_datasets
+from mmnas_ext.runs.image_size import former_size, scaled_pipeline
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.choosing import Choosing, FrontPlan
 from mmnas_ext.search.decision import Compared, Decision, LayerChoice, normal
@@ -42,6 +44,8 @@ class Selector:
         priced: Prices of the space by the limited metric.
         files: The run's work dir; what is measured is kept in it.
         stamp: Which search that was: measurements of another are not used.
+        host: Of a search that chooses the host too, the one that networks are measured in; prices are whole detectors'.
+        choices: What that is one of.
     """
 
     runner: Any
@@ -50,6 +54,8 @@ class Selector:
     priced: Prices
     files: WorkDir
     stamp: str
+    host: HostChoice | None = None
+    choices: HostChoices | None = None
 
     @cached_property
     def supernet(self) -> Any:
@@ -78,6 +84,12 @@ class Selector:
         """The choice by measured losses."""
         return Chooser(self.supernet.space, self.priced, self.reference, self._rate, self.choosing.measuring, say)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width at which networks are priced."""
+        found: tuple[int, int] = self.supernet.input_size if self.host is None else self.host.input_size
+        return found
+
     def choose(self) -> tuple[Decision, Choices]:
         """Chooses within the limit; returns what is to be told of it, and the path.
 
@@ -102,9 +114,9 @@ class Selector:
 
     def _by_losses(self) -> tuple[Decision, Choices]:
         chooser = self.chooser
-        check_limit(self.priced, self.limit, self.supernet.input_size)
+        check_limit(self.priced, self.limit, self.size)
         chooser.explore()
-        bounds = self._window(self.limit)
+        bounds = self.window(self.limit)
         ranked = chooser.search(bounds)
         best, networks = chooser.decide(ranked, self.limit), tuple(self._compared(path) for path in ranked)
         layers = chooser.explain(best, bounds)
@@ -147,14 +159,16 @@ class Selector:
     def costs(self, path: Choices) -> dict[str, float]:
         """Cost of a path's network in every metric that is known here."""
         supernet = self.supernet
-        macs, params = cost(supernet.space.arch(path), supernet.input_size, supernet.output_stride)
-        return {'macs': macs, 'params': params, self.priced.metric: self.priced.path(path)}
+        counted = cost(supernet.space.arch(path), self.size, supernet.output_stride)._asdict()
+        if self.host is not None and self.choices is not None:
+            counted = {name: figure + self.choices.cost(self.host, name) for name, figure in counted.items()}
+        return {**counted, self.priced.metric: self.priced.path(path)}
 
-    def _window(self, limit: Limit) -> Limit:
+    def window(self, limit: Limit) -> Limit:
         """The limit, with the share of it that must be used; where nothing costs just that, the limit alone."""
         bounds = window(limit, self.choosing.measuring.window, self.priced.range())
         try:
-            check_limit(self.priced, bounds, self.supernet.input_size)
+            check_limit(self.priced, bounds, self.size)
         except ValueError:
             return limit
         return bounds
@@ -174,7 +188,7 @@ class Selector:
         paths = {chosen: 'chosen', **{path: 'front' for path in self._points(plan) if path != chosen}}
         if self.supernet.seed_path() is not None and paths.get(self.reference) != 'chosen':
             paths[self.reference] = 'seed'
-        known = self._validated(paths, plan)
+        known = self.validated(paths, plan)
         names = list(dict.fromkeys(name for metrics in known.values() for name in metrics))
         rank_by = plan.rank_by or main_metric(names) or 'none'
         return MeasuredFront(
@@ -182,7 +196,7 @@ class Selector:
             rank_by=rank_by,
             rule=plan.rule,
             networks=tuple(
-                MeasuredNetwork(self.arch(path), self.costs(path), known[path], self._score(path), origin)
+                MeasuredNetwork(self.arch(path), self.costs(path), known[path], self.score(path), origin)
                 for path, origin in paths.items()
             ),
             limits={self.priced.metric: self.limit},
@@ -198,25 +212,23 @@ class Selector:
             if self.choosing.type == 'argmax':
                 found.append(derive_path(self.supernet, limit, self.priced))
                 continue
-            path = self.chooser.point(self._window(limit), plan.candidates)
+            path = self.chooser.point(self.window(limit), plan.candidates)
             found += [] if path is None else [path]
         return found
 
-    def _score(self, path: Choices) -> float | None:
+    def score(self, path: Choices) -> float | None:
+        """Expected loss of a path less that of the reference; ``None`` where alpha decides."""
         if self.choosing.type == 'argmax':
             return None
         return self.chooser.belief.network(path)[0] if path != self.reference else 0.0
 
-    def _validated(self, paths: Iterable[Choices], plan: FrontPlan) -> dict[Choices, dict[str, float]]:
+    def validated(self, paths: Iterable[Choices], plan: FrontPlan) -> dict[Choices, dict[str, float]]:
         """What networks reach on held-out images; what an interrupted run has measured is not measured again."""
         stamp = f'{self.stamp}/{plan.images}/{plan.calibration}'
         known = read_validated(self.files.validated, stamp)
         wanted = list(paths)
         bar = CountingBar('validated on held-out images:', sum(path not in known for path in wanted))
-        half = self.runner.train_loop.alternation.batches.loader.dataset
-        whole = self.runner.cfg.val_dataloader.dataset
-        read = next(list_datasets(whole))  # inside of wrappers
-        view = held_out_view(half, read['pipeline'], plan.images, named_scope(read) or named_scope(whole))
+        view = self.view(plan.images)
         for path in wanted:
             if path in known:
                 continue
@@ -228,6 +240,17 @@ class Selector:
                 append_line(self.files.validated, json.dumps(dict(stamp=stamp, path=path, metrics=known[path])))
             bar.step()
         return {path: known[path] for path in wanted}
+
+    def view(self, images: int | None) -> DatasetView:
+        """Held-out images as the validation reads them, of the host's size where there is one."""
+        half = self.runner.train_loop.alternation.batches.loader.dataset
+        cfg = self.runner.cfg
+        whole = cfg.val_dataloader.dataset
+        read = next(list_datasets(whole))  # inside of wrappers
+        pipeline = read['pipeline']
+        if self.host is not None:
+            pipeline = scaled_pipeline(pipeline, former_size(cfg) or self.size, self.supernet.input_size, self.size)
+        return held_out_view(half, pipeline, images, named_scope(read) or named_scope(whole))
 
     def _rate(self, paths: Sequence[Choices], positions: Iterable[int]) -> np.ndarray:
         places = list(positions)

@@ -19,6 +19,7 @@ from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.runs.changes import LONGER, Change, find_changes, find_versions, list_changes, settings_of
 from mmnas_ext.runs.checkpoints import Places, checkpoint_places, find_checkpoint, note_places, read_places
+from mmnas_ext.runs.host_choices import CHOSEN, chosen_of, has_host
 from mmnas_ext.runs.manifest import (
     ADAPT,
     DERIVE,
@@ -36,7 +37,7 @@ from mmnas_ext.workdir import WorkDir, write_text
 
 RATED = 'rated'  # origin of a network that the rating tool chose by limits of its own
 # what is known of a network that is to be chosen anew
-_CHOSEN = ('arch', 'origin', 'asked')
+_CHOSEN = ('arch', 'origin', 'asked', 'host')
 # MMEngine's own files beside the checkpoints: a folder of logs per start, the config as it was read
 _LOGS = re.compile(r'\d{8}_\d{6}')
 
@@ -82,6 +83,18 @@ class Session:
             return None
         text = part.notes.get('arch')
         return ArchSpec.parse(text) if text else None
+
+    @property
+    def host(self) -> str | None:
+        """The text of the host choice that was found or given with the network; ``None`` of a run without any."""
+        part = self.manifest.parts.get(DERIVE)
+        known = part.notes.get('host') if part else None
+        return self.kept.get('host') or known
+
+    @property
+    def settled(self) -> Config:
+        """The config, told which host the network is trained with."""
+        return with_choice(self.cfg, self.host)
 
     def begin(self, name: str, settings: Mapping[str, Any], cfg: Config | None = None) -> Part:
         """Notes that a part has begun, or goes on with it under the settings of now.
@@ -166,15 +179,17 @@ def open_session(
     """
     settings = method.settings(cfg)
     files = WorkDir(cfg.work_dir)
+    host = given_host(cfg)
 
     def decide() -> tuple[Manifest, list[str], bool]:
         if resume:
             return (*continue_run(read_manifest(files.manifest), cfg, method, arch, search_only, settings), False)
         old = _read_if_whole(files)
         if arch is not None and old is not None and _same_search(old, method, settings.search):
-            return _give(old, arch, True), ['the search of this work dir stays; another network is trained'], False
+            kept = _give(old, arch, True, host)
+            return kept, ['the search of this work dir stays; another network is trained'], False
         fresh = Manifest(new_id(), method.name, report=settings.report, versions=find_versions())
-        return (fresh if arch is None else _give(fresh, arch, True)), [], True
+        return (fresh if arch is None else _give(fresh, arch, True, host)), [], True
 
     manifest, said, anew = _agreed(decide)
     session = Session(cfg, method, manifest, settings, prepared)
@@ -239,7 +254,7 @@ def continue_run(
         manifest = _open_again(manifest, DERIVE)
     elif manifest.is_given and arch is None and SEARCH in manifest.parts:
         said.append('the network was given by --arch; --resume --search-only goes back to the search in this work dir')
-    manifest = _choose_again(manifest, settings.choice, arch, said)
+    manifest = _choose_again(manifest, settings.choice, arch, said, given_host(cfg))
     versions = find_versions()
     if versions != dict(old.versions):
         changed = [Change(k, old.versions.get(k), v) for k, v in versions.items() if old.versions.get(k) != v]
@@ -256,7 +271,8 @@ def check_training(manifest: Manifest, cfg: Config, method: Method, said: list[s
     text = manifest.parts[DERIVE].notes.get('arch') if DERIVE in manifest.parts else None
     if method.derive is not None and text is None:
         return  # what is trained is not known yet
-    config = cfg if method.derive is None else method.derive(cfg, ArchSpec.parse(text))
+    known = with_choice(cfg, manifest.parts[DERIVE].notes.get('host') if DERIVE in manifest.parts else None)
+    config = cfg if method.derive is None else method.derive(known, ArchSpec.parse(text))
     root = None if method.derive is None else WorkDir(cfg.work_dir).root
     taken, refused = find_changes(part.settings, settings_of(config, 'train_dataloader', root=root))
     if part.settings.get('model.backbone.arch') != config.model.get('backbone', {}).get('arch'):
@@ -264,6 +280,20 @@ def check_training(manifest: Manifest, cfg: Config, method: Method, said: list[s
     if refused:
         raise ResumeError(refusal(cfg, 'training' if method.derive is None else 'adaptation', refused))
     said += [f'adaptation: taken over: {list_changes(taken)}'] if taken else []
+
+
+def given_host(cfg: Config) -> str | None:
+    """The text of the host choice that a given network is trained with; ``None`` of a config without choices."""
+    return chosen_of(cfg).format() if has_host(cfg) else None
+
+
+def with_choice(cfg: Config, host: str | None) -> Config:
+    """A config with a host choice, or as it is."""
+    if host is None:
+        return cfg
+    found = cfg.copy()
+    found[CHOSEN] = host
+    return found
 
 
 def resume_from(places: list[Places], part: str, name: str) -> Path | None:
@@ -348,21 +378,24 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def _give(manifest: Manifest, arch: ArchSpec, anew: bool) -> Manifest:
+def _give(manifest: Manifest, arch: ArchSpec, anew: bool, host: str | None) -> Manifest:
     """Makes a given network the one to be trained; unless `anew`, what is trained of it already stays."""
     known, text = manifest.parts.get(DERIVE), arch.format('fna')
-    if known is not None and known.notes.get('arch') == text and not anew:
+    if known is not None and (known.notes.get('arch'), known.notes.get('host')) == (text, host) and not anew:
         return manifest
     clears = DERIVE in manifest.parts or ADAPT in manifest.parts
-    part = Part(new_id(), notes={'arch': text, 'origin': 'given', 'clears': clears})
+    with_host = {} if host is None else {'host': host}
+    part = Part(new_id(), notes={'arch': text, 'origin': 'given', 'clears': clears, **with_host})
     return manifest.without(ADAPT).with_part(DERIVE, part)
 
 
-def _choose_again(manifest: Manifest, choice: Mapping[str, Any], arch: ArchSpec | None, said: list[str]) -> Manifest:
+def _choose_again(
+    manifest: Manifest, choice: Mapping[str, Any], arch: ArchSpec | None, said: list[str], host: str | None
+) -> Manifest:
     """The manifest in which a network is chosen again, where another one is given or limits have changed."""
     part = manifest.parts.get(DERIVE)
     if arch is not None:
-        given = _give(manifest, arch, False)
+        given = _give(manifest, arch, False, host)
         if given is not manifest and ADAPT in manifest.parts:
             said.append('another network is given: the former one and its training are set aside')
         return given

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmnas_ext.archs import METRICS, ArchSpec, Limit
+from mmnas_ext.archs import METRICS, ArchSpec, HostChoice, Limit
 from mmnas_ext.archs.literal import call_at
 from mmnas_ext.archs.metrics import show
 from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, take
@@ -61,6 +61,62 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class ComparedHost:
+    """A whole detector that was compared for its host choice.
+
+    Args:
+        choice: The text of its `HostChoice`.
+        cost: Of the whole detector, in the decision's metric.
+        expected: Expected figure of the validation less that of the reference, after shrinkage; higher is better.
+        error: Its standard deviation.
+        measured: The difference that was measured.
+    """
+
+    choice: str
+    cost: float
+    expected: float
+    error: float
+    measured: float
+
+
+@dataclass(frozen=True)
+class HostDecision:
+    """What was decided of neck, head and image size, where these are searched too.
+
+    Args:
+        choice: The text of the `HostChoice` that was chosen.
+        own: That of the config's own host, the reference.
+        metric: What the validation counts that decided, and in whose unit leads and scores are.
+        parts: Per offered part what was chosen, beside equal backbones.
+        compared: The detectors that were compared, the first one chosen.
+    """
+
+    choice: str
+    own: str
+    metric: str
+    parts: tuple[LayerChoice, ...]
+    compared: tuple[ComparedHost, ...]
+
+    def describe(self) -> str:
+        """The decision in words."""
+        first = self.compared[0]
+        if first.choice == self.own:
+            return f"host {self.choice}, the config's own, is kept"
+        return f'host {self.choice}: {first.expected:+.4f} ± {first.error:.4f} {self.metric} over {self.own}'
+
+    def table(self) -> str:
+        """Parts and detectors as aligned text."""
+        head = ('whole detector', 'cost', f'{self.metric}, expected', 'measured')
+        rows = [
+            (
+                each.choice, f'{each.cost:.5g}', f'{each.expected:+.4f} ± {each.error:.4f}', f'{each.measured:+.4f}',
+            )
+            for each in self.compared
+        ]  # fmt: skip
+        return f'{_layer_table(self.parts, "part")}\n{aligned([head, *rows])}'
+
+
+@dataclass(frozen=True)
 class Decision:
     """Content of ``decision.json``.
 
@@ -79,6 +135,7 @@ class Decision:
             where it is the reference.
         why: A sentence about what decided.
         notes: What it took: ``losses`` that were computed, ``seconds``, in the last go.
+        host: What was decided of the host, where that is searched too; costs are whole detectors' then.
     """
 
     type: str
@@ -93,6 +150,7 @@ class Decision:
     better: float | None = None
     why: str = ''
     notes: Mapping[str, float] = field(default_factory=dict)
+    host: HostDecision | None = None
 
     @property
     def certainty(self) -> float:
@@ -120,22 +178,12 @@ class Decision:
         if {'losses', 'seconds'} <= set(self.notes):
             took = f'; {self.notes["losses"]:.0f} losses in {self.notes["seconds"]:.0f} s'
         why = f'. {self.why}' if self.why else ''
-        return f'chosen by {self.type}: {self.arch.format("fna")}: {costs}; {sure}{took}{why}'
+        host = '' if self.host is None else f', neck and head included; {self.host.describe()}'
+        return f'chosen by {self.type}: {self.arch.format("fna")}: {costs}{host}; {sure}{took}{why}'
 
     def table(self) -> str:
         """The layers as aligned text, which Markdown reads as a table."""
-        head = ('layer', 'chosen', 'runner-up', 'lead', 'certainty')
-        rows = [
-            (
-                each.layer,
-                each.chosen,
-                each.runner_up,
-                f'{each.lead:+.4f}' + ('' if each.error is None else f' ± {each.error:.4f}'),
-                f'{each.certainty:.0%}',
-            )
-            for each in self.layers
-        ]
-        return aligned([head, *rows])
+        return _layer_table(self.layers) if self.host is None else f'{_layer_table(self.layers)}\n{self.host.table()}'
 
     def format(self) -> str:
         """As JSON text; `parse` reads it back."""
@@ -146,6 +194,8 @@ class Decision:
         for row, each in zip(content['networks'], self.networks, strict=True):
             row['arch'] = each.arch.format('fna')
         content['certainty'] = self.certainty
+        if self.host is None:
+            del content['host']  # files of a backbone's search are as they were
         return json.dumps(content, indent=1) + '\n'
 
     @classmethod
@@ -160,6 +210,21 @@ class Decision:
             return _parse(source, 'decision')
         file = find_file(source, 'decision', 'the end of a search')
         return _parse(read_object(file), str(file))
+
+
+def _layer_table(layers: Sequence[LayerChoice], name: str = 'layer') -> str:
+    head = (name, 'chosen', 'runner-up', 'lead', 'certainty')
+    rows = [
+        (
+            each.layer,
+            each.chosen,
+            each.runner_up,
+            f'{each.lead:+.4f}' + ('' if each.error is None else f' ± {each.error:.4f}'),
+            f'{each.certainty:.0%}',
+        )
+        for each in layers
+    ]
+    return aligned([head, *rows])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -210,7 +275,27 @@ def _parse(content: Mapping[str, Any], where: str) -> Decision:
         better=None if better is None else _share(content, 'better', where),
         why=take(content, 'why', str, where),
         notes=_numbers(content, 'notes', where),
+        host=None if content.get('host') is None else _host(take(content, 'host', dict, where), f'{where}: host'),
     )
+
+
+def _host(row: Mapping[str, Any], where: str) -> HostDecision:
+    choice, own, metric = (take(row, name, str, where) for name in ('choice', 'own', 'metric'))
+    for text in (choice, own):
+        call_at(where, HostChoice.parse, text)
+    parts = check_list_of(take(row, 'parts', list, where), dict, f'{where}: parts')
+    compared = check_list_of(take(row, 'compared', list, where), dict, f'{where}: compared')
+    if not compared:
+        raise ValueError(f'{where}: compared must hold at least one detector, got none')
+    names = ('cost', 'expected', 'error', 'measured')
+    return HostDecision(
+        choice, own, metric,
+        tuple(_layer(each, f'{where}: parts {i}') for i, each in enumerate(parts)),
+        tuple(
+            ComparedHost(take(each, 'choice', str, where), *(take(each, name, float, where) for name in names))
+            for each in compared
+        ),
+    )  # fmt: skip
 
 
 def _layer(row: Mapping[str, Any], where: str) -> LayerChoice:

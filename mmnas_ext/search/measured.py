@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmnas_ext.archs import METRICS, ArchSpec, Limit
+from mmnas_ext.archs import METRICS, ArchSpec, HostChoice, Limit
 from mmnas_ext.archs.literal import call_at
 from mmnas_ext.search.fields import check_kind, find_file, read_object, take, take_list
 from mmnas_ext.workdir import WorkDir, write_text
@@ -26,6 +26,8 @@ class MeasuredNetwork:
         metrics: What was measured, by name; empty where it could not be.
         score: What the search thought of it, if it has a figure for that; lower is better.
         origin: ``'front'``, ``'chosen'``, the one that the search gives, or ``'seed'``, the one that it started from.
+        host: Where neck and head are searched too, the text of the `HostChoice` that it is one detector with, whose
+            costs these are.
     """
 
     arch: ArchSpec
@@ -33,6 +35,7 @@ class MeasuredNetwork:
     metrics: Mapping[str, float]
     score: float | None = None
     origin: str = 'front'
+    host: str | None = None
 
     def __post_init__(self) -> None:
         if self.origin not in ORIGINS:
@@ -125,6 +128,7 @@ class MeasuredFront:
                 'metrics': dict(network.metrics),
                 'score': network.score,
                 'origin': network.origin,
+                **({} if network.host is None else {'host': network.host}),
             }
             for network in self.networks
         ]
@@ -185,7 +189,8 @@ def _network(row: Mapping[str, Any], where: str) -> MeasuredNetwork:
     arch = call_at(f'{where}: arch', ArchSpec.parse, take(row, 'arch', str, where))
     costs, metrics = (_figures(take(row, name, dict, where), f'{where}: {name}') for name in ('costs', 'metrics'))
     score = None if row.get('score') is None else take(row, 'score', float, where)
-    return call_at(where, MeasuredNetwork, arch, costs, metrics, score, take(row, 'origin', str, where))
+    host = None if row.get('host') is None else call_at(where, HostChoice.parse, row['host']).format()
+    return call_at(where, MeasuredNetwork, arch, costs, metrics, score, take(row, 'origin', str, where), host)
 
 
 def _figures(given: Mapping[str, Any], where: str) -> dict[str, float]:

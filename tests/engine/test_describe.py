@@ -40,7 +40,7 @@ def described(iteration=0, init_cfg=None, with_cp=False, size=(800, 1088), **cos
     runner = SimpleNamespace(
         train_loop=SimpleNamespace(alternation=Alternation(None, None, 300, 5), max_iters=1000, iter=iteration),
         train_dataloader=SimpleNamespace(batch_size=None, batch_sampler=SimpleNamespace(batch_size=4)),
-        optim_wrapper=SimpleNamespace(cost=term, prices=term.prices(net.space, size)),
+        optim_wrapper=SimpleNamespace(cost=term, prices=term.prices(net.space, size), host=None),
     )
     return describe_search(runner, net)
 
