@@ -1,6 +1,7 @@
 """A search by evolution from its super-network to the training of what it finds: killed, changed, ranked otherwise."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,6 @@ from mmnas_ext.workdir import WorkDir, write_text
 from tests.engine import tiny, tiny_seg, tiny_trials
 from tests.engine.kept import loaded
 from tests.engine.test_ddp import DISTRIBUTED, both_ranks
-from tests.runs.kill import restore, watch
 from tests.small import FOLDER
 
 PRICED = prices(tiny.SPACE, tiny.SIZE)
@@ -194,27 +194,37 @@ def test_a_run_killed_anywhere_repeats_itself_and_measures_nothing_twice(finishe
     assert outcome(work_dir)[-1] == 'done'
 
 
-def test_a_run_killed_before_any_of_its_files_is_there_ends_as_if_it_had_not_been(work_dir):
-    def again():
-        run(config(work_dir, {**BRED, 'seed': 5, 'generations': 1}), resume=True, search_only=True)
+def test_a_run_killed_before_any_of_its_files_is_there_ends_as_if_it_had_not_been(finished, tmp_path, monkeypatch):
+    """The n-th attempt dies before its n-th file is put in place, until one comes to the end."""
+    left, replace_file = [1000], os.replace
 
-    def found():
-        files = WorkDir(work_dir)
-        notes = json.loads(files.decision.read_text()).pop('notes')
-        assert set(notes) == {'losses', 'seconds'}
+    def replaced(source, target):
+        left[0] -= not str(target).endswith('.pth')
+        if not left[0]:
+            raise tiny_seg.KilledError
+        replace_file(source, target)
+
+    def again(name, allowed):
+        left[0] = allowed
+        run(config(tmp_path / name, {**BRED, 'seed': 5, 'generations': 1}), resume=True, search_only=True)
+
+    def found(name):
+        files = WorkDir(tmp_path / name)
         decision = {key: value for key, value in json.loads(files.decision.read_text()).items() if key != 'notes'}
         return decision, [file.read_text() for file in (files.evolution, files.front, files.arch)]
 
-    states = watch(work_dir, again)
-    wanted = found()
-    # losses one by one are the test above
-    ours = [{path: text for path, text in state.files.items() if path.suffix == '.json'} for state in states]
-    picked = [state for number, state in enumerate(states) if number and ours[number] not in ours[:number]]
-    assert len(picked) >= 5
-    for state in picked[::2]:
-        restore(work_dir, state)
-        again()
-        assert found() == wanted, state.moment
+    for name in ('whole', 'killed'):
+        shutil.copytree(finished, tmp_path / name, ignore=shutil.ignore_patterns('adapt'))
+    monkeypatch.setattr(os, 'replace', replaced)
+    again('whole', 1000)
+    for attempt in range(1, 40, 2):
+        try:
+            again('killed', attempt)
+            break
+        except tiny_seg.KilledError:
+            continue
+    assert attempt > 7
+    assert found('killed') == found('whole')
 
 
 @pytest.mark.parametrize(
