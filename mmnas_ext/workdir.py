@@ -8,6 +8,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+# figures and page of a run
+_FIGURES = ('network.png', 'alphas.png', 'evolution.png', 'front.png', 'report.html')
+
 
 @dataclass(frozen=True)
 class WorkDir:
@@ -46,6 +49,16 @@ class WorkDir:
     def trials_table(self) -> Path:
         """All trials in one table."""
         return self.root / 'trials.md'
+
+    @property
+    def evolution(self) -> Path:
+        """The generations of an evolution: what each network costs and what was measured of it."""
+        return self.root / 'evolution.json'
+
+    @property
+    def evolution_figure(self) -> Path:
+        """What each of them reached."""
+        return self.root / 'evolution.png'
 
     @property
     def rating_parts(self) -> Path:
@@ -159,11 +172,11 @@ class WorkDir:
 
     def of_a_run(self) -> list[Path]:
         """All that one run may leave here but its checkpoints and logs, the manifest first."""
-        figures = [self.root / name for name in ('network.png', 'alphas.png', 'front.png', 'report.html')]
+        figures = [self.root / name for name in _FIGURES]
         return [
             self.manifest, self.derived, self.adapt, self.search_log, self.search_space, self.trials, self.trials_table,
-            self.rating_parts, self.ratings, self.front, self.adapted, self.features, self.rank, self.results,
-            self.predictions, self.samples, self.report, self.path_losses.parent, *figures,
+            self.evolution, self.rating_parts, self.ratings, self.front, self.adapted, self.features, self.rank,
+            self.results, self.predictions, self.samples, self.report, self.path_losses.parent, *figures,
             self.root / 'last_checkpoint',
         ]  # fmt: skip
 

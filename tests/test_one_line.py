@@ -14,7 +14,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmnas_ext.archs import ArchSpec, CellSpace, LatencyTable, SearchSpace, cost, entries, price, zoo
+from mmnas_ext.archs import ArchSpec, CellSpace, LatencyTable, Limit, SearchSpace, cost, entries, price, zoo
 from mmnas_ext.archs.from_seed import space_from
 from mmnas_ext.backbones import SuperNet
 from mmnas_ext.datasets import UnlabelledImages
@@ -24,9 +24,11 @@ from mmnas_ext.registry import MODELS as OURS
 from mmnas_ext.remap import load_seed
 from mmnas_ext.runs.derived import derived_config, distilled_config
 from mmnas_ext.runs.distillation import DISTILLATION
+from mmnas_ext.runs.evolution import EvolutionPlan
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.run import prepare
 from mmnas_ext.runs.trials import TrialPlan
+from mmnas_ext.search.sampling import draw_within
 from tests.small import small
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -350,6 +352,23 @@ def random_search(halves: Halves, folder: Path) -> None:
     assert all(price_ <= cfg.random_search.limit.max <= most * 1.0001 for _, price_ in plan.drawn)
     arch = plan.drawn[0][0]
     assert ArchSpec.parse(plan.trial_config(arch).model.backbone.arch) == arch.replace(bn_eps=None)
+
+
+@effect('evolution on the super-network instead of a choice by alpha or by losses')
+def evolution(halves: Halves, folder: Path) -> None:
+    cfg = halves[0]
+    assert method_of(cfg).name == 'evolution'
+    plan = EvolutionPlan.of(cfg)
+    plan.check()
+    assert (plan.settings.population, plan.settings.generations, plan.settings.by_loss) == (16, 6, True)
+    seed = cost(ArchSpec.parse('mobilenet_v2'), (224, 224)).macs
+    assert plan.bounds == Limit(0.95 * seed, seed)
+    best = next(iter(draw_within(plan.space, plan.prices, 0, plan.bounds.max, plan.bounds.min)))
+    arch = plan.space.arch(best)
+    assert 0.95 * seed <= cost(arch, (224, 224)).macs <= seed
+    trained = method_of(cfg).derive(cfg, arch)
+    assert (trained.model.backbone.type, trained.get('evolution')) == ('mmnas_ext.MBNet', None)
+    assert ArchSpec.parse(trained.model.backbone.arch) == arch.replace(bn_eps=None)
 
 
 @effect('less memory in the search')

@@ -76,7 +76,8 @@ COMMAND = Command(
     add_arguments,
     run,
     """
-A config with derived=dict(…) is a search: by gradients, or at random with random_search=dict(…) in it;
+A config with derived=dict(…) is a search: by gradients, at random with random_search=dict(…) in it, or by
+evolution with evolution=dict(…) in it;
 with a distiller as its model blocks are distilled, all paths rated, and the best network within the
 limits is found. Where the search has measured a front of networks, --pick K trains another one of it,
 and --adapt-all several.

@@ -2,6 +2,7 @@
 
 from mmnas_ext.reports.alphas import draw_alphas
 from mmnas_ext.reports.distillation import draw_ratings
+from mmnas_ext.reports.evolution import draw_generations
 from mmnas_ext.reports.imitation import draw_features
 from mmnas_ext.reports.log import read_log
 from mmnas_ext.reports.measured import draw_measured, front_table
@@ -17,6 +18,7 @@ __all__ = [
     'draw_boxes',
     'draw_features',
     'draw_front',
+    'draw_generations',
     'draw_measured',
     'draw_network',
     'draw_predictions',

@@ -12,6 +12,12 @@ from mmnas_ext.reports import charts
 from mmnas_ext.reports.alphas import draw_alphas
 from mmnas_ext.reports.decision import decision_cells
 from mmnas_ext.reports.distill_page import Distilled
+from mmnas_ext.reports.evolution import (
+    describe_generations,
+    draw_generations,
+    generations_cells,
+    read_generations,
+)
 from mmnas_ext.reports.facts import Facts, read_facts
 from mmnas_ext.reports.glossary import glossary_html
 from mmnas_ext.reports.going_on import next_commands
@@ -52,9 +58,14 @@ from mmnas_ext.reports.samples import read_samples, samples_html
 from mmnas_ext.reports.table import format_cost, format_count, metric_column, name_metric
 from mmnas_ext.reports.training_log import read_training
 from mmnas_ext.reports.trials import Trials, read_trials, trials_cells
+from mmnas_ext.search.generations import Generations
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir
 
+_CHOSEN_BY = {
+    'argmax': 'alpha, the most probable network within the limit', 'measured': 'losses on held-out images',
+    'evolution': 'evolution on held-out images',
+}  # fmt: skip
 _STATES = {
     'created': 'begun', 'searching': 'search not finished', 'rating': 'rating not finished',
     'found': 'network found, config not written', 'derived': 'network found, not trained',
@@ -110,7 +121,7 @@ def write_report(
     # what cannot be read is refused before anything is written
     result = read_result(files, facts, arch, title, trials)
     snapshots = _tell_snapshots(files, arch, facts)
-    samples = read_samples(files.samples)
+    samples, generations = read_samples(files.samples), read_generations(files)
     target = Path(out) if out is not None else files.report if distilled else files.root
     target.mkdir(parents=True, exist_ok=True)
     figures = _draw(files, target, out is None, facts, result, log, space)
@@ -122,6 +133,9 @@ def write_report(
     ]
     if trials:
         body.append(_tell_trials(trials))
+    if generations:
+        figures.append(draw_generations(generations, target / files.evolution_figure.name))
+        body.append(_tell_generations(generations))
     if log and space:
         body.append(_tell_alphas(log, space))
     if distilled:
@@ -133,8 +147,8 @@ def write_report(
     body.append(section_html('Words', glossary_html(left_out)))
     what = 'Given network' if title == GIVEN else 'Distillation' if distilled else 'Search'
     name = f'{what} in {files.root.resolve().name}'
-    top = f'<h1>{escape(name)}</h1>\n{note_html(_tell_progress(files, facts, result, log, trials, distilled))}'
-    lead = headline(result, facts)
+    progress, lead = _tell_progress(files, facts, result, log, trials, distilled, generations), headline(result, facts)
+    top = f'<h1>{escape(name)}</h1>\n{note_html(progress)}'
     top += f'<p class="lead">{escape(lead)}</p>\n' if lead else ''
     page = (files.root if out is None else target) / 'report.html'
     return (*figures, write_html(page, name, [top, _cards(result, facts), nav_html(body), *body]))
@@ -197,7 +211,7 @@ def _find_network(
 
 def _tell_progress(
     files: WorkDir, facts: Facts, result: Result, log: SearchLog | None, trials: Trials | None,
-    distilled: Distilled | None,
+    distilled: Distilled | None, generations: Generations | None,
 ) -> str:  # fmt: skip
     """How far the run is, in one line."""
     found = result.find('found')
@@ -219,6 +233,7 @@ def _tell_progress(
         count = len(trials.rows)
         ranked = f'ranked by {trials.rank_by}' if trials.successes else 'all failed'
         notes.append(f'{count} {"trial" if count == 1 else "trials"}, {ranked}')
+    notes += [describe_generations(generations)] if generations else []
     notes += distilled.notes() if distilled else []
     if found is not None and found.log.iteration:
         notes.append(f'trained up to {_position(facts, "adapt", found.log.epoch, found.log.iteration)}')
@@ -285,9 +300,7 @@ def _tell_decision(result: Result) -> str:
     decision = result.decision
     if decision is None or not decision.layers:
         return ''
-    how = 'alpha, the most probable network within the limit'
-    how = how if decision.type == 'argmax' else 'losses on held-out images'
-    note = f'Chosen by {how}; {certainty_note(decision)}.'
+    note = f'Chosen by {_CHOSEN_BY[decision.type]}; {certainty_note(decision)}.'
     if decision.beats is not None:
         seed, other = result.find('seed'), decision.reference
         whose = 'seed' if seed and seed.arch and other and same_network(other, seed.arch) else 'reference'
@@ -314,6 +327,17 @@ def _tell_trials(trials: Trials) -> str:
     text = 'What each trial reached over what its network costs'
     chart = chart_html(charts.trials_chart(trials), text) if trials.successes else ''
     return section_html('Trials', note_html(note), chart, table_html(trials_cells(trials)))
+
+
+def _tell_generations(generations: Generations) -> str:
+    note = (
+        f'Networks by their {generations.rank_by} on held-out images, with the weights of the super-network; '
+        f'a {"higher" if generations.rule == "greater" else "lower"} one is better. None was measured twice.'
+    )
+    lines = [('best so far', generations.leads), ('mean', generations.means)]
+    rows = [(name, [(n, v) for n, v in enumerate(values, 1) if v is not None]) for name, values in lines]
+    chart = chart_html(charts.losses_chart(rows, 'generation'), f'{generations.rank_by} over the generations')
+    return section_html('Generations', note_html(note), chart, table_html(generations_cells(generations)))
 
 
 def _tell_alphas(log: SearchLog, space: SearchSpace) -> str:

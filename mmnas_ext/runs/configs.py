@@ -16,7 +16,8 @@ from mmnas_ext.shipped import find_config, teach_mmengine
 
 # keys of a config that the run reads, and MMEngine's Runner does not
 _OUR_KEYS = (
-    *VARIABLES, HOSTS, CHOSEN, 'derived', 'random_search', 'work_dir', 'resume', 'launcher', 'experiment_name',
+    *VARIABLES, HOSTS, CHOSEN, 'derived', 'random_search', 'evolution', 'work_dir', 'resume', 'launcher',
+    'experiment_name',
     'custom_imports', 'activation_checkpointing', 'efficient_conv_bn_eval',
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ from mmengine.dist import is_main_process
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.reports import front_table
+from mmnas_ext.reports.training_log import USUAL
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.dry_run import dry_run
 from mmnas_ext.runs.ending import tell_end
@@ -152,8 +153,12 @@ def adapt_all(cfg: Config, plan: FrontPlan, draw: bool = False) -> None:
 def _best(cfg: Config, plan: FrontPlan, searched: Session) -> Session:
     """The run of the network that reached most, or the last one where nothing was validated."""
     front, runs = plan.front, {number: last_metrics(plan.own(cfg, number).work_dir) for number in plan.numbers}
-    known = {number: metrics[front.rank_by] for number, metrics in runs.items() if front.rank_by in metrics}
-    best = max(known, key=lambda number: front.sign * known[number]) if known else plan.numbers[-1]
+    reached = {name for metrics in runs.values() for name in metrics}
+    # a front of losses is of none that a training is validated by
+    name = next((each for each in (front.rank_by, *USUAL) if each in reached), '')
+    sign = front.sign if name == front.rank_by else 1
+    known = {number: sign * metrics[name] for number, metrics in runs.items() if name in metrics}
+    best = max(known, key=lambda number: known[number]) if known else plan.numbers[-1]
     own = plan.own(cfg, best)
     manifest = read_manifest(WorkDir(own.work_dir).manifest)
     assert manifest is not None, 'it has just been trained'
@@ -239,7 +244,7 @@ def _read_front(cfg: Config, asked: str) -> tuple[MeasuredFront, Manifest]:
     if front is None:
         raise ValueError(
             f'{asked} needs a front of measured networks, and {files.root} has no front.json with any: choose by '
-            "selection=dict(type='measured'), or train a network by --arch"
+            "selection=dict(type='measured'), by evolution, or train a network by --arch"
         )
     return front, manifest
 

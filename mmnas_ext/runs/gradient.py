@@ -1,6 +1,6 @@
 """The search by gradients, FNA (ICLR 2020): a super-network in a detector or segmentor, from which one is derived."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +33,8 @@ from mmnas_ext.workdir import WorkDir, write_text
 
 # of `optim_wrapper.cost` what chooses a network and trains nothing
 _LIMITS = ('target', 'min', 'max')
+# keys of a config that choose in another way than a search by gradients does
+_OTHERS = ('random_search', 'evolution')
 
 
 def read_space(cfg: Config) -> SearchSpace:
@@ -86,11 +88,12 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
         if cfg.get(CHOSEN) is not None:
             raise ValueError(f'{CHOSEN} goes with --arch, whose network it trains: a search chooses its own')
         first = search_config(cfg)
-        _check_search(first, space)
+        check_search(first, space)
     return list_halves(cfg, first, space, arch, search_only)
 
 
-def _check_search(cfg: Config, space: SearchSpace) -> None:
+def check_search(cfg: Config, space: SearchSpace) -> None:
+    """Raises ValueError for what would fail in the training of a super-network, given its config and space."""
     backbone = cfg.model.backbone
     alone = Choosing.parse(cfg.optim_wrapper.get('selection')).type == 'argmax'
     _check_loop(cfg.train_cfg, alone)
@@ -163,6 +166,20 @@ def _settings(cfg: Config) -> Settings:
 
 
 def _find(session: Session) -> ArchSpec:
+    return train_supernet(session, search_config(session.cfg), _choose)
+
+
+def train_supernet(session: Session, cfg: Config, choose: Callable[[Session, Any], ArchSpec]) -> ArchSpec:
+    """Trains a super-network to its end, from where it was interrupted, and returns what is chosen from it.
+
+    Args:
+        session: The run.
+        cfg: Config of the training.
+        choose: Chooses a network, given the run and the runner.
+
+    Raises:
+        ResumeError: It has been trained, and no whole checkpoint is left.
+    """
     done = session.manifest.is_done(SEARCH)
     checkpoint = session.checkpoint(SEARCH)
     if done and checkpoint is None:
@@ -170,11 +187,11 @@ def _find(session: Session) -> ArchSpec:
             f'--resume: the search in {session.files.root} is done, and no whole checkpoint is left to choose from: '
             'give a network by --arch, or start without --resume'
         )
-    part = session.begin(SEARCH, session.settings.search, session.cfg)
-    with open_runner(search_config(session.cfg), checkpoint, part.id, session.prepared) as runner:
+    part = session.begin(SEARCH, session.settings.search, cfg)
+    with open_runner(cfg, checkpoint, part.id, session.prepared) as runner:
         runner.train()
         session.finish(SEARCH)
-        return _choose(session, runner)
+        return choose(session, runner)
 
 
 def _choose(session: Session, runner: Any) -> ArchSpec:
@@ -221,7 +238,8 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
         ValueError: The config is of no search by gradients, or the limits are of several metrics or out of reach.
         ResumeError: The work dir has no finished search of this config, or no checkpoint of it.
     """
-    if not cfg.get('derived') or cfg.get('random_search') or cfg.model.get('type') == 'mmnas_ext.BlockDistiller':
+    others = any(cfg.get(key) is not None for key in _OTHERS)
+    if not cfg.get('derived') or others or cfg.model.get('type') == 'mmnas_ext.BlockDistiller':
         raise ValueError('a network is selected from a search by gradients, and this config describes none')
     term, choosing = _asked(cfg, kind, limits or {})
     files = WorkDir(cfg.work_dir)
@@ -281,7 +299,7 @@ def _asked(cfg: Config, kind: str | None, limits: Mapping[str, Limit]) -> tuple[
     return CostTerm.parse(cost), choosing
 
 
-def _supply(session: Session, arch: ArchSpec) -> None:
+def supply_decision(session: Session, arch: ArchSpec) -> None:
     """Writes how the network was chosen beside it; of one that was given, nothing is known."""
     decision, file = session.kept.get('decision'), session.files.decision
     if is_main_process():
@@ -318,7 +336,7 @@ GRADIENT = Method(
     settings=_settings,
     find=_find,
     derive=_derive,
-    supply=_supply,
+    supply=supply_decision,
     report=write_report,
     plan=_plan,
     writes=('search_space', 'search_log', 'decision'),

@@ -117,7 +117,7 @@ def _price_of_seed(backbone: Mapping[str, Any], limit: Mapping[str, Any], name: 
 
 
 def scaled_pipeline(
-    pipeline: Any, former: tuple[float, float], old: tuple[int, int], new: tuple[int, int]
+    pipeline: Any, former: tuple[float, float], old: tuple[int, int], new: tuple[int, int], host: str
 ) -> list[Any]:
     """A copy of a pipeline that was written for images of one size, for those of another.
 
@@ -126,6 +126,7 @@ def scaled_pipeline(
         former: Height and width in them.
         old: Height and width at which networks are priced with it.
         new: The same of what it becomes.
+        host: The package whose transforms they are.
 
     Raises:
         ValueError: The size of a resizing is in no form that is known.
@@ -133,7 +134,7 @@ def scaled_pipeline(
     found = copy.deepcopy(list(pipeline))
     height, width = (round(side * each / known) for side, each, known in zip(former, new, old, strict=True))
     for part in walk(found):
-        _scale(part, former, (height, width))
+        _scale(part, former, (height, width), host)
     return found
 
 

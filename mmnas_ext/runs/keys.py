@@ -16,7 +16,7 @@ _SUPPLIED = ('self', 'runner', 'dataloader', 'evaluator', 'type', '_scope_')
 _MAPPINGS = (
     'model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg',
     'optim_wrapper', 'auto_scale_lr', 'default_hooks', 'env_cfg', 'randomness', 'visualizer', 'derived',
-    'random_search',
+    'random_search', 'evolution',
 )  # fmt: skip
 _LISTS = ('custom_hooks',)
 _NEAR = 0.6

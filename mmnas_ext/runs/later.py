@@ -17,6 +17,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS, LOOPS, METRICS, PARAM_SCHEDULERS, Registry
 
 from mmnas_ext.runs.keys import describe_hint, fits, hints_of, near, own_name, takes
+from mmnas_ext.runs.prepared import scope_of
 
 # whose classes mean a number where their default is one
 _STRICT = ('torch', 'mmengine')
@@ -117,6 +118,23 @@ def prefix_of(metric: Mapping[str, Any]) -> str | None:
     except KeyError:
         return None
     return getattr(kind, 'default_prefix', None) or '' if inspect.isclass(kind) else None
+
+
+def check_ranking(cfg: Config, rank_by: str, where: str) -> None:
+    """Raises ValueError for a metric that ranks networks and that no validation of a config gives, as far as is known.
+
+    Args:
+        cfg: The config that validates.
+        rank_by: Name of the metric, as MMEngine reports it.
+        where: The key that says so.
+    """
+    with scope_of(cfg):
+        prefixes = [prefix_of(evaluator) for evaluator in _listed(cfg.get('val_evaluator'))]
+    if None not in prefixes and rank_by.rpartition('/')[0] not in prefixes:
+        names = [f"'{prefix}/…'" if prefix else 'no prefix' for prefix in prefixes]
+        raise ValueError(
+            f'{where} must be a metric that val_evaluator gives (with {", ".join(names) or "none"}), got {rank_by!r}'
+        )
 
 
 def _listed(value: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from mmengine.config import Config
 
 from mmnas_ext.runs.distillation import DISTILLATION
+from mmnas_ext.runs.evolution import EVOLUTION
 from mmnas_ext.runs.gradient import GRADIENT
 from mmnas_ext.runs.method import Method
 from mmnas_ext.runs.plain import PLAIN
@@ -10,6 +11,7 @@ from mmnas_ext.runs.random_search import RANDOM_SEARCH
 
 METHODS: list[Method] = [
     DISTILLATION,
+    EVOLUTION,
     RANDOM_SEARCH,
     GRADIENT,
     PLAIN,

@@ -8,10 +8,9 @@ from mmnas_ext.runs.method import Method, Settings
 
 def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:
     del arch, search_only
-    if cfg.get('random_search') is not None:
-        raise ValueError(
-            'random_search=dict(…) needs derived=dict(…), which trains what it draws; this config has none'
-        )
+    for key in ('random_search', 'evolution'):
+        if cfg.get(key) is not None:
+            raise ValueError(f'{key}=dict(…) needs derived=dict(…), which trains what it finds; this config has none')
     return [cfg]
 
 

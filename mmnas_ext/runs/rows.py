@@ -17,7 +17,12 @@ from mmnas_ext.search.decision import KINDS
 SEED, FOUND = 'seed', 'found:'
 _NAME = re.compile(r'\w[\w.-]*')
 # what the random seed of a row sets
-_SEED_KEYS = ('randomness.seed', 'train_cfg.split_seed', 'random_search.seed')
+_OWN_SEEDS = {
+    'gradient': ('train_cfg.split_seed',),
+    'random': ('train_cfg.split_seed', 'random_search.seed'),
+    'evolution': ('train_cfg.split_seed', 'evolution.seed'),
+}
+_SEED_KEYS = tuple(dict.fromkeys(['randomness.seed', *(key for keys in _OWN_SEEDS.values() for key in keys)]))
 
 
 @dataclass(frozen=True)
@@ -156,8 +161,7 @@ class Comparison:
         """Overrides of a row's run."""
         method = method_of(self.read(row)).name
         seeds = [f'randomness.seed={seed}']
-        seeds += [f'train_cfg.split_seed={seed}'] if method in ('gradient', 'random') else []
-        seeds += [f'random_search.seed={seed}'] if method == 'random' else []
+        seeds += [f'{key}={seed}' for key in _OWN_SEEDS.get(method, ())]
         return [*seeds, *self.options, *(text.replace('{seed}', str(seed)) for text in row.options)]
 
 

@@ -24,6 +24,7 @@ from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
 from mmnas_ext.reports.training_log import main_metric
 from mmnas_ext.runs.changes import list_datasets
+from mmnas_ext.runs.halves import host_of
 from mmnas_ext.runs.image_size import former_size, scaled_pipeline
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.choosing import Choosing, FrontPlan
@@ -82,7 +83,7 @@ class Selector:
     @cached_property
     def chooser(self) -> Chooser:
         """The choice by measured losses."""
-        return Chooser(self.supernet.space, self.priced, self.reference, self._rate, self.choosing.measuring, say)
+        return Chooser(self.supernet.space, self.priced, self.reference, self.rate, self.choosing.measuring, say)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -110,7 +111,7 @@ class Selector:
             scores = dict(zip(layer.tokens, shares, strict=True))
             sure = shares[chosen] / (shares[chosen] + shares[other])
             layers.append(LayerChoice(name, layer.tokens[chosen], layer.tokens[other], lead, None, sure, scores))
-        return self._decision(path, layers, score='probability'), path
+        return self.decision(path, layers, score='probability'), path
 
     def _by_losses(self) -> tuple[Decision, Choices]:
         chooser = self.chooser
@@ -118,17 +119,17 @@ class Selector:
         chooser.explore()
         bounds = self.window(self.limit)
         ranked = chooser.search(bounds)
-        best, networks = chooser.decide(ranked, self.limit), tuple(self._compared(path) for path in ranked)
+        best, networks = chooser.decide(ranked, self.limit), tuple(self.compared(path) for path in ranked)
         layers = chooser.explain(best, bounds)
         if best != self.reference:
             first = networks[0]
             better = normal(-first.expected / first.error) if first.error else None
-            return self._decision(best, layers, 'loss', networks, better), best
+            return self.decision(best, layers, 'loss', networks, better), best
         told = [f'{each.expected:+.4f} ± {each.error:.4f}' for each in networks[:1]]
         why = f'the best other network is expected to differ by {told[0]}' if told else 'no other one costs as much'
-        return self._decision(best, layers, 'loss', networks, why=f'the reference is kept: {why}'), best
+        return self.decision(best, layers, 'loss', networks, why=f'the reference is kept: {why}'), best
 
-    def _decision(
+    def decision(
         self,
         path: Choices,
         layers: Sequence[LayerChoice],
@@ -137,6 +138,7 @@ class Selector:
         better: float | None = None,
         why: str = '',
     ) -> Decision:
+        """What is to be told of the choice of a path."""
         arch = self.arch(path)
         return Decision(
             type=self.choosing.type,
@@ -173,7 +175,8 @@ class Selector:
             return limit
         return bounds
 
-    def _compared(self, path: Choices) -> Compared:
+    def compared(self, path: Choices) -> Compared:
+        """A path that the chooser has measured, as it stands against the reference."""
         expected, error = self.chooser.belief.network(path)
         known = self.chooser.belief.measured
         return Compared(self.arch(path), self.priced.path(path), expected, error, known.mean(path), known.count(path))
@@ -222,11 +225,18 @@ class Selector:
             return None
         return self.chooser.belief.network(path)[0] if path != self.reference else 0.0
 
-    def validated(self, paths: Iterable[Choices], plan: FrontPlan) -> dict[Choices, dict[str, float]]:
-        """What networks reach on held-out images; what an interrupted run has measured is not measured again."""
-        stamp = f'{self.stamp}/{plan.images}/{plan.calibration}'
+    def validated(self, paths: Iterable[Choices], plan: FrontPlan, more: str = '') -> dict[Choices, dict[str, float]]:
+        """What networks reach on held-out images; what an interrupted run has measured is not measured again.
+
+        Args:
+            paths: The networks.
+            plan: How many images and batches.
+            more: What else the metrics follow from, of a run whose validation may change.
+        """
+        stamp = f'{self.stamp}/{plan.images}/{plan.calibration}' + (f'/{more}' if more else '')
         known = read_validated(self.files.validated, stamp)
         wanted = list(paths)
+        self.files.validated.parent.mkdir(parents=True, exist_ok=True)
         bar = CountingBar('validated on held-out images:', sum(path not in known for path in wanted))
         view = self.view(plan.images)
         for path in wanted:
@@ -249,10 +259,12 @@ class Selector:
         read = next(list_datasets(whole))  # inside of wrappers
         pipeline = read['pipeline']
         if self.host is not None:
-            pipeline = scaled_pipeline(pipeline, former_size(cfg) or self.size, self.supernet.input_size, self.size)
+            former = former_size(cfg) or self.size
+            pipeline = scaled_pipeline(pipeline, former, self.supernet.input_size, self.size, host_of(cfg))
         return held_out_view(half, pipeline, images, named_scope(read) or named_scope(whole))
 
-    def _rate(self, paths: Sequence[Choices], positions: Iterable[int]) -> np.ndarray:
+    def rate(self, paths: Sequence[Choices], positions: Iterable[int]) -> np.ndarray:
+        """Losses ``(paths, positions)`` on held-out batches; a bar counts those that are computed."""
         places = list(positions)
         bar = CountingBar('', self.losses.missing(paths, places))
         self.losses.told = bar.step

@@ -15,8 +15,7 @@ from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import read_space
 from mmnas_ext.runs.keys import describe_hint, fits
-from mmnas_ext.runs.later import prefix_of
-from mmnas_ext.runs.prepared import scope_of
+from mmnas_ext.runs.later import check_ranking
 from mmnas_ext.search import sample_within
 
 RULES = ('greater', 'less')
@@ -197,16 +196,7 @@ class TrialPlan:
         """Raises ValueError for what would fail in a trial: the draw, its config, a metric that it does not give."""
         arch, _ = self.drawn[0]
         cfg = self.trial_config(arch)
-        evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list | tuple) else [cfg.val_evaluator]
-        with scope_of(cfg):
-            prefixes = [prefix_of(evaluator) for evaluator in evaluators]
-        wanted = self.settings.rank_by.rpartition('/')[0]
-        if None not in prefixes and wanted not in prefixes:
-            names = [f"'{prefix}/…'" if prefix else 'no prefix' for prefix in prefixes]
-            raise ValueError(
-                f'random_search.rank_by must be a metric that val_evaluator gives (with {", ".join(names)}), '
-                f'got {self.settings.rank_by!r}'
-            )
+        check_ranking(cfg, self.settings.rank_by, 'random_search.rank_by')
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def _limited(cfg: Config) -> tuple[SearchSpace, Prices, Limit]:
     if method == 'random':
         plan = TrialPlan.of(cfg)
         return plan.space, plan.prices, Limit(plan.settings.limit.get('min'), plan.settings.limit.get('max'))
-    if method != 'gradient':
+    if method == 'distillation':
         raise ValueError(f'--random draws from model.backbone.space, and a config of the method {method!r} has none')
     space, backbone = read_space(cfg), cfg.model.backbone
     term = CostTerm.parse(cfg.optim_wrapper.get('cost'))

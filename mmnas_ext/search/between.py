@@ -74,6 +74,14 @@ def steps_between(priced: Prices, limit: Limit) -> tuple[int | None, int | None]
     )
 
 
+def meets(priced: Prices, path: Choices, limit: Limit) -> bool:
+    """Whether the network of a path lies within a limit, itself allowed."""
+    by, figure = priced.by, priced.path(path)
+    return (limit.min is None or by.steps(figure) >= by.steps_from(limit.min)) and (
+        limit.max is None or by.steps(figure) <= by.steps_within(limit.max)
+    )
+
+
 def _best_up_to(blocks: Sequence[Row], most: int) -> tuple[int, ...] | None:
     points = front(blocks)
     return points.best(most).choice if points.costs[0].item() <= most else None

@@ -13,7 +13,8 @@ from mmnas_ext.archs.metrics import show
 from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, take
 
 SURE = 0.95  # a candidate that is better than the next one with this probability is decided
-KINDS = ('argmax', 'measured')
+KINDS = ('argmax', 'measured')  # ways to choose from a search by gradients
+TYPES = (*KINDS, 'evolution')
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Decision:
     """Content of ``decision.json``.
 
     Args:
-        type: How it was decided: one of `KINDS`.
+        type: How it was decided: one of `TYPES`.
         score: What scores and leads are: ``'probability'`` under softmax(alpha), or ``'loss'``, differences of the
             super-network's loss on held-out images with the limited cost at its shadow price.
         arch: The network that was chosen.
@@ -244,7 +245,7 @@ def normal(z: float) -> float:
 def _parse(content: Mapping[str, Any], where: str) -> Decision:
     kind, score, metric = (take(content, name, str, where) for name in ('type', 'score', 'metric'))
     for name, value, allowed in (
-        ('type', kind, KINDS),
+        ('type', kind, TYPES),
         ('score', score, ('probability', 'loss')),
         ('metric', metric, tuple(METRICS)),
     ):

@@ -22,7 +22,7 @@ import numpy as np
 from mmnas_ext.archs import Choices, Prices, SearchSpace
 from mmnas_ext.archs.limit import Limit
 from mmnas_ext.search.belief import Belief, Measured
-from mmnas_ext.search.between import best_path
+from mmnas_ext.search.between import best_path, meets
 from mmnas_ext.search.decision import LayerChoice, normal
 
 Rate = Callable[[Sequence[Choices], Sequence[int]], np.ndarray]
@@ -245,10 +245,7 @@ class Chooser:
 
     def meets(self, path: Choices, limit: Limit) -> bool:
         """Whether a network lies within a limit."""
-        by, figure = self.priced.by, self.priced.path(path)
-        return (limit.min is None or by.steps(figure) >= by.steps_from(limit.min)) and (
-            limit.max is None or by.steps(figure) <= by.steps_within(limit.max)
-        )
+        return meets(self.priced, path, limit)
 
     def decide(self, ranked: Sequence[Choices], limit: Limit) -> Choices:
         """The first of ranked networks; the reference, where that meets the limit and none is surely better.

@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,21 +76,10 @@ def sample_within(
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f'count must be an integer of at least 1, got {count!r}')
-    lowest, highest = _limits(prices, min_cost, max_cost)
-    states = _states(space, prices)
-    counter = _Counter(states, lowest, highest, sum(len(stage.layers) for stage in space.stages))
-    found: list[Choices] = []
-    tries = 0
-    for number in _numbers(counter.total, random.Random(seed)):
-        walk = counter.network(number)
-        tries += 1
-        if lowest <= sum(step.price for _, step in walk) <= highest:
-            found.append(_path(space, walk))
-            tries = 0
-        if len(found) == count:
-            return found
-        if counter.total > _LISTED and tries == _TRIES:
-            break
+    counter, lowest, highest = _counted(space, prices, min_cost, max_cost)
+    found = list(islice(_drawn(space, counter, seed, lowest, highest), count))
+    if len(found) == count:
+        return found
     wanted = _describe(prices, min_cost, max_cost)
     if counter.total > _LISTED:
         raise ValueError(
@@ -97,6 +87,51 @@ def sample_within(
             'the limits are too narrow, widen them'
         )
     raise ValueError(f'count must be at most {len(found)}, got {count}: no more networks of this space cost {wanted}')
+
+
+def draw_within(
+    space: SearchSpace,
+    prices: Prices,
+    seed: int,
+    max_cost: float | None = None,
+    min_cost: float | None = None,
+) -> Iterator[Choices]:
+    """Yields the networks that `sample_within` draws, one by one, as long as it finds any.
+
+    Args:
+        space: The search space.
+        prices: Its prices.
+        seed: Of the draw.
+        max_cost: As there.
+        min_cost: As there.
+
+    Raises:
+        ValueError: As there, but for a `count`.
+    """
+    counter, lowest, highest = _counted(space, prices, min_cost, max_cost)
+    return _drawn(space, counter, seed, lowest, highest)
+
+
+def _counted(
+    space: SearchSpace, prices: Prices, min_cost: float | None, max_cost: float | None
+) -> tuple['_Counter', int, int]:
+    """What numbers the networks within the limits, and both limits in steps."""
+    lowest, highest = _limits(prices, min_cost, max_cost)
+    states = _states(space, prices)
+    return _Counter(states, lowest, highest, sum(len(stage.layers) for stage in space.stages)), lowest, highest
+
+
+def _drawn(space: SearchSpace, counter: '_Counter', seed: int, lowest: int, highest: int) -> Iterator[Choices]:
+    """Yields distinct networks; ends where all are drawn, or too many draws in a row lie outside the limits."""
+    tries = 0
+    for number in _numbers(counter.total, random.Random(seed)):
+        walk = counter.network(number)
+        tries += 1
+        if lowest <= sum(step.price for _, step in walk) <= highest:
+            yield _path(space, walk)
+            tries = 0
+        if counter.total > _LISTED and tries == _TRIES:
+            return
 
 
 def _limits(prices: Prices, min_cost: float | None, max_cost: float | None) -> tuple[int, int]:

@@ -61,7 +61,7 @@ _GONE = object()
 
 
 @pytest.mark.parametrize(('place', 'value', 'message'), [
-    (('type',), 'best', r"decision: type must be one of \('argmax', 'measured'\), got 'best'"),
+    (('type',), 'best', r"decision: type must be one of \('argmax', 'measured', 'evolution'\), got 'best'"),
     (('type',), 3, 'decision: type must be a text, got 3'),
     (('type',), _GONE, 'decision lacks type'),
     (('score',), 'share', r"decision: score must be one of \('probability', 'loss'\), got 'share'"),
