@@ -4,7 +4,9 @@ import gc
 import os
 import random
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -24,28 +26,55 @@ settings.load_profile('house')
 
 
 @pytest.fixture(scope='session', autouse=True)
-def imports_outside_of_the_garbage() -> None:
-    """Keeps what was imported out of every collection: each dataset and each run collects, 0.3 s a time otherwise."""
-    gc.collect()
-    gc.freeze()
+def imports_outside_of_the_garbage() -> Iterator[Callable[[], None]]:
+    """Keeps what was imported out of every collection: each dataset and each run collects, 0.3 s a time otherwise.
+
+    What a test imports comes too late for the first time: it is kept out from the next test on, when nothing of a test
+    lives any more. Gives what does that.
+    """
+    began, slow = [0.0], [True]
+
+    def watch(phase: str, _info: dict[str, int]) -> None:
+        if phase == 'start':
+            began[0] = time.thread_time()
+        elif time.thread_time() - began[0] > 0.03:
+            slow[0] = True
+
+    def keep_out() -> None:
+        if slow[0]:
+            gc.collect()
+            gc.freeze()
+            slow[0] = False
+
+    gc.callbacks.append(watch)
+    keep_out()
+    yield keep_out
+    gc.callbacks.remove(watch)
+
+
+@pytest.fixture(autouse=True)
+def imports_of_a_test_outside_of_the_garbage(imports_outside_of_the_garbage: Callable[[], None]) -> None:
+    """Keeps out of the collections what the tests before have imported, if collections have become slow."""
+    imports_outside_of_the_garbage()
 
 
 @pytest.fixture(scope='session', autouse=True)
-def config_texts_formatted_once() -> None:
-    """Remembers what yapf makes of a text: a runner formats its config half a dozen times, half a second each."""
+def runners_begin_at_once() -> None:
+    """Spares each runner what takes half a second and decides nothing: a layout by yapf, versions of compilers.
+
+    A text that is no Python is still refused. Processes of their own, as users start them, do without all this.
+    """
     if 'mmengine' not in sys.modules:
         return
+    from mmengine.runner import runner
     from yapf.yapflib import yapf_api
 
-    plain, known = yapf_api.FormatCode, {}
+    def check_code(code: str, **_settings: Any) -> tuple[str, bool]:
+        compile(code, 'a config', 'exec')
+        return code, False
 
-    def format_code(code: str, **settings: Any) -> tuple[str, bool]:
-        key = code, repr(settings)
-        if key not in known:
-            known[key] = plain(code, **settings)
-        return known[key]
-
-    yapf_api.FormatCode = format_code
+    yapf_api.FormatCode = check_code
+    runner.collect_env = cache(runner.collect_env)
 
 
 @pytest.fixture(autouse=True, scope='module')
