@@ -20,9 +20,25 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
 _SMALL = ('engine', 'runs')  # folders of tests whose networks have a few channels
+# files of few tests that take long: what is begun last should be short, or one process waits for another at the end
+_LONG = (
+    'test_demo', 'test_kill', 'test_demo_dna', 'test_pip_install', 'test_notebook', 'test_own_data_page', 'test_real',
+    'test_one_line', 'test_hosts', 'test_exporting', 'test_front_runs', 'test_distilled_runs', 'test_own_data',
+)  # fmt: skip
 # the same examples on every machine, and no failure because a machine was busy
 settings.register_profile('house', deadline=None, derandomize=True, max_examples=30)
 settings.load_profile('house')
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps xdist from its own order of files, by their number of tests: a single one may take half a minute."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files that take long."""
+    place = {name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(_LONG)))
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -59,13 +75,16 @@ def imports_of_a_test_outside_of_the_garbage(imports_outside_of_the_garbage: Cal
 
 
 @pytest.fixture(scope='session', autouse=True)
-def runners_begin_at_once() -> None:
-    """Spares each runner what takes half a second and decides nothing: a layout by yapf, versions of compilers.
+def runners_and_configs_at_once() -> None:
+    """Spares each runner what takes half a second and decides nothing, and each config what does not change.
 
-    A text that is no Python is still refused. Processes of their own, as users start them, do without all this.
+    That is the layout of its config by yapf, where a text that is no Python is still refused, and the versions of
+    compilers; and a hundred metafiles of a host for each config that inherits one of its own. Processes of their own,
+    as users start them, do without all this.
     """
     if 'mmengine' not in sys.modules:
         return
+    from mmengine.config import utils
     from mmengine.runner import runner
     from yapf.yapflib import yapf_api
 
@@ -75,6 +94,7 @@ def runners_begin_at_once() -> None:
 
     yapf_api.FormatCode = check_code
     runner.collect_env = cache(runner.collect_env)
+    utils.load = cache(utils.load)
 
 
 @pytest.fixture(autouse=True, scope='module')

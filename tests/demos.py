@@ -8,7 +8,7 @@ import pytest
 from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[1]
-# of a selection by measured losses, which its own tests compare with answers by hand: as little of each step as there is
+# as little as there is of each step of a selection by measured losses: its own tests compare it with answers by hand
 FEW_MEASUREMENTS = tuple(
     f'optim_wrapper.selection.{name}'
     for name in (
