@@ -4,7 +4,9 @@ import gc
 import os
 import random
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -18,34 +20,81 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
 _SMALL = ('engine', 'runs')  # folders of tests whose networks have a few channels
+# files of few tests that take long: what is begun last should be short, or one process waits for another at the end
+_LONG = (
+    'test_demo', 'test_kill', 'test_demo_dna', 'test_pip_install', 'test_notebook', 'test_own_data_page', 'test_real',
+    'test_one_line', 'test_hosts', 'test_exporting', 'test_front_runs', 'test_distilled_runs', 'test_own_data',
+)  # fmt: skip
 # the same examples on every machine, and no failure because a machine was busy
 settings.register_profile('house', deadline=None, derandomize=True, max_examples=30)
 settings.load_profile('house')
 
 
-@pytest.fixture(scope='session', autouse=True)
-def imports_outside_of_the_garbage() -> None:
-    """Keeps what was imported out of every collection: each dataset and each run collects, 0.3 s a time otherwise."""
-    gc.collect()
-    gc.freeze()
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps xdist from its own order of files, by their number of tests: a single one may take half a minute."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files that take long."""
+    place = {name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(_LONG)))
 
 
 @pytest.fixture(scope='session', autouse=True)
-def config_texts_formatted_once() -> None:
-    """Remembers what yapf makes of a text: a runner formats its config half a dozen times, half a second each."""
+def imports_outside_of_the_garbage() -> Iterator[Callable[[], None]]:
+    """Keeps what was imported out of every collection: each dataset and each run collects, 0.3 s a time otherwise.
+
+    What a test imports comes too late for the first time: it is kept out from the next test on, when nothing of a test
+    lives any more. Gives what does that.
+    """
+    began, slow = [0.0], [True]
+
+    def watch(phase: str, _info: dict[str, int]) -> None:
+        if phase == 'start':
+            began[0] = time.thread_time()
+        elif time.thread_time() - began[0] > 0.03:
+            slow[0] = True
+
+    def keep_out() -> None:
+        if slow[0]:
+            gc.collect()
+            gc.freeze()
+            slow[0] = False
+
+    gc.callbacks.append(watch)
+    keep_out()
+    yield keep_out
+    gc.callbacks.remove(watch)
+
+
+@pytest.fixture(autouse=True)
+def imports_of_a_test_outside_of_the_garbage(imports_outside_of_the_garbage: Callable[[], None]) -> None:
+    """Keeps out of the collections what the tests before have imported, if collections have become slow."""
+    imports_outside_of_the_garbage()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def runners_and_configs_at_once() -> None:
+    """Spares each runner what takes half a second and decides nothing, and each config what does not change.
+
+    That is the layout of its config by yapf, where a text that is no Python is still refused, and the versions of
+    compilers; and a hundred metafiles of a host for each config that inherits one of its own. Processes of their own,
+    as users start them, do without all this.
+    """
     if 'mmengine' not in sys.modules:
         return
+    from mmengine.config import utils
+    from mmengine.runner import runner
     from yapf.yapflib import yapf_api
 
-    plain, known = yapf_api.FormatCode, {}
+    def check_code(code: str, **_settings: Any) -> tuple[str, bool]:
+        compile(code, 'a config', 'exec')
+        return code, False
 
-    def format_code(code: str, **settings: Any) -> tuple[str, bool]:
-        key = code, repr(settings)
-        if key not in known:
-            known[key] = plain(code, **settings)
-        return known[key]
-
-    yapf_api.FormatCode = format_code
+    yapf_api.FormatCode = check_code
+    runner.collect_env = cache(runner.collect_env)
+    utils.load = cache(utils.load)
 
 
 @pytest.fixture(autouse=True, scope='module')

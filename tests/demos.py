@@ -8,6 +8,14 @@ import pytest
 from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[1]
+# as little as there is of each step of a selection by measured losses: its own tests compare it with answers by hand
+FEW_MEASUREMENTS = tuple(
+    f'optim_wrapper.selection.{name}'
+    for name in (
+        'first=1', 'networks=3', 'rounds=1', 'batches=1', 'finalists=2', 'most=2',
+        'front.networks=3', 'front.candidates=1', 'front.calibration=1',
+    )
+)  # fmt: skip
 
 
 def run_demo(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmnas_ext.archs import ArchSpec, zoo
 from mmnas_ext.datasets import shapes
 from mmnas_ext.runs.resolve import resolve
-from tests.demos import run_demo
+from tests.demos import FEW_MEASUREMENTS, run_demo
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,6 +37,7 @@ CASES = {
             'train_cfg.max_epochs=2',
             'train_cfg.arch_start=1',
             'val_dataloader.dataset.indices=4',
+            *FEW_MEASUREMENTS,
             'derived.train_cfg.max_epochs=1',
             'derived.train_cfg.val_interval=1',
             'derived.train_dataloader.batch_size=4',

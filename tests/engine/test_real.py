@@ -38,6 +38,10 @@ def demo(shapes, work_dir):
         'train_dataloader.dataset.pipeline.2.scale': SIZE,
         'train_cfg.max_epochs': 2,
         'train_cfg.arch_start': 1,
+        'optim_wrapper.selection': dict(
+            first=1, networks=3, rounds=1, batches=1, finalists=2, most=2,
+            front=dict(networks=3, candidates=1, calibration=1),
+        ),
         'derived.train_dataloader.batch_size': 8,
         'derived.train_cfg.max_epochs': 1,
         'derived.train_cfg.val_interval': 1,
