@@ -80,6 +80,10 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
 @pytest.mark.parametrize('name', zoo.names())
 def test_zoo_survives_every_notation(name: str, notation: str) -> None:
     arch = zoo.arch(name)
+    if notation == 'timm' and name.startswith(('resnet', 'mobilenet_v3')):
+        with pytest.raises(ValueError, match="timm's block strings .*: write this network as 'fna' or 'json'"):
+            arch.format(notation)
+        return
     text = arch.format(notation)
     assert ArchSpec.parse(text) == arch
     assert ArchSpec.parse(text).format(notation) == text
