@@ -244,8 +244,10 @@ def test_a_step_has_the_host_that_seed_and_number_draw():
     cfg = config()
     with scope_of(cfg):
         model = MODELS.build(search_config(cfg).model)
-        wrapper = SearchOptimWrapperConstructor(search_config(cfg).optim_wrapper)(model)
-        plain = SearchOptimWrapperConstructor(config(choices=None).optim_wrapper)(MODELS.build(cfg.model))
+        settings = [dict(each.optim_wrapper) for each in (search_config(cfg), config(choices=None))]
+        assert [each.pop('constructor') for each in settings] == ['mmnas_ext.SearchOptimWrapperConstructor'] * 2
+        wrapper = SearchOptimWrapperConstructor(settings[0])(model)
+        plain = SearchOptimWrapperConstructor(settings[1])(MODELS.build(cfg.model))
     assert plain.host is None
     drawn = []
     for phase in ('weights', 'arch'):
@@ -335,7 +337,7 @@ def test_reports_say_the_host(finished):
     names = [name.split()[0] for name in bars.y]
     assert names == [*(layer.layer for layer in decision.layers), 'input_size', 'neck_width']
     assert any('in coco/bbox_mAP' in text for text in bars.hovertext)
-    cfg = Config(dict(work_dir=str(folder), filename='x.py'))
+    cfg = Config(dict(work_dir=str(folder)))
     told = describe_end(cfg, read_manifest(folder / 'run.json'))
     assert f'host       {decision.host.choice}; the whole detector: ' in told
     assert told.splitlines()[0].endswith(f'at {format_size(HostChoice.parse(decision.host.choice).input_size)}')
