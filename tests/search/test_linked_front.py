@@ -103,7 +103,7 @@ def _checked_best(blocks: Blocks, limits: list[Any]) -> tuple[ChainChoice | None
 
 @pytest.mark.parametrize('name', EXACT)
 def test_front_is_what_trying_every_chain_finds(name: str) -> None:
-    @settings(max_examples=100)
+    @settings(max_examples=200)
     @given(_problems(*EXACT[name]))
     def check(blocks: Blocks) -> None:
         assume(_all_chains(blocks))
@@ -113,7 +113,7 @@ def test_front_is_what_trying_every_chain_finds(name: str) -> None:
     check()
 
 
-@settings(max_examples=100)
+@settings(max_examples=200)
 @given(_problems(FLOATS, FLOATS))
 def test_rounded_fronts_are_those_of_adding_block_by_block(blocks: Blocks) -> None:
     sums = {choice: (costs[0], rating) for rating, choice, costs in _all_chains(blocks)}
@@ -125,7 +125,7 @@ def test_rounded_fronts_are_those_of_adding_block_by_block(blocks: Blocks) -> No
 
 @pytest.mark.parametrize('name', EXACT)
 def test_best_is_the_lowest_rating_within_all_limits(name: str) -> None:
-    @settings(max_examples=150)
+    @settings(max_examples=300)
     @given(_limited(_problems(*EXACT[name])))
     def check(problem: tuple[Blocks, list[Any]]) -> None:
         found, wanted = _checked_best(*problem)
@@ -137,7 +137,7 @@ def test_best_is_the_lowest_rating_within_all_limits(name: str) -> None:
 
 @pytest.mark.parametrize('name, figures', [('floats', FLOATS), ('tenths', TENTHS), ('huge', st.floats(-4e307, 4e307))])
 def test_rounding_loses_no_best_chain(name: str, figures: st.SearchStrategy[float]) -> None:
-    @settings(max_examples=150)
+    @settings(max_examples=300)
     @given(_limited(_problems(figures, figures)))
     def check(problem: tuple[Blocks, list[Any]]) -> None:
         found, wanted = _checked_best(*problem)
