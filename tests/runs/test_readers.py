@@ -97,7 +97,7 @@ def test_a_window_that_small_crops_do_not_fill():
         ('LRASPPHead', 192, False),
         ('mmnas_ext.LRASPPHead', 192, True),
     ):
-        model = segmentor((1, 2, 2), decode_head={'type': kind, **settings})
+        model = segmentor((0, 1, 2), decode_head={'type': kind, **settings})
         model.data_preprocessor.size = (crop, crop)
         if fits:
             check_readers(model)
