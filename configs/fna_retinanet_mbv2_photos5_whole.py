@@ -1,5 +1,5 @@
-# FNA inside RetinaNet on photographs of five kinds of things, the whole detector searched: the size of the images, the
-# width of neck and head, and the head's stacked convolutions are chosen with the backbone, under one limit for all.
+# FNA inside RetinaNet on photographs of five kinds of things, the whole detector searched under one limit.
+# The size of the images, the width of neck and head, and the head's stacked convolutions are chosen with the backbone.
 # Method: Fang et al., ICLR 2020; the choice of the host is ours (docs/whole-detector.md). Data and recipe are those of
 # fna_retinanet_mbv2_photos5.py, and so is the detector that the limit is of: 320 px, width 64, two convolutions.
 #
