@@ -1,5 +1,6 @@
 # Evolution inside DeepLabv3 on few road scenes of 480x360 pixels, seed EfficientNet-Lite0.
-# Method: SPOS, Guo et al., ECCV 2020 (arXiv 1904.00420). Of the super-network of fna_deeplabv3_lite0_480.py the weights alone are trained, and networks are bred from it.
+# Method: SPOS, Guo et al., ECCV 2020 (arXiv 1904.00420). Of the super-network of fna_deeplabv3_lite0_480.py the weights
+# alone are trained, and networks are bred from it.
 #
 #   python tools/train.py configs/evolution_deeplabv3_lite0_480.py
 #
