@@ -48,7 +48,10 @@ done
 import sys
 from importlib import import_module
 
-NEEDED = ('cv2', 'mmcv.ops', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'mmnas_ext', 'timm', 'pytest', 'hypothesis')
+NEEDED = (
+    'cv2', 'mmcv.ops', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'timm', 'pytest', 'hypothesis', 'mmnas_ext.cli.main',
+    'mmnas_ext.runs.run',
+)
 missing = {}
 for name in NEEDED:
     try:

@@ -3,7 +3,7 @@
 #
 # PYTHON   interpreter that collects; it has pip, setuptools and a network (default .venv/bin/python)
 # TARGET   Python of the other machine, such as 3.12 (default: that of PYTHON)
-# LARGE=1  also NumPy, OpenCV, SciPy, Matplotlib, ONNX …, into FOLDER/large: images with CUDA and PyTorch often have them
+# LARGE=1  also NumPy, OpenCV, SciPy, ONNX, TensorBoard …, into FOLDER/large: images with CUDA and PyTorch often have them
 #
 # Linux on x86-64. PyTorch and torchvision are not collected. MMCV is built without compiled operators: what that means
 # is in tools/mmcv_ext.py. The next call keeps what is there.

@@ -46,6 +46,5 @@ def amp(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(module, 'is_cuda_available', lambda: True)
     monkeypatch.setattr(module, 'GradScaler', lambda **settings: torch.amp.GradScaler('cpu', **settings))
-    monkeypatch.setattr(module, 'autocast', autocast)
     monkeypatch.setattr(amp, 'autocast', autocast)
     monkeypatch.setattr('mmnas_ext.runs.checks.is_cuda_available', lambda: True)

@@ -110,9 +110,9 @@ def test_gradients_are_those_of_double_precision(device: str, way: str, phase: s
 @pytest.mark.parametrize('policy', ['uniform', 'softmax'])
 def test_paths_are_drawn_as_on_a_cpu(device: str, policy: str) -> None:
     there, here = (on(place)[0].backbone for place in (device, 'cpu'))
-    draws = [[net.sample_path(policy, generator('path', 3, number)) for number in range(20)] for net in (there, here)]
+    draws = [[net.sample_path(policy, generator('path', 3, number)) for number in range(40)] for net in (there, here)]
     assert draws[0] == draws[1]
-    assert len(set(draws[0])) > 3
+    assert len(set(draws[0])) > 2
 
 
 @pytest.mark.usefixtures('amp')
