@@ -176,7 +176,7 @@ def search(place: Place, config: str, phase: str, batch: int, way: str) -> dict[
         elif phase == 'weights':
             net.set_path(net.sample_path('uniform', torch.Generator().manual_seed(0)))
         if settings.get('compiled'):
-            net.forward = torch.compile(net.forward, backend='aot_eager' if place.quick else 'inductor')
+            net.compile(backend='aot_eager' if place.quick else 'inductor')
         data = model.data_preprocessor(_images(cfg, batch, size), True)
         step = _stepper(place, model, data, settings.get('half'), phase)
         seconds = place.time(step)

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 
 from mmnas_ext.engine.runner import SafeRunner
 from mmnas_ext.runs import dry_run
+from tests.device import LEFT_OUT, find_device
 from tests.engine import tiny
 from tools import mmcv_ext
 
@@ -62,7 +64,7 @@ def test_focal_loss_and_its_gradient(weight: list[float] | None) -> None:
 
 def test_other_operators_are_there_and_say_so_when_they_are_called() -> None:
     assert hasattr(mmcv_ext, 'roi_align_forward')  # MMCV looks for it
-    with pytest.raises(NotImplementedError, match='without compiled operators, and roi_align_forward is one'):
+    with pytest.raises(RuntimeError, match='without compiled operators, and roi_align_forward is one'):
         mmcv_ext.roi_align_forward(torch.zeros(1), output_size=7)
     with pytest.raises(AttributeError):
         mmcv_ext.__path__  # noqa: B018
@@ -116,3 +118,26 @@ def test_the_clock_of_a_dry_run_waits_for_the_gpu(monkeypatch) -> None:
     monkeypatch.setattr('time.perf_counter', lambda: seen.append('read') or 2.5)
     assert dry_run._now() == 2.5
     assert seen == ['waited', 'read']
+
+
+@pytest.mark.parametrize(
+    ('said', 'card', 'seen', 'found'),
+    [(None, False, True, None), (None, True, False, None), (None, True, True, 'cuda'), ('cpu', True, True, 'cpu')],
+)
+def test_the_device_of_the_tests_is_the_one_asked_for_or_a_gpu(monkeypatch, said, card, seen, found) -> None:
+    monkeypatch.delenv('MMNAS_DEVICE', raising=False)
+    if said:
+        monkeypatch.setenv('MMNAS_DEVICE', said)
+    monkeypatch.setattr(Path, 'glob', lambda self, pattern: iter([self / 'nvidia0'] if card else []))
+    monkeypatch.setattr('torch.cuda.is_available', lambda: seen)
+    assert find_device.__wrapped__() == found
+
+
+def test_without_a_device_its_tests_are_left_out_with_one_line(monkeypatch) -> None:
+    command = [sys.executable, '-m', 'pytest', 'tests/device', '-q', '-p', 'no:cacheprovider']
+    if find_device() is None:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stdout.count(LEFT_OUT)) == (5, 1)
+    monkeypatch.setenv('MMNAS_DEVICE', 'cpu')
+    done = subprocess.run([*command, '--collect-only', '-k', 'latencies'], cwd=ROOT, capture_output=True, text=True)
+    assert 'test_latencies_are_those_of_the_device[True]' in done.stdout and LEFT_OUT not in done.stdout

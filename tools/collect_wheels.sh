@@ -42,7 +42,9 @@ build_mmcv() {
 }
 
 echo "== OpenMMLab's packages, pure Python"
-has onedl-mmcv || build_mmcv
+mmcv=$(compgen -G "$FOLDER/onedl_mmcv-$(pin onedl-mmcv)-*.whl" | head -n 1 || true)
+# one that holds another mmcv_ext.py is built anew
+[ -n "$mmcv" ] && [ "$mmcv" -nt tools/mmcv_ext.py ] || build_mmcv
 for name in onedl-mmdetection onedl-mmsegmentation onedl-mmpretrain; do
   has "$name" || pip wheel -q --no-deps --no-build-isolation -w "$FOLDER" "$name==$(pin "$name")"
 done

@@ -75,7 +75,7 @@ def __getattr__(name: str) -> Callable[..., Any]:
         raise AttributeError(name)
 
     def missing(*args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError(
+        raise RuntimeError(
             f'this MMCV is built without compiled operators, and {name} is one: install an MMCV with operators'
         )
 

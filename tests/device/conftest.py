@@ -16,7 +16,8 @@ if find_device() == 'cpu':
 @pytest.fixture(scope='session')
 def device() -> str:
     found = find_device()
-    assert found is not None, 'nothing is collected without one'
+    if found is None:
+        raise LookupError('nothing is collected without a device')
     return found
 
 
