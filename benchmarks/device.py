@@ -5,10 +5,10 @@
     python benchmarks/device.py --quick --device cpu  # shows that it runs: tiny sizes, figures without meaning
 
 *authors* is the step of the FNA authors: every candidate of a layer by itself (``benchmarks/plain_supernet.py``), in
-single precision and NCHW; their weight step trains one path. Times are medians of steps between two synchronisations,
-memory is the peak of PyTorch's allocator. Convolutions may use TF32, PyTorch's default. Weights and images are random;
-nothing is read from disk or downloaded. Rows are appended to ``<out>/rows.jsonl`` as they come; one that runs out of
-memory or time says so.
+single precision and NCHW; their weight step runs one path, and its optimizer steps through all. Times are medians of
+steps between two synchronisations, memory is the peak of PyTorch's allocator. Convolutions may use TF32, PyTorch's
+default. Weights and images are random; nothing is read from disk or downloaded. Rows are appended to
+``<out>/rows.jsonl`` as they come; one that runs out of memory or time says so.
 """
 
 import argparse
@@ -100,6 +100,11 @@ class Place(NamedTuple):
     device: str
     quick: bool
 
+    @property
+    def kind(self) -> str:
+        """``'cuda'`` or ``'cpu'``."""
+        return self.device.partition(':')[0]
+
     def wait(self) -> None:
         """Waits until the device has computed what it was given."""
         import torch
@@ -149,6 +154,7 @@ def search(place: Place, config: str, phase: str, batch: int, way: str) -> dict[
     from mmnas_ext.runs.run import prepare
 
     settings, size = WAYS[way], (64, 64) if place.quick else SIZES[config]
+    batch = min(batch, 2) if place.quick else batch
     cfg = prepare(config)
     _without_files(cfg.model)
     if cfg.model.data_preprocessor.get('size'):
@@ -171,36 +177,37 @@ def search(place: Place, config: str, phase: str, batch: int, way: str) -> dict[
             p.requires_grad_(phase != 'arch')
         for p in alphas:
             p.requires_grad_(phase == 'arch')
-        if phase != 'train' and way != 'authors':
-            net.set_path(None if phase == 'arch' else net.sample_path('uniform', torch.Generator().manual_seed(0)))
-        elif phase == 'weights':
+        if phase == 'weights':
             net.set_path(net.sample_path('uniform', torch.Generator().manual_seed(0)))
         if settings.get('compiled'):
             net.compile(backend='aot_eager' if place.quick else 'inductor')
         data = model.data_preprocessor(_images(cfg, batch, size), True)
-        step = _stepper(place, model, data, settings.get('half'), phase)
+        step = _stepper(place, model, data, phase, way)
         seconds = place.time(step)
     return dict(ms=1000 * seconds, images=batch / seconds, memory=place.peak())
 
 
-def _stepper(place: Place, model: Any, data: Any, half: str | None, phase: str) -> Callable[[], None]:
+def _stepper(place: Place, model: Any, data: Any, phase: str, way: str) -> Callable[[], None]:
     """A whole step: forward, loss with the cost term, backward, and an update of what is trained."""
     import copy
 
     import torch
 
+    half, keeps = WAYS[way].get('half'), way == 'authors'
     trained = [p for p in model.parameters() if p.requires_grad]
+    for p in trained if keeps else ():  # as if each candidate had been drawn before
+        p.grad = torch.zeros_like(p)
     optimizer: Any = torch.optim.Adam(trained, 1e-4) if phase == 'arch' else torch.optim.SGD(trained, 1e-5, 0.9)
-    scaler = torch.amp.GradScaler(place.device, enabled=half == 'float16')
+    scaler = torch.amp.GradScaler(place.kind, enabled=half == 'float16')
 
     def step() -> None:
-        context: Any = nullcontext() if half is None else torch.autocast(place.device, getattr(torch, half))
+        context: Any = nullcontext() if half is None else torch.autocast(place.kind, getattr(torch, half))
         with context:
             samples = copy.deepcopy(data['data_samples'])  # heads change them
             loss, _ = model.parse_losses(model(data['inputs'], samples, mode='loss'))
         if phase == 'arch':
             loss = loss + 0.02 * torch.log10(model.backbone.expected_cost().to(loss.device) / 1e9).to(loss.dtype)
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=not keeps)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
@@ -328,6 +335,8 @@ def work(place: Place, keys: list[str]) -> None:
     rows = {row.key: row for row in list_rows()}
     card = platform.processor() or platform.machine()
     if place.device != 'cpu':
+        if ':' in place.device:
+            torch.cuda.set_device(place.device)
         card = torch.cuda.get_device_name(place.device)
     for key in keys:
         print(json.dumps({'begin': key}), flush=True)

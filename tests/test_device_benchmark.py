@@ -119,3 +119,26 @@ def test_a_step_is_measured(key: str) -> None:
     (row,) = (row for row in device.list_rows() if row.key == key)
     found = device.search(CPU, **{**row.arguments, 'batch': 2})
     assert found['ms'] > 0 and found['images'] == pytest.approx(2000 / found['ms']) and found['memory'] is None
+
+
+@pytest.mark.parametrize('way', ['authors', 'NCHW, fp32'])
+def test_the_authors_optimizer_steps_through_candidates_that_were_not_drawn(way: str) -> None:
+    weights = [torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))]
+    seen = []
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = torch.nn.ParameterList(weights)
+
+        def forward(self, inputs, samples, mode):
+            seen.append([weight.grad is not None for weight in weights])
+            return {'loss': self.weights[0].sum()}
+
+        def parse_losses(self, losses):
+            return losses['loss'], {}
+
+    step = device._stepper(CPU, Model(), {'inputs': None, 'data_samples': []}, 'weights', way)
+    step()
+    assert weights[0].tolist() != [1.0, 1.0] and weights[1].tolist() == [1.0, 1.0]
+    assert (weights[1].grad is not None) == (way == 'authors') == seen[0][1]
