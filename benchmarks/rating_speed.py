@@ -34,12 +34,13 @@ SPACE = dict(
 TAPS = ['stages.1.1', 'stages.2.1']
 
 
-def _batches(images: int) -> tuple[BlockDistiller, list[tuple[Tensor, Tensor]]]:
+def prepare_batches(images: int, device: str = 'cpu') -> tuple[BlockDistiller, list[tuple[Tensor, Tensor]]]:
     """Builds a distiller with one block to rate; returns it with a batch of the block's inputs and targets."""
     teacher = Teacher(backbone=dict(type='mmnas_ext.MBNet', arch='efficientnet_lite0', out_indices=(6,)), taps=TAPS)
     distiller = BlockDistiller(teacher, CellSpace.parse(SPACE), input_size=(128, 128), channels_last=True)
     distiller.init_weights()
-    x = torch.randn(images, 3, 128, 128)
+    distiller.to(device)
+    x = torch.randn(images, 3, 128, 128).to(device)
     distiller.calibrate([x])
     features = distiller.features(x)
     block = len(distiller.blocks) - 1
@@ -55,7 +56,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    distiller, batches = _batches(args.images)
+    distiller, batches = prepare_batches(args.images)
     cell = distiller.all_blocks()[-1].all_cells()[0]
     # first calls allocate
     rate(cell, cell.paths[0], lambda: batches, lambda: batches)

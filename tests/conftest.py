@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.device import LEFT_OUT, find_device
+
 # before torch is imported: it reads them once, and takes MKL's number for OpenMP's
 os.environ.setdefault('OMP_NUM_THREADS', '1' if 'PYTEST_XDIST_WORKER' in os.environ else '2')
 os.environ.setdefault('MKL_NUM_THREADS', os.environ['OMP_NUM_THREADS'])
@@ -128,3 +130,9 @@ def known_random_states() -> None:
         sys.modules['numpy'].random.seed(0)
     if 'torch' in sys.modules:
         sys.modules['torch'].manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says that the tests of the device are left out, where they are."""
+    if find_device() is None:
+        terminalreporter.write_line(LEFT_OUT)

@@ -1,5 +1,6 @@
 """MMEngine's Runner, which loads checkpoints with our own reader."""
 
+import os
 from typing import Any
 
 from mmengine.device import get_device
@@ -20,6 +21,15 @@ class SafeRunner(Runner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with safe_loading():  # a model may load its teacher when it is built
             super().__init__(*args, **kwargs)
+
+    def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
+        """Seeds as MMEngine does; for deterministic algorithms on a GPU cuBLAS is told as well, which PyTorch requires.
+
+        A value that ``CUBLAS_WORKSPACE_CONFIG`` has stays.
+        """
+        if deterministic:
+            os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+        super().set_randomness(seed, diff_rank_seed, deterministic)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> Any:
         """Wraps as MMEngine does; of several processes on CPUs too, where MMEngine's own wrapper names a GPU."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
@@ -188,21 +189,28 @@ class _OneIteration(Hook):
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Starts the clock."""
-        self._begun = time.perf_counter()
+        self._begun = _now()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Takes the arch step, where a search begins without any, and ends the training."""
         loop = runner.train_loop
-        seconds = {'step': time.perf_counter() - self._begun}
+        seconds = {'step': _now() - self._begun}
         alternation = getattr(loop, 'alternation', None)
         if alternation is not None:
             seconds = {'weight step' if alternation.arch_start else 'arch and weight step': seconds['step']}
             if alternation.arch_start:
-                begun = time.perf_counter()
+                begun = _now()
                 alternation.step(alternation.arch_start, data_batch)
-                seconds['arch and weight step'] = time.perf_counter() - begun
+                seconds['arch and weight step'] = _now() - begun
         self.seen = _Seen(_plan(runner), _images(runner), runner.max_iters, seconds)
         raise _Done
+
+
+def _now() -> float:
+    """Seconds of a clock, once a GPU has computed what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _plan(runner: Any) -> str:
