@@ -16,7 +16,7 @@ from mmnas_ext.engine.runner import SafeRunner
 from mmnas_ext.runs import dry_run
 from tests.device import LEFT_OUT, find_device
 from tests.engine import tiny
-from tools import mmcv_ext
+from tools.bare import mmcv_ext
 
 ROOT = Path(__file__).parents[1]
 

@@ -142,5 +142,5 @@ def test_keys_of_the_whole_detection_space_are_the_supernets() -> None:
 
 
 def test_squeeze_excite_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"without squeeze-excite, got 'k3_e3_se0\.25'"):
+    with pytest.raises(ValueError, match=r"without squeeze-excite or own activation, got 'k3_e3_se0\.25'"):
         PlainBlock(8, 8, 'k3_e3_se0.25', 1, 'relu6', True, 1e-5)

@@ -6,7 +6,7 @@
 # LARGE=1  also NumPy, OpenCV, SciPy, ONNX, TensorBoard …, into FOLDER/large: images with CUDA and PyTorch often have them
 #
 # Linux on x86-64. PyTorch and torchvision are not collected. MMCV is built without compiled operators: what that means
-# is in tools/mmcv_ext.py. The next call keeps what is there.
+# is in tools/bare/mmcv_ext.py. The next call keeps what is there.
 set -euo pipefail
 
 [ $# -eq 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2; }
@@ -35,7 +35,7 @@ build_mmcv() {
   sed -i 's/ext_modules=get_extensions()/ext_modules=[]/' setup.py
   grep -q 'ext_modules=\[\]' setup.py || die "setup.py of MMCV $(pin onedl-mmcv) has no get_extensions() to leave out"
   rm -rf mmcv/ops/csrc
-  cp "$OLDPWD/tools/mmcv_ext.py" mmcv/_ext.py
+  cp "$OLDPWD/tools/bare/mmcv_ext.py" mmcv/_ext.py
   cd "$OLDPWD"
   # not from the cache, where an MMCV with operators may be, and not into it
   pip wheel -q --no-deps --no-build-isolation --no-cache-dir -w "$FOLDER" "$work"/onedl_mmcv-*/
@@ -44,7 +44,7 @@ build_mmcv() {
 echo "== OpenMMLab's packages, pure Python"
 mmcv=$(compgen -G "$FOLDER/onedl_mmcv-$(pin onedl-mmcv)-*.whl" | head -n 1 || true)
 # one that holds another mmcv_ext.py is built anew
-[ -n "$mmcv" ] && [ "$mmcv" -nt tools/mmcv_ext.py ] || build_mmcv
+[ -n "$mmcv" ] && [ "$mmcv" -nt tools/bare/mmcv_ext.py ] || build_mmcv
 for name in onedl-mmdetection onedl-mmsegmentation onedl-mmpretrain; do
   has "$name" || pip wheel -q --no-deps --no-build-isolation -w "$FOLDER" "$name==$(pin "$name")"
 done

@@ -106,7 +106,7 @@ def monitored(tmp_path, net, arch_start=0, max_iters=20, cost=None, selection='a
         train_loop=SimpleNamespace(alternation=Alternation(None, None, arch_start, 1), iter=0, max_iters=max_iters),
         train_dataloader=SimpleNamespace(batch_size=2),
         optim_wrapper=SimpleNamespace(
-            cost=cost, prices=cost.prices(net.space, net.input_size), selection=Choosing.parse(selection)
+            cost=cost, prices=cost.prices(net.space, net.input_size), selection=Choosing.parse(selection), host=None
         ),
         visualizer=SimpleNamespace(add_scalars=lambda scalars, step: shown.append((step, scalars))),
         shown=shown,

@@ -82,7 +82,7 @@ def test_what_cannot_be_built_is_said_before_the_run(tmp_path, changes, message)
     {'train_cfg.max_epochs': 2.5}, {'train_cfg.arch_strat': 1}, {'train_cfg': 3},
     {'optim_wrapper.cost': 3}, {'optim_wrapper.cost.weight': 'much'}, {'optim_wrapper.weights': 3},
     {'optim_wrapper.arch': None}, {'optim_wrapper': 'SGD'},
-    {'model.backbone.out_indices': 'abc'}, {'model.backbone.out_indices': None}, {'model.backbone.out_indices': 2.0},
+    {'model.backbone.out_indices': 'abc'}, {'model.backbone.out_indices': [None]}, {'model.backbone.out_indices': 2.0},
     {'model.backbone.input_size': 16}, {'model.backbone.input_size': ('a', 'b')}, {'model.backbone.affine': 'yes'},
     {'model.backbone.output_stride': '8'}, {'model.backbone.frozen_stages': 'all'}, {'model.backbone.with_cp': 1},
     {'model.backbone.norm_cfg': 'BN'}, {'model.backbone.space': 3}, {'model.backbone': 'SuperNet'}, {'model': 3},
