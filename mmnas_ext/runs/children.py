@@ -1,10 +1,12 @@
 """Processes that run a tool for hours: one at a time in a folder, their processor time noted, none left behind."""
 
+import ctypes
 import fcntl
 import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,8 @@ from mmnas_ext.workdir import write_text
 
 CLOCK, LOG, LOCK = 'seconds.json', 'run.log', '.lock'
 PARTS = ('search', 'selection', 'adapt')
+_PR_SET_PDEATHSIG = 1  # of Linux
+_PRCTL = getattr(ctypes.CDLL(None), 'prctl', None) if sys.platform == 'linux' else None
 _GRACE = 10.0  # seconds between asking a process to end and ending it
 _LONGEST = 300  # characters of what a process said at its end
 # as in the Makefile: the C library keeps what PyTorch frees (glibc alone reads these)
@@ -29,6 +33,10 @@ _KEEP = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 40), 'MPLBA
 
 class ChildError(RuntimeError):
     """A process has failed, or may not begin."""
+
+
+class BusyError(ChildError):
+    """Another process of this machine is at work in the folder."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,8 @@ class Children:
             Seconds of the processor, by the process and those that it has waited for.
 
         Raises:
-            ChildError: It failed, or another process runs in the folder; says what it said last.
+            BusyError: Another process runs in the folder.
+            ChildError: It failed; says what it said last.
         """
         place.mkdir(parents=True, exist_ok=True)
         with (place / LOCK).open('w') as lock, (place / LOG).open('ab') as log:
@@ -123,7 +132,7 @@ class Children:
                 # the child inherits it: it is held as long as anything of this start lives
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise ChildError(f'another process is at work in {place}: wait for its end') from None
+                raise BusyError(f'another process is at work in {place}: wait for its end') from None
             clock = Clock.parse(place / CLOCK).begin(part, known)
             write_text(place / CLOCK, clock.format())
             begun, spent = log.tell(), 0.0
@@ -144,8 +153,9 @@ class Children:
             settings['env'] = self.env if device is None else {**self.env, 'CUDA_VISIBLE_DEVICES': device}
             # a session of its own: it and its loaders' workers end together, and at our word
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock.fileno()], **settings
-            )
+                command, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock.fileno()],
+                preexec_fn=_die_with_parent, **settings,
+            )  # fmt: skip
             self._living[process.pid] = place
             if device is not None:
                 self._devices[device] += 1
@@ -182,6 +192,12 @@ class Children:
                 if place in (None, where):
                     with suppress(ProcessLookupError):
                         os.killpg(pid, number)
+
+
+def _die_with_parent() -> None:
+    """Lets the process that is about to begin end if this one is killed outright, as by the system for its memory."""
+    if _PRCTL is not None:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def visible_devices() -> tuple[str, ...]:

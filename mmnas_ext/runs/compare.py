@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.json_file import parse_json
-from mmnas_ext.runs.children import ChildError, Children, visible_devices
+from mmnas_ext.runs.children import BusyError, ChildError, Children, visible_devices
 from mmnas_ext.runs.compared import NAME, Results, read_results
 from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.leases import Leases
@@ -31,6 +31,7 @@ CHOSEN = WorkDir(Path()).selected.name  # folder of what a row chose from anothe
 _ASKED = 'asked.json'
 _LOOK = 2.0  # seconds after which a row that another process is at is looked at again
 _READING = threading.Lock()  # MMEngine reads one config at a time
+_BUSY = 10.0  # seconds after which a folder that is locked is tried again
 _Task = tuple[int, str]  # random seed and row
 
 
@@ -225,6 +226,7 @@ class _Table:
         self.elsewhere: set[_Task] = set()
         self.failed: dict[_Task, str] = {}
         self._done: set[_Task] = set()
+        self._busy: dict[_Task, float] = {}
 
     def begin(self) -> _Task | None:
         """The next row that can begin here, its lease taken; ``None`` if none can now."""
@@ -251,11 +253,20 @@ class _Table:
             self._close(task, 'done' if same is None else f'trained already, as {same.name}: the same to the bit')
         elif task in self.elsewhere:
             self.waiting.append(task)  # this process was taken for dead: it waits for the other now
+        elif isinstance(future.exception(), BusyError):
+            # what a process without a lease has begun, or one whose parent was killed
+            self.waiting.append(task)
+            self.elsewhere.add(task)
+            self._busy[task] = time.monotonic() + _BUSY
+            self.leases.give_back(self.runner.comparison.folder(self.runner.comparison.row(task[1]), task[0]))
+            self.say(f'seed {task[0]}, {task[1]}: {reason}')
         else:
             self._close(task, reason, failed=True)
 
     def _take(self, task: _Task, row: Row) -> bool:
         folder = self.runner.comparison.folder(row, task[0])
+        if time.monotonic() < self._busy.get(task, 0.0):
+            return False
         if self.leases.take(folder, lambda: self._lose(task, folder)):
             self.elsewhere.discard(task)
             return True

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mmnas_ext.runs.children import ChildError, Children, visible_devices
+from mmnas_ext.runs.children import LOG, BusyError, ChildError, Children, visible_devices
 from mmnas_ext.runs.compare import RowRunner, run_all
 from mmnas_ext.runs.leases import NAME, Leases, Note
 from tests.runs.test_comparison import ROWS, calls, config, read_calls, runner  # noqa: F401
@@ -177,6 +177,51 @@ def test_a_row_that_is_taken_from_this_process_is_ended_here(
     assert time.monotonic() - begun < 30  # the tool sleeps for 60 seconds
     assert said.count('seed 0, seed: begins') == 2 and said[-1] == 'seed 0, seed: done'
     assert len(read_calls(calls)['seed0', 'seed']) == 2
+
+
+def test_a_folder_that_is_locked_is_waited_for(
+    config: str, tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    monkeypatch.setattr('mmnas_ext.runs.compare._BUSY', 0.2)
+    mine = runner(config, tmp_path, ROWS[1:2], seeds=(0,))
+    folder, other, said = mine.comparison.folder(ROWS[1], 0), Children(), list[str]()
+
+    def say(text: str) -> None:
+        said.append(text)
+        if 'another process is at work' in text:
+            (tmp_path / 'go').touch()
+
+    command = ['/bin/sh', '-c', f'echo begun; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done']
+    thread = threading.Thread(target=other.run, args=(folder, 'adapt', command), kwargs={'known': True})
+    thread.start()
+    while not (folder / LOG).is_file() or not (folder / LOG).read_text():
+        time.sleep(0.01)
+    assert run_all(mine, say=say, leases=quick()) == {}
+    thread.join()
+    assert said[0] == 'seed 0, seed: begins' and said[-1] == 'seed 0, seed: done'
+
+
+def test_what_a_killed_process_has_begun_ends_with_it(tmp_path: Path) -> None:
+    code = (
+        'import sys; from pathlib import Path; from mmnas_ext.runs.children import Children;'
+        "Children().run(Path(sys.argv[1]), 'adapt', ['/bin/sh', '-c', 'echo $$; exec sleep 60'], True)"
+    )
+    process = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)])
+    log = tmp_path / LOG
+    while not log.is_file() or not log.read_text().endswith('\n'):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    # its lock is free as soon as the child has gone
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            assert Children().run(tmp_path, 'adapt', ['true'], True) < 1
+            break
+        except BusyError:
+            time.sleep(0.02)
+    else:
+        raise AssertionError('the child lives on')
 
 
 def test_processes_share_the_gpus(tmp_path: Path) -> None:
