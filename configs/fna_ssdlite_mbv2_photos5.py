@@ -4,7 +4,7 @@
 #
 #   python tools/train.py configs/fna_ssdlite_mbv2_photos5.py
 #
-# Cost: 330 iterations of the search and 790 of the adaptation. There is no published number for this seed and data,
+# Cost: 320 iterations of the search and 780 of the adaptation. There is no published number for this seed and data,
 # and at this length it has not been measured yet.
 # It is written for one process of 8 images, on a CPU or one GPU. On a GPU more workers keep it busy:
 #

@@ -51,6 +51,16 @@ def test_a_checkpoint_is_a_seed_too(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert SearchSpace.parse(capsys.readouterr().out) == space_from(seed.arch)
 
 
+def test_a_space_is_no_seed(tmp_path: Path) -> None:
+    file = tmp_path / 'resnet18.space.json'
+    file.write_text(space_from(zoo.arch('resnet18')).format())
+    message = 'resnet18.space.json: this is a search space, whose layers are lists of candidates, and one network is'
+    with pytest.raises(SystemExit, match=message):
+        main(['space', '--seed', str(file)])
+    with pytest.raises(ValueError, match=f'seed: .*{message}'):
+        SearchSpace.parse(dict(seed=str(file), kernels=(3,)))
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

@@ -42,6 +42,16 @@ def both(name: str) -> dict[str, Config]:
     return {'': read(name), 'derived.': derived_config(read(name), zoo.arch('fna_ssdlite'))}
 
 
+def test_the_small_variants_header_counts_its_iterations() -> None:
+    search, trained = both(FEW).values()
+    batch = search.train_dataloader.batch_size
+    # 526 images: half of them train the weights of the search; short batches are dropped
+    steps = search.train_cfg.max_epochs * (526 // 2 // batch), trained.train_cfg.max_epochs * (526 // batch)
+    assert (search.train_dataloader.drop_last, trained.train_dataloader.drop_last) == (True, True)
+    header = (FOLDER / FEW).read_text()
+    assert '# Cost: {} iterations of the search and {} of the adaptation.'.format(*steps) in header
+
+
 def unscoped(value: Any) -> Any:
     """A part of a config without the scope that MMEngine writes beside what it takes from another package."""
     if isinstance(value, dict):

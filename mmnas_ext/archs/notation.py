@@ -64,6 +64,8 @@ def arch_of(fields: Mapping[Any, Any]) -> ArchSpec:
         ValueError: Says what is wrong and where.
     """
     stages = _stage_mappings(fields)
+    if stages and all(_offers(stage['layers']) for stage in stages):
+        raise ValueError('this is a search space, whose layers are lists of candidates, and one network is needed')
     return build(ArchSpec, [_arch_stage(stage, f'stages[{i}]') for i, stage in enumerate(stages)], fields)
 
 
@@ -99,6 +101,11 @@ def _stage_mappings(fields: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
             raise ValueError(f'stages[{i}] must be a mapping, got {abbreviate(stage)}')
         check_keys(stage, f'stages[{i}]', _STAGE_KEYS, _STAGE_KEYS)
     return list(stages)
+
+
+def _offers(layers: Any) -> bool:
+    """Whether each of a stage's layers is a list, as those of a space are."""
+    return isinstance(layers, list | tuple) and bool(layers) and all(isinstance(each, list | tuple) for each in layers)
 
 
 def _arch_stage(stage: Mapping[Any, Any], where: str) -> StageSpec:

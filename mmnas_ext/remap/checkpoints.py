@@ -76,7 +76,8 @@ def load_seed(path_or_url: str | Path, arch: Any = None) -> Seed:
     No file says strides or the activation. The strides are those of the family: (1, 2, 2, 2) of ResNet, whose
     bottlenecks have them in the 3x3 convolution (not in the first one, as in caffe's), and (1, 2, 2, 2, 1, 2, 1) of
     most others. The activation is ReLU of ResNet, swish of EfficientNet and of networks with squeeze-excite, else
-    ReLU6; MobileNetV3's, which differ from layer to layer, are those of its large or its small network, told by kernels
+    ReLU6 (under timm's keys of the families that have it alone; MnasNet and others need `arch`); MobileNetV3's,
+    which differ from layer to layer, are those of its large or its small network, told by kernels
     and squeeze-excite. The batch norms' epsilon is the one that this project recorded in the file, or else 1e-3 for
     ``efficientnet_lite_pytorch``, for the FNA authors' networks with a head, for MobileNetV3 of torchvision and
     MMPretrain, for MMPretrain's EfficientNet and torchvision's from B5 on and V2, and 1e-5 for the authors' networks

@@ -10,12 +10,15 @@ from mmnas_ext.remap.layouts import Modules
 # strides of families by the number of stages: no checkpoint says them. The first are MobileNetV2's
 _STRIDES: dict[str, dict[int, tuple[int, ...]]] = {
     'mbconv': {7: (1, 2, 2, 2, 1, 2, 1)},
+    'timm': {7: (1, 2, 2, 2, 1, 2, 1)},
     'efficientnet': {6: (1, 2, 2, 2, 1, 2), 7: (1, 2, 2, 2, 1, 2, 1)},
     'resnet': {4: (1, 2, 2, 2)},
 }
 _ACTS = {'efficientnet': 'swish', 'resnet': 'relu'}
 # networks whose activations differ from layer to layer
 _MIXED = {'mobilenet_v3': ('mobilenet_v3_large', 'mobilenet_v3_small')}
+# networks without squeeze-excite whose keys timm's MnasNets share, with another activation
+_PLAIN = ('mobilenet_v2', 'efficientnet_lite0')
 _NAMES = (
     ('expand', 'depthwise', 'project'), ('depthwise', 'project'), ('conv',), ('conv', 'project'),
     ('enter', 'conv', 'project'),
@@ -81,6 +84,7 @@ def infer_arch(stem: Tensor, head: Tensor | None, stages: Sequence[Sequence[Tens
             tokens.append(token if act is None else f'{token}_{act}')
         found.append(StageSpec(entering, channels, tuple(tokens), stride))
         entering = channels
+    _check_activation(found, family)
     gated = any('se.reduce.weight' in tensors for stage in stages for tensors in stage)
     act = known.act if known is not None else _ACTS.get(family, 'swish' if gated else 'relu6')
     return ArchSpec(tuple(found), None if head is None else head.shape[0], act, stem=_stem(stem, family))
@@ -135,6 +139,34 @@ def _find_known(stages: Sequence[Sequence[Tensors]], family: str) -> ArchSpec | 
         'activations and strides do not follow from the weights, and its kernels and squeeze-excites are not those '
         f'of {" or ".join(_MIXED[family])}: give arch'
     )
+
+
+def _check_activation(stages: Sequence[StageSpec], family: str) -> None:
+    """Raises ValueError where keys that several families share leave open whose activation the layers have.
+
+    Swish is that of networks whose MBConv layers all have squeeze-excite: EfficientNets and DNA's. Of timm's without
+    any, ReLU6 is that of the kernels and expansions of MobileNetV2 and EfficientNet-Lite, and of networks found in a
+    space of their widths.
+    """
+    if family not in ('timm', 'efficientnet'):
+        return
+    gates = {bool(block.se) for stage in stages for block in stage.specs if not block.prefix}
+    if False not in gates:
+        return
+    plain = [zoo.arch(name).stages for name in _PLAIN] if family == 'timm' and True not in gates else []
+    if not any(_choices(stages) == _choices(each) or _widths(stages) == _widths(each) for each in plain):
+        raise ValueError(
+            'the activation does not follow from the weights: kernels, expansions and squeeze-excites are not those of '
+            'MobileNetV2, EfficientNet(-Lite) or DNA, but of a network such as MnasNet: give arch'
+        )
+
+
+def _choices(stages: Sequence[StageSpec]) -> list[set[tuple[int, float]]]:
+    return [{(block.kernel, block.expansion) for block in stage.specs} for stage in stages]
+
+
+def _widths(stages: Sequence[StageSpec]) -> list[int]:
+    return [stage.channels for stage in stages]
 
 
 def _token(tensors: Tensors, in_channels: int, family: str, where: str) -> str:

@@ -157,6 +157,7 @@ _TIMM = Layout(
     head=rf'(?P<slot>conv_head|bn2)\.{_FIELDS}',
     dropped=r'classifier\..*',
     sort=_by_table(_MBCONV, _TIMM_LAYER, _TIMM_FIRST),
+    family='timm',
 )
 LAYOUTS = (
     Layout(

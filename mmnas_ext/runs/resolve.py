@@ -15,7 +15,6 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mmnas_ext.archs import SearchSpace
 from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.datasets.layouts import read_names
@@ -196,9 +195,9 @@ def _apply_space(cfg: Config, value: Any) -> bool:
     model = cfg.get('model') or {}
     owners = [part for part in (model, model.get('backbone') or {}) if 'space' in part]
     searches = 'backbone' in model and model['backbone'] in owners
-    if searches and is_made(value):
-        value = complete_space(cfg, value)
-        keep_strides(cfg, model['backbone']['space'], SearchSpace.parse(value))
+    if searches:
+        value = complete_space(cfg, value) if is_made(value) else value
+        keep_strides(cfg, model['backbone']['space'], value)
     for owner in owners:
         tell('space', owner['space'], value)
         owner['space'] = copy.deepcopy(value)

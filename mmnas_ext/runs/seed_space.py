@@ -5,14 +5,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmnas_ext.archs import Place, SearchSpace, places
+from mmnas_ext.archs import SearchSpace, places
 from mmnas_ext.archs.from_seed import KEYS, SEED
+from mmnas_ext.archs.places import Places
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.remap.initializer import RemappedInit
 from mmnas_ext.runs.halves import backbones_of, plain, tell
 from mmnas_ext.runs.sources import depth_of, said_keys
 
-Stages = tuple[tuple[Place, ...], ...]
 _OUTPUTS = ('model', 'backbone', 'out_indices')
 
 
@@ -71,24 +71,32 @@ def _checkpoint(seed: Any) -> Any:
     return seed['checkpoint'] if isinstance(seed, Mapping) else seed
 
 
-def keep_strides(cfg: Config, former: Any, space: SearchSpace) -> None:
+def keep_strides(cfg: Config, former: Any, space: Any) -> None:
     """Lets the backbones give features of the strides that they gave in another space.
 
     Stages of one network are not those of another: of ResNet's four the last has the stride of MobileNetV2's sixth and
-    seventh. Outputs that are said beside the space, or nearer, stay as they are.
+    seventh. Outputs that are said beside the space, or nearer, stay as they are, and so do all where stages of the
+    same strides stand in the same places.
 
     Args:
         cfg: The config; ``out_indices`` of its backbones are changed.
         former: The space that they are written for.
-        space: The space.
+        space: The space; a malformed name or file is told of later, with the rest.
 
     Raises:
-        ValueError: The space has no stage of such a stride.
+        ValueError: The space has no stage of such a stride, or no head where the former one's is read.
     """
     depth = depth_of(cfg, 'space')
     if depth is not None and _OUTPUTS in said_keys(cfg, depth):
         return
-    before, after = (places(each).stages for each in (SearchSpace.parse(former), space))
+    try:
+        before, after = (places(SearchSpace.parse(each)) for each in (former, space))
+    except (ValueError, TypeError, OSError):
+        if is_made(space):
+            raise
+        return
+    if _strides(before) == _strides(after) and (before.head is None or after.head is not None):
+        return
     for backbone in backbones_of(cfg):
         given = backbone.get('out_indices')
         if given is None:
@@ -99,19 +107,31 @@ def keep_strides(cfg: Config, former: Any, space: SearchSpace) -> None:
         backbone['out_indices'] = outputs
 
 
-def _same_stride(index: int | str, before: Stages, after: Stages) -> int | str:
+def _strides(walk: Places) -> list[int]:
+    return [stage[-1].reached for stage in walk.stages]
+
+
+def _same_stride(index: int | str, before: Places, after: Places) -> int | str:
     """The output of a space that has the stride of another's; what the other does not have is left as it is.
 
     Of a stride the last stage is taken, and of expansions, which stand before a stride, the first.
     """
     number, inside, _ = str(index).partition('.')
-    if not number.isdecimal() or int(number) >= len(before):
+    strides = _strides(after)
+    if number == str(len(before.stages)) and before.head is not None:
+        if after.head is None:
+            raise ValueError(
+                f"model.backbone.out_indices has {index!r}, the head of the config's former space, and this one has "
+                'none, as all that are made from a seed: say out_indices beside space, which name its stages'
+            )
+        return len(strides)
+    if not number.isdecimal() or int(number) >= len(before.stages):
         return index
-    stride = before[int(number)][-1].reached
-    fitting = [i for i, stage in enumerate(after) if stage[-1].reached == stride]
+    stride = _strides(before)[int(number)]
+    fitting = [i for i, each in enumerate(strides) if each == stride]
     if not fitting:
         raise ValueError(
-            f'model.backbone.out_indices has {index!r}, a feature of stride {stride}, and the space that is made from '
-            f'the seed has {sorted({stage[-1].reached for stage in after})}: say out_indices beside space'
+            f'model.backbone.out_indices has {index!r}, a feature of stride {stride}, and the new space has '
+            f'{sorted(set(strides))}: say out_indices beside space'
         )
     return f'{fitting[0]}.expand' if inside else fitting[-1]

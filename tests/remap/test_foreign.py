@@ -12,7 +12,7 @@ import torch
 import torchvision.models as torchvision
 from torch import Tensor, nn
 
-from mmnas_ext.archs import zoo
+from mmnas_ext.archs import ArchSpec, zoo
 from mmnas_ext.backbones import MBNet, SuperNet
 from mmnas_ext.remap import load_seed, remap
 from mmnas_ext.remap.checkpoints import Seed, as_seed
@@ -184,6 +184,53 @@ def test_larger_networks_by_their_shapes(build: Build, first: str, depths: tuple
     assert (found.stages[0].layers[0], found.depths, found.bn_eps) == (first, depths, eps)
     if eps is not None:
         assert {module.eps for module in net.modules() if isinstance(module, nn.BatchNorm2d)} == {eps}
+
+
+# timm's networks with the keys of those that are read, all of ReLU
+@pytest.mark.parametrize(
+    'name', ['mnasnet_100', 'mnasnet_small', 'spnasnet_100', 'semnasnet_100', 'mobilenet_edgetpu_100']
+)
+def test_a_network_with_another_ones_keys_is_not_given_its_activation(name: str) -> None:
+    with torch.device('meta'):
+        net = of_timm(name)()
+    assert 'ReLU' in {type(module).__name__ for module in net.modules()}
+    with pytest.raises(ValueError, match=f'{name}: the activation does not follow .*MnasNet: give arch'):
+        as_seed(net.state_dict(), name)
+
+
+def test_with_arch_such_a_network_is_read() -> None:
+    with torch.device('meta'):
+        net = of_timm('mnasnet_100')()
+    stages = [
+        '[[32, 16], ["k3_e1"], 1]', '[[16, 24], ["k3_e3", "k3_e3", "k3_e3"], 2]',
+        '[[24, 40], ["k5_e3", "k5_e3", "k5_e3"], 2]', '[[40, 80], ["k5_e6", "k5_e6", "k5_e6"], 2]',
+        '[[80, 96], ["k3_e6", "k3_e6"], 1]', '[[96, 192], ["k5_e6", "k5_e6", "k5_e6", "k5_e6"], 2]',
+        '[[192, 320], ["k3_e6"], 1]',
+    ]  # fmt: skip
+    arch = ArchSpec.parse('|'.join([*stages, 'head=1280', 'act=relu']))
+    assert as_seed(net.state_dict(), 'mnasnet_100', arch).arch == arch
+
+
+@pytest.mark.parametrize(
+    ('name', 'act'),
+    [
+        ('mobilenetv2_050', nn.ReLU6), ('mobilenetv2_110d', nn.ReLU6), ('efficientnet_lite4', nn.ReLU6),
+        ('tinynet_a', nn.SiLU), ('tinynet_e', nn.SiLU), ('tf_efficientnetv2_b0', nn.SiLU),
+    ],
+)  # fmt: skip
+def test_networks_of_a_known_family_have_its_activation(name: str, act: type[nn.Module]) -> None:
+    with torch.device('meta'):
+        net = of_timm(name)()
+    assert any(isinstance(module, act) for module in net.modules())
+    assert as_seed(net.state_dict(), name).arch.act == {nn.ReLU6: 'relu6', nn.SiLU: 'swish'}[act]
+
+
+@pytest.mark.parametrize('name', ['fna_retinanet', 'fna_deeplabv3', 'dna_d'])
+def test_a_network_found_in_a_space_of_such_widths_is_read_under_timms_keys(name: str) -> None:
+    arch = zoo.arch(name).replace(head_channels=None, bn_eps=None)
+    with torch.device('meta'):
+        state = MBNet(arch, out_indices=(len(arch.stages) - 1,)).state_dict()
+    assert as_seed(rename(state, arch, 'timm'), name).arch == arch
 
 
 def test_remapped_onto_itself_a_resnet_computes_the_same_to_the_bit() -> None:

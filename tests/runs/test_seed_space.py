@@ -132,6 +132,35 @@ def test_outputs_that_are_said_beside_the_space_stay(tmp_path: Path) -> None:
     assert read(tmp_path, **options).model.backbone.out_indices == (3,)
 
 
+def test_a_space_of_a_file_or_a_name_moves_the_outputs_as_a_made_one_does(tmp_path: Path) -> None:
+    file = tmp_path / 'resnet50.space.json'
+    file.write_text(space_from(zoo.arch('resnet50')).format())
+    retina = CONFIGS / 'fna_retinanet_coco.py'  # of fna_det, whose stages 1, 2, 4 and 6 have these strides
+    for half in halves(read(tmp_path, f'space = {str(file)!r}', base=retina)):
+        assert tuple(half.model.backbone.out_indices) == (0, 1, 2, 3)
+        assert list(half.model.neck.in_channels) == [256, 512, 1024, 2048]
+    cfg = read(tmp_path, "space = 'fna_det'")  # and back from the example's, made from ResNet-18
+    assert tuple(cfg.model.backbone.out_indices) == (1, 2, 4, 6)
+    # stages of the same strides: what is read stays, also stage 3, which is not the last of its stride
+    base = tmp_path / 'base.py'
+    base.write_text(f'_base_ = {str(retina)!r}\nmodel = dict(backbone=dict(out_indices=(1, 2, 3, 6)))')
+    for line in ("space = 'dna_a_det'", "space = dict(seed='mobilenet_v2')"):
+        assert tuple(read(tmp_path, line, base=base).model.backbone.out_indices) == (1, 2, 3, 6)
+
+
+def test_a_space_without_a_head_does_not_take_the_place_of_one_whose_head_is_read(tmp_path: Path) -> None:
+    ssdlite = CONFIGS / 'fna_ssdlite_coco.py'
+    for line in ("space = dict(seed='mobilenet_v2')", "space = 'fna_det'"):
+        with pytest.raises(ValueError, match='out_indices has 7, the head of .*former space, .*has none.*beside space'):
+            read(tmp_path, line, base=ssdlite)
+    beside = 'model = dict(backbone=dict(out_indices=(4, 6)))'
+    for half in halves(read(tmp_path, "space = dict(seed='mobilenet_v2')", beside, base=ssdlite)):
+        assert tuple(half.model.backbone.out_indices) == (4, 6)
+        assert list(half.model.bbox_head.in_channels)[:2] == [96, 320]
+    backbone = read(tmp_path, "space = 'fna_det_ssdlite'", base=ssdlite).model.backbone
+    assert tuple(backbone.out_indices) == ('5.expand', 7)
+
+
 def test_a_written_config_is_read_as_it_was(tmp_path: Path) -> None:
     cfg = read(tmp_path)
     cfg.dump(tmp_path / 'whole.py')
