@@ -5,7 +5,7 @@
 #
 #   python tools/train.py configs/fna_retinanet_mbv2_photos5_whole.py
 #
-# Cost and measured metric: docs/benchmarks.md. There is no published number for this seed and data.
+# There is no published number for this seed and data. What it does, and its files: docs/whole-detector.md.
 _base_ = './fna_retinanet_mbv2_photos5.py'
 
 host_choices = dict(

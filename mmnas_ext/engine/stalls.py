@@ -64,7 +64,8 @@ class StallWatch:
         store: What the processes tell each other through.
         rank: Of this process.
         ranks: How many there are.
-        patience: Seconds without a step of any of them after which the run is ended.
+        patience: Seconds without a step of any of them after which the run is ended. Before the first one, a main
+            thread that gets elsewhere counts as one.
         steps: Counts this process's.
         end: Ends this process, given its exit status.
         thread: Number of the thread that works; by default the main one.
@@ -105,10 +106,13 @@ class StallWatch:
     def _watch(self) -> None:
         # the main process speaks first: what the others say when it has ended is noise
         patience = self.patience + (3 * self._interval if self.rank else 0)
-        counts: dict[int, int] = {}
+        counts: dict[int, Any] = {}
         since = time.monotonic()
         while not self._closed.wait(self._interval):
-            now = {rank: told['steps'] for rank, told in list(self._told.items())}
+            told_by = list(self._told.items())
+            now: dict[int, Any] = {rank: told['steps'] for rank, told in told_by}
+            if not any(now.values()):  # what is prepared before the first step makes none
+                now = {rank: told['place'] for rank, told in told_by}
             if now != counts:
                 counts, since = now, time.monotonic()
             elif time.monotonic() - since > patience:

@@ -23,12 +23,14 @@ from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.batches import build_halves
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
 from mmnas_ext.runs.classes import check_classes, check_empty, check_heads, check_ignored, check_names
+from mmnas_ext.runs.fitting import in_order
 from mmnas_ext.runs.imitating import list_imitations
 from mmnas_ext.runs.keys import is_told, near
 from mmnas_ext.runs.later import check_optimizer, find, list_later, list_schedules, quiet
 from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of, stand_in
 from mmnas_ext.runs.readers import check_readers
 from mmnas_ext.runs.scaling import read_base
+from mmnas_ext.search.evolution import Evolving
 
 # samples that a check reads of a loader's first batch
 _SAMPLES = 8
@@ -131,7 +133,7 @@ def read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> tuple
     else:
         check_empty(loader.dataset, f'{place}.dataset')
         raise ValueError(f'{place}.dataset has no image: its files, filter_cfg, indices or metainfo.classes leave none')
-    seed = (cfg.get('randomness') or {}).get('seed') or 0
+    seed, found = (cfg.get('randomness') or {}).get('seed') or 0, []
     given = {**copy.deepcopy(dict(loader)), 'dataset': stand_in(loader.dataset, lambda: dataset)}
     with built(place):
         for each in _loaders(cfg, name, given, seed):
@@ -142,6 +144,9 @@ def read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> tuple
                     'has, and drop_last leaves no batch: take a smaller one'
                 )
             batch = _read_batch(each)
+            found.append(len(each))
+    if len(found) > 1 and cfg.get('evolution') is not None:
+        Evolving.parse(cfg.evolution).check_batches(found[-1])
     return dataset, batch
 
 
@@ -205,11 +210,12 @@ def _hint(name: str, names: list[str]) -> str:
 
 
 def _check_neck(model: Any, cfg: Config, where: str) -> None:
-    backbone, neck = getattr(model, 'backbone', None), cfg.model.get('neck')
+    backbone, necks = getattr(model, 'backbone', None), cfg.model.get('neck')
+    neck = necks[0] if isinstance(necks, list | tuple) and necks else necks
     wanted = neck.get('in_channels') if isinstance(neck, Mapping) else None
     if not isinstance(backbone, Chain) or not isinstance(wanted, list | tuple):
         return
-    given = list(backbone.out_channels)
+    given = in_order(neck, backbone.out_channels)
     if list(wanted) != given:
         raise ValueError(f'{where}model.neck.in_channels must be what the backbone gives, {given}, got {list(wanted)}')
 

@@ -36,6 +36,8 @@ from mmnas_ext.search.select import reachable, select
 from mmnas_ext.workdir import WorkDir
 
 BACKBONE_NAME = 'DNAFound'  # what a distillation registers unless derived=dict(name=…) says otherwise
+# keys of a config that say how another search finds a network
+_OTHERS = ('random_search', 'evolution')
 # of `val_cfg` what no rating depends on
 _NOT_RATED = ('limits', 'max_memory', 'front')
 
@@ -113,6 +115,11 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
     derived = cfg.get('derived') or {}
     if not isinstance(derived, Mapping):
         raise TypeError(f"derived of a distillation must be dict(config='…', …), got {derived!r:.100}")
+    for key in _OTHERS:
+        if cfg.get(key) is not None:
+            raise ValueError(
+                f'{key} has no effect beside a distillation, which rates every path itself: set it to None'
+            )
     check_name(derived.get('name', BACKBONE_NAME), WorkDir(Path(cfg.get('work_dir') or '')).derived)
     space = CellSpace.parse(cfg.model.get('space'))
     if arch is None:

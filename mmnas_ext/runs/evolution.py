@@ -87,7 +87,7 @@ class EvolutionPlan:
         term, backbone = CostTerm.parse(cfg.optim_wrapper.get('cost')), cfg.model.backbone
         height, width = backbone.get('input_size', (800, 1088))
         priced = prices(space, (height, width), backbone.get('output_stride', 32), term.metric, term.table)
-        if 'window' in cfg[KEY] and (term.limit.max is None or term.limit.min is not None):
+        if cfg[KEY].get('window') is not None and (term.limit.max is None or term.limit.min is not None):
             raise ValueError(
                 f'evolution.window is a share of cost.max and stands for cost.min: it has no effect where the limit is '
                 f'{term.limit.show(priced.by)}'

@@ -19,6 +19,7 @@ _HEADS = ('decode_head', 'auxiliary_head', 'head', 'bbox_head', 'rpn_head', 'mas
 _LAST = -1  # what a head reads that does not say which: the last feature
 _EXTRACTORS = ('bbox_roi_extractor', 'mask_roi_extractor')
 _ROI_HEADS = ('bbox_head', 'mask_head')
+_COARSEST_FIRST = ('YOLOV3Neck',)  # whose lists name the features in the other order
 
 
 def fit_channels(model: Any, channels: Sequence[int]) -> None:
@@ -80,10 +81,15 @@ def _fit(name: str, part: Any, channels: Sequence[int]) -> bool:
                 f'model.{name}.in_channels has {len(given)} entries, {list(given)}, and there are {len(wanted)} '
                 f'features to read, of {list(channels)} channels: let model.backbone.out_indices name as many'
             )
-        part['in_channels'] = [_pick(f'{name}.in_index', i, channels) for i in wanted]
+        part['in_channels'] = in_order(part, [_pick(f'{name}.in_index', i, channels) for i in wanted])
     elif isinstance(index, int):
         part['in_channels'] = _pick(f'{name}.in_index', index, channels)
     return True
+
+
+def in_order(part: Mapping[str, Any], channels: Sequence[int]) -> list[int]:
+    """Channels of features, the finest first, in the order in which a part's ``in_channels`` names them."""
+    return list(channels)[::-1] if name_of(part) in _COARSEST_FIRST else list(channels)
 
 
 def _pick(name: str, index: int, channels: Sequence[int]) -> int:
@@ -191,7 +197,7 @@ def complete_channels(cfg: Config) -> None:
         return
     if necks and necks[0].get('in_channels') is None and _takes(necks[0], 'in_channels', scope) is not None:
         hint = _takes(necks[0], 'in_channels', scope)
-        necks[0]['in_channels'] = channels[_LAST] if hint is int else list(channels)
+        necks[0]['in_channels'] = channels[_LAST] if hint is int else in_order(necks[0], channels)
     given = _given(necks) if necks and necks[0].get('in_channels') is not None else None
     if given is not None:
         for part, key in behind:

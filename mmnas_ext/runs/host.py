@@ -7,7 +7,7 @@ the backbone. Applied when a config is used (`mmnas_ext.runs.resolve`).
 import copy
 import difflib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ _OURS = ('type', 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'size', 'size_diviso
 _DEFAULT_FEATURES = 4
 _SHARED = ('backbone', 'data_preprocessor')  # of a model, what stays beside a host
 _ABOUT = ('config', 'strides')  # of ``host``, what is no change of the model
+_SYNCED = 'SyncBN'
+# backbones that end in what makes their model: without them a head of any other is left
+_WHOLE = ('BiSeNetV1', 'BiSeNetV2', 'CGNet', 'ERFNet', 'FastSCNN', 'ICNet', 'STDCContextPathNet', 'UNet')
 
 
 def check_host(value: Any) -> None:
@@ -62,6 +65,12 @@ def apply_host(cfg: Config, value: Any) -> bool:
     theirs = Config.fromfile(_find(cfg, name))
     if not isinstance((theirs.get('model') or {}).get('backbone'), Mapping):
         raise ValueError(f'host must describe a model with a backbone, and {name} has none')
+    whole = name_of(theirs.model.backbone)
+    if whole in _WHOLE:
+        raise ValueError(
+            f'host must be a model with any backbone: of {name} the backbone {whole} is replaced, which has in it what '
+            f'makes it that model; take another host'
+        )
     scope, other = host_of(cfg), theirs.get('default_scope')
     if other not in (None, scope):
         raise ValueError(f'host must be a config of {scope}, as this one, and {name} is of {other}')
@@ -75,11 +84,14 @@ def apply_host(cfg: Config, value: Any) -> bool:
     if cfg.get('default_scope') != scope:
         host['_scope_'] = scope  # where its parts are looked for
     merged = Config(dict(model=host))
-    merged.merge_from_dict(dict(model=copy.deepcopy(changes)))
-    if not any(part.get('type') == 'SyncBN' for part in walk({**model, 'backbone': None})):
-        for part in walk({**merged.model, 'backbone': None}):
-            if part.get('type') == 'SyncBN':  # the config is written for one process
-                part['type'] = 'BN'
+    try:
+        merged.merge_from_dict(dict(model=copy.deepcopy(changes)))
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            "host has changes of its model that cannot be merged, one of a list is named by its number, neck={'0': …}: "
+            f'{error}'
+        ) from None
+    _settle_norms(cfg, merged.model)
     _keep_classes(merged.model, former)
     _check_loaded(cfg, merged.model, name)
     _check_unsaid(cfg, merged.model, name)
@@ -158,6 +170,49 @@ def _keep_classes(model: Any, count: int) -> None:
     for owner in owners:
         if count and owner['num_classes'] == most:
             owner['num_classes'] = count
+
+
+def _settle_norms(cfg: Config, host: Any) -> None:
+    """Gives each half the host's synchronised norms where it has some itself; else it is written for one process."""
+    derived = cfg.get('derived') or {}
+    searched = _SYNCED in _norms(cfg.model)
+    said = _norms(derived.get('model'))
+    second = _SYNCED in said if said else searched
+    for keys in list(_synced_places({key: part for key, part in host.items() if key != 'backbone'})):
+        if not searched:
+            _part_at(host, keys)['type'] = 'BN'
+        if second != searched and isinstance(derived, dict):
+            _say(derived, ('model', *keys), _SYNCED if second else 'BN')
+
+
+def _norms(model: Any) -> set[str]:
+    return {name_of(part) for part in walk(model)} & {_SYNCED, 'BN'}
+
+
+def _synced_places(value: Any, *keys: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Yields the keys of all that is a synchronised norm."""
+    if isinstance(value, Mapping) and value.get('type') == _SYNCED:
+        yield keys
+    inside = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inside:
+        yield from _synced_places(each, *keys, key)
+
+
+def _part_at(value: Any, keys: Sequence[str | int]) -> Any:
+    for key in keys:
+        value = value[key]
+    return value
+
+
+def _say(half: Any, keys: Sequence[str | int], kind: str) -> None:
+    """Gives a norm of the second half its type, where that says no other and does not replace what is around it."""
+    for key in map(str, keys):  # MMEngine merges a dict of numbers into a list
+        if key not in half:
+            half[key] = {}
+        half = half[key]
+        if not isinstance(half, dict) or half.get('_delete_'):
+            return
+    half.setdefault('type', kind)
 
 
 def _check_loaded(cfg: Config, model: Any, name: str) -> None:

@@ -57,8 +57,11 @@ def check_shape(cfg: Mapping[str, Any], where: str = '') -> None:
         raise ValueError(f'{where}param_scheduler must be a dict or a list of them, got {schedule!r:.60}')
     for name in ('backbone', 'neck'):
         part = (cfg.get('model') or {}).get(name)
+        if name == 'neck' and isinstance(part, list | tuple) and all(isinstance(each, Mapping) for each in part):
+            continue  # one behind the other
         if part is not None and not isinstance(part, Mapping):
-            raise ValueError(f'{where}model.{name} must be a dict, got {part!r:.60}')
+            several = ' or a list of them' if name == 'neck' else ''
+            raise ValueError(f'{where}model.{name} must be a dict{several}, got {part!r:.60}')
     if isinstance(cfg.get('derived'), Mapping):
         check_shape(cfg['derived'], f'{where}derived.')
 

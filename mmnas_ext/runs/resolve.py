@@ -38,6 +38,8 @@ from mmnas_ext.runs.image_size import apply_image_size, check_image_size, settle
 from mmnas_ext.runs.keys import check_shape
 from mmnas_ext.runs.own_data import ROOT, apply_data, belonging_classes, check_data, move_data
 from mmnas_ext.runs.seed_space import check_made, complete_space, is_made, keep_strides
+from mmnas_ext.runs.sources import list_sources
+from mmnas_ext.search.evolution import LOSS, idle_beside
 
 # what a search's backbone hands on to the network that is derived from it, unless `derived` says otherwise
 INHERITED = ('out_indices', 'output_stride', 'channels_last', 'frozen_stages', 'norm_eval', 'act_cfg', 'init_cfg')
@@ -73,6 +75,7 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
     if is_ours(cfg):
         _apply_variables(cfg, own)
     cfg.merge_from_dict({key: value for key, value in given.items() if key not in own})
+    _drop_idle(cfg, given)
     check_shape(cfg)
     backbone: Any = (cfg.get('model') or {}).get('backbone')
     if is_ours(cfg) and isinstance(backbone, dict) and is_made(backbone.get('space')):
@@ -87,6 +90,26 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
         complete_channels(cfg)
         settle_limits(cfg, own_cost)
     return cfg
+
+
+def _drop_idle(cfg: Config, given: Mapping[str, Any]) -> None:
+    """Drops a base's settings of an evolution that a ``rank_by`` nearer than they are leaves without effect."""
+    evolution = cfg.get('evolution')
+    if not isinstance(evolution, dict) or 'rank_by' not in evolution:
+        return
+    said = {key.partition('.')[2] for key in given if key.startswith('evolution.')}
+    for source in list_sources(cfg):  # the nearest first; a base may be one that they do not list
+        if 'rank_by' in said:
+            break
+        said |= {''.join(keys[:1]) for first, *keys in source.said if first == 'evolution'}
+    if 'rank_by' not in said or '' in said:  # or what is said is no dict that is written out
+        return
+    rank_by = evolution.get('rank_by') or LOSS
+    for key in idle_beside(rank_by):
+        if evolution.get(key) is not None and key not in said:
+            words = f'evolution.{key} of a base is left out: networks are ranked by {rank_by}'
+            print_log(words, logger='current', level=logging.INFO)
+            evolution.pop(key)
 
 
 def _apply_variables(cfg: Config, given: Mapping[str, Any]) -> None:

@@ -135,11 +135,34 @@ class Evolving:
         unknown = sorted(map(str, set(given) - set(known)))
         if unknown:
             raise ValueError(f'evolution takes {known}, got {unknown}')
-        found = cls(**given)
-        idle = [key for key in (_OF_METRICS if found.by_loss else _OF_LOSSES) if key in given]
+        found = cls(**{key: value for key, value in given.items() if value is not None or key == 'images'})
+        idle = [key for key in idle_beside(found.rank_by) if given.get(key) is not None]
         if idle:
-            raise ValueError(f'evolution.{idle[0]} has no effect where networks are ranked by {found.rank_by!r}')
+            raise ValueError(
+                f'evolution.{idle[0]} has no effect where networks are ranked by {found.rank_by!r}: leave it out, or '
+                'set it to None where a base has it'
+            )
         return found
+
+    def check_batches(self, count: int) -> None:
+        """Raises ValueError where the finalists' further batches would repeat images, such as made them finalists.
+
+        Args:
+            count: Batches of an epoch of the held-out half.
+        """
+        first = self.batches if self.by_loss else 0
+        if first + self.final_batches > count:
+            given = f'{first} and {self.final_batches}' if first else str(self.final_batches)
+            raise ValueError(
+                f'evolution.{"batches and evolution." if first else ""}final_batches must be at most {count}'
+                f'{" together" if first else ""}, the batches of the held-out half, got {given}: the last ones would '
+                'repeat images'
+            )
+
+
+def idle_beside(rank_by: Any) -> tuple[str, ...]:
+    """The settings that have no effect beside what ranks networks."""
+    return _OF_METRICS if rank_by == LOSS else _OF_LOSSES
 
 
 @dataclass(frozen=True)

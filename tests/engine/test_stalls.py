@@ -69,6 +69,21 @@ def test_one_that_goes_on_keeps_all_alive() -> None:
         rank.free.set()
 
 
+def test_before_the_first_step_what_gets_on_keeps_all_alive() -> None:
+    store = HashStore()
+    ranks = [Rank(store, 0), Rank(store, 1)]
+    places = iter(range(10**6))
+    ranks[0].watch._place = lambda: f'own/data.py:{next(places)} in read'  # type: ignore[method-assign]
+    for rank in ranks:
+        rank.watch.start()
+    time.sleep(1.5)  # three times the patience
+    assert not any(rank.ended.is_set() for rank in ranks)
+    ranks[1].steps.add()  # from here on steps alone count
+    assert all(rank.ended.wait(20) for rank in ranks)
+    for rank in ranks:
+        rank.free.set()
+
+
 def test_one_that_gives_no_sign_of_life_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     store = HashStore()
     frozen, alive = Rank(store, 1), Rank(store, 0)

@@ -256,3 +256,12 @@ def test_a_network_chosen_by_the_rating_tool_is_gone_on_with(tmp_path: Path) -> 
     front = json.loads((work_dir / 'front.json').read_text())
     start(tmp_path, resume=True, **{'val_cfg.limits': dict(macs=front['costs'][-1])})
     assert ArchSpec.parse(work_dir / 'derived' / 'arch.json') != arch
+
+
+@pytest.mark.parametrize('key', ['evolution', 'random_search'])
+def test_what_finds_a_network_otherwise_is_refused_beside_a_distillation(tmp_path: Path, key: str) -> None:
+    cfg = config(tmp_path, **{key: dict(population=8)})
+    with pytest.raises(ValueError, match=f'^{key} has no effect beside a distillation, .*: set it to None'):
+        check_config(cfg)
+    cfg[key] = None
+    check_config(cfg)

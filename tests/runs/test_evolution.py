@@ -408,7 +408,7 @@ def test_a_super_network_whose_losses_are_infinite_gives_no_network(work_dir, mo
 
 
 def test_the_plan_says_what_will_be_measured_and_a_dry_run_leaves_nothing(tmp_path):
-    cfg = config(tmp_path / 'work')
+    cfg = config(tmp_path / 'work', **{'train_dataloader.dataset.count': 20})
     prepared = check_config(cfg)
     plan = dry_run(cfg, prepared)
     assert 'evolution    2 generations of 3 networks, ranked by loss on 2 batches of the held-out half' in plan

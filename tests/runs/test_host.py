@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 
 from mmnas_ext.archs import SearchSpace, zoo
+from mmnas_ext.runs.building import _check_neck as check_neck
 from mmnas_ext.runs.fitting import pick_outputs
+from mmnas_ext.runs.halves import walk
+from mmnas_ext.runs.keys import check_shape
+from mmnas_ext.runs.prepared import scope_of
 from mmnas_ext.runs.resolve import resolve
 from tests.own_data import DETECTOR, SEGMENTOR, both_halves, halves_of
 from tests.small import small
@@ -104,6 +109,60 @@ def test_a_host_counts_the_classes_of_the_config_and_norms_over_as_many_processe
         assert cfg.model.decode_head.norm_cfg.type == derived.model.decode_head.norm_cfg.type == norm
 
 
+def norms(part: Any) -> set[str]:
+    return {each['type'] for each in walk(part) if each.get('type') in ('BN', 'SyncBN')}
+
+
+def test_each_half_has_synchronised_norms_in_its_host_where_it_has_some_itself() -> None:
+    # MMDetection's own RTMDet has SyncBN throughout; FNA searches with the norms of one GPU, and adapts with SyncBN
+    for half, norm in zip(halves_of('examples/fna_rtmdet_coco.py'), ('BN', 'SyncBN'), strict=True):
+        assert norms(half.model.neck) == norms(half.model.bbox_head) == norms(half.model.backbone) | {norm} == {norm}
+    host = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+    for half in halves_of('fna_retinanet_coco_1gpu.py', host=host):
+        assert norms(half.model) == {'BN'}
+    # what the second half says itself stays
+    own = dict(model=dict(neck=dict(norm_cfg=dict(type='GN', num_groups=2))))
+    _, second = halves_of('fna_retinanet_coco.py', host=host, derived=own)
+    assert second.model.neck.norm_cfg == dict(type='GN', num_groups=2)
+    assert norms(second.model.bbox_head) == {'SyncBN'}
+
+
+def test_norms_of_a_list_of_heads_are_told_apart_by_half() -> None:
+    host = 'mmseg::ocrnet/ocrnet_r101-d8_4xb2-40k_cityscapes-512x1024.py'
+    own = dict(model=dict(backbone=dict(norm_cfg=dict(type='SyncBN'))))
+    search, second = halves_of(SEGMENTOR, host=host, derived=own)
+    assert [norms(head) for head in search.model.decode_head] == [{'BN'}] * 2
+    assert [norms(head) for head in second.model.decode_head] == [{'SyncBN'}] * 2
+    assert second.model.decode_head[1].type == 'OCRHead'
+
+
+def test_a_list_of_necks_is_wired_at_its_first(tmp_path: Path) -> None:
+    host = dict(config='mmdet::dyhead/atss_r50_fpn_dyhead_1x_coco.py', neck={'1': dict(num_blocks=1)})
+    for half in halves_of(DETECTOR, host=host):
+        assert list(half.model.neck[0].in_channels) == LITE[4]
+        assert half.model.neck[1].num_blocks == 1
+        check_shape(half)
+    with pytest.raises(ValueError, match=r"one of a list is named by its number, neck=\{'0': …\}"):
+        halves_of(DETECTOR, host=dict(host, neck=dict(out_channels=64)))
+    with pytest.raises(ValueError, match='model.neck must be a dict or a list of them, got 3'):
+        check_shape(dict(model=dict(neck=3)))
+
+
+def test_a_neck_that_names_the_coarsest_feature_first_keeps_its_order() -> None:
+    for half in halves_of(
+        DETECTOR, host='mmdet::yolo/yolov3_mobilenetv2_8xb24-ms-416-300e_coco.py', classes=('a', 'b')
+    ):
+        assert list(half.model.neck.in_channels) == LITE[3][::-1]
+        assert losses(half) == {'loss_cls', 'loss_conf', 'loss_xy', 'loss_wh'}
+        with scope_of(half):
+            check_neck(MODELS.build(half.model), half, '')
+        half.model.neck.in_channels = LITE[3]
+        with pytest.raises(
+            ValueError, match=r'must be what the backbone gives, \[320, 112, 40\], got \[40, 112, 320\]'
+        ):
+            check_neck(SimpleNamespace(backbone=MODELS.build(half.model.backbone)), half, '')
+
+
 def test_ssds_hand_the_features_on_at_the_strides_of_their_anchors() -> None:
     for half in halves_of(DETECTOR, host='mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'):
         assert half.model.backbone.out_indices == (4, 6)  # strides 16 and 32
@@ -146,6 +205,18 @@ def test_ssds_hand_the_features_on_at_the_strides_of_their_anchors() -> None:
 def test_a_host_that_cannot_be_is_told_of(host: Any, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         halves_of(DETECTOR, host=host)
+
+
+@pytest.mark.parametrize(
+    ('config', 'backbone'),
+    [
+        ('bisenetv1/bisenetv1_r18-d32_4xb4-160k_cityscapes-1024x1024.py', 'BiSeNetV1'),
+        ('stdc/stdc1_4xb12-80k_cityscapes-512x1024.py', 'STDCContextPathNet'),
+    ],
+)
+def test_a_host_that_is_its_backbone_is_refused(config: str, backbone: str) -> None:
+    with pytest.raises(ValueError, match=f'backbone {backbone} is replaced, which has in it what makes it that model'):
+        halves_of(SEGMENTOR, host=f'mmseg::{config}')
 
 
 @pytest.mark.parametrize(

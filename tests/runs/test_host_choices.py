@@ -195,6 +195,7 @@ def test_without_choices_both_halves_are_the_config_itself():
     [
         ({'optim_wrapper.selection': dict(type='argmax')}, "needs optim_wrapper.selection=dict.type='measured'"),
         ({'derived': None}, 'in this one it has no effect'),
+        ({'evolution': dict(population=8)}, 'and evolution searches the backbone alone: set one of them to None'),
         ({'random_search': dict(count=1)}, 'in this one it has no effect'),
         ({'derived.host_choices': FEW}, 'derived.host_choices has no effect'),
         ({'host_choices': None, 'host_choice': '64x64-w8-c1'}, 'host_choice is one of host_choices'),

@@ -163,6 +163,9 @@ def test_the_undominated_are_those_that_none_beats():
 def test_settings_are_read():
     read = Evolving.parse(dict(population=8, parents=8, rank_by='mIoU', rule='less', images=None, seed=0))
     assert (read.population, read.rank_by, read.better, read.by_loss) == (8, 'mIoU', 'less', False)
+    # what a base has is taken back by None
+    assert Evolving.parse(dict(rank_by='mIoU', batches=None, window=None)) == Evolving(rank_by='mIoU')
+    assert Evolving.parse(dict(rank_by=None, images=None)) == Evolving(images=None)
     assert (Evolving().better, Evolving(rank_by='mIoU').better) == ('less', 'greater')
     # SPOS, section 4: of 50 networks in each of 20 generations the 10 best, of whose children half cross
     assert (Evolving().population, Evolving().generations, Evolving().parents, Evolving().crossed) == (50, 20, 10, 25)
@@ -194,3 +197,14 @@ def test_settings_are_read():
 def test_settings_out_of_range_are_refused(given, words):
     with pytest.raises(ValueError, match=words):
         Evolving.parse(given)
+
+
+def test_further_batches_are_no_more_than_the_half_has():
+    settings = Evolving(batches=4, final_batches=16)
+    settings.check_batches(20)
+    with pytest.raises(ValueError, match=r'final_batches must be at most 19 together, the batches .*, got 4 and 16'):
+        settings.check_batches(19)
+    by_metric = Evolving(rank_by='mIoU', final_batches=16)
+    by_metric.check_batches(16)
+    with pytest.raises(ValueError, match='^evolution.final_batches must be at most 15, the batches of the .*, got 16'):
+        by_metric.check_batches(15)
