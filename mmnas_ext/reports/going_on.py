@@ -12,6 +12,8 @@ _FOUND = ('found', 'derived')
 _UNFINISHED = ('created', 'searching', 'rating', *_FOUND, 'adapting')
 # what run.json knows once it was said; both take a value
 _ONCE = ('--arch', '--pick')
+_OPTIONS = '--cfg-options'
+_HOST = 'host_choice='  # of the network that --arch gives, so that it goes with that
 
 
 def next_commands(files: WorkDir, facts: Facts) -> list[str]:
@@ -68,8 +70,10 @@ def _resumed(words: Sequence[str], trains: bool) -> list[str]:
         elif name in _ONCE:
             skipped = name == word
         elif word != '--resume' and not (trains and _has([word], '--search-only')):
-            kept.append(word)
-    at = next((i for i, word in enumerate(kept) if _has([word], '--cfg-options')), len(kept))
+            kept += [] if word.removeprefix(f'{_OPTIONS}=').startswith(_HOST) else [word]
+    at = next((i for i, word in enumerate(kept) if _has([word], _OPTIONS)), len(kept))
+    if '=' not in ''.join(kept[at : at + 2]):  # no option is left
+        del kept[at : at + 1]
     return [*kept[:at], '--resume', *kept[at:]]
 
 

@@ -43,6 +43,7 @@ _DECIDING_HOOKS = (
 # more of these is trained on, up to the new end
 LONGER = ('train_cfg.max_epochs', 'train_cfg.max_iters')
 _LONGEST_PATH = 1024
+EVALUATION = 'selection.evaluation'  # how networks of a front are validated, or whole detectors
 TRIAL = 'random_search.trial.'  # before the settings of a trial
 _VALIDATION = ('val_*', 'custom_hooks*')
 _SHOWN = 3  # changes that a message names

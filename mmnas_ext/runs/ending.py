@@ -37,15 +37,18 @@ def tell_end(session: Session) -> None:
         say(f'the run has ended, files are in {session.files.root} ({type(error).__name__}: {error})')
 
 
-def tell_choice(cfg: Config, arch: ArchSpec, file: Path) -> None:
+def tell_choice(cfg: Config, decision: Decision, file: Path) -> None:
     """Says what a network costs that was chosen again from a finished search, and how it is trained."""
     if not is_main_process():
         return
     try:
         manifest = read_manifest(WorkDir(cfg.work_dir).manifest)
-        report = manifest.report if manifest else {}
-        following = run_command('train', cfg, '--arch', file)
-        say(_format({'chosen': _costs(cfg, report, arch), 'network': file, 'next': following}))
+        host = None if decision.host is None else decision.host.choice
+        lines: dict[str, Any] = {
+            'chosen': _costs(cfg, _sized(manifest.report if manifest else {}, host), decision.arch)
+        }
+        lines |= {'host': '' if host is None else _whole(decision, host), 'network': file}
+        say(_format({**lines, 'next': run_command('train', cfg, '--arch', file)}))
     except Exception as error:
         say(f'the network is chosen: {file} ({type(error).__name__}: {error})')
 
@@ -65,7 +68,7 @@ def describe_end(cfg: Config, manifest: Manifest) -> str:
     lines: dict[str, Any] = {}
     if text is not None:
         host = manifest.parts[DERIVE].notes.get('host')
-        report = {**manifest.report, **({} if host is None else {'input_size': HostChoice.parse(host).input_size})}
+        report = _sized(manifest.report, host)
         lines['given' if manifest.is_given else 'found'] = _costs(cfg, report, ArchSpec.parse(text))
         lines['host'] = _host(host, files)
         lines['reached'] = _reached(manifest, files)
@@ -114,9 +117,19 @@ def _host(choice: str | None, files: WorkDir) -> str:
     with suppress(ValueError, OSError):  # of a given network nothing is known
         decision = Decision.parse(files.decision)
         if decision.host is not None and decision.host.choice == choice:
-            figures = [f'{format_cost(name, cost)} {name_metric(name)}' for name, cost in decision.costs.items()]
-            return f'{choice}; the whole detector: {", ".join(figures)}'
+            return _whole(decision, choice)
     return choice
+
+
+def _whole(decision: Decision, choice: str) -> str:
+    """A host and what the whole detector costs that was chosen with it."""
+    figures = [f'{format_cost(name, cost)} {name_metric(name)}' for name, cost in decision.costs.items()]
+    return f'{choice}; the whole detector: {", ".join(figures)}'
+
+
+def _sized(report: Mapping[str, Any], host: str | None) -> Mapping[str, Any]:
+    """Facts for a report, at the size of images that the chosen host reads."""
+    return report if host is None else {**report, 'input_size': HostChoice.parse(host).input_size}
 
 
 def _costs(cfg: Config, report: Mapping[str, Any], arch: ArchSpec) -> str:

@@ -9,8 +9,6 @@ Files: ``evolution.json``, the generations; ``front.json``, those networks that 
 ``derived/decision.json``, how the choice was made; ``selection/``, what was measured, as it is measured.
 """
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -26,7 +24,7 @@ from mmengine.dist import is_main_process
 from mmnas_ext.archs import ArchSpec, Choices, Limit, Prices, SearchSpace, prices
 from mmnas_ext.engine.limits import CostTerm, check_limit
 from mmnas_ext.reports import write_report
-from mmnas_ext.runs.changes import flatten, list_datasets
+from mmnas_ext.runs.changes import flatten
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import (
     GRADIENT,
@@ -40,7 +38,7 @@ from mmnas_ext.runs.gradient import (
 from mmnas_ext.runs.later import check_ranking
 from mmnas_ext.runs.manifest import RATING, ResumeError
 from mmnas_ext.runs.method import Method, Settings
-from mmnas_ext.runs.selection import Selector
+from mmnas_ext.runs.selection import Selector, evaluation_of
 from mmnas_ext.runs.session import Session, say
 from mmnas_ext.search import sample_within
 from mmnas_ext.search.choosing import Choosing, FrontPlan
@@ -159,8 +157,7 @@ class Breeder:
             values = [float(row.mean()) for row in losses]
             self.metrics |= {path: {self.settings.rank_by: value} for path, value in zip(paths, values, strict=True)}
             return values
-        evaluation = _digest(_evaluation(self.runner.cfg))
-        self.metrics.update(self.selector.validated(paths, self.front_plan, evaluation))
+        self.metrics.update(self.selector.validated(paths, self.front_plan))
         names = sorted({name for path in paths for name in self.metrics[path]})
         if names and all(self.settings.rank_by not in metrics for metrics in self.metrics.values()):
             raise ValueError(
@@ -335,18 +332,8 @@ def _settings(cfg: Config) -> Settings:
     settings = Evolving.parse(cfg[KEY])
     choice = {**known.choice, **flatten(asdict(settings), KEY)}
     if not settings.by_loss:
-        choice[f'{KEY}.evaluation'] = _digest(_evaluation(cfg))
+        choice[f'{KEY}.evaluation'] = evaluation_of(cfg)
     return replace(known, choice=choice, report={**known.report, 'method': KEY})
-
-
-def _evaluation(cfg: Config) -> dict[str, Any]:
-    """What decides a metric beside the network: how images are read, and the evaluator."""
-    read = next(list_datasets((cfg.get('val_dataloader') or {}).get('dataset')), {})
-    return {'pipeline': read.get('pipeline'), 'evaluator': cfg.get('val_evaluator')}
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(flatten(value), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _plan(cfg: Config) -> list[str]:

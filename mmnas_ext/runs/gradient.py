@@ -16,14 +16,22 @@ from mmnas_ext.engine.optim import SearchOptimWrapperConstructor, find_host
 from mmnas_ext.engine.whole import price_wholes, within_reach
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmnas_ext.reports import front_table, write_report
-from mmnas_ext.runs.changes import find_changes, flatten, settings_of
+from mmnas_ext.runs.changes import EVALUATION, find_changes, flatten, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.ending import tell_choice
-from mmnas_ext.runs.host_choices import CHOSEN, KEY, chosen_config, describe_choices, read_choices, search_config
+from mmnas_ext.runs.host_choices import (
+    CHOSEN,
+    KEY,
+    chosen_config,
+    describe_choices,
+    has_host,
+    read_choices,
+    search_config,
+)
 from mmnas_ext.runs.manifest import RATING, SEARCH, Manifest, ResumeError, read_manifest
 from mmnas_ext.runs.method import Method, Settings
-from mmnas_ext.runs.selection import select
+from mmnas_ext.runs.selection import evaluation_of, select
 from mmnas_ext.runs.session import Session, refusal, say
 from mmnas_ext.runs.training import open_runner
 from mmnas_ext.runs.whole_selection import select_whole
@@ -85,11 +93,16 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
     space = read_space(cfg)
     first = cfg
     if arch is None:  # else nothing is searched
-        if cfg.get(CHOSEN) is not None:
-            raise ValueError(f'{CHOSEN} goes with --arch, whose network it trains: a search chooses its own')
+        _check_chosen(cfg)
         first = search_config(cfg)
         check_search(first, space)
     return list_halves(cfg, first, space, arch, search_only)
+
+
+def _check_chosen(cfg: Config) -> None:
+    """Raises ValueError where a config says the host and a search is to choose it."""
+    if cfg.get(CHOSEN) is not None:
+        raise ValueError(f'{CHOSEN} goes with --arch, whose network it trains: a search chooses its own')
 
 
 def check_search(cfg: Config, space: SearchSpace) -> None:
@@ -158,6 +171,8 @@ def _settings(cfg: Config) -> Settings:
     choosing = Choosing.parse(cfg.optim_wrapper.get('selection'))
     # the default says nothing: runs of before there was a choice have none noted
     chosen = {} if choosing == Choosing() else flatten(asdict(choosing), 'selection')
+    if choosing.front is not None or has_host(cfg):
+        chosen[EVALUATION] = evaluation_of(cfg)
     return Settings(
         search=settings_of(search, 'train_dataloader'),
         choice={**flatten({metric: limits}, 'choice'), **chosen},
@@ -189,6 +204,10 @@ def train_supernet(session: Session, cfg: Config, choose: Callable[[Session, Any
         )
     part = session.begin(SEARCH, session.settings.search, cfg)
     with open_runner(cfg, checkpoint, part.id, session.prepared) as runner:
+        if cfg is not session.cfg and is_main_process():
+            # what the super-network is built from is no config of a search: that of the run is kept in its place
+            name = Path(cfg.filename).name if cfg.filename else f'{runner.timestamp}.py'
+            session.cfg.dump(session.files.root / name)
         runner.train()
         session.finish(SEARCH)
         return choose(session, runner)
@@ -241,6 +260,7 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
     others = any(cfg.get(key) is not None for key in _OTHERS)
     if not cfg.get('derived') or others or cfg.model.get('type') == 'mmnas_ext.BlockDistiller':
         raise ValueError('a network is selected from a search by gradients, and this config describes none')
+    _check_chosen(cfg)
     term, choosing = _asked(cfg, kind, limits or {})
     files = WorkDir(cfg.work_dir)
     with open_searched(cfg) as (runner, stamp):
@@ -253,7 +273,7 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
         write_text(folder / files.arch.name, decision.arch.format('json'))
         write_text(folder / files.decision.name, decision.format())
         say(f'how it was chosen: {folder / files.decision.name}')
-        tell_choice(cfg, decision.arch, folder / files.arch.name)
+        tell_choice(cfg, decision, folder / files.arch.name)
     barrier()
 
 

@@ -43,13 +43,11 @@ def check_use(cfg: Mapping[str, Any]) -> None:
         if cfg.get(CHOSEN) is not None:
             raise ValueError(f'{CHOSEN} is one of host_choices=dict(…), and this config has none')
         return
-    if cfg.get('evolution') is not None:
-        raise ValueError(
-            'host_choices is chosen by a search by gradients, and evolution searches the backbone alone: set one of '
-            'them to None'
-        )
     model = cfg.get('model') or {}
-    if not cfg.get('derived') or cfg.get('random_search') or 'space' not in (model.get('backbone') or {}):
+    for other in ('random_search', 'evolution'):
+        if cfg.get(other) is not None:
+            raise ValueError(f'host_choices is chosen by a search by gradients: beside {other} it has no effect')
+    if not cfg.get('derived') or 'space' not in (model.get('backbone') or {}):
         raise ValueError(
             'host_choices is chosen by a search by gradients, of a config with derived=dict(…) and a SuperNet: in this '
             'one it has no effect'

@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 
+from mmnas_ext.runs.host_choices import CHOSEN
 from mmnas_ext.shipped import PACKAGE, find_config
 
 # scripts of a checkout that are not called as their command
@@ -119,12 +120,12 @@ def _config(cfg: Config, words: Sequence[str]) -> str | None:
 
 
 def _options(words: Sequence[str]) -> list[str]:
-    """What stands after ``--cfg-options``."""
+    """What stands after ``--cfg-options``; the host of a given network is kept by the run, or by a file beside it."""
     found: list[str] = []
     inside = False
     for word in words:
         if word.startswith('--'):
             inside = len(word) > 3 and '--cfg-options'.startswith(word)
-        elif inside:
+        elif inside and not word.startswith(f'{CHOSEN}='):
             found.append(word)
     return found

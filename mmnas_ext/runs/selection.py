@@ -1,8 +1,9 @@
 """After a search by gradients: the choice of a network, what is written of it, and the networks of the front."""
 
+import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,8 +24,9 @@ from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
 from mmnas_ext.reports.training_log import main_metric
-from mmnas_ext.runs.changes import list_datasets
+from mmnas_ext.runs.changes import flatten, list_datasets
 from mmnas_ext.runs.halves import host_of
+from mmnas_ext.runs.host_choices import has_host
 from mmnas_ext.runs.image_size import former_size, scaled_pipeline
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.choosing import Choosing, FrontPlan
@@ -225,15 +227,14 @@ class Selector:
             return None
         return self.chooser.belief.network(path)[0] if path != self.reference else 0.0
 
-    def validated(self, paths: Iterable[Choices], plan: FrontPlan, more: str = '') -> dict[Choices, dict[str, float]]:
+    def validated(self, paths: Iterable[Choices], plan: FrontPlan) -> dict[Choices, dict[str, float]]:
         """What networks reach on held-out images; what an interrupted run has measured is not measured again.
 
         Args:
             paths: The networks.
             plan: How many images and batches.
-            more: What else the metrics follow from, of a run whose validation may change.
         """
-        stamp = f'{self.stamp}/{plan.images}/{plan.calibration}' + (f'/{more}' if more else '')
+        stamp = self.stamp_of(plan)
         known = read_validated(self.files.validated, stamp)
         wanted = list(paths)
         self.files.validated.parent.mkdir(parents=True, exist_ok=True)
@@ -250,6 +251,10 @@ class Selector:
                 append_line(self.files.validated, json.dumps(dict(stamp=stamp, path=path, metrics=known[path])))
             bar.step()
         return {path: known[path] for path in wanted}
+
+    def stamp_of(self, plan: FrontPlan) -> str:
+        """Tells what is validated here from what is on other images, or in another way."""
+        return f'{self.stamp}/{plan.images}/{plan.calibration}/{evaluation_of(self.runner.cfg)}'
 
     def view(self, images: int | None) -> DatasetView:
         """Held-out images as the validation reads them, of the host's size where there is one."""
@@ -299,6 +304,19 @@ def select(
         if choosing.front is None:
             return decision, None
         return decision, selector.front(choosing.front, path)
+
+
+def evaluation_of(cfg: Mapping[str, Any]) -> str:
+    """A digest of what decides a metric beside the network: how images are read, and the evaluator.
+
+    Args:
+        cfg: The config; another validation of it makes no other weights, and so goes on with the same super-network.
+    """
+    read = next(list_datasets((cfg.get('val_dataloader') or {}).get('dataset')), {})
+    found = {'pipeline': read.get('pipeline'), 'evaluator': cfg.get('val_evaluator')}
+    if has_host(cfg):  # images of a host's size are scaled from this one
+        found['size'] = former_size(cfg)
+    return hashlib.sha256(json.dumps(flatten(found), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_validated(file: Path, stamp: str) -> dict[Choices, dict[str, float]]:

@@ -17,7 +17,15 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.runs.changes import LONGER, Change, find_changes, find_versions, list_changes, settings_of
+from mmnas_ext.runs.changes import (
+    EVALUATION,
+    LONGER,
+    Change,
+    find_changes,
+    find_versions,
+    list_changes,
+    settings_of,
+)
 from mmnas_ext.runs.checkpoints import Places, checkpoint_places, find_checkpoint, note_places, read_places
 from mmnas_ext.runs.host_choices import CHOSEN, chosen_of, has_host
 from mmnas_ext.runs.manifest import (
@@ -404,6 +412,8 @@ def _choose_again(
     if part.notes.get('origin') == RATED and not any(find_changes(part.notes['asked'], choice)):
         return manifest  # other limits were given to the rating tool, and the config's are as they were
     known = {key: value for key, value in part.settings.items() if not key.startswith('derived.')}
+    # runs of before it was noted are not chosen again for that
+    choice = {key: value for key, value in choice.items() if key in known or key != EVALUATION}
     taken, refused = find_changes(known, choice)
     if taken or refused:
         said.append(f'the network is chosen again: {list_changes([*taken, *refused])}')

@@ -6,8 +6,10 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, Limit, Prices, SearchSpace
-from mmnas_ext.engine.limits import CostTerm
+from mmnas_ext.engine.limits import CostTerm, check_limit
+from mmnas_ext.engine.whole import price_wholes
 from mmnas_ext.runs.gradient import read_space
+from mmnas_ext.runs.host_choices import has_host, read_choices
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.rows import SEED, Row, find_seed
 from mmnas_ext.runs.trials import TrialPlan
@@ -60,8 +62,11 @@ def _seed_title(cfg: Config) -> str:
 
 
 def _found_rows(cfg: Config) -> list[Row]:
-    """A search by gradients, and what is chosen from it, so that the time of each is known; else one row for both."""
-    if method_of(cfg).name != 'gradient' or not _trains_alpha(cfg):
+    """A search by gradients, and what is chosen from it, so that the time of each is known; else one row for both.
+
+    Alpha alone cannot choose a host, so that a search of whole detectors is one row.
+    """
+    if method_of(cfg).name != 'gradient' or not _trains_alpha(cfg) or has_host(cfg):
         return [Row('found')]
     return [Row('search', options=('optim_wrapper.selection=None',), train=False), Row('found', search_of='search')]
 
@@ -97,7 +102,7 @@ def draw_near(cfg: Config, count: int, seed: int) -> list[ArchSpec]:
 
 
 def _limited(cfg: Config) -> tuple[SearchSpace, Prices, Limit]:
-    """Space, prices and limit of a search."""
+    """Space, prices and limit of a search; of whole detectors those in the config's own host."""
     method = method_of(cfg).name
     if method == 'random':
         plan = TrialPlan.of(cfg)
@@ -106,5 +111,10 @@ def _limited(cfg: Config) -> tuple[SearchSpace, Prices, Limit]:
         raise ValueError(f'--random draws from model.backbone.space, and a config of the method {method!r} has none')
     space, backbone = read_space(cfg), cfg.model.backbone
     term = CostTerm.parse(cfg.optim_wrapper.get('cost'))
-    size = tuple(backbone.get('input_size', (800, 1088)))
-    return space, term.prices(space, size, backbone.get('output_stride', 32)), term.limit
+    size, stride = tuple(backbone.get('input_size', (800, 1088))), backbone.get('output_stride', 32)
+    choices = read_choices(cfg)
+    if choices is not None:  # a given network is trained in the config's own host
+        priced = price_wholes(term, choices, space, stride)[choices.own]
+        check_limit(priced, term.limit, choices.own.input_size, term.max_name)
+        return space, priced, term.limit
+    return space, term.prices(space, size, stride), term.limit

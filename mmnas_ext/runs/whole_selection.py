@@ -184,7 +184,7 @@ class WholeSelector:
         selector, plan, model = self.at(choice), self.plan, None
         found = []
         for number in range(PARTS):
-            stamp = f'{selector.stamp}/{plan.images}/{plan.calibration}/part {number} of {PARTS}'
+            stamp = f'{selector.stamp_of(plan)}/part {number} of {PARTS}'
             known = read_validated(self.files.validated, stamp).get(path)
             if known is None:
                 if model is None:

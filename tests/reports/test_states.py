@@ -133,6 +133,22 @@ def test_a_run_that_has_not_ended_is_resumed_as_it_was_started(tmp_path, state, 
     assert not any(each.startswith('mmnas test') for each in commands)
 
 
+@pytest.mark.parametrize(
+    ('options', 'left'),
+    [
+        ('--cfg-options host_choice=64x64-w32-c1', '--resume'),
+        ('--cfg-options=host_choice=64x64-w32-c1', '--resume'),
+        ('--cfg-options host_choice=64x64-w32-c1 --amp', '--resume --amp'),
+        ('--cfg-options a=1 host_choice=64x64-w32-c1', '--resume --cfg-options a=1'),
+        ('--cfg-options a=1 --amp', '--resume --cfg-options a=1 --amp'),
+        ('--amp', '--amp --resume'),
+    ],
+)
+def test_the_host_of_a_given_network_goes_with_the_network(tmp_path, options, left):
+    facts = replace(FACTS, state='adapting', commands=(f'mmnas train a.py --arch x.json {options}',))
+    assert next_commands(WorkDir(tmp_path), facts)[0].partition('   #')[0] == f'mmnas train a.py {left}'
+
+
 def test_what_is_to_go_on_is_quoted_for_a_shell(tmp_path):
     place = tmp_path / 'a b'
     kinds.train(place, FOUND)

@@ -176,17 +176,25 @@ def test_a_finished_run_never_ends_in_an_error(monkeypatch, capsys):
     tell_end(session)
     assert capsys.readouterr().out.startswith('the run has ended, files are in done (')
     Path('done/run.json').write_text('damaged')
-    tell_choice(cfg, FOUND, Path('done/arch.json'))
+    tell_choice(cfg, SimpleNamespace(arch=FOUND, host=None), Path('done/arch.json'))
     assert capsys.readouterr().out.startswith('the network is chosen: done/arch.json (ResumeError: ')
     monkeypatch.setattr(ending, 'is_main_process', lambda: False)
     tell_end(session)
     assert capsys.readouterr().out == ''
 
 
+def test_the_host_of_a_given_network_is_not_said_again(monkeypatch):
+    cfg, manifest = run_of('given', origin='given', adapted=False)
+    given = ['train', cfg.filename, '--arch', 'net.json', '--cfg-options', 'a=1', 'host_choice=64x64-w8-c1']
+    monkeypatch.setattr(sys, 'argv', [sys.argv[0], *given])
+    told = lines(describe_end(cfg, manifest))
+    assert shlex.split(told['next'])[2:] == [cfg.filename, '--work-dir', 'given', '--resume', '--cfg-options', 'a=1']
+
+
 def test_a_choice_made_again_is_trained_by_its_file(capsys):
     cfg, manifest = run_of('chosen')
     Path('chosen/run.json').write_text(manifest.format())
-    tell_choice(cfg, FOUND, Path('chosen/selected/arch.json'))
+    tell_choice(cfg, SimpleNamespace(arch=FOUND, host=None), Path('chosen/selected/arch.json'))
     told = lines(capsys.readouterr().out)
     assert told['chosen'].startswith('{} MAdds (seed {}), '.format(*cost_text(MACS)))
     asked = ['mmnas', 'train', cfg.filename, '--work-dir', 'chosen', '--arch', 'chosen/selected/arch.json']

@@ -19,7 +19,7 @@ from mmnas_ext.engine.whole import price_wholes
 from mmnas_ext.reports.charts import decision_chart
 from mmnas_ext.reports.measured import front_cells
 from mmnas_ext.reports.result import limit_words
-from mmnas_ext.reports.table import format_size
+from mmnas_ext.reports.table import format_cost, format_size
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.ending import describe_end
@@ -195,8 +195,12 @@ def test_without_choices_both_halves_are_the_config_itself():
     [
         ({'optim_wrapper.selection': dict(type='argmax')}, "needs optim_wrapper.selection=dict.type='measured'"),
         ({'derived': None}, 'in this one it has no effect'),
-        ({'evolution': dict(population=8)}, 'and evolution searches the backbone alone: set one of them to None'),
-        ({'random_search': dict(count=1)}, 'in this one it has no effect'),
+        ({'random_search': dict(count=1)}, 'search by gradients: beside random_search it has no effect'),
+        ({'evolution': dict(population=4)}, 'search by gradients: beside evolution it has no effect'),
+        (
+            {'evolution': dict(population=4), 'optim_wrapper.selection': None},
+            'search by gradients: beside evolution it has no effect',
+        ),
         ({'derived.host_choices': FEW}, 'derived.host_choices has no effect'),
         ({'host_choices': None, 'host_choice': '64x64-w8-c1'}, 'host_choice is one of host_choices'),
     ],
@@ -359,12 +363,18 @@ def test_a_network_is_picked_with_its_host(finished, shapes):
         assert widths(half) == (HostChoice.parse(network.host).neck_width,) * 3
 
 
-def test_another_limit_chooses_again_within_the_whole_detector(work, finished, shapes, tmp_path):
+def test_another_limit_chooses_again_within_the_whole_detector(work, finished, shapes, tmp_path, capsys):
     cheapest = min(HostChoice(size, 8, 1) for size in ((48, 48), (64, 64)))
     lower = cost(SPACE.arch(((0,), (0,), (0,), (0,))), cheapest.input_size).macs + counted(cheapest)
     cfg = config(work, shapes, limit=float(finished[1]))
     before = len(WorkDir(work).validated.read_text().splitlines())
+    capsys.readouterr()
     select_again(cfg, tmp_path / 'out', limits={'macs': Limit(None, lower)})
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line[:1].isalpha())
+    bare = cost(SPACE.arch(((0,), (0,), (0,), (0,))), (48, 48)).macs
+    assert told['chosen'].startswith(f'{format_cost("macs", bare)} MAdds')
+    assert told['chosen'].endswith(f'at {format_size((48, 48))}')
+    assert told['host'].startswith(f'48x48-w8-c1; the whole detector: {format_cost("macs", lower)} MAdds')
     decision = Decision.parse(tmp_path / 'out' / 'decision.json')
     assert decision.host.choice == cheapest.format()
     assert decision.costs['macs'] == lower
@@ -378,6 +388,35 @@ def test_another_limit_chooses_again_within_the_whole_detector(work, finished, s
     assert plain.get('host_choice') is None
     with pytest.raises(ValueError, match="selection of type 'measured'"):
         select_again(cfg, tmp_path / 'other', kind='argmax')
+    given.work_dir = cfg.work_dir
+    with pytest.raises(ValueError, match='host_choice goes with --arch'):
+        select_again(given, tmp_path / 'other')
+
+
+@pytest.mark.parametrize('choose', ['select', 'resume'])
+def test_another_evaluator_measures_detectors_anew(choose, work, finished, shapes, tmp_path):
+    cfg = config(work, shapes, limit=float(finished[1]), **{'val_evaluator.proposal_nums': (1, 5, 10)})
+    file = WorkDir(work).validated
+    before = [json.loads(line) for line in file.open()]
+    if choose == 'select':
+        select_again(cfg, tmp_path)
+    else:
+        run(cfg, resume=True, search_only=True)
+    after = [json.loads(line) for line in file.open()][len(before) :]
+    # parts of the images for the choice, all of them for the front; what both chose is measured by both
+    kinds = ['part' in record['stamp'] for record in after]
+    assert (True in kinds, False in kinds) == (True, True)
+    known = {record['stamp'] for record in before}
+    assert not any(record['stamp'] in known for record in after)
+
+
+def test_the_config_in_a_work_dir_is_that_of_the_search(finished, shapes):
+    folder, limit = finished
+    (file,) = folder.glob('*.py')
+    again = resolve(Config.fromfile(file))
+    assert own_choice(again) == OWN
+    assert 'host_choices' not in again.optim_wrapper
+    assert search_config(again).optim_wrapper == search_config(config(folder, shapes, limit=float(limit))).optim_wrapper
 
 
 def test_choices_decide_the_search_and_a_done_run_is_left(work, finished, shapes, capsys):

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from mmnas_ext.engine.path_losses import PathLosses
 from mmnas_ext.runs import gradient
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.gradient import select_again, stamp_of
-from mmnas_ext.runs.manifest import ADAPT, RATING, SEARCH, Manifest, Part, ResumeError, read_manifest
+from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, Part, ResumeError, read_manifest
 from mmnas_ext.runs.run import run
 from mmnas_ext.runs.session import Session, clear
 from mmnas_ext.search.choosing import Choosing
@@ -429,6 +430,27 @@ def test_a_front_is_validated_beside_the_choice(tmp_path, monkeypatch):
     monkeypatch.setattr('mmnas_ext.runs.selection.validate', None)
     select_again(cfg, tmp_path / 'again')
     assert MeasuredFront.parse(tmp_path / 'again' / 'front.json') == front
+    # another reading of the images or another metric is another validation, of the same super-network
+    monkeypatch.undo()
+    for number, changes in enumerate((
+        {'val_evaluator.prefix': 'other'}, {'val_dataloader.dataset.datasets': [tiny.loader_cfg(2)['dataset']]},
+    )):  # fmt: skip
+        cfg.optim_wrapper.selection.front.rank_by = None
+        cfg.merge_from_dict(changes)
+        select_again(cfg, tmp_path / 'others') if number else run(cfg, resume=True, search_only=True)
+        more = [json.loads(line) for line in WorkDir(work_dir).validated.open()][len(records) :]
+        assert [r['path'] for r in more] == [r['path'] for r in records[: len(more)]]
+        assert not {r['stamp'] for r in more} & {r['stamp'] for r in records}
+        records += more
+        assert number or ('other/closeness' in MeasuredFront.parse(work_dir).networks[0].metrics)
+    # a run of before the validation was noted is not chosen again for that
+    manifest = read_manifest(WorkDir(work_dir).manifest)
+    part = manifest.parts[DERIVE]
+    older = replace(part, settings={key: each for key, each in part.settings.items() if key != 'selection.evaluation'})
+    assert older != part
+    write_text(WorkDir(work_dir).manifest, manifest.with_part(DERIVE, older).format())
+    monkeypatch.setattr('mmnas_ext.runs.selection.validate', None)
+    run(cfg, resume=True, search_only=True)
 
 
 @pytest.mark.parametrize(('parts', 'stays'), [({SEARCH: Part('a')}, False), ({ADAPT: Part('a')}, True), (None, True)])

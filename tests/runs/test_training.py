@@ -4,9 +4,14 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
 
+from mmnas_ext.runs.evolution import EVOLUTION
+from mmnas_ext.runs.run import run
 from mmnas_ext.runs.training import make_runner
 from tests.engine import tiny
+from tests.runs.test_evolution import BRED
+from tests.runs.test_evolution import config as evolving
 
 
 @pytest.fixture
@@ -37,3 +42,13 @@ def test_trainings_of_one_second_write_into_their_own_folders(tmp_path, one_seco
 def test_a_name_that_the_config_gives_stays(tmp_path):
     runner = make_runner(tiny.search_cfg(tmp_path, experiment_name='mine'))
     assert runner.experiment_name.startswith('mine_')
+
+
+def test_the_config_in_a_work_dir_describes_the_same_evolution(tmp_path):
+    cfg = evolving(tmp_path, {**BRED, 'generations': 1})
+    cfg.custom_hooks = [dict(type='mmnas_ext.DeriveHook')]
+    run(cfg, search_only=True)
+    (file,) = tmp_path.glob('*.py')
+    again = Config.fromfile(file)
+    assert (again.optim_wrapper, again.custom_hooks) == (cfg.optim_wrapper, cfg.custom_hooks)
+    EVOLUTION.check(again, None, False)
