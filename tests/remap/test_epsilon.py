@@ -156,7 +156,7 @@ def test_the_name_of_a_zoo_network_says_nothing_of_other_weights_epsilon(tmp_pat
     teacher = MBNet(name)
     _load(teacher, str(file))
     assert {module.eps for module in teacher.modules() if isinstance(module, torch.nn.BatchNorm2d)} == {1e-5}
-    exported = export_backbone(name, 'OwnSmall', file, folder=tmp_path)
+    exported = export_backbone(name, 'OwnSmall', tmp_path, file)
     assert exported.arch.bn_eps in (None, 1e-5)
     # one that is written out counts, as the documentation has it of timm's tf_ networks
     written = ArchSpec.parse(name).replace(bn_eps=2e-3).format('fna')
