@@ -93,7 +93,7 @@ def export_backbone(
     there = [path for path in (module, described, stored) if path.exists()]
     if there and not overwrite:
         raise FileExistsError(f'{there[0]} exists: pass --overwrite to replace it, or choose another --name')
-    seed = None if weights is None else load_seed(weights, spec)
+    seed = None if weights is None else load_seed(weights, arch)
     spec = spec if seed is None else seed.arch
     folder.mkdir(parents=True, exist_ok=True)
     if seed is not None:

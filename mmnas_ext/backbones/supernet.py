@@ -133,10 +133,10 @@ class SuperNet(Chain):
             )
 
     def seed_path(self) -> Choices | None:
-        """The path of the seed that the weights come from; ``None`` where none is named, or it is not in the space."""
+        """The path of the seed that the weights come from; ``None`` if no ``arch`` is named, or not of the space."""
         given = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
         seed = next((init['seed'] for init in given if isinstance(init, dict) and 'seed' in init), None)
-        if not isinstance(seed, dict) or 'arch' not in seed:
+        if not isinstance(seed, dict) or seed.get('arch') is None:
             return None
         space = self.space
         arch = ArchSpec.parse(seed['arch']).replace(

@@ -239,7 +239,7 @@ def _load(net: nn.Module, checkpoint: str) -> None:
     """Loads all weights of a checkpoint with any of the known prefixes; for an `MBNet`, of any known layout."""
     arch = getattr(net, 'arch', None)
     if isinstance(net, Chain) and arch is not None:
-        seed = load_seed(checkpoint, arch)
+        seed = load_seed(checkpoint, arch.replace(bn_eps=net.said_eps))  # the zoo's says nothing of these weights
         RemappedInit(seed)(net)
         return
     state, _ = read_state(checkpoint)

@@ -200,6 +200,8 @@ def _ranges(supernet: SuperNet, priced: Prices) -> str:
 def _seed_cost(supernet: SuperNet, term: CostTerm) -> str:
     init = supernet.init_cfg if isinstance(supernet.init_cfg, dict) else {}
     seed = init.get('seed')
-    if not isinstance(seed, dict) or 'arch' not in seed:
+    if seed is None:
         return 'none named: weights are initialised at random, or the checkpoint says which'
+    if not isinstance(seed, dict) or seed.get('arch') is None:
+        return 'of unknown architecture until its file is here: name it, seed=dict(arch=…, checkpoint=…)'
     return term.describe(ArchSpec.parse(seed['arch']), supernet.input_size, supernet.output_stride)

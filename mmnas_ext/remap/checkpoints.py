@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmnas_ext.archs import ArchSpec
+from mmnas_ext.archs import ArchSpec, zoo
 from mmnas_ext.remap.formats import translate
 from mmnas_ext.remap.layout import tensor_shapes
 from mmnas_ext.remap.layouts import recognise
@@ -83,15 +83,16 @@ def load_seed(path_or_url: str | Path, arch: Any = None) -> Seed:
     MMPretrain, for MMPretrain's EfficientNet and torchvision's from B5 on and V2, and 1e-5 for the authors' networks
     without a head. Of all others 1e-5 is assumed (`Seed.eps_known` is False), and gives way to what a config says
     (`mmnas_ext.remap.epsilon`). timm's ``tf_`` networks were trained with 1e-3, but their keys do not differ: give
-    `arch` for them. These, MMPretrain's EfficientNet and ``efficientnet_lite_pytorch`` were trained with TensorFlow's
-    padding; here it is symmetric, by which their outputs differ a little.
+    `arch` with ``bn_eps`` for them. These, MMPretrain's EfficientNet and ``efficientnet_lite_pytorch`` were trained
+    with TensorFlow's padding; here it is symmetric, by which their outputs differ a little.
 
     Args:
         path_or_url: A file; a URL with ``http(s)://``; a model name of MMEngine with ``torchvision://``,
             ``open-mmlab://`` or ``mmcls://``; or ``package://NAME`` for the single weight file in the installed
             Python package NAME.
         arch: The architecture, anything that `ArchSpec.parse` reads, if it does not follow from the shapes or to check
-            the shapes. Its ``bn_eps``, if any, has precedence over the file's.
+            the shapes. The ``bn_eps`` of one that is written out has precedence over the file's; that of a zoo name
+            is of the weights that the network was published with, and says nothing of these.
 
     Raises:
         FileNotFoundError: The file or package does not exist.
@@ -104,9 +105,21 @@ def load_seed(path_or_url: str | Path, arch: Any = None) -> Seed:
             f'{path_or_url}: a caffe-style ResNet has the stride of a bottleneck in its first 1x1 convolution, and '
             "ours in the 3x3 one, as torchvision's: its weights would compute something else"
         )
-    spec = None if arch is None else ArchSpec.parse(arch)
+    spec = asked_arch(arch)
     state, _ = read_state(path_or_url)
     return as_seed(state, path_or_url, spec)
+
+
+def asked_arch(arch: Any) -> ArchSpec | None:
+    """The architecture that is given for a checkpoint; of one that is only named, without the ``bn_eps`` of the zoo.
+
+    Args:
+        arch: Anything that `ArchSpec.parse` reads, or ``None``.
+    """
+    if arch is None:
+        return None
+    spec = ArchSpec.parse(arch)
+    return spec.replace(bn_eps=None) if isinstance(arch, str) and arch.strip() in zoo.names() else spec
 
 
 def read_state(path_or_url: str | Path, averaged: bool = True) -> tuple[Mapping[str, Tensor], str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.remap.checkpoints import Seed, as_seed, read_state
+from mmnas_ext.remap.checkpoints import Seed, as_seed, asked_arch, read_state
 from mmnas_ext.remap.layouts import recognise
 from mmnas_ext.workdir import write_bytes
 
@@ -72,7 +72,7 @@ def convert(
         raise ValueError(f'out must be a file, got the folder {target}')
     if target.exists() and Path(str(source)).expanduser().exists() and target.samefile(Path(str(source)).expanduser()):
         raise ValueError(f'out must not be the checkpoint that is read, got {target} for both')
-    spec = None if arch is None else ArchSpec.parse(arch)
+    spec = asked_arch(arch)
     state, container = read_state(source, averaged=ema)
     seed = as_seed(state, source, spec)
     written = as_state_dict(seed, _BACKBONE if classifier else '')

@@ -125,7 +125,7 @@ def backbone_subject(
     """
     spec, seed = ArchSpec.parse(arch), None
     if weights is not None:
-        seed = load_seed(weights, spec)
+        seed = load_seed(weights, arch)
         spec = seed.arch
     indices = tuple(out_indices or ((1, 2, 4, 6) if len(spec.stages) == 7 else (len(spec.stages) - 1,)))
     module = MBNet(spec, out_indices=indices, output_stride=output_stride).eval()

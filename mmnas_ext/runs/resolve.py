@@ -37,7 +37,7 @@ from mmnas_ext.runs.host_choices import CHOSEN, KEY, check_use, own_cost
 from mmnas_ext.runs.image_size import apply_image_size, check_image_size, settle_limits
 from mmnas_ext.runs.keys import check_shape
 from mmnas_ext.runs.own_data import ROOT, apply_data, belonging_classes, check_data, move_data
-from mmnas_ext.runs.seed_space import check_made, complete_space, is_made, keep_strides
+from mmnas_ext.runs.seed_space import check_made, complete_space, is_made, keep_strides, name_seed
 from mmnas_ext.runs.sources import list_sources
 from mmnas_ext.search.evolution import LOSS, idle_beside
 
@@ -46,6 +46,7 @@ INHERITED = ('out_indices', 'output_stride', 'channels_last', 'frozen_stages', '
 VARIABLES = ('seed', 'output_stride', 'space', 'host', 'image_size', 'data', 'classes')
 _SEED_KEYS = ('arch', 'checkpoint')
 _STRIDES = (8, 16, 32)
+_OUTPUTS = 'model.backbone.out_indices'
 
 
 def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
@@ -71,16 +72,22 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
     # the scope, too: it decides what a host's parts are called
     first = (*VARIABLES, ROOT, 'default_scope')
     own = {key: value for key, value in given.items() if key.partition('.')[0] in first}
+    _spread_seed(cfg, own)
     cfg.merge_from_dict(own)
     if is_ours(cfg):
         _apply_variables(cfg, own)
-    cfg.merge_from_dict({key: value for key, value in given.items() if key not in own})
+    rest = {key: value for key, value in given.items() if key not in own}
+    cfg.merge_from_dict(rest)
     _drop_idle(cfg, given)
     check_shape(cfg)
     backbone: Any = (cfg.get('model') or {}).get('backbone')
     if is_ours(cfg) and isinstance(backbone, dict) and is_made(backbone.get('space')):
         check_made(backbone['space'])
         backbone['space'] = complete_space(cfg, backbone['space'])
+    if is_ours(cfg) and isinstance(backbone, dict):
+        name_seed(cfg)
+        if _OUTPUTS in rest and 'space' in backbone and not any('in_channels' in key for key in rest):
+            _rewire(cfg)
     for half in models_of(cfg):
         _tell_heads(half, (cfg.get('model') or {}).get('backbone') or {})
         _drop_average(half, cfg.get('model') or {})
@@ -177,6 +184,16 @@ def _check_seed(value: Any) -> None:
             'seed must be dict(arch=…, checkpoint=…) or a checkpoint, the network whose weights a search starts from, '
             f'got {value!r:.80}; the seed of random numbers is randomness=dict(seed=…)'
         )
+
+
+def _spread_seed(cfg: Config, given: Mapping[str, Any]) -> None:
+    """Makes a variable of the seed that a config has in its backbone if a command line changes a part of it."""
+    if not any(key.startswith('seed.') for key in given):
+        return
+    init: Any = ((cfg.get('model') or {}).get('backbone') or {}).get('init_cfg')
+    seed = cfg.get('seed') or (init.get('seed') if is_remapped(init) else None)
+    if seed is not None:
+        cfg['seed'] = dict(checkpoint=seed) if isinstance(seed, str) else copy.deepcopy(seed)
 
 
 def _apply_seed(cfg: Config, value: Any) -> bool:

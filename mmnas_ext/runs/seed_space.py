@@ -36,7 +36,7 @@ def complete_space(cfg: Config, value: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         cfg: A config whose backbone has its seed already; if only the seed's file tells its architecture, this is
-            written beside it.
+            written beside it, without a head: a space that is made has none.
         value: The description.
 
     Raises:
@@ -53,18 +53,69 @@ def complete_space(cfg: Config, value: Mapping[str, Any]) -> dict[str, Any]:
         )
     arch = seed.get('arch') if isinstance(seed, Mapping) else None
     if arch is None:
-        found = RemappedInit(seed).seed_at_hand()
-        if found is None:
-            raise ValueError(
-                f'space is made from the seed, and its file {plain(seed)!r:.80} is not here to tell its architecture: '
-                'name it, seed=dict(arch=…, checkpoint=…)'
-            )
-        arch = found.arch.replace(head_channels=None).format('fna')
-        inits: list[Any] = [backbone.get('init_cfg') for backbone in backbones_of(cfg)]
-        for each in inits:
-            if is_remapped(each) and plain(each.get('seed')) == plain(seed):  # limits by the seed need it as well
-                each['seed'] = dict(arch=arch, checkpoint=_checkpoint(seed))
+        arch = _write_arch(cfg, seed, 'space is made from the seed', head=False)
     return {SEED: plain(arch), **{key: each for key, each in plain(value).items() if key != SEED}}
+
+
+def name_seed(cfg: Config) -> None:
+    """Writes the architecture of a search's seed beside its checkpoint, in both halves, where its file alone tells it.
+
+    The seed is a network of the space only where its architecture is known: for its cost, its path, its measurement.
+
+    Args:
+        cfg: A config whose backbone has its seed already; changed.
+
+    Raises:
+        ValueError: The config needs the architecture, and the file is not here to tell it, or cannot be read.
+        FileNotFoundError: The same, and there is no such file.
+    """
+    backbone: Any = cfg.model.get('backbone') or {}
+    init = backbone.get('init_cfg')
+    seed = init.get('seed') if is_remapped(init) and 'space' in backbone else None
+    if seed is None or (isinstance(seed, Mapping) and seed.get('arch') is not None):
+        return
+    user = _needs_seed(cfg)
+    try:
+        space = SearchSpace.parse(backbone['space'])
+        _write_arch(cfg, seed, f'{user} is about the seed', head=space.head_channels is not None)
+    except (ValueError, TypeError, OSError):
+        if user:
+            raise  # else it is told where the seed is read
+
+
+def _needs_seed(cfg: Config) -> str:
+    """What in a config is about the seed as a network of the space; empty if nothing is."""
+    optim, search = cfg.get('optim_wrapper') or {}, cfg.get('random_search') or {}
+    choice: Any = optim.get('selection')
+    selection = choice if isinstance(choice, Mapping) else dict(type=choice)
+    limits = {'optim_wrapper.cost': optim.get('cost'), 'random_search.limit': search.get('limit')}
+    evolution = cfg.get('evolution')
+    needs = {
+        'optim_wrapper.keep_seed': bool(optim.get('keep_seed')),
+        'optim_wrapper.selection': selection.get('type') == 'measured' or bool(selection.get('front')),
+        'evolution.start_with_seed': isinstance(evolution, Mapping) and evolution.get('start_with_seed', True),
+        **{
+            name: isinstance(limit, Mapping) and any(str(bound).split()[-1:] == ['seed'] for bound in limit.values())
+            for name, limit in limits.items()
+        },
+    }
+    return next((name for name, needed in needs.items() if needed), '')
+
+
+def _write_arch(cfg: Config, seed: Any, why: str, head: bool) -> str:
+    """Writes what a seed's file tells of its architecture beside the seed wherever a backbone has it; returns it."""
+    found = RemappedInit(seed).seed_at_hand()
+    if found is None:
+        raise ValueError(
+            f'{why}, and its file {plain(seed)!r:.80} is not here to tell its architecture: name it, '
+            'seed=dict(arch=…, checkpoint=…)'
+        )
+    arch = (found.arch if head else found.arch.replace(head_channels=None)).format('fna')
+    inits: list[Any] = [backbone.get('init_cfg') for backbone in backbones_of(cfg)]
+    for each in inits:
+        if is_remapped(each) and plain(each.get('seed')) == plain(seed):  # limits by the seed need it as well
+            each['seed'] = dict(arch=arch, checkpoint=_checkpoint(seed))
+    return arch
 
 
 def _checkpoint(seed: Any) -> Any:

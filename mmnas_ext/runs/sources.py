@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
+from mmnas_ext.shipped import MARK, find_shipped
+
 _BASE = '_base_'
 
 
@@ -50,7 +52,8 @@ def list_sources(cfg: Config) -> Iterator[Source]:
             said = tuple(path for node in module.body if isinstance(node, ast.Assign) for path in _paths(node))
             yield Source(depth, inherits, assigned, used, said)
             bases = Config._get_base_files(str(file)) if _BASE in assigned else []
-            below += [file.parent / base for base in bases if '::' not in base]
+            ours = [find_shipped(base) if base.startswith(MARK) else file.parent / base for base in bases]
+            below += [base for base in ours if '::' not in str(base)]
         level, depth = below, depth + 1
 
 

@@ -12,6 +12,8 @@ from torchvision.models import MobileNetV2
 
 from mmnas_ext.archs import ArchSpec, SearchSpace, SpaceStage, zoo
 from mmnas_ext.backbones import MBNet, SuperNet
+from mmnas_ext.backbones.export import export_backbone
+from mmnas_ext.distill.teacher import _load
 from mmnas_ext.engine.limits import derive
 from mmnas_ext.remap import Seed, load_seed
 from mmnas_ext.remap.convert import convert
@@ -140,3 +142,31 @@ def test_converting_makes_no_fact_of_an_assumption(silent: Path, arch: ArchSpec,
         net = MBNet(arch, norm_cfg=norm_cfg)
         net.load_state_dict(torch.load(done.path, weights_only=True))
         assert net.bn_eps == wanted
+
+
+def test_the_name_of_a_zoo_network_says_nothing_of_other_weights_epsilon(tmp_path: Path) -> None:
+    """The zoo's MobileNetV3 has 1e-3; these weights were trained with 1e-5, which their file notes."""
+    name, file = 'mobilenet_v3_small', tmp_path / 'own.pth'
+    net = MBNet(name, norm_cfg=dict(type='BN', eps=1e-5))
+    torch.save(net.state_dict(), file)
+    for arch in (name, zoo.arch(name).replace(bn_eps=None)):
+        seed = load_seed(file, arch)
+        assert (seed.bn_eps, seed.eps_known) == (1e-5, True)
+    assert load_seed(convert(file, tmp_path / 'converted.pth', name).path, name).bn_eps == 1e-5
+    teacher = MBNet(name)
+    _load(teacher, str(file))
+    assert {module.eps for module in teacher.modules() if isinstance(module, torch.nn.BatchNorm2d)} == {1e-5}
+    exported = export_backbone(name, 'OwnSmall', tmp_path, file)
+    assert exported.arch.bn_eps in (None, 1e-5)
+    # one that is written out counts, as the documentation has it of timm's tf_ networks
+    written = ArchSpec.parse(name).replace(bn_eps=2e-3).format('fna')
+    assert load_seed(file, written).bn_eps == 2e-3
+
+
+def test_a_zoo_network_of_a_silent_file_has_the_assumed_epsilon(tmp_path: Path) -> None:
+    """timm's mobilenetv3_small_100 has its keys, and 1e-5; its file does not tell."""
+    import timm
+
+    torch.save(timm.create_model('mobilenetv3_small_100').state_dict(), tmp_path / 'timm.pth')
+    seed = load_seed(tmp_path / 'timm.pth', 'mobilenet_v3_small')
+    assert (seed.bn_eps, seed.eps_known) == (1e-5, False)

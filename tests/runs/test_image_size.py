@@ -6,6 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, cost
+from mmnas_ext.runs.image_size import settle_limits
 from mmnas_ext.runs.resolve import resolve
 from tests.own_data import DETECTOR, SEGMENTOR, halves_of
 
@@ -113,6 +114,8 @@ def test_limits_follow_the_cost_of_the_seed() -> None:
     with pytest.raises(
         ValueError, match=r'cost.target is said by the seed, and model.backbone.init_cfg has no seed=dict\(arch=…'
     ):
+        settle_limits(Config(dict(model=dict(backbone={}), optim_wrapper=dict(cost=dict(target='seed')))))
+    with pytest.raises(FileNotFoundError, match='weights.pth'):
         halves_of(DETECTOR, seed='weights.pth', optim_wrapper=dict(cost=dict(target='seed')))
 
 

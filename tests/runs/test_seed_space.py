@@ -12,9 +12,12 @@ from mmengine.config import Config, ConfigDict
 
 from mmnas_ext.archs import ArchSpec, SearchSpace, cost, zoo
 from mmnas_ext.archs.from_seed import space_from
+from mmnas_ext.engine.describe import _seed_cost
+from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.resolve import resolve
+from mmnas_ext.shipped import teach_mmengine
 from tests.remap.samples import seed_of
 from tests.small import small
 
@@ -128,7 +131,7 @@ def test_outputs_that_are_said_beside_the_space_stay(tmp_path: Path) -> None:
     for half in halves(read(tmp_path, *lines)):
         assert tuple(half.model.backbone.out_indices) == (1, 2, 3)
         assert list(half.model.neck.in_channels) == [128, 256, 512]
-    options = {'model.backbone.out_indices': (3,)}
+    options = {'model.backbone.out_indices': (3,), 'model.neck.in_channels': [512]}
     assert read(tmp_path, **options).model.backbone.out_indices == (3,)
 
 
@@ -159,6 +162,94 @@ def test_a_space_without_a_head_does_not_take_the_place_of_one_whose_head_is_rea
         assert list(half.model.bbox_head.in_channels)[:2] == [96, 320]
     backbone = read(tmp_path, "space = 'fna_det_ssdlite'", base=ssdlite).model.backbone
     assert tuple(backbone.out_indices) == ('5.expand', 7)
+
+
+def test_outputs_that_a_command_line_says_reach_the_neck(tmp_path: Path) -> None:
+    """MobileNetV3's stages 1, 2, 3 and 5 have 24, 40, 80 and 160 channels (table 1 of its paper)."""
+    options = {'model.backbone.out_indices': (1, 2, 3, 5)}
+    cfg = read(tmp_path, seed=dict(arch='mobilenet_v3_large', checkpoint='own.pth'), **options)
+    for half in halves(cfg):
+        assert (tuple(half.model.backbone.out_indices), list(half.model.neck.in_channels)) == (
+            (1, 2, 3, 5),
+            [24, 40, 80, 160],
+        )
+    with pytest.raises(ValueError, match='neck.in_channels has 4 entries, .* there are 1 features'):
+        read(tmp_path, **{'model.backbone.out_indices': (3,)})
+
+
+@pytest.mark.parametrize('base', [str(EXAMPLE), 'mmnas_ext::examples/fna_retinanet_resnet18_steel.py'])
+def test_outputs_of_ones_own_file_stay_however_its_base_is_called(base: str, tmp_path: Path) -> None:
+    teach_mmengine()
+    seed = "seed = dict(arch='mobilenet_v3_large', checkpoint='own.pth')"
+    file = tmp_path / 'child.py'
+    file.write_text(f'_base_ = {base!r}\n{seed}\nmodel = dict(backbone=dict(out_indices=(1, 2, 3, 5)))\n')
+    cfg = resolve(Config.fromfile(file))
+    assert tuple(cfg.model.backbone.out_indices) == (1, 2, 3, 5)
+    assert list(cfg.model.neck.in_channels) == [24, 40, 80, 160]
+
+
+@pytest.fixture(scope='module')
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MobileNetV2 in a file, which is a network of FNA's space."""
+    file = tmp_path_factory.mktemp('seeds') / 'own.pth'
+    torch.save(seed_of(zoo.arch('mobilenet_v2')).state_dict, file)
+    return file
+
+
+@pytest.mark.parametrize('base', ['fna_retinanet_mbv2_photos5.py', 'evolution_retinanet_mbv2_steel.py'])
+def test_a_seed_given_as_a_file_is_the_searchs_seed(base: str, own: Path, tmp_path: Path) -> None:
+    named = dict(arch='mobilenet_v2', checkpoint=str(own))
+    first, second = (read(tmp_path, base=CONFIGS / base, seed=seed) for seed in (str(own), named))
+    for one, other in zip(halves(first), halves(second), strict=True):
+        said = one.model.backbone.init_cfg.seed
+        assert said.checkpoint == other.model.backbone.init_cfg.seed.checkpoint == str(own)
+        assert ArchSpec.parse(said.arch) == zoo.arch('mobilenet_v2').replace(head_channels=None)
+    with torch.device('meta'):
+        found, wanted = (MODELS.build({**each.model.backbone}) for each in (first, second))
+    assert found.seed_path() == wanted.seed_path() != None  # noqa: E711
+    assert 'none named' not in _seed_cost(found, CostTerm()) and 'unknown' not in _seed_cost(found, CostTerm())
+
+
+def test_a_head_of_the_space_is_kept_of_a_seeds_file(own: Path, tmp_path: Path) -> None:
+    cfg = read(tmp_path, base=CONFIGS / 'fna_ssdlite_coco.py', seed=str(own))
+    assert ArchSpec.parse(cfg.model.backbone.init_cfg.seed.arch) == zoo.arch('mobilenet_v2')
+
+
+@pytest.mark.parametrize(
+    ('base', 'options', 'name'),
+    [
+        ('fna_retinanet_coco.py', {'optim_wrapper.keep_seed': 0.5}, 'optim_wrapper.keep_seed'),
+        ('fna_retinanet_coco.py', {'optim_wrapper.selection': dict(type='measured')}, 'optim_wrapper.selection'),
+        ('fna_retinanet_coco.py', {'optim_wrapper.cost.target': '0.8 seed'}, 'optim_wrapper.cost'),
+        ('evolution_retinanet_mbv2_steel.py', {}, 'evolution.start_with_seed'),
+    ],
+)
+def test_what_is_about_the_seed_needs_its_architecture(
+    base: str, options: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    settled = {'optim_wrapper.keep_seed': 0, 'optim_wrapper.selection': None} | options
+    with pytest.raises(ValueError, match=f'{name} is about the seed, and its file .* not here .*name it'):
+        read(tmp_path, base=CONFIGS / base, seed='https://nowhere.example/own.pth', **settled)
+    gone = str(tmp_path / 'gone.pth')
+    with pytest.raises(FileNotFoundError, match=gone):
+        read(tmp_path, base=CONFIGS / base, seed=gone, **settled)
+
+
+def test_a_seed_that_nothing_is_about_may_come_later(tmp_path: Path) -> None:
+    cfg = read(tmp_path, base=CONFIGS / 'fna_retinanet_coco.py', seed='https://nowhere.example/own.pth')
+    assert cfg.model.backbone.init_cfg.seed == 'https://nowhere.example/own.pth'
+    with torch.device('meta'):
+        built = MODELS.build({**cfg.model.backbone})
+    assert 'of unknown architecture until its file is here' in _seed_cost(built, CostTerm())
+
+
+@pytest.mark.parametrize('base', ['fna_retinanet_coco.py', 'examples/fna_retinanet_resnet18_steel.py'])
+def test_a_part_of_the_seed_on_a_command_line_leaves_the_other(base: str, tmp_path: Path) -> None:
+    before = read(tmp_path, base=CONFIGS / base).model.backbone.init_cfg.seed
+    for half in halves(read(tmp_path, base=CONFIGS / base, **{'seed.checkpoint': 'own.pth'})):
+        assert half.model.backbone.init_cfg.seed == dict(arch=before.arch, checkpoint='own.pth')
+    for half in halves(read(tmp_path, base=CONFIGS / base, **{'seed.arch': 'resnet34'})):
+        assert half.model.backbone.init_cfg.seed == dict(arch='resnet34', checkpoint=before.checkpoint)
 
 
 def test_a_written_config_is_read_as_it_was(tmp_path: Path) -> None:
