@@ -30,7 +30,6 @@ from mmnas_ext.runs.later import check_optimizer, find, list_later, list_schedul
 from mmnas_ext.runs.prepared import Half, Prepared, random_states_kept, scope_of, stand_in
 from mmnas_ext.runs.readers import check_readers
 from mmnas_ext.runs.scaling import read_base
-from mmnas_ext.search.evolution import Evolving
 
 # samples that a check reads of a loader's first batch
 _SAMPLES = 8
@@ -145,8 +144,8 @@ def read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> tuple
                 )
             batch = _read_batch(each)
             found.append(len(each))
-    if len(found) > 1 and cfg.get('evolution') is not None:
-        Evolving.parse(cfg.evolution).check_batches(found[-1])
+    if len(found) > 1:
+        prepared.halved = tuple(found)
     return dataset, batch
 
 

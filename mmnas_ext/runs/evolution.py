@@ -356,5 +356,6 @@ EVOLUTION = Method(
     supply=supply_decision,
     report=write_report,
     plan=_plan,
+    check_batches=lambda cfg, batches: Evolving.parse(cfg[KEY]).check_batches(batches[-1]),
     writes=('search_space', 'search_log', 'evolution', 'front', 'decision'),
 )

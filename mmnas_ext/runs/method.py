@@ -46,6 +46,8 @@ class Method:
         supply: Writes what belongs to a network beside its config, such as distilled weights.
         report: Draws figures and page of a work dir; returns the files.
         plan: Says before a run, line by line, what its loops cannot say: of networks that are drawn, their limits.
+        check_batches: Raises for what would fail later, given the config and how many batches of an epoch the two parts
+            of its images have, which is known once they are read.
         writes: What it leaves in a work dir beside what every run does, as attributes of `WorkDir`.
     """
 
@@ -58,4 +60,5 @@ class Method:
     supply: Callable[['Session', ArchSpec], None] | None = None
     report: Callable[[Path], tuple[Path, ...]] | None = None
     plan: Callable[[Config], list[str]] | None = None
+    check_batches: Callable[[Config, tuple[int, ...]], None] | None = None
     writes: tuple[str, ...] = ()

@@ -42,10 +42,13 @@ class Prepared:
 
     Attributes:
         halves: The parts of the run that were checked, in their order.
+        halved: Batches of an epoch of the images that train weights, and of those that are held out from them; empty
+            where images are not parted.
     """
 
     def __init__(self) -> None:
         self.halves: tuple[Half, ...] = ()
+        self.halved: tuple[int, ...] = ()
         self._datasets: dict[str, Any] = {}
         self._models: dict[str, tuple[nn.Module, tuple[Any, ...]]] = {}
 
