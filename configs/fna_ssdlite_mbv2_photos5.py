@@ -4,8 +4,8 @@
 #
 #   python tools/train.py configs/fna_ssdlite_mbv2_photos5.py
 #
-# Cost: 320 iterations of the search and 780 of the adaptation. There is no published number for this seed and data,
-# and at this length it has not been measured yet.
+# Cost: 320 iterations of the search and 780 of the adaptation. There is no published number for this seed and data;
+# measured once: docs/benchmarks.md.
 # It is written for one process of 8 images, on a CPU or one GPU. On a GPU more workers keep it busy:
 #
 #   python tools/train.py configs/fna_ssdlite_mbv2_photos5.py --amp \
