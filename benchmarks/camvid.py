@@ -49,7 +49,6 @@ def main() -> None:
     """Runs the rows that are not there yet, then prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/camvid'))
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     add_comparing(parser)
     args = parser.parse_args()
     work_dir = args.work_dir.resolve()

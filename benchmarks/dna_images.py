@@ -90,8 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--distilled', type=Path, default=Path('work_dirs/dna_lite0_128'))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/dna_images'))
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
-    add_comparing(parser)
+    add_comparing(parser, seeds=(0, 1))
     args = parser.parse_args()
     with errors():
         ratings = Ratings.parse(args.distilled / 'ratings.json')

@@ -130,7 +130,6 @@ def main() -> None:
     parser.add_argument('data', choices=sorted(CONFIGS))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/few'), help='runs go into <work dir>/<data>')
     parser.add_argument('--seed-weights', type=Path, help="the seed's weights (default: the config's)")
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     add_comparing(parser)
     args = parser.parse_args()
     work_dir = args.work_dir.resolve()

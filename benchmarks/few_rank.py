@@ -178,11 +178,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/few/steel'))
     parser.add_argument('--seed-weights', type=Path, help="the seed's weights (default: the config's)")
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     parser.add_argument('--networks', type=int, default=16)
     parser.add_argument('--epochs', type=int, default=4, help='of each network alone')
     parser.add_argument('--batches', type=int, default=24, help='held-out batches for a network on a super-network')
-    add_comparing(parser)
+    add_comparing(parser, seeds=(0, 1))
     args = parser.parse_args()
     work_dir, named = args.work_dir.resolve(), networks(args.networks)
     with errors():

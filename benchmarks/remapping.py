@@ -96,8 +96,7 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/few'))
     parser.add_argument('--imagenet', type=Path, required=True, help='MobileNetV2 with ImageNet weights')
     parser.add_argument('--coco', type=Path, required=True, help='MobileNetV2 with weights of a detector on COCO')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
-    add_comparing(parser)
+    add_comparing(parser, seeds=(0,))
     args = parser.parse_args()
     args.baseline = args.baseline or 'remap_imagenet'
     work_dir = args.work_dir.resolve()

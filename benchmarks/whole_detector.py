@@ -70,7 +70,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/whole'), help='folder of all runs')
     parser.add_argument('--seed-weights', type=Path, help="the seed's weights (default: the config's)")
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     add_comparing(parser)
     args = parser.parse_args()
     work_dir = args.work_dir.resolve()

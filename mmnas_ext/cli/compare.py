@@ -12,7 +12,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what a comparison can be told."""
     add_config(parser, 'of a search, whose second half trains every network: a file, or the name of a shipped one')
     parser.add_argument('--work-dir', help='folder of all runs (default: work_dirs/<config name>_compared)')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='random seeds (default: 0 1 2)')
     parser.add_argument(
         '--random',
         type=int,

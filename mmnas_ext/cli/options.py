@@ -128,8 +128,15 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
             )
 
 
-def add_comparing(parser: argparse.ArgumentParser) -> None:
-    """Adds what every comparison can be told: which rows, how many at a time, by which metric."""
+def add_comparing(parser: argparse.ArgumentParser, seeds: Sequence[int] = (0, 1, 2)) -> None:
+    """Adds what every comparison can be told: which rows, over which random seeds, how many at a time, by which metric.
+
+    Args:
+        parser: The parser.
+        seeds: The random seeds where none are said.
+    """
+    said = ' '.join(map(str, seeds))
+    parser.add_argument('--seeds', type=int, nargs='+', default=[*seeds], help=f'random seeds (default: {said})')
     parser.add_argument('--rows', nargs='+', metavar='ROW', help='rows to run and show (default: all)')
     parser.add_argument('--jobs', type=int, default=2, help='runs at a time (default: 2)')
     parser.add_argument('--threads', type=int, default=1, help='threads of each (default: 1)')

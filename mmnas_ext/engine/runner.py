@@ -38,10 +38,9 @@ class SafeRunner(Runner):
                 self.logger.warning('SyncBN needs GPUs: on CPUs each process normalises by its own images')
                 model = revert_sync_batchnorm(model)
             unused = dict(find_unused_parameters=self.cfg.get('find_unused_parameters', False))
-            given = model_wrapper_cfg or dict(type='MMDistributedDataParallel', broadcast_buffers=False, **unused)
+            given = model_wrapper_cfg or dict(broadcast_buffers=False, **unused)
             if given.get('type', 'MMDistributedDataParallel') == 'MMDistributedDataParallel':
-                given = {'device_ids': None, **given}
-            model_wrapper_cfg = given
+                model_wrapper_cfg = {'device_ids': None, **given}
         return super().wrap_model(model_wrapper_cfg, model)
 
     def train(self) -> Any:

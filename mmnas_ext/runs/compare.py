@@ -258,13 +258,13 @@ class _Table:
             self.waiting.append(task)
             self.elsewhere.add(task)
             self._busy[task] = time.monotonic() + _BUSY
-            self.leases.give_back(self.runner.comparison.folder(self.runner.comparison.row(task[1]), task[0]))
+            self.leases.give_back(self._folder(task))
             self.say(f'seed {task[0]}, {task[1]}: {reason}')
         else:
             self._close(task, reason, failed=True)
 
     def _take(self, task: _Task, row: Row) -> bool:
-        folder = self.runner.comparison.folder(row, task[0])
+        folder = self._folder(task)
         if time.monotonic() < self._busy.get(task, 0.0):
             return False
         if self.leases.take(folder, lambda: self._lose(task, folder)):
@@ -274,6 +274,10 @@ class _Table:
             self.elsewhere.add(task)
             self.say(f'seed {task[0]}, {row.name}: at work is {self.leases.holder(folder) or "another process"}')
         return False
+
+    def _folder(self, task: _Task) -> Path:
+        comparison = self.runner.comparison
+        return comparison.folder(comparison.row(task[1]), task[0])
 
     def _lose(self, task: _Task, folder: Path) -> None:
         self.elsewhere.add(task)
@@ -288,7 +292,7 @@ class _Table:
         else:
             self._done.add(task)
         self.elsewhere.discard(task)
-        self.leases.give_back(self.runner.comparison.folder(self.runner.comparison.row(name), seed))
+        self.leases.give_back(self._folder(task))
         self.say(f'seed {seed}, {name}: {said}')
 
 
@@ -322,8 +326,8 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path) -> No
 
     read()  # a metric or baseline that is not there is said before hours of training
     failed: dict[_Task, str] = {}
+    leases = Leases()
     if not args.table:
-        leases = Leases()
         runner = RowRunner(asked, tools, Children(args.threads, visible_devices()))
 
         def tell(text: str) -> None:
@@ -336,7 +340,7 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path) -> No
     if args.table and not found.rows:
         raise ValueError(f'--table: nothing has ended yet in {comparison.work_dir}')
     if found.rows:
-        _write(comparison, found)
+        _write(comparison, found, leases.token)
         print(f'\n{found.show()}')
     for (seed, name), reason in failed.items():
         print(f'error: seed {seed}, {name}: {reason}', file=sys.stderr)
@@ -344,7 +348,7 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path) -> No
         sys.exit(1)
 
 
-def _write(comparison: Comparison, found: Results, writer: str = '') -> None:
+def _write(comparison: Comparison, found: Results, writer: str) -> None:
     if found.rows:
         write_text(comparison.work_dir / NAME, found.format(), writer)
 

@@ -11,13 +11,13 @@ from mmnas_ext.runs.host_choices import CHOSEN
 from mmnas_ext.runs.host_choices import KEY as HOSTS
 from mmnas_ext.runs.imitating import KEY
 from mmnas_ext.runs.keys import near
+from mmnas_ext.runs.method import FINDERS
 from mmnas_ext.runs.resolve import VARIABLES, resolve
 from mmnas_ext.shipped import find_config, teach_mmengine
 
 # keys of a config that the run reads, and MMEngine's Runner does not
 _OUR_KEYS = (
-    *VARIABLES, HOSTS, CHOSEN, 'derived', 'random_search', 'evolution', 'work_dir', 'resume', 'launcher',
-    'experiment_name',
+    *VARIABLES, HOSTS, CHOSEN, *FINDERS, 'derived', 'work_dir', 'resume', 'launcher', 'experiment_name',
     'custom_imports', 'activation_checkpointing', 'efficient_conv_bn_eval',
 )  # fmt: skip
 

@@ -33,11 +33,6 @@ _READ = (
 )  # fmt: skip
 # what a distillation hands on
 _SHARED_KEYS = ('env_cfg', 'log_level', 'randomness')
-# what the choice of a host decides of a training, beside its pipelines (`mmnas_ext.runs.host_choices`)
-_OF_HOST = (
-    'model.neck.out_channels', 'model.bbox_head.in_channels', 'model.bbox_head.feat_channels',
-    'model.bbox_head.stacked_convs', 'model.backbone.input_size',
-)  # fmt: skip
 _SEARCH_CLASS = re.compile(r'(?:mmnas_ext\.(?:\w+\.)*)?(SuperNet|Search\w+|DeriveHook)')
 
 
@@ -240,4 +235,4 @@ def settle(session: Session, arch: ArchSpec) -> Config | None:
 def _of_other_host(adapted: Part, trained: Mapping[str, Any]) -> bool:
     """Whether a training differs from another one in the host alone that was chosen with the network."""
     changed = [change.key for change in find_changes(adapted.settings, trained)[1]]
-    return bool(changed) and all(key in _OF_HOST or '.pipeline' in key for key in changed)
+    return bool(changed) and all(key in host_choices.SETTINGS or '.pipeline' in key for key in changed)

@@ -26,7 +26,7 @@ from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.derived import distilled_config, settle
 from mmnas_ext.runs.ending import tell_end
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, ResumeError, new_id, read_manifest
-from mmnas_ext.runs.method import Method, Settings
+from mmnas_ext.runs.method import FINDERS, Method, Settings
 from mmnas_ext.runs.results import describe_front
 from mmnas_ext.runs.session import RATED, Session, say
 from mmnas_ext.runs.training import is_distillation, open_runner
@@ -37,7 +37,6 @@ from mmnas_ext.workdir import WorkDir
 
 BACKBONE_NAME = 'DNAFound'  # what a distillation registers unless derived=dict(name=…) says otherwise
 # keys of a config that say how another search finds a network
-_OTHERS = ('random_search', 'evolution')
 # of `val_cfg` what no rating depends on
 _NOT_RATED = ('limits', 'max_memory', 'front')
 
@@ -115,7 +114,7 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
     derived = cfg.get('derived') or {}
     if not isinstance(derived, Mapping):
         raise TypeError(f"derived of a distillation must be dict(config='…', …), got {derived!r:.100}")
-    for key in _OTHERS:
+    for key in FINDERS:
         if cfg.get(key) is not None:
             raise ValueError(
                 f'{key} has no effect beside a distillation, which rates every path itself: set it to None'

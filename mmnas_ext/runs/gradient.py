@@ -30,19 +30,18 @@ from mmnas_ext.runs.host_choices import (
     search_config,
 )
 from mmnas_ext.runs.manifest import RATING, SEARCH, Manifest, ResumeError, read_manifest
-from mmnas_ext.runs.method import Method, Settings
+from mmnas_ext.runs.method import FINDERS, Method, Settings
 from mmnas_ext.runs.selection import evaluation_of, select
 from mmnas_ext.runs.session import Session, refusal, say
 from mmnas_ext.runs.training import open_runner
 from mmnas_ext.runs.whole_selection import select_whole
 from mmnas_ext.search.choosing import Choosing
 from mmnas_ext.search.decision import Decision
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
 
 # of `optim_wrapper.cost` what chooses a network and trains nothing
 _LIMITS = ('target', 'min', 'max')
-# keys of a config that choose in another way than a search by gradients does
-_OTHERS = ('random_search', 'evolution')
 
 
 def read_space(cfg: Config) -> SearchSpace:
@@ -219,9 +218,8 @@ def _choose(session: Session, runner: Any) -> ArchSpec:
     measures = wrapper.selection.measures
     if measures:
         session.begin(RATING, session.settings.rating)
-    chosen_by = select if find_host(runner) is None else select_whole
     try:
-        decision, front = chosen_by(
+        decision, front = _select(
             runner, wrapper.cost, wrapper.selection, session.files, stamp_of(session.manifest, runner.iter)
         )
     except ValueError as error:
@@ -244,6 +242,14 @@ def stamp_of(manifest: Manifest, iteration: int) -> str:
     return f'{manifest.parts[SEARCH].id}/{iteration}/{get_world_size()}'
 
 
+def _select(
+    runner: Any, term: CostTerm, choosing: Choosing, files: WorkDir, stamp: str
+) -> tuple[Decision, MeasuredFront | None]:
+    """Chooses a network, or a whole detector where the host is searched too; arguments are those of `select`."""
+    chosen_by = select if find_host(runner) is None else select_whole
+    return chosen_by(runner, term, choosing, files, stamp)
+
+
 def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Mapping[str, Limit] | None = None) -> None:
     """Chooses from the super-network of a finished search by other limits, or in another way; the run stays as it is.
 
@@ -257,15 +263,14 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
         ValueError: The config is of no search by gradients, or the limits are of several metrics or out of reach.
         ResumeError: The work dir has no finished search of this config, or no checkpoint of it.
     """
-    others = any(cfg.get(key) is not None for key in _OTHERS)
+    others = any(cfg.get(key) is not None for key in FINDERS)
     if not cfg.get('derived') or others or cfg.model.get('type') == 'mmnas_ext.BlockDistiller':
         raise ValueError('a network is selected from a search by gradients, and this config describes none')
     _check_chosen(cfg)
     term, choosing = _asked(cfg, kind, limits or {})
     files = WorkDir(cfg.work_dir)
     with open_searched(cfg) as (runner, stamp):
-        chosen_by = select if find_host(runner) is None else select_whole
-        decision, front = chosen_by(runner, term, choosing, files, stamp)
+        decision, front = _select(runner, term, choosing, files, stamp)
     if is_main_process():
         if front is not None:
             say(front_table(front))

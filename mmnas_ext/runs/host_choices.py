@@ -23,6 +23,7 @@ from mmnas_ext.engine.host_control import branches_of, outer_convs
 from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.fitting import channels_of
 from mmnas_ext.runs.image_size import apply_image_size, former_size
+from mmnas_ext.runs.method import FINDERS
 from mmnas_ext.runs.prepared import random_states_kept, scope_of
 
 KEY, CHOSEN = 'host_choices', 'host_choice'
@@ -34,6 +35,11 @@ _PLACES = {
     'neck_width': (('neck', 'out_channels'), ('bbox_head', 'in_channels'), ('bbox_head', 'feat_channels')),
     'stacked_convs': (('bbox_head', 'stacked_convs'),),
 }
+# the settings of a training that a choice decides, beside its pipelines
+SETTINGS = (
+    *(f'model.{part}.{key}' for found in _PLACES.values() for part, key in found),
+    'model.backbone.input_size',
+)
 
 
 def check_use(cfg: Mapping[str, Any]) -> None:
@@ -44,7 +50,7 @@ def check_use(cfg: Mapping[str, Any]) -> None:
             raise ValueError(f'{CHOSEN} is one of host_choices=dict(…), and this config has none')
         return
     model = cfg.get('model') or {}
-    for other in ('random_search', 'evolution'):
+    for other in FINDERS:
         if cfg.get(other) is not None:
             raise ValueError(f'host_choices is chosen by a search by gradients: beside {other} it has no effect')
     if not cfg.get('derived') or 'space' not in (model.get('backbone') or {}):

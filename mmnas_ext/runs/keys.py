@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
+from mmnas_ext.runs.method import FINDERS
+
 _PACKAGE = 'mmnas_ext'
 # arguments that no config gives: MMEngine's runner and builders do
 _SUPPLIED = ('self', 'runner', 'dataloader', 'evaluator', 'type', '_scope_')
@@ -16,7 +18,7 @@ _SUPPLIED = ('self', 'runner', 'dataloader', 'evaluator', 'type', '_scope_')
 _MAPPINGS = (
     'model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg',
     'optim_wrapper', 'auto_scale_lr', 'default_hooks', 'env_cfg', 'randomness', 'visualizer', 'derived',
-    'random_search', 'evolution',
+    *FINDERS,
 )  # fmt: skip
 _LISTS = ('custom_hooks',)
 _NEAR = 0.6

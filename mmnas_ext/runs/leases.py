@@ -65,7 +65,7 @@ class Note:
         except ProcessLookupError:
             return True
         except PermissionError:
-            return False
+            pass  # another user's
         return False
 
 

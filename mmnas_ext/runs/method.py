@@ -12,6 +12,9 @@ from mmnas_ext.archs import ArchSpec
 if TYPE_CHECKING:
     from mmnas_ext.runs.session import Session
 
+FINDERS = ('random_search', 'evolution')
+"""Keys of a config that ask for another way to find a network than a search by gradients."""
+
 
 @dataclass(frozen=True)
 class Settings:

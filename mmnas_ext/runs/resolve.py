@@ -81,10 +81,10 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
     _drop_idle(cfg, given)
     check_shape(cfg)
     backbone: Any = (cfg.get('model') or {}).get('backbone')
-    if is_ours(cfg) and isinstance(backbone, dict) and is_made(backbone.get('space')):
-        check_made(backbone['space'])
-        backbone['space'] = complete_space(cfg, backbone['space'])
     if is_ours(cfg) and isinstance(backbone, dict):
+        if is_made(backbone.get('space')):
+            check_made(backbone['space'])
+            backbone['space'] = complete_space(cfg, backbone['space'])
         name_seed(cfg)
         if _OUTPUTS in rest and 'space' in backbone and not any('in_channels' in key for key in rest):
             _rewire(cfg)

@@ -243,14 +243,23 @@ class Selector:
         for path in wanted:
             if path in known:
                 continue
-            model = subnet(self.runner.model, path)
-            self.held_out.start(0)
-            calibrate(model, (next(self.held_out) for _ in range(plan.calibration)))
-            known[path] = validate(model, self.runner, view, self.runner.cfg.val_evaluator)
-            if is_main_process():
-                append_line(self.files.validated, json.dumps(dict(stamp=stamp, path=path, metrics=known[path])))
+            known[path] = self.validate(path, self.calibrated(path, plan), view, stamp)
             bar.step()
         return {path: known[path] for path in wanted}
+
+    def calibrated(self, path: Choices, plan: FrontPlan) -> Any:
+        """The network of a path as a model of its own, its batch norms calibrated on held-out images."""
+        model = subnet(self.runner.model, path)
+        self.held_out.start(0)
+        calibrate(model, (next(self.held_out) for _ in range(plan.calibration)))
+        return model
+
+    def validate(self, path: Choices, model: Any, view: DatasetView, stamp: str) -> dict[str, float]:
+        """Validates the network of a path on images, and writes down under a stamp what it reaches."""
+        metrics = validate(model, self.runner, view, self.runner.cfg.val_evaluator)
+        if is_main_process():
+            append_line(self.files.validated, json.dumps(dict(stamp=stamp, path=path, metrics=metrics)))
+        return metrics
 
     def stamp_of(self, plan: FrontPlan) -> str:
         """Tells what is validated here from what is on other images, or in another way."""

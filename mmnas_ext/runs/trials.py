@@ -17,6 +17,7 @@ from mmnas_ext.runs.gradient import read_space
 from mmnas_ext.runs.keys import describe_hint, fits
 from mmnas_ext.runs.later import check_ranking
 from mmnas_ext.search import sample_within
+from mmnas_ext.search.fields import check_count
 
 RULES = ('greater', 'less')
 _LIMIT_KEYS = ('metric', 'max', 'min', 'table')
@@ -59,9 +60,7 @@ class TrialSettings:
         if not isinstance(self.rank_by, str) or not self.rank_by:
             raise ValueError(f"random_search.rank_by must name a metric, such as 'mIoU', got {self.rank_by!r}")
         for name, least in (('count', 1), ('seed', 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f'random_search.{name} must be an integer of at least {least}, got {value!r}')
+            check_count(f'random_search.{name}', getattr(self, name), least)
         if self.rule not in RULES:
             raise ValueError(f'random_search.rule must be one of {RULES}, got {self.rule!r}')
         for name in ('limit', 'trial'):

@@ -6,7 +6,6 @@
 3. In the host that is chosen, the backbone is chosen as in any other search by losses, under the same limit.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -15,14 +14,12 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-from mmengine.dist import is_main_process
 
 from mmnas_ext.archs import Choices, HostChoice, HostChoices, Limit, Prices
 from mmnas_ext.engine.host_control import HostControl
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.optim import find_host, find_supernet
 from mmnas_ext.engine.progress import CountingBar
-from mmnas_ext.engine.subnet import calibrate, subnet, validate
 from mmnas_ext.engine.whole import price_wholes, within_reach
 from mmnas_ext.reports.training_log import main_metric
 from mmnas_ext.runs.selection import Selector, read_validated
@@ -32,7 +29,7 @@ from mmnas_ext.search.choosing import Choosing, FrontPlan
 from mmnas_ext.search.decision import ComparedHost, Decision, HostDecision
 from mmnas_ext.search.host_belief import HostBelief, Validated, rank
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
-from mmnas_ext.workdir import WorkDir, append_line
+from mmnas_ext.workdir import WorkDir
 
 PARTS = 4  # of the held-out images: their paired differences say how sure a choice is
 CHEAPER = 3  # backbones in the own host below the limit, which say what a loss is worth
@@ -187,14 +184,8 @@ class WholeSelector:
             stamp = f'{selector.stamp_of(plan)}/part {number} of {PARTS}'
             known = read_validated(self.files.validated, stamp).get(path)
             if known is None:
-                if model is None:
-                    model = subnet(self.runner.model, path)
-                    self.own.held_out.start(0)
-                    calibrate(model, (next(self.own.held_out) for _ in range(plan.calibration)))
-                view = selector.view(plan.images).every(PARTS, number)
-                known = validate(model, self.runner, view, self.runner.cfg.val_evaluator)
-                if is_main_process():
-                    append_line(self.files.validated, json.dumps(dict(stamp=stamp, path=path, metrics=known)))
+                model = selector.calibrated(path, plan) if model is None else model
+                known = selector.validate(path, model, selector.view(plan.images).every(PARTS, number), stamp)
             found.append(known)
         told()
         return found

@@ -23,6 +23,7 @@ from typing import Any
 from mmnas_ext.archs import Choices, Prices, SearchSpace
 from mmnas_ext.archs.limit import Limit
 from mmnas_ext.search.between import meets
+from mmnas_ext.search.fields import check_count
 from mmnas_ext.search.measured import RULES
 from mmnas_ext.search.sampling import draw_within
 
@@ -85,7 +86,7 @@ class Evolving:
     def __post_init__(self) -> None:
         for name in _COUNTS:
             if (name, getattr(self, name)) != ('images', None):
-                _check_count(name, getattr(self, name), _COUNTS[name])
+                check_count(f'evolution.{name}', getattr(self, name), _COUNTS[name])
         for name, most in (('parents', 'population'), ('finalists', 'population')):
             if getattr(self, name) > getattr(self, most):
                 raise ValueError(
@@ -317,11 +318,6 @@ def undominated(members: Sequence[Member]) -> list[Member]:
         if math.isfinite(member.value) and (not kept or member.value < kept[-1].value):
             kept.append(member)
     return kept
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f'evolution.{name} must be an integer of at least {least}, got {value!r}')
 
 
 def _known(value: float) -> float:

@@ -38,6 +38,12 @@ def check_kind(value: Any, kind: type, where: str, finite: bool = True) -> Any:
     return value
 
 
+def check_count(name: str, value: Any, least: int) -> None:
+    """Raises ValueError unless a setting is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'{name} must be an integer of at least {least}, got {value!r}')
+
+
 def take(holder: Any, name: str, kind: type, where: str) -> Any:
     """Returns ``holder[name]`` if it is there and of a kind; see `check_kind`."""
     if name not in check_kind(holder, dict, where):

@@ -24,6 +24,7 @@ from mmnas_ext.archs.limit import Limit
 from mmnas_ext.search.belief import Belief, Measured
 from mmnas_ext.search.between import best_path, meets
 from mmnas_ext.search.decision import LayerChoice, normal
+from mmnas_ext.search.fields import check_count
 
 Rate = Callable[[Sequence[Choices], Sequence[int]], np.ndarray]
 _STEP = 0.9  # of the way from the cheapest network to the limit: where the front's slope is taken
@@ -70,8 +71,7 @@ class Measuring:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
                 raise ValueError(f'selection.{name} must be a number in 0..{highest}, got {value!r}')
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f'selection.seed must be an integer of at least 0, got {self.seed!r}')
+        check_count('selection.seed', self.seed, 0)
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> 'Measuring':

@@ -96,22 +96,6 @@ def work_dir(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / 'work')
 
 
-@pytest.fixture
-def computed(monkeypatch):
-    """Counts losses that are computed; one more than `last` ends the process, so to speak."""
-    done = {'count': 0, 'last': 10_000}
-    keep = PathLosses._keep
-
-    def counted(losses, path, position, loss):
-        if done['count'] == done['last']:
-            raise tiny_seg.KilledError
-        done['count'] += 1
-        keep(losses, path, position, loss)
-
-    monkeypatch.setattr(PathLosses, '_keep', counted)
-    return done
-
-
 def test_what_is_measured_of_every_generation_is_written_down(finished):
     losses, told = losses_of(finished), Generations.parse(finished)
     assert (told.rank_by, told.rule, told.metric, told.asked) == ('loss', 'less', 'macs', 2)

@@ -13,7 +13,6 @@ import torch
 from mmnas_ext.archs import ArchSpec, Limit, price, prices
 from mmnas_ext.engine.batches import Batches
 from mmnas_ext.engine.limits import derive_path
-from mmnas_ext.engine.path_losses import PathLosses
 from mmnas_ext.runs import gradient
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.gradient import select_again, stamp_of
@@ -101,22 +100,6 @@ def finished(tmp_path_factory, states):
 @pytest.fixture
 def work_dir(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / 'work')
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """Counts losses that are computed; one more than `last` ends the process, so to speak."""
-    done = {'count': 0, 'last': 10_000}
-    keep = PathLosses._keep
-
-    def counted(losses, path, position, loss):
-        if done['count'] == done['last']:
-            raise tiny_seg.KilledError
-        done['count'] += 1
-        keep(losses, path, position, loss)
-
-    monkeypatch.setattr(PathLosses, '_keep', counted)
-    return done
 
 
 def test_what_is_measured_decides_and_is_trained(finished, states):
