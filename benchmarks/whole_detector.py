@@ -35,14 +35,16 @@ WHOLE = 'configs/fna_retinanet_mbv2_photos5_whole.py'
 OPTIONS = ('optim_wrapper.selection.front=None',)
 ROWS = (
     Row('seed', 'seed (MobileNetV2), 320 px, width 64, two convolutions', arch='seed', options=OPTIONS),
-    Row('backbone', 'backbone searched', options=OPTIONS),
+    Row('search', options=OPTIONS, train=False),
+    # a row of its own: where the search keeps the seed, its training is the first row's and is not repeated
+    Row('backbone', 'backbone searched', search_of='search', options=OPTIONS),
     Row('whole', 'whole detector searched', config=WHOLE, options=OPTIONS),
 )
 
 
 def wholes(comparison: Comparison) -> Iterator[tuple[str, int, tuple[int, int]]]:
     """Yields row, random seed and the costs of each whole detector that was trained."""
-    for row in comparison.rows:
+    for row in (each for each in comparison.rows if each.train):
         for seed in comparison.seeds:
             file = WorkDir(trained_in(comparison, row, seed)).config
             if file.is_file():
