@@ -35,10 +35,11 @@ WHOLE = 'configs/fna_retinanet_mbv2_photos5_whole.py'
 OPTIONS = ('optim_wrapper.selection.front=None',)
 ROWS = (
     Row('seed', 'seed (MobileNetV2), 320 px, width 64, two convolutions', arch='seed', options=OPTIONS),
+    # trainings in rows of their own: where a search keeps the seed, its training is the first row's and is not repeated
     Row('search', options=OPTIONS, train=False),
-    # a row of its own: where the search keeps the seed, its training is the first row's and is not repeated
+    Row('search_whole', config=WHOLE, options=OPTIONS, train=False),
     Row('backbone', 'backbone searched', search_of='search', options=OPTIONS),
-    Row('whole', 'whole detector searched', config=WHOLE, options=OPTIONS),
+    Row('whole', 'whole detector searched', search_of='search_whole', config=WHOLE, options=OPTIONS),
 )
 
 

@@ -69,7 +69,7 @@ def test_rows_of_the_whole_detector_have_one_limit_and_one_recipe(monkeypatch: p
         assert whole.derived[key] == backbone.derived[key]
     assert (whole.train_cfg, whole.param_scheduler) == (backbone.train_cfg, backbone.param_scheduler)
     assert whole.optim_wrapper.selection.front is backbone.optim_wrapper.selection.front is None
-    assert [row.config for row in whole_detector.ROWS] == [None, None, None, whole_detector.WHOLE]
+    assert [row.config for row in whole_detector.ROWS] == [None, None, whole_detector.WHOLE, None, whole_detector.WHOLE]
 
 
 def test_rows_on_few_images() -> None:
