@@ -223,7 +223,9 @@ def evolution(folder: Path, iterations: int) -> None:
     """Networks that are bred, each measured by its losses."""
     cfg = _with_validation(folder, iterations, held_out=6)
     cfg.pop('random_search')
-    cfg.merge_from_dict({'train_cfg.max_epochs': 2, 'train_dataloader.dataset.count': 4 * HELD_OUT})
+    cfg.merge_from_dict(
+        {'train_cfg.max_epochs': 2, 'train_cfg.arch_start': 2, 'train_dataloader.dataset.count': 4 * HELD_OUT}
+    )
     cfg.optim_wrapper.cost = dict(weight=0.1, max=sorted(map(tiny_trials.macs, tiny_trials.PATHS))[9])
     cfg.evolution = dict(
         population=3, generations=3, parents=2, batches=iterations // 10, finalists=2, final_batches=iterations // 10,
@@ -235,7 +237,8 @@ def evolution(folder: Path, iterations: int) -> None:
 LOOPS: dict[str, Callable[[Path, int], None]] = {
     loop.__name__: loop
     for loop in (
-        search, search_iters, gathered, adaptation, adaptation_iters, distillation, rating, trials, selection, evolution,
+        search, search_iters, gathered, adaptation, adaptation_iters,
+        distillation, rating, trials, selection, evolution,
     )
 }  # fmt: skip
 

@@ -77,8 +77,11 @@ class _Deadline:
     def _watch(self) -> None:
         while number := os.read(self._read, 1):
             if number[0] in _TOLD and not self._over.wait(self._grace):
-                for child in multiprocessing.active_children():
+                children = multiprocessing.active_children()
+                for child in children:
                     child.kill()
+                for child in children:
+                    child.join(1)
                 os._exit(128 + number[0])
 
     def close(self) -> None:

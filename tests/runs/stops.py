@@ -138,7 +138,7 @@ def spare_time() -> None:
 
     yapf_api.FormatCode = lambda code, **_settings: (code, False)
     runner.collect_env = dict
-    export._check_free = lambda name: None  # imports every host
+    export._check_free = lambda *_args: None  # it imports every host
     for name in ('draw_page', '_draw_result'):
         setattr(run, name, lambda *_args, **_settings: None)
 
@@ -210,6 +210,9 @@ def stop_at(
     else:
         os.kill(process.pid, number)
     code = processes.finish(process, log)
+    until = time.monotonic() + 2  # one that was killed takes a moment; PyTorch's workers look for a parent every 5 s
+    while session(process.pid) and time.monotonic() < until:
+        time.sleep(0.01)
     left = session(process.pid)
     for each in left:
         os.kill(each, signal.SIGKILL)

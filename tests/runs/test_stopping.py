@@ -120,6 +120,22 @@ def test_a_demo_ends_in_order(tmp_path: Path) -> None:
     assert stops.damaged(tmp_path / 'work') == []
 
 
+def test_workers_of_a_killed_process_end_by_themselves(tmp_path: Path) -> None:
+    file, log = stops.write_config(tmp_path / 'tiny.py', measured(tmp_path)), tmp_path / 'log.txt'
+    place = {stops.PLACE: 'search:weights', stops.HERE: str(tmp_path / 'here')}
+    process = processes.start(stops.command, ['train', str(file)], log=log, **place)
+    while not (tmp_path / 'here').exists():
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.01)
+    assert len(stops.session(process.pid)) == 3  # two loaders have a worker each
+    os.kill(process.pid, signal.SIGKILL)
+    assert processes.finish(process, log) == -signal.SIGKILL
+    until = time.monotonic() + processes.PATIENCE
+    while stops.session(process.pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert stops.session(process.pid) == []
+
+
 @pytest.mark.parametrize('number', [INT, TERM])
 def test_one_that_hangs_in_a_library_ends_all_the_same(tmp_path: Path, number: int) -> None:
     code, said = stops.stop_at('', number, stops.hang, str(tmp_path), log=tmp_path / 'log.txt')
