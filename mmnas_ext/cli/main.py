@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,20 @@ def tool(name: str) -> Callable[..., None]:
     return call
 
 
+def _stopped(words: str) -> AbstractContextManager[None]:
+    if not words:
+        return nullcontext()
+    from mmnas_ext.runs.stopping import stopped_by_signals
+
+    return stopped_by_signals(words)
+
+
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     try:
         with explained():
             args = parser.parse_args(argv)
-            code = args.command.run(args, args.parser) or 0
+            with _stopped(args.command.stopped):
+                code = args.command.run(args, args.parser) or 0
         sys.stdout.flush()
     except BrokenPipeError:
         # who read our words has enough of them, as in `mmnas zoo | head`; what Python still holds goes nowhere

@@ -25,6 +25,7 @@ class Command:
         add_arguments: Gives a parser its arguments.
         run: Does what the arguments say; gets the parser too, whose ``error`` ends it with the usage.
         details: What else is to be known, lines of at most 100 characters.
+        stopped: Said where Ctrl-C or SIGTERM end it; empty where Python's own way does, or the command has its own.
     """
 
     summary: str
@@ -32,6 +33,7 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, argparse.ArgumentParser], int | None]
     details: str = ''
+    stopped: str = ''
 
     def fill(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         """Gives a parser the help and the arguments of this command."""

@@ -35,4 +35,5 @@ COMMAND = Command(
     'dna_coco work_dirs/dna_coco/iter_100000.pth --max-macs 3.5e8',
     add_arguments,
     run,
+    stopped='stopped: the same command begins again',
 )

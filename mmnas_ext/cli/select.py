@@ -43,4 +43,5 @@ COMMAND = Command(
 It reads the super-network's last checkpoint in the work dir and leaves the run as it is. What was
 measured for an earlier choice is not measured again. mmnas train CONFIG --arch FILE trains the result.
 """,
+    stopped='stopped: the same command goes on',
 )

@@ -83,4 +83,5 @@ limits is found. Where the search has measured a front of networks, --pick K tra
 and --adapt-all several.
 Several GPUs: torchrun --nproc_per_node=8 -m mmnas_ext train CONFIG --launcher pytorch
 """,
+    stopped='stopped: --resume goes on from the last checkpoint',
 )

@@ -1,14 +1,17 @@
 """MMEngine's Runner, which loads checkpoints with our own reader."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from mmengine.device import get_device
+from mmengine.dist import master_only
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner
 from torch import nn
 
 from mmnas_ext.remap.loading import safe_loading
+from mmnas_ext.workdir import in_one_step
 
 
 class SafeRunner(Runner):
@@ -72,6 +75,15 @@ class SafeRunner(Runner):
                 f'parameter schedules end at {after} as in the checkpoint, and in the config at {before}: the training '
                 'is of another length than it was; begin it anew for schedules of the new length'
             )
+
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Saves as MMEngine does; in a local folder in one step, so that no half of a checkpoint has its name."""
+        if '://' in str(out_dir):
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        with in_one_step(Path(out_dir, filename)) as part:
+            super().save_checkpoint(out_dir, part.name, *args, **kwargs)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """Loads as MMEngine does; returns the checkpoint without the config in its ``meta``.

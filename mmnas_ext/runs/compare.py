@@ -2,13 +2,11 @@
 
 import argparse
 import json
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from mmnas_ext.runs.repeated import find_same, note_same, trained_in
 from mmnas_ext.runs.rows import SEED, Comparison, Row, find_seed, read_options
 from mmnas_ext.runs.run import prepare
 from mmnas_ext.runs.session import continue_run
+from mmnas_ext.runs.stopping import stopped_by_signals
 from mmnas_ext.workdir import WorkDir, write_text
 
 CHOSEN = WorkDir(Path()).selected.name  # folder of what a row chose from another row's search
@@ -351,19 +350,3 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path) -> No
 def _write(comparison: Comparison, found: Results, writer: str) -> None:
     if found.rows:
         write_text(comparison.work_dir / NAME, found.format(), writer)
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Ends this process in order where it is told to end, by Ctrl-C or SIGTERM: its children end with it."""
-
-    def stop(number: int, frame: object) -> None:
-        print('stopped: the same command goes on', file=sys.stderr, flush=True)
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -11,6 +11,12 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240  # seconds; nothing here takes ten on a quiet machine
+# PyTorch imports the second when it makes an optimizer
+_IMPORTED = (
+    'tests.engine.tiny_trials', 'torch._dynamo', 'mmnas_ext.runs.run', 'mmnas_ext.runs.front_runs',
+    'mmnas_ext.runs.checks', 'mmnas_ext.runs.dry_run', 'mmnas_ext.remap', 'mmnas_ext.cli.main',
+    'tensorboard',
+)  # fmt: skip
 _CONTEXT = multiprocessing.get_context('forkserver')
 
 
@@ -18,7 +24,7 @@ def start(function: Callable[..., None], *args: Any, log: Path, **environ: str) 
     """Calls `function` in a new process with these environment variables; its output goes to `log`."""
     # the server does not take over this process's sys.path
     os.environ['PYTHONPATH'] = str(ROOT)
-    _CONTEXT.set_forkserver_preload(['tests.engine.tiny', 'mmnas_ext.runs.run', 'mmnas_ext.remap', 'tensorboard'])
+    _CONTEXT.set_forkserver_preload(list(_IMPORTED))
     process = _CONTEXT.Process(target=_call, args=(function, args, str(log), environ))
     process.start()
     return process
@@ -53,6 +59,8 @@ def _call(function: Callable[..., None], args: tuple[Any, ...], log: str, enviro
     torch.set_num_threads(1)
     try:
         function(*args)
+    except SystemExit:
+        raise  # its exit status
     except BaseException:
         traceback.print_exc()
         sys.stdout.flush()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_HALF = b'PK\x03\x04{"half of a file": '
 # MMEngine's logs, and what is about to be renamed: nothing reads either
 _LOGS = re.compile(r'/\d{8}_\d{6}(_\d+)?(/|$)|/last_checkpoint$|\.part$')
 
@@ -52,8 +53,10 @@ class Witness:
         try:
             moment = f'{event} {path.removeprefix(self.root)}'
             self._keep(State(moment, read_files(Path(self.root))))
-            if event == 'open':
-                self._keep(State(f'half of {moment}', {**self.states[-1].files, Path(path): _half(path, args)}))
+            # a checkpoint gets its name when it is written; a machine that loses power may not have it on the disk yet
+            if event == 'open' or (event == 'os.rename' and path.endswith('.pth')):
+                half = _half(path, args) if event == 'open' else _HALF
+                self._keep(State(f'half of {moment}', {**self.states[-1].files, Path(path): half}))
         finally:
             self._busy = False
 
@@ -116,4 +119,4 @@ def _half(path: str, args: tuple[object, ...]) -> bytes:
     flags = args[2]
     if isinstance(flags, int) and flags & os.O_APPEND:
         return (Path(path).read_bytes() if Path(path).is_file() else b'') + b'{"iter": 3, "alph'
-    return b'PK\x03\x04{"half of a file": '
+    return _HALF

@@ -14,12 +14,13 @@ import pytest
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.runs.changes import settings_of
 from mmnas_ext.runs.children import CLOCK, LOG, ChildError, Children, Clock
-from mmnas_ext.runs.compare import RowRunner, run_all, stopped_by_signals
+from mmnas_ext.runs.compare import RowRunner, run_all
 from mmnas_ext.runs.compared import read_results
 from mmnas_ext.runs.manifest import read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.rows import Comparison, Row, read_options
 from mmnas_ext.runs.run import prepare, run
+from mmnas_ext.runs.stopping import stopped_by_signals
 from tests.engine import tiny_trials
 
 TOOLS = Path(__file__).parent / 'fake_tools'
@@ -255,8 +256,9 @@ def test_another_network_is_no_longer_that_run(real: tuple[str, Path]) -> None:
     assert not runner(config, folder, rows, options=('train_cfg.max_epochs=2',)).is_done(row, 0)
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_being_told_to_end_ends_the_children(
-    config: str, tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    config: str, tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, number: int
 ) -> None:
     monkeypatch.setenv('FAKE_SLEEP', 'seed')
     mine = runner(config, tmp_path, ROWS[1:2], seeds=(0, 1, 2))
@@ -264,15 +266,15 @@ def test_being_told_to_end_ends_the_children(
     def stop() -> None:
         while len(calls.read_text().splitlines()) < 2:
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=stop, daemon=True).start()
     begun = time.monotonic()
     with pytest.raises(SystemExit) as end, stopped_by_signals():
         run_all(mine, jobs=2, say=lambda text: None)
-    assert end.value.code == 128 + signal.SIGTERM
+    assert end.value.code == 128 + number
     assert time.monotonic() - begun < 30  # they sleep for 60 seconds
-    assert 'stopped: the same command goes on' in capsys.readouterr().err
+    assert 'stopped: the same command goes on' in capfd.readouterr().err
     assert set(read_calls(calls)) == {('seed0', 'seed'), ('seed1', 'seed')}
     clock = Clock.parse(tmp_path / 'all' / 'seed0' / 'seed' / CLOCK)
     assert clock.seconds['adapt'] > 0 and not clock.running

@@ -140,14 +140,17 @@ def test_what_a_kill_would_leave_is_seen(tmp_path):
         (tmp_path / 'a').write_text('whole')
         (tmp_path / 'a').rename(tmp_path / 'b')
         (tmp_path / '20260101_000000').mkdir()
-        (tmp_path / 'b').unlink()
+        (tmp_path / 'b').rename(tmp_path / 'c.pth')
+        (tmp_path / 'c.pth').unlink()
 
-    a, b, half = tmp_path / 'a', tmp_path / 'b', b'PK\x03\x04{"half of a file": '
+    a, b, c, half = tmp_path / 'a', tmp_path / 'b', tmp_path / 'c.pth', b'PK\x03\x04{"half of a file": '
     assert watch(tmp_path, write) == [
         ('open /a', {}),
         ('half of open /a', {a: half}),
         ('os.rename /b', {a: b'whole'}),
-        ('os.remove /b', {b: b'whole'}),
+        ('os.rename /c.pth', {b: b'whole'}),
+        ('half of os.rename /c.pth', {b: b'whole', c: half}),
+        ('os.remove /c.pth', {c: b'whole'}),
     ]  # fmt: skip
     restore(tmp_path, State('', {a: half}))
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [half]
