@@ -62,10 +62,8 @@ def list_rows(quick: bool) -> list[Row]:
         Row(table, 'checks of own data', 'checks', {}, coco),
     ]
     for count in (lines // 10, lines, 2 * lines):
-        made = ('make_run', dict(lines=count, records=count // 10))
+        made = ('make_run', dict(lines=count, records=count // 100))
         rows.append(Row('logs', f'a run, two logs of {count:,} lines', 'page', {}, made))
-    made = ('make_run', dict(lines=lines // 10, records=lines))
-    rows.append(Row('logs', f'a run, {lines:,} records of alpha', 'page', {}, made))
     rows += [
         Row('logs', f'a distillation, {count:,} lines', 'distilled', dict(lines=count), writes=True)
         for count in (lines, 2 * lines)
@@ -74,6 +72,8 @@ def list_rows(quick: bool) -> list[Row]:
         Row('logs', f"MMEngine's buffers after {count:,} iterations", 'buffers', dict(iterations=count))
         for count in (lines // 10, lines)
     ]
+    made = ('make_run', dict(lines=lines // 10, records=lines))
+    rows.append(Row('logs', f'a run, {lines:,} records of alpha', 'page', {}, made))
     rows += [
         Row('choices', "DNA's space, six limits", 'choose', dict(stages=4 if quick else 7, repeats=5)),
         Row('choices', "FNA's space, six limits", 'choose_by_alpha', dict(repeats=5)),

@@ -233,12 +233,13 @@ def write_training(folder: Path, lines: int, also: dict[str, float]) -> None:
     """Writes a log as MMEngine writes it, a validation after every thousand lines."""
     file = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
     file.parent.mkdir(parents=True)
+    always = json.dumps(dict(lr=0.02, data_time=0.01, loss_cls=0.5, **also, time=0.3, memory=8000)).rstrip('}')
     with file.open('w') as log:
         for number in range(1, lines + 1):
             step = 50 * number
-            record = dict(lr=0.02, data_time=0.01, loss=1 / number, loss_cls=0.5, **also, time=0.3)
-            log.write(json.dumps({**record, 'epoch': 1 + number // 1000, 'iter': step, 'memory': 8000, 'step': step}))
-            log.write('\n')
+            log.write(
+                f'{always}, "loss": {1 / number}, "epoch": {1 + number // 1000}, "iter": {step}, "step": {step}}}\n'
+            )
             if number % 1000 == 0:
                 log.write(json.dumps({'coco/bbox_mAP': number / lines, 'step': number // 1000}) + '\n')
 

@@ -339,6 +339,9 @@ def detector(meter: Meter, folder: Path, config: str) -> None:
         f'{whole / 1e6:.2f} M parameters, of them drawn by a path {statistics.mean(drawn) / 1e6:.2f} M on average and '
         f'{max(drawn) / 1e6:.2f} M at most of 20; {alphas} of alpha'
     )
+    for phase, word in (('weights', 'weight'), ('arch', 'arch')):
+        with meter.part(f'backward of {"an" if word == "arch" else "a"} {word} step, DDP') as reading:
+            reading['note'] = f'{reduced(model, wrapper, phase, folder) / 1e6:.1f} MB of gradients are reduced'
     # as after the first steps: momentum for all weights
     for each in wrapper.wrappers.values():
         for group in each.optimizer.param_groups:
@@ -350,6 +353,33 @@ def detector(meter: Meter, folder: Path, config: str) -> None:
     with meter.part('its checkpoint') as reading:
         torch.save(dict(state_dict=model.state_dict(), optimizer=wrapper.state_dict()), file)
         reading['note'] = f'{file.stat().st_size / 1e6:.0f} MB'
+
+
+def reduced(model: Any, wrapper: Any, phase: str, folder: Path) -> int:
+    """Bytes of gradients that DDP reduces in a step of a search, where unused parameters are looked for."""
+    import torch
+    from torch import distributed
+
+    sent: list[int] = []
+
+    def keep(_state: None, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        sent.append(bucket.buffer().nbytes)
+        done = torch.futures.Future()
+        done.set_result(bucket.buffer())
+        return done
+
+    distributed.init_process_group('gloo', init_method=f'file://{folder / phase}', rank=0, world_size=1)
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+        wrapped.register_comm_hook(None, keep)
+        wrapper.start(phase, 0)
+        with wrapper.optim_context(wrapped):
+            outputs = wrapped(torch.zeros(1, 3, 64, 64), mode='tensor')
+        sum(each.mean() for level in outputs for each in level).backward()
+    finally:
+        wrapper._require_grad(weights=True, arch=True)
+        distributed.destroy_process_group()
+    return sum(sent)
 
 
 def _run(layer: Any) -> int:

@@ -25,8 +25,8 @@ _EVALUATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
 # one to go on from while the next is being written
 _KEPT_CHECKPOINTS = 2
 _MISSING = '\N{EN DASH}'
-# by that share of their number trials must have become more until their table is written again: one of thousands takes
-# a good part of a second, and after each of them would take hours
+# a table is written again once there are a fiftieth more trials, or fifty: one of thousands takes
+# a good part of a second, and one after each of them would take an hour
 _MORE = 50
 # costs that every table of trials shows
 _COUNTED = ('macs', 'params')
@@ -309,7 +309,7 @@ def trials_table(trials: Sequence[Trial], plan: TrialPlan) -> str:
 
 
 def table_is_due(ended: int, count: int) -> bool:
-    """Whether the table is written after a trial: after each of the first hundred, of many seldom, and after the last.
+    """Whether the table is written after a trial: each of the first hundred, at least every fiftieth, and the last.
 
     Args:
         ended: Trials that have ended.
