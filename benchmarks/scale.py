@@ -27,13 +27,15 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS_FILE = 'rows.jsonl'
+SLACK = 8  # MB by which two equal rows may differ
 HEAD = ('', 'wall', 'CPU', 'at most', 'kept', 'process', 'open', '')
 
 
 class Row(NamedTuple):
     """What a row measures: its table, its name, the function, its arguments, and the files that it reads.
 
-    `files` names what makes them, and its arguments; rows of one table and equal `files` share them.
+    `files` names what makes them, and its arguments; rows of one table and equal `files` share them. A row with `half`
+    must take no more memory than the row of that name in its table, which has half as much to do.
     """
 
     table: str
@@ -42,6 +44,7 @@ class Row(NamedTuple):
     arguments: dict[str, Any]
     files: tuple[str, dict[str, Any]] | None = None
     writes: bool = False
+    half: str = ''
 
     @property
     def key(self) -> str:
@@ -61,13 +64,14 @@ def list_rows(quick: bool) -> list[Row]:
         Row(table, 'the halves in parts', 'halves_in_parts', {}, coco),
         Row(table, 'checks of own data', 'checks', {}, coco),
     ]
+    run, other = 'a run, two logs of {:,} lines', 'a distillation, {:,} lines'
     for count in (lines // 10, lines, 2 * lines):
         made = ('make_run', dict(lines=count, records=count // 100))
-        rows.append(Row('logs', f'a run, two logs of {count:,} lines', 'page', {}, made))
-    rows += [
-        Row('logs', f'a distillation, {count:,} lines', 'distilled', dict(lines=count), writes=True)
-        for count in (lines, 2 * lines)
-    ]
+        half = run.format(lines) if count > lines else ''
+        rows.append(Row('logs', run.format(count), 'page', {}, made, half=half))
+    for count in (lines, 2 * lines):
+        half = other.format(lines) if count > lines else ''
+        rows.append(Row('logs', other.format(count), 'distilled', dict(lines=count), writes=True, half=half))
     rows += [
         Row('logs', f"MMEngine's buffers after {count:,} iterations", 'buffers', dict(iterations=count))
         for count in (lines // 10, lines)
@@ -180,6 +184,17 @@ def tables(rows: list[Row], found: dict[str, dict[str, Any]]) -> Iterator[str]:
             yield f'### {title[0].upper()}{title[1:]}\n\n' + '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
+def grown(rows: list[Row], found: dict[str, dict[str, Any]]) -> list[str]:
+    """Rows that take more memory than those with half as much to do."""
+    names = []
+    for row in rows:
+        pair = [found.get(key) for key in (row.key, f'{row.table}: {row.half}')]
+        most = [max(part['peak'] or part['whole'] for part in each['parts']) for each in pair if each]
+        if len(most) == 2 and most[0] > most[1] + SLACK:
+            names.append(f'{row.key} takes {most[0]:.0f} MB, and half of it {most[1]:.0f} MB')
+    return names
+
+
 def _cells(name: str, part: dict[str, Any]) -> tuple[str, ...]:
     most = '' if part['peak'] is None else f'{part["peak"]:.1f} MB'
     first, last = part['files']
@@ -217,8 +232,10 @@ def main(argv: list[str] | None = None) -> None:
     said = '; tiny sizes, no figure has a meaning' if args.quick else ''
     print(f'`benchmarks/scale.py`, {datetime.now():%Y-%m-%d}, {platform.machine()}, one thread{said}\n')
     print('\n\n'.join(tables(rows, found)))
-    if failed := [row.key for row in rows if row.key not in found]:
-        raise SystemExit(f'failed: {"; ".join(failed)}')
+    failed = [row.key for row in rows if row.key not in found]
+    more = [] if args.quick else grown(rows, found)
+    if failed or more:
+        raise SystemExit(f'failed: {"; ".join(failed)}' if failed else '; '.join(more))
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from unittest import mock
 from benchmarks.scale_data import Meter, descriptors, resident, trim
 
 ROOT = Path(__file__).resolve().parents[1]
+MOST_GROWN = 30  # kB that a trial may leave: its result has one, PyTorch's caches fill over the first trainings
 
 # ---------------------------------------------------------------- choices
 
@@ -179,9 +180,11 @@ def trials(meter: Meter, folder: Path, count: int, real: bool) -> None:
     ):
         run(cfg, search_only=True)
     tenths = [after[2] - before[2] for before, after in pairwise(seen[1:])]
-    done = count * 8 // 10
+    grown = 1e3 * (seen[-1][0] - seen[1][0]) / max(1, count * 8 // 10)
+    if seen[-1][1] > seen[1][1] or (count >= 50 and grown > MOST_GROWN):
+        raise RuntimeError(f'a trial leaves {grown:.1f} kB, and there are {seen[1][1]} to {seen[-1][1]} descriptors')
     reading['note'] = (
-        f'from a tenth of the trials to nine: {1e3 * (seen[-1][0] - seen[1][0]) / done:.2f} kB a trial, '
+        f'from a tenth of the trials to nine: {grown:.2f} kB a trial, '
         f'{seen[1][1]} to {seen[-1][1]} descriptors, {10 * tenths[0] / count * 1e3:.1f} to '
         f'{10 * tenths[-1] / count * 1e3:.1f} ms of CPU a trial'
     )

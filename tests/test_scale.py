@@ -310,6 +310,29 @@ def test_a_row_that_fails_ends_the_benchmark_with_an_error(
     assert 'a: b: broken' in capsys.readouterr().err
 
 
+def test_a_row_that_takes_more_than_its_half_ends_the_benchmark() -> None:
+    rows = [row for row in scale.list_rows(False) if row.half]
+    keys = {row.key for row in scale.list_rows(False)}
+    assert [f'logs: {row.half}' in keys for row in rows] == [True, True]
+    found = {f'logs: {rows[0].half}': {'parts': [{'peak': 70.0}]}, rows[0].key: {'parts': [{'peak': 74.0}]}}
+    assert scale.grown(rows, found) == []
+    found[rows[0].key]['parts'][0]['peak'] = 90.0
+    assert scale.grown(rows, found) == [f'{rows[0].key} takes 90 MB, and half of it 70 MB']
+
+
+def test_a_descriptor_that_a_trial_leaves_open_ends_the_benchmark(tmp_path: Path) -> None:
+    left = []
+
+    def leaky(*args: Any) -> Trial:
+        left.append((tmp_path / 'left').open('w'))
+        return stand_in(*args)
+
+    with mock.patch.object(random_search, '_try', leaky), pytest.raises(RuntimeError, match='to [0-9]+ descriptors'):
+        scale_search.trials(scale_data.Meter(), tmp_path / 'run', 12, real=True)
+    for file in left:
+        file.close()
+
+
 def test_rows_have_the_sizes_that_are_promised() -> None:
     rows = {row.key: row for row in scale.list_rows(False)}
     assert rows['annotations of COCO train2017: both halves'].files == ('make_coco', dict(share=1))
