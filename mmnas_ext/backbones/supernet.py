@@ -216,7 +216,8 @@ def check_temperature(temperature: Any) -> None:
 
 def _draw(layer: MixedLayer, policy: str, generator: Generator) -> int:
     if policy == 'uniform':
-        return int(torch.randint(len(layer.tokens), (), generator=generator))
+        # where the default device is another one, this would be drawn there
+        return int(torch.randint(len(layer.tokens), (), generator=generator, device=generator.device))
     # on the CPU in double: softmax kernels of different devices need not agree to the last bit
     weights = layer.alpha.detach().double().cpu().softmax(0)
     return int(torch.multinomial(weights, 1, generator=generator))

@@ -106,7 +106,8 @@ class HostControl:
         drawn = self.choices.own
         for name in self.choices.offered():
             options = self.choices.options[name]
-            drawn = drawn._replace(**{name: options[int(torch.randint(len(options), (), generator=generator))]})
+            place = torch.randint(len(options), (), generator=generator, device=generator.device)
+            drawn = drawn._replace(**{name: options[int(place)]})
         return drawn
 
     def _install(self, model: Any) -> None:

@@ -172,7 +172,8 @@ class SearchOptimWrapper(OptimWrapper):
         drawn = self.supernet.sample_path(self.policy, self.draw)
         if self.seed_path is None:
             return drawn
-        kept = [torch.rand(len(row), generator=self.draw) < self.keep_seed for row in drawn]
+        where = self.draw.device
+        kept = [torch.rand(len(row), generator=self.draw, device=where) < self.keep_seed for row in drawn]
         return tuple(
             tuple(seed if keep else own for own, seed, keep in zip(*rows, strict=True))
             for rows in zip(drawn, self.seed_path, (row.tolist() for row in kept), strict=True)

@@ -1,6 +1,7 @@
 """Losses of a block-wise distillation, read from the logs that MMEngine writes."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,12 +43,12 @@ def find_losses(source: str | Path) -> DistillLog | None:
 
 def collect_losses(records: Iterable[tuple[Any, Any]]) -> DistillLog | None:
     """Collects the losses of records, oldest first, each with its place for messages; ``None`` if there are none."""
-    kept: dict[int, Series[float]] = {}
+    kept: defaultdict[int, Series[float]] = defaultdict(Series)
     for where, record in records:
         losses = _block_losses(record, where)
         step = _step(record, where) if losses else 0
         for block, loss in losses.items():
-            kept.setdefault(block, Series()).add(step, loss)
+            kept[block].add(step, loss)
     if not kept:
         return None
     rows = {block: tuple(kept[block].rows()) for block in sorted(kept)}

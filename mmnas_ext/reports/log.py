@@ -57,8 +57,8 @@ class Record:
         return cls(
             iteration=take(value, 'iter', int, where),
             epoch=take(value, 'epoch', int, where),
-            alpha={key: check_list_of(row, float, f'{where}: alpha {key}', finite=False) for key, row in alpha.items()},
-            entropy={key: check_kind(x, float, f'{where}: entropy {key}', finite=False) for key, x in entropy.items()},
+            alpha=_rows(alpha, f'{where}: alpha'),
+            entropy=_numbers(entropy, f'{where}: entropy'),
             expected=expected,
             argmax=argmax,
             skips=take(value, 'skips', int, where),
@@ -106,6 +106,21 @@ class SearchLog:
             raise ValueError('records must hold at least one record, got none')
         start = moved[1] if moved and moved[0] > 1 else None
         return cls(tuple(record for _, record in series.rows()), len(series), start, repeated=series.repeated)
+
+
+def _numbers(given: Mapping[str, Any], where: str) -> dict[str, float]:
+    """Numbers by name; at once where nothing can be wrong, as a long log has millions of them."""
+    if not {*map(type, given.values())} <= {float, int}:
+        for name, value in given.items():
+            check_kind(value, float, f'{where} {name}', finite=False)
+    return {name: float(value) for name, value in given.items()}
+
+
+def _rows(given: Mapping[str, Any], where: str) -> dict[str, tuple[float, ...]]:
+    """Lists of numbers by name, as `_numbers`."""
+    if {*map(type, given.values())} <= {list} and {*map(type, chain(*given.values()))} <= {float, int}:
+        return {name: tuple(row) for name, row in given.items()}
+    return {name: check_list_of(row, float, f'{where} {name}', finite=False) for name, row in given.items()}
 
 
 def read_log(source: str | Path) -> SearchLog:

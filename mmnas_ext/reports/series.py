@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 
 # values kept at most; a line has more points than a figure has pixels otherwise
 LIMIT = 2000
+# steps of the newest values that are held at least: half a megabyte, and hours of any training
+RECENT = 1 << 16
 
 Value = TypeVar('Value')
 
@@ -39,35 +41,41 @@ class JsonLines:
 
 
 class Series(Generic[Value]):
-    """Values by rising step, thinned while they come.
+    """Values by rising step, thinned while they come, in memory that does not grow with their number.
 
     A step that does not rise tells of a resumed run: what was logged from that step on did not lead to the weights
     that there are, and is dropped, and counted in `repeated`. Every `stride`-th value is kept, and the last.
+
+    Where more than `RECENT` values are dropped at once, the first of them is known to `stride` values alone: up to as
+    many earlier ones are then dropped, and counted, with them.
     """
 
     def __init__(self) -> None:
         self.repeated = 0
         self.stride = 1
-        self._steps = array('q')
-        self._kept: dict[int, Value] = {}
-        self._last: list[Value] = []
+        # steps of the values from place `_first` on, and by place every value that is kept
+        self._first = 0
+        self._recent = array('q')
+        self._kept: dict[int, tuple[int, Value]] = {}
+        self._last: list[tuple[int, Value]] = []
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return self._first + len(self._recent)
 
     def add(self, step: int, value: Value) -> int:
         """Adds a value; returns its place among all that were added and not dropped."""
         if not 0 <= step < 2**63:
             raise ValueError(f'a step must lie in 0..2**63 - 1, got {step}')
-        place = bisect_left(self._steps, step)
-        if place < len(self._steps):
-            self.repeated += len(self._steps) - place
-            del self._steps[place:]
-            self._kept = {each: kept for each, kept in self._kept.items() if each < place}
-        self._steps.append(step)
-        self._last = [value]
+        place = self._place(step)
+        if place < len(self):
+            self._drop(place)
+        self._recent.append(step)
+        if len(self._recent) >= 2 * RECENT:
+            del self._recent[:RECENT]
+            self._first += RECENT
+        self._last = [(step, value)]
         if place % self.stride == 0:
-            self._kept[place] = value
+            self._kept[place] = (step, value)
         if len(self._kept) >= LIMIT:
             self.stride *= 2
             self._kept = {each: kept for each, kept in self._kept.items() if each % self.stride == 0}
@@ -75,5 +83,20 @@ class Series(Generic[Value]):
 
     def rows(self) -> list[tuple[int, Value]]:
         """Steps and values that were kept, by rising step."""
-        rows = [(self._steps[place], value) for place, value in self._kept.items()]
-        return rows if len(self) - 1 in self._kept else rows + [(self._steps[-1], value) for value in self._last]
+        rows = [*self._kept.values()]
+        return rows if len(self) - 1 in self._kept else rows + self._last
+
+    def _place(self, step: int) -> int:
+        """The first place whose step is not less."""
+        if not self._first or step >= self._recent[0]:
+            return self._first + bisect_left(self._recent, step)
+        return 1 + max((place for place, (known, _) in self._kept.items() if known < step), default=-1)
+
+    def _drop(self, place: int) -> None:
+        """Drops all values from a place on."""
+        self.repeated += len(self) - place
+        self._kept = {each: kept for each, kept in self._kept.items() if each < place}
+        if place < self._first:
+            self._first, self._recent = place, array('q')
+        else:
+            del self._recent[place - self._first :]

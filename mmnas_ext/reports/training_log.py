@@ -1,5 +1,6 @@
 """What MMEngine logged of a training: its losses and the metrics of its validations, in bounded memory."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
@@ -55,8 +56,8 @@ def main_metric(names: Any) -> str | None:
 
 def read_training(folder: str | Path) -> TrainingLog:
     """Reads the logs of a training's work dir, ``<timestamp>/vis_data/scalars.json``; empty where there are none."""
-    losses: dict[str, Series[float]] = {}
-    metrics: dict[str, Series[float]] = {}
+    losses: defaultdict[str, Series[float]] = defaultdict(Series)
+    metrics: defaultdict[str, Series[float]] = defaultdict(Series)
     last: dict[str, float] = {}
     epoch: int | None = None
     iteration = 0
@@ -69,12 +70,12 @@ def read_training(folder: str | Path) -> TrainingLog:
             epoch = record['epoch'] if isinstance(record.get('epoch'), int) else epoch
             for name in _LOSSES:
                 if _is_number(record.get(name)):
-                    losses.setdefault(name, Series()).add(step, float(record[name]))
+                    losses[name].add(step, float(record[name]))
             continue
         found = {name: float(value) for name, value in validated(record).items() if _is_number(value)}
         last = found or last
         for name, value in found.items():
-            metrics.setdefault(name, Series()).add(record.get('step', step), value)
+            metrics[name].add(record.get('step', step), value)
     rows = [{name: series.rows() for name, series in each.items()} for each in (losses, metrics)]
     return TrainingLog(rows[0], rows[1], last, epoch, iteration)
 

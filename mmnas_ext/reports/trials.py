@@ -92,7 +92,8 @@ def trials_cells(trials: Trials) -> list[list[str]]:
     columns += [[name, *metric_column([row.metrics.get(name) for row in trials.rows])] for name in names]
     columns.append(['minutes', *(f'{row.minutes:.1f}' for row in trials.rows)])
     failures = [
-        row.failure or ('' if row in trials.successes else f'no finite {trials.rank_by}') for row in trials.rows
+        row.failure or (f'no finite {trials.rank_by}' if row.reached(trials.rank_by) is None else '')
+        for row in trials.rows
     ]
     columns += [['failed', *failures]] if any(failures) else []
     return [list(row) for row in zip(*columns, strict=True)]

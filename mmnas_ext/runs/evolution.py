@@ -125,6 +125,7 @@ class Breeder:
         self.selector = Selector(runner, choosing, self.plan.limit, priced, session.files, stamp)
         self.front_plan = FrontPlan(images=self.settings.images, calibration=self.settings.calibration)
         self.metrics: dict[Choices, dict[str, float]] = {}
+        self._told: list[tuple[Measured, ...]] = []
         self.evolution = Evolution(
             self.plan.space, priced, self.plan.bounds, self.settings, self.measure,
             self.selector.supernet.seed_path() if self.settings.start_with_seed else None,
@@ -174,13 +175,12 @@ class Breeder:
 
     def _tell(self, number: int, row: Sequence[Member]) -> None:
         """Writes down a generation, and says what it came to."""
-        rows = tuple(
-            tuple(Measured(self.selector.arch(each.path), each.cost, self._value(each), each.made) for each in members)
-            for members in self.evolution.generations
-        )
+        arch = self.selector.arch
+        # those of the earlier generations are known: to build all again takes a minute once there are thousands
+        self._told.append(tuple(Measured(arch(each.path), each.cost, self._value(each), each.made) for each in row))
         settings, plan = self.settings, self.plan
         told = Generations(
-            settings.rank_by, settings.better, plan.prices.metric, plan.bounds, settings.generations, rows
+            settings.rank_by, settings.better, plan.prices.metric, plan.bounds, settings.generations, tuple(self._told)
         )
         if is_main_process():
             write_text(self.session.files.evolution, told.format())

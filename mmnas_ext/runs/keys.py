@@ -124,7 +124,8 @@ def fits(value: Any, hint: Any) -> bool:
             return origin is Sequence and isinstance(value, str | int) and fits(value, inside[0])
         if origin is tuple and Ellipsis not in inside:
             return len(value) == len(inside) and all(map(fits, value, inside))
-        return all(fits(each, inside[0]) for each in value)
+        # at once where nothing can be wrong: a search notes its trials after each
+        return set(map(type, value)) <= {inside[0]} or all(fits(each, inside[0]) for each in value)
     if hint is bool:
         return isinstance(value, bool)
     if hint in (int, float):

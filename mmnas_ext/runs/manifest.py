@@ -10,9 +10,10 @@ its parts::
 """
 
 import json
+import re
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ _NOTES: Mapping[str, Any] = {
     'checkpoints': list[dict[str, Any]],
 }  # fmt: skip
 _PLACE = {'folder': str, 'template': str, 'by_epoch': bool}
+# trials that have ended, as they are written
+_RUN = re.compile(r'(\d{1,9})(?:-(\d{1,9}))?')
+_MOST_NUMBERS = 10**6
 STATES = ('created', 'searching', 'rating', 'found', 'derived', 'adapting', 'done')
 
 
@@ -127,7 +131,9 @@ class Manifest:
 
     def format(self) -> str:
         """The manifest as JSON text; `parse` reads it back."""
-        return json.dumps({'version': VERSION, 'state': self.state, **asdict(self)}, indent=1, sort_keys=True) + '\n'
+        parts = {name: {**vars(part), 'notes': _shortened(part.notes)} for name, part in self.parts.items()}
+        content = {'version': VERSION, 'state': self.state, **vars(self), 'parts': parts}
+        return json.dumps(content, indent=1, sort_keys=True) + '\n'
 
     @classmethod
     def parse(cls, text: str) -> 'Manifest':
@@ -143,7 +149,10 @@ class Manifest:
         if version != VERSION:
             raise ValueError(f'version must be {VERSION}, got {version!r}')
         try:
-            parts = {name: Part(**part) for name, part in content.pop('parts').items()}
+            parts = {
+                name: Part(**{**part, 'notes': _lengthened(part.get('notes', {}))})
+                for name, part in content.pop('parts').items()
+            }
             manifest = cls(parts=parts, **content)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f'a field is missing or unknown, or of another type: {error}') from None
@@ -152,6 +161,43 @@ class Manifest:
         if state != manifest.state:
             raise ValueError(f'state must be {manifest.state!r}, which its parts say, got {state!r}')
         return manifest
+
+
+def _shortened(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Notes as they are written: trials as a text, which stays short while a search notes the end of thousands."""
+    return {**notes, **({'trials': _format_numbers(notes['trials'])} if 'trials' in notes else {})}
+
+
+def _lengthened(notes: Any) -> Any:
+    """Notes as they are read; trials of earlier versions are a list."""
+    if isinstance(notes, Mapping) and isinstance(notes.get('trials'), str):
+        return {**notes, 'trials': _parse_numbers(notes['trials'])}
+    return notes
+
+
+def _format_numbers(numbers: Sequence[int]) -> str:
+    """Numbers in their order, those that rise by one as their ends: ``'0-41,43'``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ','.join(str(first) if first == last else f'{first}-{last}' for first, last in runs)
+
+
+def _parse_numbers(text: str) -> list[int]:
+    """Reads what `_format_numbers` wrote; raises TypeError if it is something else."""
+    found: list[int] = []
+    for each in text.split(',') if text else ():
+        match = _RUN.fullmatch(each)
+        if match is None or len(found) > _MOST_NUMBERS:
+            raise TypeError(f"notes.trials must be numbers such as '0-41,43', got {text!r:.60}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first > _MOST_NUMBERS:
+            raise TypeError(f'notes.trials must have at most {_MOST_NUMBERS} numbers, got {each!r:.60}')
+        found += range(first, last + 1)
+    return found
 
 
 def read_manifest(path: Path) -> Manifest | None:

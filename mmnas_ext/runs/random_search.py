@@ -33,7 +33,7 @@ from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.session import Session, resume_from, say
 from mmnas_ext.runs.training import open_runner
-from mmnas_ext.runs.trials import Trial, TrialPlan, describe, keep_numbers, rank_trials, trials_table
+from mmnas_ext.runs.trials import Trial, TrialPlan, describe, keep_numbers, rank_trials, table_is_due, trials_table
 from mmnas_ext.workdir import write_text
 
 KEY = 'random_search'
@@ -73,7 +73,7 @@ def random_search(session: Session) -> ArchSpec:
             session.note(SEARCH, trials=ended)
         _drop_weights(cfg, plan.settings.keep_checkpoints)
         trials.append(trial)
-        if is_main_process():
+        if is_main_process() and table_is_due(len(trials), plan.settings.count):
             write_text(session.files.trials_table, trials_table(trials, plan) + '\n')
         _check_metric(trials, plan)
         if left := plan.settings.count - len(trials):
@@ -162,8 +162,10 @@ def _drop_weights(cfg: Config, keep_last: bool) -> None:
 
 def _check_metric(trials: list[Trial], plan: TrialPlan) -> None:
     """Raises ValueError where validations give metrics, but never the one that ranks."""
+    if any(plan.settings.rank_by in trial.metrics for trial in trials):
+        return
     names = sorted({name for trial in trials for name in trial.metrics})
-    if names and plan.settings.rank_by not in names:
+    if names:
         raise ResumeError(
             f'random_search.rank_by must be one of {names}, which the validation gives, got '
             f'{plan.settings.rank_by!r}: say it right and go on with --resume'

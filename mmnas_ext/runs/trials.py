@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, get_type_hints
 
 from mmengine.config import Config
@@ -25,6 +25,9 @@ _EVALUATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
 # one to go on from while the next is being written
 _KEPT_CHECKPOINTS = 2
 _MISSING = '\N{EN DASH}'
+# a table is written again once there are a fiftieth more trials, or fifty: one of thousands takes
+# a good part of a second, and one after each of them would take an hour
+_MORE = 50
 # costs that every table of trials shows
 _COUNTED = ('macs', 'params')
 
@@ -152,10 +155,9 @@ class TrialPlan:
         wanted = self.settings
         low, high = wanted.limit.get('min'), wanted.limit.get('max')
         try:
-            paths = sample_within(self.space, self.prices, wanted.count, wanted.seed, high, low)
+            return [*_draw(self.space, self.prices, wanted.count, wanted.seed, high, low)]
         except ValueError as error:
             raise ValueError(f'random_search: {error}') from None
-        return [(self.space.arch(path), self.prices.path(path)) for path in paths]
 
     def trial_config(self, arch: ArchSpec) -> Config:
         """The config of a trial: the derived one, changed by ``trial``.
@@ -196,6 +198,15 @@ class TrialPlan:
         arch, _ = self.drawn[0]
         cfg = self.trial_config(arch)
         check_ranking(cfg, self.settings.rank_by, 'random_search.rank_by')
+
+
+@lru_cache(maxsize=1)
+def _draw(
+    space: SearchSpace, priced: Prices, count: int, seed: int, high: float | None, low: float | None
+) -> tuple[tuple[ArchSpec, float], ...]:
+    """The networks of a plan; kept, for a start reads its plan several times and a thousand networks take seconds."""
+    paths = sample_within(space, priced, count, seed, high, low)
+    return tuple((space.arch(path), priced.path(path)) for path in paths)
 
 
 @dataclass(frozen=True)
@@ -295,6 +306,16 @@ def trials_table(trials: Sequence[Trial], plan: TrialPlan) -> str:
         '| ' + ' | '.join(cell.rjust(width) for cell, width in zip(line, widths.values(), strict=True)) + ' |'
         for line in lines
     )
+
+
+def table_is_due(ended: int, count: int) -> bool:
+    """Whether the table is written after a trial: each of the first hundred, at least every fiftieth, and the last.
+
+    Args:
+        ended: Trials that have ended.
+        count: Trials in all.
+    """
+    return ended == count or ended % max(1, ended // _MORE) == 0
 
 
 def describe(arch: ArchSpec, plan: TrialPlan, index: int, price: float) -> str:

@@ -46,6 +46,24 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint():
     assert (again.rows(), again.repeated) == ([(5, 'at 5')], 2)
 
 
+def test_a_deep_drop_is_known_to_a_stride(monkeypatch):
+    monkeypatch.setattr('mmnas_ext.reports.series.RECENT', 100)
+    monkeypatch.setattr('mmnas_ext.reports.series.LIMIT', 50)
+    series = filled(range(0, 10_000, 10))
+    stride = series.stride
+    # among the newest it is exact: 20 values are dropped
+    assert series.add(9_800, 'again') == 980
+    assert (series.repeated, len(series)) == (20, 981)
+    # 5001 is in place 501, which is no longer known: what follows the last kept value before it is dropped too
+    place = series.add(5_001, 'far back')
+    assert 501 - stride < place <= 501 and (place - 1) % stride == 0
+    assert len(series) == place + 1
+    assert series.repeated == 20 + 981 - place
+    steps = [step for step, _ in series.rows()]
+    assert steps == [*range(0, 10 * place, 10 * stride), 5_001]
+    assert series.add(5_011, 'on') == place + 1
+
+
 def test_lines_that_are_not_json_are_passed_over(tmp_path):
     (tmp_path / 'a').write_bytes(b'{"a": 1}\n\n{"a"\n')
     (tmp_path / 'b').write_bytes(b'\xff\xfe\n[2]')
@@ -91,7 +109,7 @@ def test_the_memory_of_a_search_log_does_not_grow_with_it(tmp_path, monkeypatch)
     assert (short.count, long.count) == (600, 2400)
     assert 30 <= len(long.records) <= 61
     assert [long.records[place].iteration for place in (0, -1)] == [0, 2399]
-    # a record takes about 3 kB: 2400 of them would be 7 MB; 8 bytes a line are allowed, and what a line needs
+    # a record takes about 3 kB: 2400 of them would be 7 MB; a line needs some kB while it is read
     assert more < 500_000
     assert more - less < 50_000
 

@@ -50,7 +50,23 @@ def test_it_reads_back_what_it_writes():
     assert not value.is_done('adapt')
 
 
+@pytest.mark.parametrize(('trials', 'text'), [
+    ([], ''), ([0], '0'), ([*range(42), 43], '0-41,43'), ([2, 0, 1, 7, 5, 6], '2,0-1,7,5-6'),
+])  # fmt: skip
+def test_trials_that_have_ended_are_written_short(trials, text):
+    value = manifest(search=True).with_part('search', Part('a', notes={'trials': trials}))
+    content = json.loads(value.format())
+    assert content['parts']['search']['notes']['trials'] == text
+    assert Manifest.parse(value.format()).parts['search'].notes['trials'] == trials
+    # as earlier versions wrote them
+    content['parts']['search']['notes']['trials'] = trials
+    assert Manifest.parse(json.dumps(content)) == value
+
+
 @pytest.mark.parametrize(('change', 'message'), [
+    (lambda c: c['parts']['search'].update(notes={'trials': '0-4,x'}), r"notes.trials must be .*, got '0-4,x'"),
+    (lambda c: c['parts']['search'].update(notes={'trials': '0-99999999'}), 'notes.trials must have at most 1000000'),
+    (lambda c: c['parts']['search'].update(notes={'trials': [0, 'a']}), r'notes.trials must be list\[int\]'),
     (lambda c: c.update(version=2), 'version must be 1, got 2'),
     (lambda c: c.update(state='done'), "state must be 'found', which its parts say, got 'done'"),
     (lambda c: c.update(speed=3), 'a field is missing or unknown'),
