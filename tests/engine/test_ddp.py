@@ -1,4 +1,4 @@
-"""Two processes (gloo, CPU) search as one: same paths, same weights, gradients of the combined batch."""
+"""Two processes, or four, (gloo, CPU) search as one: same paths, same weights, gradients of the combined batch."""
 
 import json
 import os
@@ -26,20 +26,21 @@ def free_port():
         return free.getsockname()[1]
 
 
-def both_ranks(function, *args, tmp_path, joined=True):
-    """Calls `function` on two ranks, in a group unless it joins them itself, and waits for both."""
-    port = free_port()
-    started = []
-    for rank in range(2):
-        environ = {
-            'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1',
-            'MASTER_PORT': str(port),
-        }  # fmt: skip
-        log = tmp_path / f'rank_{rank}.txt'
-        call = (in_group, function, args) if joined else (function, *args)
-        started.append((processes.start(*call, log=log, **environ), log))
-    for process, log in started:
+def both_ranks(function, *args, tmp_path, joined=True, ranks=2):
+    """Calls `function` on two ranks, or more, in a group unless it joins them itself, and waits for all."""
+    call = (in_group, function, args) if joined else (function, *args)
+    for process, log in start_ranks(*call, tmp_path=tmp_path, ranks=ranks):
         processes.complete(process, log)
+
+
+def start_ranks(function, *args, tmp_path, ranks=2):
+    """Calls `function` on each of some ranks; returns each process with its log."""
+    shared = {'WORLD_SIZE': str(ranks), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free_port())}
+    logs = [tmp_path / f'rank_{rank}.txt' for rank in range(ranks)]
+    return [
+        (processes.start(function, *args, log=log, RANK=str(rank), LOCAL_RANK=str(rank), **shared), log)
+        for rank, log in enumerate(logs)
+    ]
 
 
 def in_group(function, args):
@@ -72,8 +73,8 @@ def optim(accumulate):
     )
 
 
-def states(folder):
-    return [torch.load(folder / f'rank_{rank}.pth', weights_only=True) for rank in range(2)]
+def states(folder, ranks=2):
+    return [torch.load(folder / f'rank_{rank}.pth', weights_only=True) for rank in range(ranks)]
 
 
 @pytest.mark.parametrize('accumulate', [1, 2])
@@ -91,6 +92,41 @@ def test_two_ranks_step_as_one_with_both_batches(tmp_path, accumulate):
         torch.testing.assert_close(first[name], tensor, rtol=1e-4, atol=1e-5)
         moved += not torch.equal(tensor, before[name])
     assert moved > 12
+
+
+def steps_of(model, wrapper, ranks):
+    """Three updates in the order of a search: of each of these ranks' batches an arch and a weight step."""
+    for iteration in range(3 * len(ranks)):
+        for phase in ('arch', 'weights'):
+            rank = ranks[iteration % len(ranks)]
+            wrapper.start(phase, iteration, 0)
+            seed = 100 * (iteration // len(ranks)) + 10 * rank + (phase == 'arch')
+            model.train_step(tiny.batch(3, seed), optim_wrapper=wrapper)
+
+
+def search_by_hand(folder):
+    model, wrapper = tiny.build(optim=optim(1), norm=True)
+    wrapped = MMDistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
+    steps_of(wrapped, wrapper, [dist.get_rank()])
+    torch.save(model.state_dict(), f'{folder}/rank_{dist.get_rank()}.pth')
+
+
+def test_four_ranks_step_as_one_process_that_gathers_their_batches(tmp_path):
+    """Batch norms too: either way they normalise by one rank's batch."""
+    ranks = 4
+    both_ranks(search_by_hand, str(tmp_path), tmp_path=tmp_path, ranks=ranks)
+    found = states(tmp_path, ranks)
+    single, wrapper = tiny.build(optim=optim(ranks), norm=True)
+    before = {name: tensor.clone() for name, tensor in single.state_dict().items()}
+    steps_of(single, wrapper, range(ranks))
+    trained = [name for name, _ in single.named_parameters()]
+    assert sum(name.endswith('.alpha') for name in trained) == 3
+    for name in trained:
+        assert all(torch.equal(found[0][name], other[name]) for other in found[1:])
+        # rounding of sums in another order, over three updates
+        torch.testing.assert_close(found[0][name], single.state_dict()[name], rtol=1e-4, atol=1e-5)
+    moved = [name for name in trained if not torch.equal(single.state_dict()[name], before[name])]
+    assert len(moved) > 12 and {name for name in trained if name.endswith('.alpha')} <= set(moved)
 
 
 def search(work_dir, changes):
