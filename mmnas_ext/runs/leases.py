@@ -20,6 +20,7 @@ from pathlib import Path
 from mmnas_ext.workdir import write_text
 
 NAME = '.lease'
+_GAP = 10.0  # seconds between two looks that leave no doubt of what happened between them
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Leases:
         holder = f'{socket.gethostname()}, process {os.getpid()}'
         self._note = Note(self.token, holder, _system(), os.getpid())
         self._held: dict[Path, Callable[[], None]] = {}
-        self._seen: dict[Path, tuple[Note, float]] = {}
+        self._seen: dict[Path, tuple[Note, float, float]] = {}  # since when it says so, and when it was looked at
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -170,10 +171,11 @@ class Leases:
         note, now = Note.read(file), time.monotonic()
         if note is None:
             return self._create(file)
-        before, since = self._seen.get(file, (None, now))
-        if note != before:
-            self._seen[file] = note, now
-        if not note.has_ended() and (note != before or now - since < self.patience):
+        before, since, looked = self._seen.get(file, (None, now, now))
+        if note != before or now - looked > max(self.patience / 2, _GAP):
+            since = now  # a sign of life; or this process itself was cut off, or busy, and has not looked for long
+        self._seen[file] = note, since, now
+        if not note.has_ended() and now - since < self.patience:
             return False
         write_text(file, self._note.format(), self.token)
         time.sleep(self.settle)

@@ -206,10 +206,10 @@ def start_processes(cfg: Config) -> None:
 def _join_on_cpus(wanted: dict[str, Any]) -> None:
     """Joins processes that torchrun has started where there is no GPU; MMEngine's own way asks for one first."""
     os.environ['RANK'], os.environ['LOCAL_RANK']  # what MMEngine asks for, too
-    if wanted.pop('backend', 'gloo') != 'gloo':
-        say('PyTorch sees no GPU here: the processes are joined by gloo')
-    timeout = timedelta(seconds=wanted.pop('timeout'))
+    asked, timeout = wanted.pop('backend', 'gloo'), timedelta(seconds=wanted.pop('timeout'))
     dist.init_process_group('gloo', timeout=timeout, **wanted)
+    if asked != 'gloo':  # said by one of them, now that they are joined
+        say('PyTorch sees no GPU here: the processes are joined by gloo')
 
 
 def _draw_result(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:

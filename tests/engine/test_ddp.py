@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from mmengine.model import MMDistributedDataParallel
 
+from mmnas_ext.runs.manifest import ADAPT, read_manifest
 from mmnas_ext.runs.run import run
 from tests.engine import processes, tiny
 
@@ -163,7 +164,8 @@ def test_two_ranks_draw_the_same_paths_and_find_the_same_network(tmp_path, chang
     assert len((work_dir / 'search_log.jsonl').read_text().splitlines()) == 6  # one process writes
 
 
-def test_two_ranks_train_a_given_network_and_one_writes_it_down(tmp_path):
+def test_two_nodes_train_a_given_network_and_one_process_writes_it_down(tmp_path):
+    """Two machines with a process each, as far as the launcher can tell."""
     work_dir = tmp_path / 'run'
     (work_dir / 'derived').mkdir(parents=True)
     (work_dir / 'derived' / 'arch.json').write_text('old')
@@ -171,11 +173,21 @@ def test_two_ranks_train_a_given_network_and_one_writes_it_down(tmp_path):
     cfg = tiny.search_cfg(work_dir, find_unused_parameters=True)
     cfg.dump(config)
     arch = tiny.SPACE.arch(((0,), (1, 2), (0,))).format('fna')
-    command = ['bash', str(processes.ROOT / 'tools' / 'dist_train.sh'), str(config), '2', '--arch', arch]
-    environ = {**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(processes.ROOT), 'PORT': str(free_port())}
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert 'the processes are joined by gloo' in done.stdout
+    command = ['bash', str(processes.ROOT / 'tools' / 'dist_train.sh'), str(config), '1', '--arch', arch]
+    environ = {
+        **os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(processes.ROOT), 'PORT': str(free_port()),
+        'NNODES': '2', 'MASTER_ADDR': '127.0.0.1',
+    }  # fmt: skip
+    logs, nodes = [tmp_path / f'node_{rank}.txt' for rank in range(2)], []
+    for rank, log in enumerate(logs):
+        with log.open('w') as out:
+            own = {**environ, 'NODE_RANK': str(rank)}
+            nodes.append(subprocess.Popen(command, cwd=tmp_path, env=own, stdout=out, stderr=subprocess.STDOUT))
+    for node, log in zip(nodes, logs, strict=True):
+        assert node.wait(processes.PATIENCE) == 0, log.read_text()[-3000:]
+    assert ['the processes are joined by gloo' in log.read_text() for log in logs] == [True, False]
     assert (work_dir / 'adapt' / 'epoch_2.pth').is_file()
     assert 'k5_e3' in (work_dir / 'derived' / 'arch.json').read_text()
     assert len(list(work_dir.glob('before_*/derived/arch.json'))) == 1
+    settings = read_manifest(work_dir / 'run.json').parts[ADAPT].settings
+    assert {settings.get(f'{key}.processes') for key in ('launch', 'position')} == {2, None}
