@@ -15,6 +15,7 @@ from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.manifest import SEARCH, read_manifest
 from mmnas_ext.runs.random_search import _Watch
 from mmnas_ext.runs.run import run
+from mmnas_ext.runs.sharing import Shared
 from tests.engine import processes, tiny, tiny_trials
 from tests.engine.test_ddp import DISTRIBUTED, both_ranks
 from tests.engine.tiny_trials import random_cfg
@@ -167,6 +168,26 @@ def test_processes_that_share_the_trials_end_as_one_does(tmp_path, reference):
     assert tiny_trials.same_weights(*(each['state_dict'] for each in weights))
     assert len(list(work_dir.glob('adapt/*/vis_data'))) == 1  # trained once
     assert list(work_dir.rglob('*lease*')) == [] and list(work_dir.glob('trials/*/*.pth')) == []
+
+
+def test_a_trial_that_another_process_has_taken_is_left_midway(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def lost(work):
+        asked.append(work.leases.holds(tmp_path / 'trials' / '00'))
+        if len(asked) == 1:  # the other one has given it back by the time that it is asked for again
+            work.leases.give_back(tmp_path / 'trials' / '00')
+        return len(asked) == 1
+
+    monkeypatch.setattr(Shared, 'lost', lost)
+    run(random_cfg(tmp_path, **{'random_search.count': 1}), search_only=True, join=True)
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith('trial 1')] == [
+        said[0], 'trial 1: this process was taken for dead, and another one makes it now', said[0],
+    ]  # fmt: skip
+    # ten of twelve iterations were done, and six are in the checkpoint
+    assert sum('the trial 00 goes on from' in line and '6 iterations are done' in line for line in said) == 1
+    assert asked == [True, True, True] and results(tmp_path)['00']['iterations'] == 12
 
 
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path):
