@@ -32,6 +32,7 @@ from mmnas_ext.runs.own_data import check_own_data
 from mmnas_ext.runs.prepared import Half, Prepared
 from mmnas_ext.runs.run import check_mode
 from mmnas_ext.runs.session import continue_run, say
+from mmnas_ext.runs.training import check_runner
 from mmnas_ext.workdir import WorkDir
 
 _SHOWN = 6  # missing files that a message names
@@ -85,6 +86,8 @@ def _check(cfg: Config, arch: str | None, search_only: bool, resume: bool, prepa
     method, given = method_of(cfg), None if arch is None else ArchSpec.parse(arch)
     configs = method.check(cfg, given, search_only)
     prepared.halves = tuple(map(Half, _names(method, given), configs))
+    for half in prepared.halves:
+        check_runner(half.cfg, 'derived: ' if half.name == 'adaptation' else '')
     _fetch_seeds(configs)
     for half in configs:
         _check_seed(half.model.get('backbone') or {})

@@ -20,6 +20,7 @@ from pathlib import Path
 from mmnas_ext.workdir import write_text
 
 NAME = '.lease'
+_GAP = 10.0  # seconds between two looks that leave no doubt of what happened between them
 
 
 @dataclass(frozen=True)
@@ -89,23 +90,24 @@ class Leases:
         holder = f'{socket.gethostname()}, process {os.getpid()}'
         self._note = Note(self.token, holder, _system(), os.getpid())
         self._held: dict[Path, Callable[[], None]] = {}
-        self._seen: dict[Path, tuple[Note, float]] = {}
+        self._seen: dict[Path, tuple[Note, float, float]] = {}  # since when it says so, and when it was looked at
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def take(self, folder: Path, on_lost: Callable[[], None] = lambda: None) -> bool:
+    def take(self, folder: Path, on_lost: Callable[[], None] = lambda: None, name: str = NAME) -> bool:
         """Takes the work of a folder, if nobody is at it.
 
         Args:
             folder: The folder; it is made if it is missing.
             on_lost: Called, in another thread, if this process was taken for dead and the work is another's now.
+            name: Of the file, where a folder has leases for several pieces of work.
 
         Returns:
             Whether this process has it now. Where the holder may be dead, a later call finds that out.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / NAME
+        file = folder / name
         if not (self._create(file) or self._take_over(file)):
             return False
         with self._lock:
@@ -116,25 +118,44 @@ class Leases:
                 self._thread.start()
         return True
 
-    def give_back(self, folder: Path) -> None:
+    def settle_on(self, folder: Path, on_lost: Callable[[], None] = lambda: None, name: str = NAME) -> bool:
+        """Takes the work of a folder, or sees that its holder lives; arguments are those of `take`.
+
+        Returns:
+            Whether this process has it now, which takes `patience` seconds at most to tell.
+        """
+        seen: Note | None = None
+        while not self.take(folder, on_lost, name):
+            note = Note.read(folder / name)
+            if note is not None and seen is not None and note.token == seen.token and note.beat != seen.beat:
+                return False
+            seen = note
+            time.sleep(min(0.5, self.beat / 2))
+        return True
+
+    def holds(self, folder: Path, name: str = NAME) -> bool:
+        """Whether the work of a folder is this process's, as the file says now."""
+        note = Note.read(folder / name)
+        return note is not None and note.token == self.token
+
+    def give_back(self, folder: Path, name: str = NAME) -> None:
         """Gives the work of a folder back; a lease that is another's by now stays."""
-        file = folder / NAME
+        file = folder / name
         with self._lock:
             self._held.pop(file, None)
-            note = Note.read(file)
-            if note is not None and note.token == self.token:
+            if self.holds(folder, name):
                 file.unlink(missing_ok=True)
 
-    def holder(self, folder: Path) -> str:
+    def holder(self, folder: Path, name: str = NAME) -> str:
         """Who has the work of a folder, for people; empty if nobody has."""
-        note = Note.read(folder / NAME)
+        note = Note.read(folder / name)
         return '' if note is None else note.holder
 
     def close(self) -> None:
         """Gives all back."""
         self._closed.set()
         for file in list(self._held):
-            self.give_back(file.parent)
+            self.give_back(file.parent, file.name)
 
     def _create(self, file: Path) -> bool:
         try:
@@ -150,10 +171,11 @@ class Leases:
         note, now = Note.read(file), time.monotonic()
         if note is None:
             return self._create(file)
-        before, since = self._seen.get(file, (None, now))
-        if note != before:
-            self._seen[file] = note, now
-        if not note.has_ended() and (note != before or now - since < self.patience):
+        before, since, looked = self._seen.get(file, (None, now, now))
+        if note != before or now - looked > max(self.patience / 2, _GAP):
+            since = now  # a sign of life; or this process itself was cut off, or busy, and has not looked for long
+        self._seen[file] = note, since, now
+        if not note.has_ended() and now - since < self.patience:
             return False
         write_text(file, self._note.format(), self.token)
         time.sleep(self.settle)

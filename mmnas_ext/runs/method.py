@@ -52,6 +52,7 @@ class Method:
         check_batches: Raises for what would fail later, given the config and how many batches of an epoch the two parts
             of its images have, which is known once they are read.
         writes: What it leaves in a work dir beside what every run does, as attributes of `WorkDir`.
+        shares: Whether processes that are not joined may share its search, see `mmnas_ext.runs.sharing`.
     """
 
     name: str
@@ -65,3 +66,4 @@ class Method:
     plan: Callable[[Config], list[str]] | None = None
     check_batches: Callable[[Config, tuple[int, ...]], None] | None = None
     writes: tuple[str, ...] = ()
+    shares: bool = False

@@ -8,6 +8,7 @@ the one that validates best is kept. Files: ``trials/<nn>/`` for each (``config.
 import logging
 import os
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -30,8 +31,8 @@ from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import describe_backbone, list_halves, read_space
 from mmnas_ext.runs.manifest import SEARCH, NoNetworkError, ResumeError
 from mmnas_ext.runs.method import Method, Settings
-from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.session import Session, resume_from, say
+from mmnas_ext.runs.sharing import Alone, LostTrialError, place_of
 from mmnas_ext.runs.training import open_runner
 from mmnas_ext.runs.trials import Trial, TrialPlan, describe, keep_numbers, rank_trials, table_is_due, trials_table
 from mmnas_ext.workdir import write_text
@@ -42,14 +43,18 @@ _RESULT_NAME = 'result.json'
 _LOSS_INTERVAL = 10
 
 
-def random_search(session: Session) -> ArchSpec:
+def random_search(session: Session) -> ArchSpec | None:
     """Tries the networks that a config's ``random_search`` draws, and returns the best.
 
     What has ended is not tried again and an interrupted trial goes on from its newest checkpoint. A larger ``count``
-    tries more; of a smaller one, the first results are ranked.
+    tries more; of a smaller one, the first results are ranked. Where several processes share the trials, each makes
+    those that nobody is at.
 
     Args:
         session: The run.
+
+    Returns:
+        The best; ``None`` where another process ranks the trials and goes on.
 
     Raises:
         ValueError: The settings are out of range; ``rank_by`` is no metric of the validation.
@@ -57,31 +62,62 @@ def random_search(session: Session) -> ArchSpec:
     """
     plan = TrialPlan.of(session.cfg)
     plan.check()
-    part = session.begin(SEARCH, session.settings.search)
-    ended = list(part.notes.get('trials', []))
-    trials: list[Trial] = []
-    for index, (arch, price) in enumerate(plan.drawn):
-        place = session.files.trials / f'{index:02d}'
-        cfg = _trial_config(plan, arch, place)
-        trial = _read_result(place, arch) if index in ended else None
-        if trial is None:
-            say(describe(arch, plan, index, price))
-            trial = _try(plan, index, arch, price, cfg, f'{part.id}/{index:02d}', session.prepared)
-            if is_main_process():
-                write_text(place / _RESULT_NAME, trial.format())
-            ended.append(index)
-            session.note(SEARCH, trials=ended)
-        _drop_weights(cfg, plan.settings.keep_checkpoints)
-        trials.append(trial)
-        if is_main_process() and table_is_due(len(trials), plan.settings.count):
-            write_text(session.files.trials_table, trials_table(trials, plan) + '\n')
-        _check_metric(trials, plan)
-        if left := plan.settings.count - len(trials):
-            spent = sum(trial.seconds for trial in trials) / len(trials)
-            say(f'{left} of {plan.settings.count} trials are left, about {timedelta(seconds=round(left * spent))}')
-    best = _best(trials, plan)
+    work = session.work = session.work or Alone(session.files)
+    work.session = session
+    work.begin()
+    trials: dict[int, Trial] = {}
+    while len(trials) < len(plan.drawn):
+        for index in sorted({*work.ended()} & {*range(len(plan.drawn))} - trials.keys()):
+            trials[index] = _read_result(place_of(session.files, index), plan.drawn[index][0])
+            _drop_weights(_trial_config(plan, index, session), plan.settings.keep_checkpoints)
+            _tell(trials, plan, session)
+        left = [index for index in range(len(plan.drawn)) if index not in trials]
+        chosen = work.take(left) if left else None
+        if chosen is not None and (trial := _make(plan, chosen, session)) is not None:
+            trials[chosen] = trial
+            _tell(trials, plan, session)
+    if not work.lead():
+        return None
+    best = _best([trials[index] for index in sorted(trials)], plan)
     session.finish(SEARCH)
     return best
+
+
+def _make(plan: TrialPlan, index: int, session: Session) -> Trial | None:
+    """Makes a trial and writes down what it gave; ``None`` where another process has it by now."""
+    work, (arch, price) = _work(session), plan.drawn[index]
+    cfg, part = _trial_config(plan, index, session), session.manifest.parts[SEARCH]
+    say(describe(arch, plan, index, price))
+    try:
+        trial = _try(plan, index, arch, price, cfg, f'{part.id}/{index:02d}', session)
+    except LostTrialError:
+        trial = None
+    if trial is None or not work.note(index, Path(cfg.work_dir, _RESULT_NAME), trial.format()):
+        say(f'trial {index + 1}: this process was taken for dead, and another one makes it now')
+        return None
+    _drop_weights(cfg, plan.settings.keep_checkpoints)
+    work.give_back(index)
+    return trial
+
+
+def _tell(trials: Mapping[int, Trial], plan: TrialPlan, session: Session) -> None:
+    """Writes the table of the trials that have ended, and says how many are left.
+
+    Raises:
+        ResumeError: Their validations do not give the metric that ranks.
+    """
+    work, known = _work(session), [trials[index] for index in sorted(trials)]
+    if is_main_process() and table_is_due(len(known), plan.settings.count):
+        write_text(session.files.trials_table, trials_table(known, plan) + '\n', work.leases.token)
+    _check_metric(known, plan)
+    if left := plan.settings.count - len(known):
+        spent = timedelta(seconds=round(left * sum(trial.seconds for trial in known) / len(known)))
+        say(f'{left} of {plan.settings.count} trials are left, about {spent}{work.pace}')
+
+
+def _work(session: Session) -> Alone:
+    assert session.work is not None
+    return session.work
 
 
 def _read_result(place: Path, arch: ArchSpec) -> Trial:
@@ -106,27 +142,25 @@ def _read_result(place: Path, arch: ArchSpec) -> Trial:
     return trial
 
 
-def _trial_config(plan: TrialPlan, arch: ArchSpec, place: Path) -> Config:
+def _trial_config(plan: TrialPlan, index: int, session: Session) -> Config:
     """The config of a trial in its place; checkpoints elsewhere get a folder of this run's."""
-    cfg = plan.trial_config(arch)
+    cfg, place = plan.trial_config(plan.drawn[index][0]), place_of(session.files, index)
     cfg.work_dir, cfg.launcher = str(place), plan.cfg.get('launcher', 'none')
     nest_checkpoints(cfg, f'{place.parents[1].name}/{place.parent.name}')
     return cfg
 
 
-def _try(
-    plan: TrialPlan, index: int, arch: ArchSpec, price: float, cfg: Config, part: str, prepared: Prepared
-) -> Trial:
+def _try(plan: TrialPlan, index: int, arch: ArchSpec, price: float, cfg: Config, part: str, session: Session) -> Trial:
     """Adapts one network briefly and validates it."""
     if is_main_process():
         write_text(Path(cfg.work_dir, 'arch.json'), arch.format('json'))
         write_text(Path(cfg.work_dir, 'config.py'), plan.trial_config(arch).pretty_text)
     # validated once, at the end, by the watch: also where a trial was killed between its last step and that
     cfg.train_cfg.val_begin = 1 + max(cfg.train_cfg.get(key) or 0 for key in ('max_epochs', 'max_iters'))
-    watch = _Watch()
+    watch = _Watch(_work(session).lost)
     failure = ''
     checkpoint = resume_from(checkpoint_places(cfg), part, f'trial {index:02d}')
-    with open_runner(cfg, checkpoint, part, prepared) as runner:
+    with open_runner(cfg, checkpoint, part, session.prepared) as runner:
         runner.register_hook(watch, priority='LOWEST')
         try:
             runner.train()
@@ -154,9 +188,12 @@ def _drop_weights(cfg: Config, keep_last: bool) -> None:
     """Deletes the checkpoints of a trial that has ended: its weights are of no more use."""
     if is_main_process():
         written = {path for place in checkpoint_places(cfg) for _, _, path in place.numbered()}
-        checkpoints = sorted({*written, *Path(cfg.work_dir).glob('*.pth')}, key=lambda path: path.stat().st_mtime_ns)
-        for path in checkpoints[:-1] if keep_last else checkpoints:
-            path.unlink()
+        with suppress(FileNotFoundError):  # another process deletes them at this moment
+            checkpoints = sorted(
+                {*written, *Path(cfg.work_dir).glob('*.pth')}, key=lambda path: path.stat().st_mtime_ns
+            )
+            for path in checkpoints[:-1] if keep_last else checkpoints:
+                path.unlink()
     barrier()
 
 
@@ -186,12 +223,16 @@ def _best(trials: list[Trial], plan: TrialPlan) -> ArchSpec:
 class _Watch(Hook):
     """Validates at a trial's end, counts its time over resumptions, and ends it when its loss is NaN or infinite.
 
+    Args:
+        lost: Says whether another process has the trial by now; the main process's word counts.
+
     Attributes:
         metrics: Of the validation, empty before it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lost: Callable[[], bool] = lambda: False) -> None:
         self.metrics: dict[str, Any] = {}
+        self._lost = lost
         self._begun = _clocks()
         self._before = (0.0, 0.0)
 
@@ -202,14 +243,23 @@ class _Watch(Hook):
         return wall, cpu
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Raises NonFiniteLossError, on all ranks at once, if any of them has a loss that is NaN or infinite."""
+        """Raises on all ranks at once.
+
+        Raises:
+            NonFiniteLossError: One of them has a loss that is NaN or infinite.
+            LostTrialError: Another process has the trial.
+        """
         last = runner.iter + 1 == runner.max_iters
         if not last and not self.every_n_train_iters(runner, _LOSS_INTERVAL):
             return
         loss = torch.as_tensor((outputs or {}).get('loss', 0.0)).detach().float()
-        broken = (~torch.isfinite(loss).all()).float().reshape(1)
-        all_reduce(broken, 'max')
-        if broken.item():
+        broken = (~torch.isfinite(loss).all()).float()
+        lost = torch.full_like(broken, float(self._lost()))
+        told = torch.stack([broken, lost])
+        all_reduce(told, 'max')
+        if told[1].item():
+            raise LostTrialError
+        if told[0].item():
             raise NonFiniteLossError(f'the loss was not finite at iteration {runner.iter + 1}')
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
@@ -290,4 +340,5 @@ RANDOM_SEARCH = Method(
     report=write_report,
     plan=_plan,
     writes=('trials', 'trials_table'),
+    shares=True,
 )

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -29,8 +29,10 @@ from mmnas_ext.runs.predict import sample_run
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.results import describe_front
 from mmnas_ext.runs.session import Session, open_session, say
+from mmnas_ext.runs.sharing import check_join, work_of
 from mmnas_ext.runs.tensorboard import log_images
 from mmnas_ext.runs.training import train
+from mmnas_ext.workdir import WorkDir
 
 _STARTS = {'pytorch': 'torchrun', 'slurm': 'srun', 'mpi': 'mpirun'}
 
@@ -88,6 +90,7 @@ def run(
     arch: str | None = None,
     draw: bool = False,
     prepared: Prepared | None = None,
+    join: bool = False,
 ) -> None:
     """Runs a config: what its method searches for is found, written down and trained.
 
@@ -102,6 +105,7 @@ def run(
         arch: Skip the search and train this network: anything that `ArchSpec.parse` reads.
         draw: Draw figures and page once a network is found, and say at the end what came of it and what is next.
         prepared: What `mmnas_ext.runs.checks.check_config` has built: the run uses it, and does not look again.
+        join: Share the trials of a random search with other processes on the same work dir, whichever of them begins.
 
     Raises:
         ValueError: The arguments contradict each other or the config.
@@ -113,13 +117,30 @@ def run(
     given = None if arch is None else ArchSpec.parse(arch)
     if prepared is None:
         method.check(cfg, given, search_only)
-    session = open_session(cfg, method, resume, given, search_only, prepared)
+    if join:
+        check_join(method, [])
+
+    def begin(resume: bool) -> Session:
+        return open_session(cfg, method, resume, given, search_only, prepared)
+
+    with work_of(method, WorkDir(cfg.work_dir), join) or nullcontext() as work:
+        session = begin(resume) if work is None else work.open(begin, resume)
+        if session is None or not _run(session, search_only, draw):
+            return
+        if draw:
+            tell_end(session)
+
+
+def _run(session: Session, search_only: bool, draw: bool) -> bool:
+    """Finds and trains in an open run; returns whether that was this process's to do to its end."""
+    cfg, method = session.cfg, session.method
     if method.find is None:
         train(session, ADAPT, cfg, settings_of(cfg, 'train_dataloader'))
-    elif (found := session.found or method.find(session)) is not None:
+        return True
+    found = session.found or method.find(session)
+    if found is not None:
         adapt(session, found, search_only, draw)
-    if draw:
-        tell_end(session)
+    return found is not None or session.work is None
 
 
 def adapt(session: Session, found: ArchSpec, search_only: bool = False, draw: bool = False) -> None:
@@ -185,10 +206,10 @@ def start_processes(cfg: Config) -> None:
 def _join_on_cpus(wanted: dict[str, Any]) -> None:
     """Joins processes that torchrun has started where there is no GPU; MMEngine's own way asks for one first."""
     os.environ['RANK'], os.environ['LOCAL_RANK']  # what MMEngine asks for, too
-    if wanted.pop('backend', 'gloo') != 'gloo':
-        say('PyTorch sees no GPU here: the processes are joined by gloo')
-    timeout = timedelta(seconds=wanted.pop('timeout'))
+    asked, timeout = wanted.pop('backend', 'gloo'), timedelta(seconds=wanted.pop('timeout'))
     dist.init_process_group('gloo', timeout=timeout, **wanted)
+    if asked != 'gloo':  # said by one of them, now that they are joined
+        say('PyTorch sees no GPU here: the processes are joined by gloo')
 
 
 def _draw_result(report: Callable[[Path], tuple[Path, ...]], session: Session) -> None:

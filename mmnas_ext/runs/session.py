@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
@@ -43,6 +43,9 @@ from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.workdir import WorkDir, write_text
 
+if TYPE_CHECKING:
+    from mmnas_ext.runs.sharing import Alone
+
 RATED = 'rated'  # origin of a network that the rating tool chose by limits of its own
 # what is known of a network that is to be chosen anew
 _CHOSEN = ('arch', 'origin', 'asked', 'host')
@@ -64,6 +67,7 @@ class Session:
         files: Its work dir.
         kept: What a method's `find` leaves for its `supply`, such as a model that is in memory already.
         searched: The run whose search gave the network: this one, unless a network of another run's front is trained.
+        work: Which trials of a search this process makes, where processes may share them.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Session:
         self.prepared = prepared or Prepared()
         self.kept: dict[str, Any] = {}
         self.searched = self
+        self.work: Alone | None = None
         self._fresh: set[str] = set()
 
     @property
@@ -120,7 +125,7 @@ class Session:
             notes['checkpoints'] = [*known, *(place for place in places if place not in known)]
         if part is None:
             self._fresh.add(name)
-            part = Part(_agreed(new_id))
+            part = Part(agreed(new_id))
         part = replace(part, settings=settings, notes=notes, done=False)
         self.write(self.manifest.with_part(name, part))
         return part
@@ -199,7 +204,7 @@ def open_session(
         fresh = Manifest(new_id(), method.name, report=settings.report, versions=find_versions())
         return (fresh if arch is None else _give(fresh, arch, True, host)), [], True
 
-    manifest, said, anew = _agreed(decide)
+    manifest, said, anew = agreed(decide)
     session = Session(cfg, method, manifest, settings, prepared)
     if anew and is_main_process():
         aside = clear(cfg)
@@ -322,7 +327,7 @@ def resume_from(places: list[Places], part: str, name: str) -> Path | None:
         lines = [f'warning: {line}; goes on from {found.path} instead' for line in lines]
         return found.path, [*lines, f'the {name} goes on from {found.path}, {found.iteration} iterations are done']
 
-    path, lines = _agreed(look)
+    path, lines = agreed(look)
     for line in lines:
         say(line)
     return path
@@ -376,7 +381,7 @@ def refusal(cfg: Config, name: str, refused: list[Change]) -> str:
     """Says that a part cannot go on, since settings that decide its result are others now."""
     return (
         f'--resume: the {name} in {cfg.work_dir} was begun with other settings ({list_changes(refused)}): go on with '
-        'those, or start without --resume, which sets the former run aside'
+        'those, or start without --resume (or --join), which sets the former run aside'
     )
 
 
@@ -384,6 +389,20 @@ def say(text: str) -> None:
     """Prints a line of what a run does, once for all processes."""
     if is_main_process():
         print(text, flush=True)
+
+
+def agreed(decide: Callable[[], Any]) -> Any:
+    """What the main process decides, on all of them; its error, too."""
+    outcome: list[Any] = [None, None]
+    if is_main_process():
+        try:
+            outcome[0] = decide()
+        except (ValueError, OSError) as error:
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
 
 
 def _give(manifest: Manifest, arch: ArchSpec, anew: bool, host: str | None) -> Manifest:
@@ -434,17 +453,3 @@ def _same_search(old: Manifest, method: Method, settings: Mapping[str, Any]) -> 
     """Whether a work dir's search, which must have begun, is that of these settings."""
     part = old.parts.get(SEARCH)
     return old.method == method.name and part is not None and not find_changes(part.settings, settings)[1]
-
-
-def _agreed(decide: Callable[[], Any]) -> Any:
-    """What the main process decides, on all of them; its error, too."""
-    outcome: list[Any] = [None, None]
-    if is_main_process():
-        try:
-            outcome[0] = decide()
-        except (ValueError, OSError) as error:
-            outcome[1] = error
-    broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]

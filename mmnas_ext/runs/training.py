@@ -1,6 +1,7 @@
 """One training by MMEngine's Runner, of whichever part of a run."""
 
 import gc
+import inspect
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import MODEL_WRAPPERS
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmnas_ext.engine.pipelines import InnerPipelineHook
 from mmnas_ext.engine.runner import SafeRunner
@@ -30,6 +33,29 @@ def is_distillation(cfg: Config) -> bool:
     return own_name(kind) == 'BlockDistiller' or kind == 'BlockDistiller'
 
 
+def check_runner(cfg: Mapping[str, Any], where: str = '') -> None:
+    """Raises ValueError where a config asks for another runner than MMEngine's usual one, or for sharded parameters.
+
+    Args:
+        cfg: The config of a part.
+        where: Dotted key of it, for the message.
+    """
+    kind = (cfg.get('model_wrapper_cfg') or {}).get('type')
+    found = MODEL_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+    if inspect.isclass(found) and issubclass(found, FullyShardedDataParallel):
+        raise ValueError(
+            f'{where}model_wrapper_cfg must keep all parameters on every process, got {found.__name__}: steps of a '
+            'search switch which of them are trained, and checkpoints are written by one process; leave it out, or see '
+            'FSDP in docs/distributed.md'
+        )
+    for key, usual in (('runner_type', 'Runner'), ('strategy', None)):
+        if cfg.get(key) not in (None, usual):
+            raise ValueError(
+                f"{where}{key} must be left out: every part of a run is trained by MMEngine's Runner, got "
+                f'{cfg[key]!r:.60}; see FSDP in docs/distributed.md for what else can be done'
+            )
+
+
 def make_runner(
     cfg: Config, checkpoint: Path | None = None, part: str = '', prepared: Prepared | None = None
 ) -> SafeRunner:
@@ -40,7 +66,11 @@ def make_runner(
         checkpoint: What it resumes from; ``None`` to begin, with the config's ``load_from`` if it has one.
         part: Id of the part of a run that it trains, which its checkpoints are stamped with.
         prepared: What a check has built already, of which the runner takes what is of this config.
+
+    Raises:
+        ValueError: The config asks for another runner.
     """
+    check_runner(cfg)
     cfg = cfg.copy()
     if (cfg.get('randomness') or {}).get('seed') is None:
         # one that MMEngine draws is restored when the loaders are built: a resumed run would see other images

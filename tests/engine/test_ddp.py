@@ -1,4 +1,4 @@
-"""Two processes (gloo, CPU) search as one: same paths, same weights, gradients of the combined batch."""
+"""Two processes, or four, (gloo, CPU) search as one: same paths, same weights, gradients of the combined batch."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from mmengine.model import MMDistributedDataParallel
 
+from mmnas_ext.runs.manifest import ADAPT, read_manifest
 from mmnas_ext.runs.run import run
 from tests.engine import processes, tiny
 
@@ -26,20 +27,21 @@ def free_port():
         return free.getsockname()[1]
 
 
-def both_ranks(function, *args, tmp_path, joined=True):
-    """Calls `function` on two ranks, in a group unless it joins them itself, and waits for both."""
-    port = free_port()
-    started = []
-    for rank in range(2):
-        environ = {
-            'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1',
-            'MASTER_PORT': str(port),
-        }  # fmt: skip
-        log = tmp_path / f'rank_{rank}.txt'
-        call = (in_group, function, args) if joined else (function, *args)
-        started.append((processes.start(*call, log=log, **environ), log))
-    for process, log in started:
+def both_ranks(function, *args, tmp_path, joined=True, ranks=2):
+    """Calls `function` on two ranks, or more, in a group unless it joins them itself, and waits for all."""
+    call = (in_group, function, args) if joined else (function, *args)
+    for process, log in start_ranks(*call, tmp_path=tmp_path, ranks=ranks):
         processes.complete(process, log)
+
+
+def start_ranks(function, *args, tmp_path, ranks=2):
+    """Calls `function` on each of some ranks; returns each process with its log."""
+    shared = {'WORLD_SIZE': str(ranks), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free_port())}
+    logs = [tmp_path / f'rank_{rank}.txt' for rank in range(ranks)]
+    return [
+        (processes.start(function, *args, log=log, RANK=str(rank), LOCAL_RANK=str(rank), **shared), log)
+        for rank, log in enumerate(logs)
+    ]
 
 
 def in_group(function, args):
@@ -72,8 +74,8 @@ def optim(accumulate):
     )
 
 
-def states(folder):
-    return [torch.load(folder / f'rank_{rank}.pth', weights_only=True) for rank in range(2)]
+def states(folder, ranks=2):
+    return [torch.load(folder / f'rank_{rank}.pth', weights_only=True) for rank in range(ranks)]
 
 
 @pytest.mark.parametrize('accumulate', [1, 2])
@@ -91,6 +93,41 @@ def test_two_ranks_step_as_one_with_both_batches(tmp_path, accumulate):
         torch.testing.assert_close(first[name], tensor, rtol=1e-4, atol=1e-5)
         moved += not torch.equal(tensor, before[name])
     assert moved > 12
+
+
+def steps_of(model, wrapper, ranks):
+    """Three updates in the order of a search: of each of these ranks' batches an arch and a weight step."""
+    for iteration in range(3 * len(ranks)):
+        for phase in ('arch', 'weights'):
+            rank = ranks[iteration % len(ranks)]
+            wrapper.start(phase, iteration, 0)
+            seed = 100 * (iteration // len(ranks)) + 10 * rank + (phase == 'arch')
+            model.train_step(tiny.batch(3, seed), optim_wrapper=wrapper)
+
+
+def search_by_hand(folder):
+    model, wrapper = tiny.build(optim=optim(1), norm=True)
+    wrapped = MMDistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
+    steps_of(wrapped, wrapper, [dist.get_rank()])
+    torch.save(model.state_dict(), f'{folder}/rank_{dist.get_rank()}.pth')
+
+
+def test_four_ranks_step_as_one_process_that_gathers_their_batches(tmp_path):
+    """Batch norms too: either way they normalise by one rank's batch."""
+    ranks = 4
+    both_ranks(search_by_hand, str(tmp_path), tmp_path=tmp_path, ranks=ranks)
+    found = states(tmp_path, ranks)
+    single, wrapper = tiny.build(optim=optim(ranks), norm=True)
+    before = {name: tensor.clone() for name, tensor in single.state_dict().items()}
+    steps_of(single, wrapper, range(ranks))
+    trained = [name for name, _ in single.named_parameters()]
+    assert sum(name.endswith('.alpha') for name in trained) == 3
+    for name in trained:
+        assert all(torch.equal(found[0][name], other[name]) for other in found[1:])
+        # rounding of sums in another order, over three updates
+        torch.testing.assert_close(found[0][name], single.state_dict()[name], rtol=1e-4, atol=1e-5)
+    moved = [name for name in trained if not torch.equal(single.state_dict()[name], before[name])]
+    assert len(moved) > 12 and {name for name in trained if name.endswith('.alpha')} <= set(moved)
 
 
 def search(work_dir, changes):
@@ -127,7 +164,8 @@ def test_two_ranks_draw_the_same_paths_and_find_the_same_network(tmp_path, chang
     assert len((work_dir / 'search_log.jsonl').read_text().splitlines()) == 6  # one process writes
 
 
-def test_two_ranks_train_a_given_network_and_one_writes_it_down(tmp_path):
+def test_two_nodes_train_a_given_network_and_one_process_writes_it_down(tmp_path):
+    """Two machines with a process each, as far as the launcher can tell."""
     work_dir = tmp_path / 'run'
     (work_dir / 'derived').mkdir(parents=True)
     (work_dir / 'derived' / 'arch.json').write_text('old')
@@ -135,11 +173,21 @@ def test_two_ranks_train_a_given_network_and_one_writes_it_down(tmp_path):
     cfg = tiny.search_cfg(work_dir, find_unused_parameters=True)
     cfg.dump(config)
     arch = tiny.SPACE.arch(((0,), (1, 2), (0,))).format('fna')
-    command = ['bash', str(processes.ROOT / 'tools' / 'dist_train.sh'), str(config), '2', '--arch', arch]
-    environ = {**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(processes.ROOT), 'PORT': str(free_port())}
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert 'the processes are joined by gloo' in done.stdout
+    command = ['bash', str(processes.ROOT / 'tools' / 'dist_train.sh'), str(config), '1', '--arch', arch]
+    environ = {
+        **os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(processes.ROOT), 'PORT': str(free_port()),
+        'NNODES': '2', 'MASTER_ADDR': '127.0.0.1',
+    }  # fmt: skip
+    logs, nodes = [tmp_path / f'node_{rank}.txt' for rank in range(2)], []
+    for rank, log in enumerate(logs):
+        with log.open('w') as out:
+            own = {**environ, 'NODE_RANK': str(rank)}
+            nodes.append(subprocess.Popen(command, cwd=tmp_path, env=own, stdout=out, stderr=subprocess.STDOUT))
+    for node, log in zip(nodes, logs, strict=True):
+        assert node.wait(processes.PATIENCE) == 0, log.read_text()[-3000:]
+    assert ['the processes are joined by gloo' in log.read_text() for log in logs] == [True, False]
     assert (work_dir / 'adapt' / 'epoch_2.pth').is_file()
     assert 'k5_e3' in (work_dir / 'derived' / 'arch.json').read_text()
     assert len(list(work_dir.glob('before_*/derived/arch.json'))) == 1
+    settings = read_manifest(work_dir / 'run.json').parts[ADAPT].settings
+    assert {settings.get(f'{key}.processes') for key in ('launch', 'position')} == {2, None}

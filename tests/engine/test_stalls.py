@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -15,7 +16,7 @@ from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.stalls import STEPS, StallWatch, StepHook, Steps
 from mmnas_ext.runs.run import start_processes
 from tests.engine import processes
-from tests.engine.test_ddp import free_port
+from tests.engine.test_ddp import start_ranks
 
 
 class Rank:
@@ -125,49 +126,76 @@ def test_iterations_and_bars_are_steps() -> None:
     assert STEPS.count == before + 4
 
 
-def wait_for_the_other(rank: int) -> None:
+def join_all(timeout: float = 2) -> None:
     from mmengine.config import Config
+
+    start_processes(Config({'launcher': 'pytorch', 'env_cfg': {'dist_cfg': {'backend': 'gloo', 'timeout': timeout}}}))
+
+
+def wait_for_the_last() -> None:
     from torch import distributed
 
-    start_processes(Config({'launcher': 'pytorch', 'env_cfg': {'dist_cfg': {'backend': 'gloo', 'timeout': 2}}}))
-    if rank == 1:
+    ranks = int(os.environ['WORLD_SIZE'])
+    join_all(ranks)  # seconds: the more they are, the less each of them gets of a small machine
+    if distributed.get_rank() == ranks - 1:
         time.sleep(600)
     distributed.barrier()
 
 
-def test_two_processes_of_which_one_hangs(tmp_path: Any) -> None:
-    shared = {'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free_port())}
-    logs = [tmp_path / f'rank_{rank}.txt' for rank in range(2)]
-    started = [
-        processes.start(wait_for_the_other, rank, log=log, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
-        for rank, log in enumerate(logs)
-    ]
-    assert [processes.finish(process, log) for process, log in zip(started, logs, strict=True)] == [1, 1]
-    text = logs[0].read_text()  # the other one has ended because this one has
-    assert 'error: no process has made a step for 2 s; rank 1 is elsewhere than in a collective' in text
-    assert 'engine/test_stalls.py' in text and 'in wait_for_the_other' in text
+@pytest.mark.parametrize('ranks', [2, 4])
+def test_of_some_processes_one_hangs(ranks: int, tmp_path: Any) -> None:
+    started = start_ranks(wait_for_the_last, tmp_path=tmp_path, ranks=ranks)
+    assert [processes.finish(process, log) for process, log in started] == [1] * ranks
+    text = started[0][1].read_text()  # the others have ended because this one has
+    assert (
+        f'error: no process has made a step for {ranks} s; rank {ranks - 1} is elsewhere than in a collective' in text
+    )
+    assert 'engine/test_stalls.py' in text and 'in wait_for_the_last' in text
+    assert text.count('torch/distributed/') >= ranks - 1
+
+
+def die_in_a_step() -> None:
+    """The last process is killed after two steps, as by the system for its memory; the time is written down."""
+    import torch
+    from torch import distributed
+
+    join_all(900)
+    for step in range(100):
+        if step == 2 and distributed.get_rank() == distributed.get_world_size() - 1:
+            print(f'died {time.monotonic()}', flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            distributed.all_reduce(torch.ones(1))
+        except RuntimeError:
+            print(f'ended {time.monotonic()}', flush=True)
+            raise
+
+
+@pytest.mark.parametrize('ranks', [2, 4])
+def test_of_some_processes_one_dies(ranks: int, tmp_path: Any) -> None:
+    started = start_ranks(die_in_a_step, tmp_path=tmp_path, ranks=ranks)
+    codes = [processes.finish(process, log) for process, log in started]
+    assert codes == [1] * (ranks - 1) + [-signal.SIGKILL]
+    died, *ended = [float(re.findall(r'^(?:died|ended) (\S+)', log.read_text(), re.M)[0]) for _, log in started[::-1]]
+    assert len(ended) == ranks - 1
+    # without a launcher that ends them; the time that a stall may take is 900 s
+    assert max(ended) - died < 60
 
 
 def test_a_stopped_process_that_holds_the_store_is_named(tmp_path: Any) -> None:
-    shared = {'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free_port())}
-    logs = [tmp_path / f'rank_{rank}.txt' for rank in range(2)]
-    started = [
-        processes.start(stop_itself, rank, log=log, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
-        for rank, log in enumerate(logs)
-    ]
-    assert processes.finish(started[1], logs[1]) == 1
-    os.kill(started[0].pid, signal.SIGKILL)
-    processes.finish(started[0], logs[0])
-    assert 'rank 0 gives no sign of life' in logs[1].read_text()
+    (first, first_log), (second, second_log) = start_ranks(stop_itself, tmp_path=tmp_path)
+    assert processes.finish(second, second_log) == 1
+    os.kill(first.pid, signal.SIGKILL)
+    processes.finish(first, first_log)
+    assert 'rank 0 gives no sign of life' in second_log.read_text()
 
 
-def stop_itself(rank: int) -> None:
-    from mmengine.config import Config
+def stop_itself() -> None:
     from torch import distributed
 
-    start_processes(Config({'launcher': 'pytorch', 'env_cfg': {'dist_cfg': {'backend': 'gloo', 'timeout': 2}}}))
+    join_all()
     distributed.barrier()
-    if rank == 0:
+    if distributed.get_rank() == 0:
         os.kill(os.getpid(), signal.SIGSTOP)
     distributed.barrier()
 

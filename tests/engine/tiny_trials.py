@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,21 @@ class KillTrial(Hook):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@HOOKS.register_module()
+class WaitForTrial(Hook):
+    """Holds a trial up until another one has ended, as ``TINY_WAIT`` says: ``<trial>:<other>``."""
+
+    def before_train(self, runner: Any) -> None:
+        trial, other = os.environ.get('TINY_WAIT', ':').split(':')
+        place = Path(runner.work_dir)
+        while place.name == trial and not (place.parent / other / 'result.json').is_file():
+            time.sleep(0.02)
+
+
 def random_cfg(work_dir: Any, failing: Sequence[tuple[str, str]] = (), **changes: Any) -> Config:
     """A random search of three networks, two epochs of six iterations each; `changes` are merged in."""
     cfg = tiny.search_cfg(work_dir)
-    hooks = [{'type': 'mmnas_ext.ReseedHook'}, {'type': 'KillTrial'}]
+    hooks = [{'type': 'mmnas_ext.ReseedHook'}, {'type': 'KillTrial'}, {'type': 'WaitForTrial'}]
     cfg.merge_from_dict(
         {
             'custom_imports': {'imports': ['tests.engine.tiny_trials']},

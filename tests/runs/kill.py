@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _HALF = b'PK\x03\x04{"half of a file": '
-# MMEngine's logs, and what is about to be renamed: nothing reads either
-_LOGS = re.compile(r'/\d{8}_\d{6}(_\d+)?(/|$)|/last_checkpoint$|\.part$')
+# MMEngine's logs, and what is about to be renamed: nothing reads either; leases, since who held them lives on here
+_LOGS = re.compile(r'/\d{8}_\d{6}(_\d+)?(/|$)|/last_checkpoint$|\.part$|\.lease$')
 
 
 class State(NamedTuple):

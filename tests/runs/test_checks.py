@@ -29,7 +29,7 @@ def train_main(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     started = []
-    monkeypatch.setattr('mmnas_ext.runs.run.run', lambda *args, draw, prepared: started.append(args))
+    monkeypatch.setattr('mmnas_ext.runs.run.run', lambda *args, draw, prepared, join: started.append(args))
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS
-from torch import nn
 
 from mmnas_ext.archs import ArchSpec, Limit, price, prices
 from mmnas_ext.backbones import SuperNet
@@ -24,7 +22,7 @@ from mmnas_ext.runs.dry_run import dry_run
 from mmnas_ext.runs.evolution import EVOLUTION, KEY
 from mmnas_ext.runs.front_runs import pick_network
 from mmnas_ext.runs.gradient import select_again
-from mmnas_ext.runs.manifest import RATING, SEARCH, ResumeError, read_manifest
+from mmnas_ext.runs.manifest import SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.rows import Comparison, Row
@@ -38,7 +36,6 @@ from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
 from tests.engine import tiny, tiny_seg, tiny_trials
 from tests.engine.kept import loaded
-from tests.engine.test_ddp import DISTRIBUTED, both_ranks
 from tests.small import FOLDER
 
 PRICED = prices(tiny.SPACE, tiny.SIZE)
@@ -410,45 +407,6 @@ def test_a_choice_by_alpha_is_refused_and_another_network_may_be_given(work_dir,
     assert ArchSpec.parse(WorkDir(work_dir).arch) == given
     assert method_of(config(work_dir)).name == read_manifest(work_dir / 'run.json').method == 'evolution'
     assert KEY not in Config.fromfile(WorkDir(work_dir).config)
-
-
-@MODELS.register_module()
-class TinyScale(nn.Module):
-    """Stands for a norm and looks at no batch: one that two processes share is the batch of one."""
-
-    _abbr_ = 'bn'
-
-    def __init__(self, num_features, affine=True, **_kwargs):
-        super().__init__()
-        self.weight = nn.Parameter(torch.full((num_features, 1, 1), 0.7))
-        self.affine = affine
-
-    def forward(self, x):
-        return x * self.weight
-
-
-def evolve_in_group(work_dir, batch):
-    changes = {**DISTRIBUTED, 'model.norm': False, 'model.backbone.norm_cfg': dict(type='TinyScale')}
-    cfg = config(work_dir, **{
-        'train_dataloader.batch_size': batch, 'train_dataloader.dataset.pipeline': [dict(type='TinyPlain')],
-        'model.dropout': 0.0, **(changes if batch == 1 else {k: v for k, v in changes.items() if k not in DISTRIBUTED}),
-    })  # fmt: skip
-    run(cfg, search_only=True)
-
-
-def test_two_processes_find_what_one_does(tmp_path):
-    """Both measure each network at a time, on the halves of each batch; one of them writes."""
-    both_ranks(evolve_in_group, str(tmp_path / 'two'), 1, tmp_path=tmp_path)
-    evolve_in_group(str(tmp_path / 'one'), 2)
-    one, two = (Generations.parse(tmp_path / name) for name in ('one', 'two'))
-    assert [[(e.arch, e.made) for e in row] for row in one.rows] == [
-        [(e.arch, e.made) for e in row] for row in two.rows
-    ]
-    for each, other in zip(sum(one.rows, ()), sum(two.rows, ()), strict=True):
-        assert each.value == pytest.approx(other.value, rel=1e-4)
-    assert Decision.parse(tmp_path / 'one').arch == Decision.parse(tmp_path / 'two').arch
-    assert read_manifest(tmp_path / 'two' / 'run.json').is_done(RATING)
-    assert len(losses_of(tmp_path / 'two')) == len(losses_of(tmp_path / 'one'))
 
 
 def test_a_comparison_gives_each_random_seed_its_own_draws():

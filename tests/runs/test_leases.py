@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,6 +78,22 @@ def test_one_of_another_machine_that_writes_no_more_is_taken_over(tmp_path: Path
     elsewhere(tmp_path / 'work', beat=4)  # a sign of life: the time begins again
     assert take_within(mine, tmp_path / 'work', 10)
     assert time.monotonic() - begun > 0.4
+    mine.close()
+
+
+def test_who_was_cut_off_itself_takes_nothing_over_for_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr('mmnas_ext.runs.leases.time', SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda _: None))
+    elsewhere(tmp_path)
+    mine = Leases(patience=60.0)
+    assert not mine.take(tmp_path)
+    clock[0] += 300  # a file system that answered neither of them: the other one has not come to write yet
+    assert not mine.take(tmp_path)
+    for _ in range(3):
+        clock[0] += 15
+        assert not mine.take(tmp_path)
+    clock[0] += 15
+    assert mine.take(tmp_path)
     mine.close()
 
 

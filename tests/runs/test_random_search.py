@@ -12,8 +12,10 @@ from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.runs.checks import check_config
+from mmnas_ext.runs.manifest import SEARCH, read_manifest
 from mmnas_ext.runs.random_search import _Watch
 from mmnas_ext.runs.run import run
+from mmnas_ext.runs.sharing import Shared
 from tests.engine import processes, tiny, tiny_trials
 from tests.engine.test_ddp import DISTRIBUTED, both_ranks
 from tests.engine.tiny_trials import random_cfg
@@ -41,8 +43,8 @@ def set_metric(work_dir, trial, value, name='closeness'):
     path.write_text(json.dumps(result))
 
 
-def search_and_adapt(work_dir, changes, resume, search_only):
-    run(random_cfg(work_dir, **changes), resume=resume, search_only=search_only)
+def search_and_adapt(work_dir, changes, resume, search_only, join=False):
+    run(random_cfg(work_dir, **changes), resume=resume, search_only=search_only, join=join)
 
 
 def one_run(work_dir, resume=False, kill='', search_only=False, **changes):
@@ -140,6 +142,52 @@ def test_a_search_killed_again_and_again_ends_like_one_that_was_not(tmp_path, re
         assert (work_dir / 'derived' / name).read_text() == (reference / 'derived' / name).read_text()
     weights = [torch.load(folder / 'adapt' / 'epoch_3.pth', weights_only=False) for folder in (work_dir, reference)]
     assert tiny_trials.same_weights(*(each['state_dict'] for each in weights))
+
+
+def test_processes_that_share_the_trials_end_as_one_does(tmp_path, reference):
+    """One is killed in a trial; two others take it over and divide the rest, and one of them goes on."""
+    work_dir, logs = tmp_path / 'run', [tmp_path / f'{name}.txt' for name in ('killed', 'one', 'other')]
+    call = (search_and_adapt, str(work_dir), {}, False, False, True)
+    first = processes.start(*call, log=logs[0], TINY_KILL='00:before:7')
+    assert processes.finish(first, logs[0]) == -signal.SIGKILL
+    started = [processes.start(*call, log=log, TINY_WAIT='00:01') for log in logs[1:]]
+    for process, log in zip(started, logs[1:], strict=True):
+        processes.complete(process, log)
+    said = [log.read_text() for log in logs[1:]]
+    # whoever has the first trial waits in it until somebody else has made the second
+    made = [{number for number in (1, 2, 3) if f'trial {number} of 3: ' in text} for text in said]
+    assert (
+        made[0] | made[1] == {1, 2, 3} and not made[0] & made[1] and {1, 2} not in (made[0] & {1, 2}, made[1] & {1, 2})
+    )
+    assert sum('the trial 00 goes on from' in text for text in said) == 1
+    assert results(work_dir) == results(reference)
+    assert read_manifest(work_dir / 'run.json').parts[SEARCH].notes['trials'] == [0, 1, 2]
+    assert read_manifest(work_dir / 'run.json').state == 'done'
+    assert (work_dir / 'derived' / 'config.py').read_text() == (reference / 'derived' / 'config.py').read_text()
+    weights = [torch.load(folder / 'adapt' / 'epoch_3.pth', weights_only=False) for folder in (work_dir, reference)]
+    assert tiny_trials.same_weights(*(each['state_dict'] for each in weights))
+    assert len(list(work_dir.glob('adapt/*/vis_data'))) == 1  # trained once
+    assert list(work_dir.rglob('*lease*')) == [] and list(work_dir.glob('trials/*/*.pth')) == []
+
+
+def test_a_trial_that_another_process_has_taken_is_left_midway(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def lost(work):
+        asked.append(work.leases.holds(tmp_path / 'trials' / '00'))
+        if len(asked) == 1:  # the other one has given it back by the time that it is asked for again
+            work.leases.give_back(tmp_path / 'trials' / '00')
+        return len(asked) == 1
+
+    monkeypatch.setattr(Shared, 'lost', lost)
+    run(random_cfg(tmp_path, **{'random_search.count': 1}), search_only=True, join=True)
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith('trial 1')] == [
+        said[0], 'trial 1: this process was taken for dead, and another one makes it now', said[0],
+    ]  # fmt: skip
+    # ten of twelve iterations were done, and six are in the checkpoint
+    assert sum('the trial 00 goes on from' in line and '6 iterations are done' in line for line in said) == 1
+    assert asked == [True, True, True] and results(tmp_path)['00']['iterations'] == 12
 
 
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path):
@@ -319,7 +367,7 @@ def test_a_seconds_counter_goes_on_where_a_checkpoint_left_it():
 
 def search_on_two(work_dir):
     changes = {**DISTRIBUTED, 'train_dataloader.batch_size': 1}
-    run(random_cfg(work_dir, **changes), search_only=True)
+    run(random_cfg(work_dir, **changes), search_only=True, join=True)
     run(random_cfg(work_dir, **changes, **{'random_search.count': 4}), resume=True)
 
 

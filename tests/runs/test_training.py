@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 
+from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.evolution import EVOLUTION
 from mmnas_ext.runs.run import run
 from mmnas_ext.runs.training import make_runner
@@ -52,3 +53,39 @@ def test_the_config_in_a_work_dir_describes_the_same_evolution(tmp_path):
     again = Config.fromfile(file)
     assert (again.optim_wrapper, again.custom_hooks) == (cfg.optim_wrapper, cfg.custom_hooks)
     EVOLUTION.check(again, None, False)
+
+
+SHARDED = {'model_wrapper_cfg': dict(type='MMFullyShardedDataParallel')}
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (SHARDED, r'^model_wrapper_cfg must keep all parameters on every process, got MMFullyShardedDataParallel: '),
+        (
+            {'strategy': dict(type='FSDPStrategy')},
+            r"^strategy must be left out: .* got {'type': 'FSDPStrategy'}; see FS",
+        ),
+        (
+            {'runner_type': 'FlexibleRunner'},
+            r"^runner_type must be left out: .*Runner, got 'FlexibleRunner'; see FSDP in",
+        ),
+    ],
+)
+def test_another_runner_and_sharded_parameters_are_refused(tmp_path, changes, message):
+    cfg = tiny.search_cfg(tmp_path, **changes)
+    with pytest.raises(ValueError, match=message):
+        check_config(cfg, search_only=True)
+    with pytest.raises(ValueError, match=message):
+        make_runner(cfg)
+    # in the second half, before the first begins
+    ((key, value),) = changes.items()
+    derived = tiny.search_cfg(tmp_path, **{f'derived.{key}': value})
+    unread = rf'^derived.{key} has no effect: nothing reads a key of this name'
+    with pytest.raises(ValueError, match=message.replace('^', '^derived: ') if changes == SHARDED else unread):
+        check_config(derived)
+
+
+def test_the_usual_runner_and_wrapper_may_be_named(tmp_path):
+    cfg = tiny.search_cfg(tmp_path, runner_type='Runner', model_wrapper_cfg=dict(type='MMDistributedDataParallel'))
+    assert make_runner(cfg).max_epochs == 4
