@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Checks the config, then runs it."""
     begin_run(args)
+    from mmnas_ext.engine import NonFiniteLossError
     from mmnas_ext.remap.download import DownloadError
     from mmnas_ext.remap.reader import CheckpointError
     from mmnas_ext.runs.checks import check_config
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             if args.dry_run:
                 say(dry_run(cfg, prepared, args.search_only, arch, resume))
                 return
-    with errors(ResumeError, NoNetworkError, CheckpointError, DownloadError):
+    with errors(ResumeError, NoNetworkError, CheckpointError, DownloadError, NonFiniteLossError):
         if args.adapt_all is not None:
             adapt_all(cfg, several, draw=True)
         else:

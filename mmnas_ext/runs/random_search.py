@@ -23,6 +23,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
 from mmnas_ext.archs import ArchSpec, Limit, cost
+from mmnas_ext.engine.finite import FiniteLossHook
 from mmnas_ext.engine.optim import NonFiniteLossError
 from mmnas_ext.reports import write_report
 from mmnas_ext.runs.changes import flatten, settings_of
@@ -39,8 +40,7 @@ from mmnas_ext.workdir import write_text
 
 KEY = 'random_search'
 _RESULT_NAME = 'result.json'
-# iterations: reading a loss makes a GPU wait for it, and a loss that is NaN stays so
-_LOSS_INTERVAL = 10
+_LOOK_INTERVAL = 10  # iterations after which ranks agree whether the trial is theirs still
 
 
 def random_search(session: Session) -> ArchSpec | None:
@@ -161,6 +161,7 @@ def _try(plan: TrialPlan, index: int, arch: ArchSpec, price: float, cfg: Config,
     failure = ''
     checkpoint = resume_from(checkpoint_places(cfg), part, f'trial {index:02d}')
     with open_runner(cfg, checkpoint, part, session.prepared) as runner:
+        runner.register_hook(FiniteLossHook())
         runner.register_hook(watch, priority='LOWEST')
         try:
             runner.train()
@@ -221,7 +222,7 @@ def _best(trials: list[Trial], plan: TrialPlan) -> ArchSpec:
 
 
 class _Watch(Hook):
-    """Validates at a trial's end, counts its time over resumptions, and ends it when its loss is NaN or infinite.
+    """Validates at a trial's end, counts its time over resumptions, and ends it when another process has it.
 
     Args:
         lost: Says whether another process has the trial by now; the main process's word counts.
@@ -243,24 +244,13 @@ class _Watch(Hook):
         return wall, cpu
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Raises on all ranks at once.
-
-        Raises:
-            NonFiniteLossError: One of them has a loss that is NaN or infinite.
-            LostTrialError: Another process has the trial.
-        """
-        last = runner.iter + 1 == runner.max_iters
-        if not last and not self.every_n_train_iters(runner, _LOSS_INTERVAL):
+        """Raises LostTrialError, on all ranks at once, if another process has the trial."""
+        if runner.iter + 1 < runner.max_iters and not self.every_n_train_iters(runner, _LOOK_INTERVAL):
             return
-        loss = torch.as_tensor((outputs or {}).get('loss', 0.0)).detach().float()
-        broken = (~torch.isfinite(loss).all()).float()
-        lost = torch.full_like(broken, float(self._lost()))
-        told = torch.stack([broken, lost])
-        all_reduce(told, 'max')
-        if told[1].item():
+        lost = torch.tensor([float(self._lost())])
+        all_reduce(lost, 'max')
+        if lost.item():
             raise LostTrialError
-        if told[0].item():
-            raise NonFiniteLossError(f'the loss was not finite at iteration {runner.iter + 1}')
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Keeps the time in the checkpoint."""

@@ -13,6 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import MODEL_WRAPPERS
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from mmnas_ext.engine.finite import FiniteLossHook
+from mmnas_ext.engine.optim import NonFiniteLossError
 from mmnas_ext.engine.pipelines import InnerPipelineHook
 from mmnas_ext.engine.runner import SafeRunner
 from mmnas_ext.engine.stalls import StepHook
@@ -133,6 +135,7 @@ def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any])
 
     Raises:
         ResumeError: It was begun with other settings.
+        NonFiniteLossError: Its loss is NaN or infinite.
     """
     call = 'adaptation' if session.method.find else 'training'
     known = session.manifest.parts.get(name)
@@ -147,5 +150,12 @@ def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any])
             return
     part = session.begin(name, settings, cfg)
     with open_runner(cfg, session.checkpoint(name), part.id, session.prepared) as runner:
-        runner.train()
+        runner.register_hook(FiniteLossHook())
+        try:
+            runner.train()
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(
+                f'{error} of the {call} in {cfg.work_dir}; checkpoints before that are kept. A lower learning rate or '
+                'optim_wrapper.clip_grad may help'
+            ) from None
     session.finish(name)

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 
+from mmnas_ext.cli.main import main as cli
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.evolution import EVOLUTION
+from mmnas_ext.runs.manifest import read_manifest
 from mmnas_ext.runs.run import run
 from mmnas_ext.runs.training import make_runner
-from tests.engine import tiny
+from tests.engine import tiny, tiny_trials
 from tests.runs.test_evolution import BRED
 from tests.runs.test_evolution import config as evolving
 
@@ -89,3 +91,25 @@ def test_another_runner_and_sharded_parameters_are_refused(tmp_path, changes, me
 def test_the_usual_runner_and_wrapper_may_be_named(tmp_path):
     cfg = tiny.search_cfg(tmp_path, runner_type='Runner', model_wrapper_cfg=dict(type='MMDistributedDataParallel'))
     assert make_runner(cfg).max_epochs == 4
+
+
+def test_a_training_whose_loss_is_not_finite_ends_with_a_line(tmp_path):
+    arch = tiny.SPACE.arch(((0,), (1, 2), (0,))).format('fna')
+
+    def start(failing):
+        cfg = tiny_trials.random_cfg(tmp_path / 'run', failing)
+        cfg.pop('work_dir')
+        cfg.dump(tmp_path / 'config.py')
+        cli(['train', str(tmp_path / 'config.py'), '--work-dir', str(tmp_path / 'run'), '--arch', arch])
+
+    start([])
+    assert (tmp_path / 'run' / 'adapt' / 'epoch_3.pth').is_file()
+    with pytest.raises(SystemExit) as end:
+        start([(arch, 'diverge')])
+    # found at the end of an epoch of six iterations, before its checkpoint
+    assert end.value.code == (
+        f'error: the loss was not finite at iteration 6 of the adaptation in {tmp_path}/run/adapt; checkpoints before '
+        'that are kept. A lower learning rate or optim_wrapper.clip_grad may help'
+    )
+    assert list(tmp_path.glob('run/adapt/*.pth')) == []
+    assert read_manifest(tmp_path / 'run' / 'run.json').state == 'adapting'
