@@ -27,7 +27,8 @@ _UPSTREAM = {
     'mmseg': 'mmsegmentation==1.2.2',
     'mmpretrain': 'mmpretrain==1.2.0',
 }
-_LINES: Mapping[str, Mapping[str, str]] = {'maintained (onedl-…)': _ONEDL, 'frozen upstream': _UPSTREAM}
+FROZEN = 'frozen upstream'
+_LINES: Mapping[str, Mapping[str, str]] = {'maintained (onedl-…)': _ONEDL, FROZEN: _UPSTREAM}
 # distributions that install the same module as the upstream one
 _VARIANTS = {'mmengine': ('mmengine-lite',), 'mmcv': ('mmcv-lite', 'mmcv-full')}
 _WITHOUT_OPERATORS = 'mmcv-lite'
