@@ -385,7 +385,9 @@ def test_the_workflow_calls_what_there_is():
         files |= {row['packages'] for row in rows if row}
         called |= {word for step in job['steps'] for word in re.findall(r'^make ([\w-]+)', step.get('run', ''), re.M)}
     assert called == {'lint', 'test', 'test-upstream', 'docs'} and called <= targets
-    assert files == {'requirements.txt', 'requirements-upstream.txt'} and all((ROOT / name).is_file() for name in files)
+    # the frozen line's environment is made from both files, so its packages are kept by what both say
+    kept = [{found.name for found in ROOT.glob(name)} for name in sorted(files)]
+    assert kept[0] >= {'requirements.txt', 'requirements-upstream.txt'} and kept[1] == {'requirements.txt'}
     # what the smoke test of the wheel expects is what is said where only PyTorch is installed
     said = re.search(r"grep '(.*)' said", workflow['jobs']['wheel']['steps'][-1]['run'])[1]
     assert said == 'mmnas_ext needs mmengine and mmcv, not installed here'
