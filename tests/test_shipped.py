@@ -4,11 +4,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import mmdet
 import pytest
 import yaml
+from mmengine import utils
 from mmengine.config import Config
 from mmengine.hub import get_config
 
+import mmnas_ext
 from mmnas_ext.cli import config
 from mmnas_ext.cli.main import main
 from mmnas_ext.registry import MODELS
@@ -117,6 +120,9 @@ def test_the_hub_finds_ours_and_still_the_others() -> None:
     assert plain(get_config(f'mmnas_ext::{NAME}.py')) == plain(Config.fromfile(configs()[NAME]))
     assert plain(get_config('mmnas_ext::demo_dna.py')) == plain(Config.fromfile(configs()['demo_dna']))
     assert get_config('mmdet::_base_/default_runtime.py').default_scope == 'mmdet'
+    assert [utils.get_installed_path(name) for name in ('mmnas_ext', 'mmdet')] == [
+        str(Path(module.__file__).parent) for module in (mmnas_ext, mmdet)
+    ]
     taught = Config._get_cfg_path
     teach_mmengine()
     assert Config._get_cfg_path is taught

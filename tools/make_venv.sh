@@ -87,12 +87,12 @@ command -v "$PYTHON" >/dev/null || die "there is no $PYTHON here. Install Python
 command -v c++ >/dev/null || say "warning: there is no C++ compiler here; mmcv needs one unless pip has its wheel: $APT"
 
 case "${LINE:-maintained}" in
-  maintained) packages=requirements.txt ;;
-  upstream) packages=$VENV/requirements.txt ;;
+  maintained) packages=requirements.txt from=requirements.txt ;;
+  upstream) packages=$VENV/requirements.txt from='requirements.txt with the packages of requirements-upstream.txt' ;;
   *) die "LINE must be maintained or upstream, got $LINE" ;;
 esac
 
-say "Making $VENV from requirements.txt: 6 GB, a few minutes of downloads; mmcv is compiled with $MAX_JOBS jobs,"
+say "Making $VENV from $from: 6 GB, a few minutes of downloads; mmcv is compiled with $MAX_JOBS jobs,"
 say 'about 10 minutes on two cores the first time (afterwards pip has the wheel). The log: '"$LOG"
 rm -f "$VENV/.complete"
 if ! [ -x "$BIN" ] || ! "$BIN" -m pip --version >/dev/null 2>&1; then
@@ -111,6 +111,6 @@ step '2/4 everything else; compiles mmcv' \
   "$BIN" -m pip install -v --disable-pip-version-check --no-build-isolation -r "$packages"
 step '3/4 this project, editable' \
   "$BIN" -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
-step '4/4 does it load' "$BIN" -c 'import cv2, mmcv.ops, mmdet, mmengine, mmpretrain, mmseg, timm, torchvision'
+step '4/4 does it load' "$BIN" -c 'import cv2, mmcv.ops, mmdet.models, mmengine, mmpretrain.models, mmseg.models, timm, torchvision'
 touch "$VENV/.complete"
 say "$VENV is ready"

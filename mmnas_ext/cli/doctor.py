@@ -103,7 +103,7 @@ def _examine_mm(found: Findings) -> bool:
         return False
     for module, use in HOSTS.items():
         if module in here:
-            _load(module, found)
+            _load(f'{module}.models', found)  # frozen ones import there what they do not ask for
         else:
             found.notes.append(f'{module} is not installed, which {use} needs')
     return True

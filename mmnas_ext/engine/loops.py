@@ -12,6 +12,7 @@ from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper
 from mmnas_ext.engine.seeding import common_seed, reseed
 from mmnas_ext.registry import LOOPS
 from mmnas_ext.search.choosing import Choosing
+from mmnas_ext.upstream import Unread, resumable
 
 
 class Alternation:
@@ -250,13 +251,14 @@ class SearchIterLoop(IterBasedTrainLoop):
         _check_search(runner, arch_start, max_iters, 'iterations')
         weight_batches, arch_batches = build_halves(runner, dataloader, weight_fraction, split_seed, pipelines)
         kwargs.setdefault('val_begin', max_iters + 1)
-        super().__init__(runner, weight_batches.loader, max_iters, **kwargs)
-        self.dataloader_iterator = weight_batches
+        super().__init__(runner, Unread(weight_batches.loader), max_iters, **kwargs)
+        self.dataloader, self.dataloader_iterator = weight_batches.loader, weight_batches
         self.alternation = Alternation(runner, arch_batches, arch_start, arch_interval, common_seed(runner))
 
     def run(self) -> Any:
         """Trains to the end; no worker outlives it."""
-        with closing(self.dataloader_iterator), closing(self.alternation):
+        with closing(self.dataloader_iterator) as batches, closing(self.alternation):
+            self.dataloader_iterator = resumable(batches, self._iter)
             return super().run()
 
     def run_iter(self, data_batch: Any) -> None:
@@ -288,12 +290,16 @@ class ResumableIterLoop(IterBasedTrainLoop):
         self.seed = common_seed(runner)
         if isinstance(dataloader, dict):
             dataloader = reproducible(dataloader, self.seed)
-        super().__init__(runner, dataloader, max_iters, **kwargs)
-        self.dataloader_iterator = Batches(self.dataloader, self.seed, 'train')
+            # as MMEngine's own loops build it
+            different = runner._randomness_cfg.get('diff_rank_seed', False)
+            dataloader = runner.build_dataloader(dataloader, seed=runner.seed, diff_rank_seed=different)
+        super().__init__(runner, Unread(dataloader), max_iters, **kwargs)
+        self.dataloader, self.dataloader_iterator = dataloader, Batches(dataloader, self.seed, 'train')
 
     def run(self) -> Any:
         """Trains to the end; no worker outlives it."""
-        with closing(self.dataloader_iterator):
+        with closing(self.dataloader_iterator) as batches:
+            self.dataloader_iterator = resumable(batches, self._iter)
             return super().run()
 
     def run_iter(self, data_batch: Any) -> None:

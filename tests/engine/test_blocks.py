@@ -2,7 +2,6 @@
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
 
 from mmnas_ext.archs import ArchSpec, SearchSpace, SpaceStage, cost, prices
 from mmnas_ext.backbones import MBNet
@@ -10,6 +9,7 @@ from mmnas_ext.remap import load_seed, remap
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.runs.run import run
 from tests.engine import tiny
+from tests.engine.kept import loaded
 from tests.filling import fill_state
 
 LAYERS = ('bottleneck_k3_e0.25', 'bottleneck_k5_e0.5', 'bottleneck_k3_e0.5_g2', 'fused_k3_e2')
@@ -43,7 +43,7 @@ def test_both_halves_take_blocks_a_stem_and_a_limit(tmp_path):
     derived = Config.fromfile(tmp_path / 'run' / 'derived' / 'config.py').model.backbone
     assert derived.arch.endswith('|act=relu|stem=conv7_pool')
     assert ArchSpec.parse(derived.arch).stages == found.stages
-    state = CheckpointLoader.load_checkpoint(str(tmp_path / 'run' / 'adapt' / 'epoch_2.pth'), map_location='cpu')
+    state = loaded(tmp_path / 'run' / 'adapt' / 'epoch_2.pth')
     weights = {k.removeprefix('backbone.'): v for k, v in state['state_dict'].items() if k.startswith('backbone.')}
     net = MBNet(derived.arch, out_indices=(1,))
     net.load_state_dict(weights)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from mmengine.runner import CheckpointLoader
 
 from mmnas_ext.archs import ArchSpec, LatencyTable, entries
 from mmnas_ext.backbones import SuperNet
@@ -19,7 +18,7 @@ from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.run import run
 from mmnas_ext.workdir import write_text
 from tests.engine import processes, tiny
-from tests.engine.kept import train
+from tests.engine.kept import loaded, train
 
 ARCH = tiny.SPACE.arch(((0,), (1, 2), (0,)))
 SEARCH_WORDS = ('SuperNet', 'SearchEpochLoop', 'SearchOptimWrapperConstructor', 'SearchMonitorHook', 'DeriveHook')
@@ -34,7 +33,7 @@ def searched(tmp_path_factory):
 
 
 def final(work_dir, name='epoch_4.pth'):
-    return CheckpointLoader.load_checkpoint(str(work_dir / name), map_location='cpu')
+    return loaded(work_dir / name)
 
 
 def network_of_largest_alphas(state):

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
 
 from mmnas_ext.archs import ArchSpec, zoo
 from mmnas_ext.datasets import make_detection
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.runs.run import run
+from tests.engine.kept import loaded
 
 DEMO = Path(__file__).parents[2] / 'configs' / 'demo_fna_retinanet.py'
 SIZE = (64, 64)
@@ -67,7 +68,7 @@ def test_a_detector_is_searched_and_what_is_found_is_trained(shapes, tmp_path):
     assert found.replace(bn_eps=zoo.space('efficientnet_lite0_det').bn_eps) in zoo.space('efficientnet_lite0_det')
     assert found.bn_eps == 1e-3  # the seed's
     assert 'SuperNet' not in (tmp_path / 'derived' / 'config.py').read_text()
-    state = CheckpointLoader.load_checkpoint(str(tmp_path / 'adapt' / 'epoch_1.pth'), map_location='cpu')['state_dict']
+    state = loaded(tmp_path / 'adapt' / 'epoch_1.pth')['state_dict']
     first = found.stages[1].specs[0]
     assert state['backbone.stages.1.0.depthwise.conv.weight'].shape[-1] == first.kernel
     scalars = [

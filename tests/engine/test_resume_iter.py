@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
+from mmseg.datasets.transforms import PackSegInputs
 
 from mmnas_ext.engine.batches import Batches, EndlessSampler, reproducible
 from tests.engine import tiny, tiny_seg
@@ -62,6 +63,24 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path,
     # each step moved something, so that there was something to repeat
     (first, last) = (loaded(tmp_path / 'whole' / f'iter_{n}.pth')['state_dict'] for n in (6, 8))
     assert len(differences(first, last)) > 20
+
+
+# images that the two last steps of eight read, and what lies in their epoch before them: in a training they are the
+# last two of an epoch of four; of a search's halves, 4 and 5 images, one has epochs of two batches, the other of three
+READ = {'gradients gathered': 2 * (2 + 2), 'search, endless sampler': 2 * 2 + 2 * (1 + 2)}
+
+
+@pytest.mark.parametrize('variant', READ)
+def test_a_resumed_run_loads_nothing_of_the_epochs_before(
+    tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MMEngine 0.10.7 reads all batches again: 16 and 22 images here, and as many as a long run has had."""
+    once(tmp_path, variant, kill=7)
+    read: list[Any] = []
+    pack = PackSegInputs.transform
+    monkeypatch.setattr(PackSegInputs, 'transform', lambda self, results: read.append(self) or pack(self, results))
+    once(tmp_path, variant)
+    assert len(read) == READ[variant]
 
 
 def test_mmengines_own_loop_does_not_repeat_itself(tmp_path: Path) -> None:
