@@ -20,6 +20,7 @@ from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.run import adapt, draw_page, start_processes
 from mmnas_ext.runs.session import Session, continue_run, open_session, say, with_choice
+from mmnas_ext.runs.sharing import Alone
 from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
@@ -138,9 +139,11 @@ def adapt_all(cfg: Config, plan: FrontPlan, draw: bool = False) -> None:
         own, arch = plan.own(cfg, number), plan.arch(number)
         say(f'network {number} of the front, {place} of {len(plan.numbers)}, in {own.work_dir}')
         resume = plan.resume and WorkDir(own.work_dir).manifest.is_file()
-        session = open_session(own, method, resume, arch, prepared=plan.prepared)
-        session.searched = searched
-        adapt(session, arch, draw=draw)
+        with Alone(WorkDir(own.work_dir)) as work:
+            work.take_run()
+            session = open_session(own, method, resume, arch, prepared=plan.prepared)
+            session.searched = searched
+            adapt(session, arch, draw=draw)
         if is_main_process():
             write_text(files.adapted_table, trained_table(files, plan.front) + '\n')
     say(f'{trained_table(files, plan.front)}\nwritten to {files.adapted_table}')

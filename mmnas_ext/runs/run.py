@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from contextlib import redirect_stdout
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -109,7 +109,8 @@ def run(
 
     Raises:
         ValueError: The arguments contradict each other or the config.
-        ResumeError: The run cannot go on, since there is none or its settings were others.
+        ResumeError: The run cannot go on, since there is none or its settings were others; or another process is at
+            work on it.
     """
     check_mode(cfg, search_only, arch)
     start_processes(cfg)
@@ -123,8 +124,8 @@ def run(
     def begin(resume: bool) -> Session:
         return open_session(cfg, method, resume, given, search_only, prepared)
 
-    with work_of(method, WorkDir(cfg.work_dir), join) or nullcontext() as work:
-        session = begin(resume) if work is None else work.open(begin, resume)
+    with work_of(WorkDir(cfg.work_dir), join) as work:
+        session = work.open(begin, resume)
         if session is None or not _run(session, search_only, draw):
             return
         if draw:
@@ -140,7 +141,7 @@ def _run(session: Session, search_only: bool, draw: bool) -> bool:
     found = session.found or method.find(session)
     if found is not None:
         adapt(session, found, search_only, draw)
-    return found is not None or session.work is None
+    return found is not None or not method.shares
 
 
 def adapt(session: Session, found: ArchSpec, search_only: bool = False, draw: bool = False) -> None:

@@ -1,9 +1,9 @@
-"""Who makes which trial of a search: one process all of them, or several on one work dir each those that nobody is at.
+"""Who has a run: one process, or several that share the trials of a search, each those that nobody is at.
 
 What such processes have in common is the work dir, where three kinds of leases (`mmnas_ext.runs.leases`) keep them
 apart. ``.lease`` in a trial's folder: who is at that trial. ``.turn.lease`` in the work dir, held for a moment: who
-reads the manifest and writes it. ``.run.lease``: who has the run, a process that makes all trials, or of several the
-one that ranks them when all have ended and goes on; while it is held nobody else writes the manifest.
+reads the manifest and writes it. ``.run.lease``: who has the run, a process that shares nothing, or of several the one
+that ranks the trials when all have ended and goes on; while it is held nobody else writes the manifest.
 """
 
 import os
@@ -34,7 +34,7 @@ class LostTrialError(RuntimeError):
 
 
 class Alone:
-    """Trials that one process makes, in their order.
+    """A run that one process has to itself, of any method; trials it makes in their order.
 
     Args:
         files: The work dir.
@@ -310,10 +310,8 @@ def place_of(files: WorkDir, index: int) -> Path:
     return files.trials / f'{index:02d}'
 
 
-def work_of(method: Method, files: WorkDir, join: bool) -> Alone | None:
-    """Who makes which trial of a run; ``None`` of a method that makes none."""
-    if not method.shares:
-        return None
+def work_of(files: WorkDir, join: bool) -> Alone:
+    """What keeps other processes from a run: from all of it, or by ``--join`` from the trials that this one makes."""
     return Shared(files) if join else Alone(files)
 
 

@@ -16,10 +16,13 @@ from mmnas_ext.runs.manifest import ADAPT, SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.run import run
 from mmnas_ext.runs.session import clear
+from mmnas_ext.runs.sharing import Alone
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
+from mmnas_ext.workdir import WorkDir
 from tests.engine import tiny, tiny_distill, tiny_seg, tiny_trials
 from tests.engine.kept import differences, last_checkpoint
 from tests.engine.test_distill import ordinary
+from tests.runs.test_leases import quick
 
 ROOT = Path(__file__).parents[2]
 # of four layers' choices; the cheapest first
@@ -149,6 +152,16 @@ def test_all_are_trained_in_turn_and_a_killed_call_goes_on(finished, work_dir, t
     run(config(tmp_path / 'alone'), arch=ARCHS[2].format('fna'))
     ours, alone = (last_checkpoint(folder / 'adapt') for folder in (work_dir / 'front' / '2', tmp_path / 'alone'))
     assert differences(ours, alone) == []
+
+
+def test_a_network_that_another_process_trains_is_left_to_it(work_dir, steps):
+    plan = check_all(config(work_dir), [PICKED])
+    files = WorkDir(plan.own(config(work_dir), PICKED).work_dir)
+    with Alone(files, quick(20.0)) as other:
+        other.take_run()
+        with pytest.raises(ResumeError, match=rf'{files.root}: at work is '):
+            adapt_all(config(work_dir), plan)
+    assert steps['count'] == 0 and not files.manifest.is_file()
 
 
 def test_a_number_that_stands_for_another_network_by_now_is_trained_anew(work_dir, steps):

@@ -17,6 +17,7 @@ from mmnas_ext.runs.manifest import DERIVE, SEARCH, Manifest, Part, ResumeError,
 from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.methods import METHODS
 from mmnas_ext.runs.random_search import RANDOM_SEARCH
+from mmnas_ext.runs.run import run
 from mmnas_ext.runs.session import Session
 from mmnas_ext.runs.sharing import RUN, TURN, Alone, Shared, check_join, choose_gpu
 from mmnas_ext.workdir import WorkDir, write_text
@@ -150,6 +151,18 @@ def test_two_ordinary_starts(tmp_path: Path) -> None:
     second.open(opener(tmp_path), True)
     assert second.session.manifest.id == run
     second.__exit__()
+
+
+@pytest.mark.parametrize('given', [{}, {'arch': NETWORK}])
+def test_two_starts_of_any_method(given: dict[str, str], tmp_path: Path) -> None:
+    cfg = tiny.search_cfg(tmp_path)
+    with Alone(WorkDir(tmp_path), quick(20.0)) as first:
+        first.take_run()
+        with pytest.raises(ResumeError, match=r'at work is .*: wait for its end, take another --work-dir'):
+            run(cfg, **given)
+        assert [path.name for path in tmp_path.iterdir()] == [RUN]
+    run(cfg, **given)
+    assert not (tmp_path / RUN).exists() and list((tmp_path / 'adapt').glob('*.pth'))
 
 
 def test_an_ordinary_start_takes_over_from_the_dead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
