@@ -119,7 +119,7 @@ def make(row: Row, folder: Path) -> None:
 
 def measure(row: Row, folder: Path, quick: bool) -> dict[str, Any]:
     """Measures a row in a fresh process; its files are there already, if it reads any."""
-    record: dict[str, Any] = {'key': row.key, 'quick': quick}
+    record: dict[str, Any] = {'key': row.key, 'quick': quick, 'date': f'{datetime.now():%Y-%m-%d}'}
     done = _call(row, folder, quick)
     line = done.stdout.rstrip().rpartition('\n')[2]
     if done.returncode or not line.startswith('{"parts"'):
@@ -230,7 +230,8 @@ def main(argv: list[str] | None = None) -> None:
     run_rows([row for row in rows if row.key not in done], file, args.quick)
     found = read_rows(file, args.quick)
     said = '; tiny sizes, no figure has a meaning' if args.quick else ''
-    print(f'`benchmarks/scale.py`, {datetime.now():%Y-%m-%d}, {platform.machine()}, one thread{said}\n')
+    dates = ' and '.join(sorted({each.get('date', 'an unknown day') for each in found.values()}))
+    print(f'`benchmarks/scale.py`, rows of {dates}, {platform.machine()}, one thread{said}\n')
     print('\n\n'.join(tables(rows, found)))
     failed = [row.key for row in rows if row.key not in found]
     more = [] if args.quick else grown(rows, found)

@@ -8,12 +8,20 @@ from mmengine.hooks import Hook
 
 from mmnas_ext.engine.optim import NonFiniteLossError
 
-# iterations: reading a loss makes a GPU wait for it, and of weights that are NaN it stays so
-_INTERVAL = 10
+# iterations in a row: while a scale for float16 is being found, steps of losses that overflow are left out
+_SCALED = 10
 
 
 class FiniteLossHook(Hook):
-    """Looks at the loss every ten iterations and before a checkpoint of an epoch, or of the last iteration."""
+    """Looks at the loss of each iteration, and at the parameters before they are saved.
+
+    With a loss scale (`AmpOptimWrapper`) ten losses in a row must be NaN or infinite: PyTorch leaves such steps out.
+    """
+
+    priority = 'NORMAL'  # before checkpoints are written
+
+    def __init__(self) -> None:
+        self._broken = 0
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Raises on all ranks at once.
@@ -21,11 +29,21 @@ class FiniteLossHook(Hook):
         Raises:
             NonFiniteLossError: One of them has a loss that is NaN or infinite.
         """
-        ends = runner.iter + 1 == runner.max_iters or self.end_of_epoch(runner.train_dataloader, batch_idx)
-        if not ends and not self.every_n_train_iters(runner, _INTERVAL):
-            return
         loss = torch.as_tensor((outputs or {}).get('loss', 0.0)).detach().float()
         broken = (~torch.isfinite(loss).all()).float().reshape(1)
         all_reduce(broken, 'max')
-        if broken.item():
+        # MMEngine has read the loss for its log: nothing more is waited for
+        self._broken = self._broken + 1 if broken.item() else 0
+        if self._broken >= (_SCALED if hasattr(runner.optim_wrapper, 'loss_scaler') else 1):
             raise NonFiniteLossError(f'the loss was not finite at iteration {runner.iter + 1}')
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Looks at the parameters, which the last step may have broken.
+
+        Raises:
+            NonFiniteLossError: One is NaN or infinite.
+        """
+        for name, parameter in runner.model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                done = checkpoint['meta']['iter']
+                raise NonFiniteLossError(f'parameter {name} was not finite after iteration {done}')

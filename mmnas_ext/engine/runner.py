@@ -1,11 +1,13 @@
 """MMEngine's Runner, which loads checkpoints with our own reader."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mmengine.device import get_device
 from mmengine.dist import master_only
+from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner
 from torch import nn
@@ -22,6 +24,7 @@ class SafeRunner(Runner):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._removals: list[tuple[Callable[[str], None], str]] = []
         with safe_loading():  # a model may load its teacher when it is built
             super().__init__(*args, **kwargs)
 
@@ -82,8 +85,25 @@ class SafeRunner(Runner):
         if '://' in str(out_dir):
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        with in_one_step(Path(out_dir, filename)) as part:
-            super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+        file = Path(out_dir, filename)
+        with in_one_step(file) as part:
+            super().save_checkpoint(out_dir, os.path.relpath(part, out_dir), *args, **kwargs)
+        while self._removals:
+            remove, path = self._removals.pop()
+            if Path(path) != file:
+                remove(path)
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Calls the hooks as MMEngine does; what a `CheckpointHook` removes stays until the next file is whole.
+
+        MMEngine removes first: with ``max_keep_ckpts=1``, and of best checkpoints always, a run that ends meanwhile, or
+        for which the disk has no room, would have none.
+        """
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_train':  # when they have opened their backends
+            for hook in self.hooks:
+                if isinstance(hook, CheckpointHook):
+                    hook.file_backend = _RemovesLater(hook.file_backend, self._removals)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """Loads as MMEngine does; returns the checkpoint without the config in its ``meta``.
@@ -97,6 +117,29 @@ class SafeRunner(Runner):
         if isinstance(meta, dict):
             meta.pop('config', None)
         return checkpoint
+
+
+class _RemovesLater:
+    """A file backend that notes what is to be removed.
+
+    Args:
+        backend: MMEngine's.
+        removals: Where it notes them, each with what removes it.
+    """
+
+    def __init__(self, backend: Any, removals: list[tuple[Callable[[str], None], str]]) -> None:
+        self._backend, self._removals = backend, removals
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        """Notes a file."""
+        self._removals.append((self._backend.remove, path))
+
+    def rmtree(self, path: str) -> None:
+        """Notes a folder."""
+        self._removals.append((self._backend.rmtree, path))
 
 
 def _ends(schedulers: Any) -> list[int]:

@@ -29,6 +29,7 @@ from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, Res
 from mmnas_ext.runs.method import FINDERS, Method, Settings
 from mmnas_ext.runs.results import describe_front
 from mmnas_ext.runs.session import RATED, Session, say
+from mmnas_ext.runs.sharing import Alone
 from mmnas_ext.runs.training import is_distillation, open_runner
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import Ratings
@@ -75,6 +76,7 @@ def rate_checkpoint(
     Raises:
         ValueError: The config is of no distillation, or an argument is out of range.
         FileNotFoundError: There is no such checkpoint.
+        ResumeError: Another process is at work on the run.
     """
     if not is_distillation(cfg) or not cfg.get('val_cfg'):
         raise ValueError("rating needs model=dict(type='mmnas_ext.BlockDistiller', …) and val_cfg in the config")
@@ -94,7 +96,18 @@ def rate_checkpoint(
     files = [Path(file) for file in checkpoints] or _own_checkpoints(session)
     if not files or not all(file.is_file() for file in files):
         raise FileNotFoundError(f'no checkpoint of the distillation: {files or "none in " + str(cfg.work_dir)}')
-    with open_runner(cfg) as runner:
+    with Alone(WorkDir(cfg.work_dir)) as work:
+        work.take_run()
+        session = Session(cfg, DISTILLATION, read_manifest(session.files.manifest) or manifest)
+        _rate(session, files, settings)
+        if limits:
+            session.note(DERIVE, origin=RATED, asked=dict(asked))
+        say(describe_front(session.files.root))
+    tell_end(session)
+
+
+def _rate(session: Session, files: list[Path], settings: Settings) -> None:
+    with open_runner(session.cfg) as runner:
         join_blocks(find_distiller(runner.model), files)
         session.begin(RATING, settings.rating)
         runner.val()
@@ -103,11 +116,7 @@ def rate_checkpoint(
         arch = select(Ratings.parse(session.files.ratings), runner.val_loop.limits).arch
         _drop_choice(session)
         settle(session, arch)
-        if limits:
-            session.note(DERIVE, origin=RATED, asked=dict(asked))
-        say(describe_front(session.files.root))
         session.kept.clear()
-    tell_end(session)
 
 
 def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:

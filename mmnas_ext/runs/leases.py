@@ -164,6 +164,9 @@ class Leases:
                 out.write(self._note.format())
         except FileExistsError:
             return False
+        except OSError as error:  # a full disk: an empty lease would be waited for
+            file.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(file)) from error
         return True
 
     def _take_over(self, file: Path) -> bool:

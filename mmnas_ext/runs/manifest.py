@@ -29,7 +29,7 @@ _NOTES: Mapping[str, Any] = {
 }  # fmt: skip
 _PLACE = {'folder': str, 'template': str, 'by_epoch': bool}
 # trials that have ended, as they are written
-_RUN = re.compile(r'(\d{1,9})(?:-(\d{1,9}))?')
+_RUN = re.compile(r'([0-9]{1,9})(?:-([0-9]{1,9}))?')
 _MOST_NUMBERS = 10**6
 STATES = ('created', 'searching', 'rating', 'found', 'derived', 'adapting', 'done')
 
@@ -194,9 +194,11 @@ def _parse_numbers(text: str) -> list[int]:
         if match is None or len(found) > _MOST_NUMBERS:
             raise TypeError(f"notes.trials must be numbers such as '0-41,43', got {text!r:.60}")
         first, last = int(match[1]), int(match[2] or match[1])
-        if last - first > _MOST_NUMBERS:
-            raise TypeError(f'notes.trials must have at most {_MOST_NUMBERS} numbers, got {each!r:.60}')
+        if not 0 <= last - first <= _MOST_NUMBERS:
+            raise TypeError(f'notes.trials must have ranges of 1 to {_MOST_NUMBERS} numbers, got {each!r:.60}')
         found += range(first, last + 1)
+    if len(set(found)) < len(found):
+        raise TypeError(f'notes.trials must have each number once, got {text!r:.60}')
     return found
 
 

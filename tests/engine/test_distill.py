@@ -17,13 +17,17 @@ from mmnas_ext.engine.distill import preprocess
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.distillation import rate_checkpoint
+from mmnas_ext.runs.manifest import ResumeError
 from mmnas_ext.runs.run import run
+from mmnas_ext.runs.sharing import Alone
 from mmnas_ext.runs.training import make_runner, open_runner
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import Ratings
 from mmnas_ext.search.select import select
+from mmnas_ext.workdir import WorkDir
 from tests.engine import tiny_distill, tiny_seg
 from tests.engine.kept import differences, last_checkpoint, loaded
+from tests.runs.test_leases import quick
 
 STOP = dict(custom_imports=dict(imports=['tests.engine.tiny_seg']))
 
@@ -229,6 +233,15 @@ def test_rating_again_with_less_memory_and_a_limit(finished: Path, tmp_path: Pat
     chosen = json.loads((tmp_path / 'rated' / 'front.json').read_text())
     assert chosen['chosen']['costs']['macs'] == macs[0] + rest
     assert chosen['limits'] == {'macs': macs[0] + rest}
+
+
+def test_a_rating_beside_a_run_is_refused(finished: Path, tmp_path: Path) -> None:
+    cfg = tiny_distill.config(finished.parent, max_iters=12, work_dir=str(tmp_path))
+    with Alone(WorkDir(tmp_path), quick(20.0)) as other:
+        other.take_run()
+        with pytest.raises(ResumeError, match='at work is '):
+            rate_checkpoint(cfg, [finished / 'iter_12.pth'])
+        assert not (tmp_path / 'run.json').exists()
 
 
 def test_runs_that_trained_some_blocks_each_are_joined(tmp_path: Path, capsys: Any) -> None:

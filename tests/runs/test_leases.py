@@ -154,6 +154,20 @@ def test_who_writes_while_another_takes_over_keeps_it(tmp_path: Path, monkeypatc
     assert Note.read(tmp_path / NAME).token == 'theirs'
 
 
+def test_a_full_disk_leaves_no_empty_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Note) -> str:
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Note, 'format', full)
+        with pytest.raises(OSError, match='No space left') as error:
+            quick().take(tmp_path)
+    assert error.value.filename == str(tmp_path / NAME)
+    mine = quick()
+    assert mine.take(tmp_path)
+    mine.close()
+
+
 def test_patience_of_less_than_a_beat() -> None:
     with pytest.raises(ValueError, match=r'patience must be more than two beats of 5.0 seconds, got 6'):
         Leases(patience=6)

@@ -65,7 +65,10 @@ def test_trials_that_have_ended_are_written_short(trials, text):
 
 @pytest.mark.parametrize(('change', 'message'), [
     (lambda c: c['parts']['search'].update(notes={'trials': '0-4,x'}), r"notes.trials must be .*, got '0-4,x'"),
-    (lambda c: c['parts']['search'].update(notes={'trials': '0-99999999'}), 'notes.trials must have at most 1000000'),
+    (lambda c: c['parts']['search'].update(notes={'trials': '0-99999999'}), 'notes.trials must have ranges of 1 to 10'),
+    (lambda c: c['parts']['search'].update(notes={'trials': '43-0'}), "notes.trials must have ranges .*, got '43-0'"),
+    (lambda c: c['parts']['search'].update(notes={'trials': '0-5,3'}), "notes.trials must have each .* got '0-5,3'"),
+    (lambda c: c['parts']['search'].update(notes={'trials': '\u0663'}), 'notes.trials must be numbers such as'),
     (lambda c: c['parts']['search'].update(notes={'trials': [0, 'a']}), r'notes.trials must be list\[int\]'),
     (lambda c: c.update(version=2), 'version must be 1, got 2'),
     (lambda c: c.update(state='done'), "state must be 'found', which its parts say, got 'done'"),

@@ -291,8 +291,8 @@ def failing_run(work_dir, archs, **changes):
 def test_trials_that_fail_are_recorded_and_ranked_last(tmp_path, reference):
     archs = [result['arch'] for result in results(reference).values()]
     found = failing_run(tmp_path, archs, **{'random_search.count': 4})
-    assert found['00']['failure'] == 'the loss was not finite at iteration 6'
-    assert (found['00']['iterations'], found['00']['metrics']) == (6, {})
+    assert found['00']['failure'] == 'the loss was not finite at iteration 1'
+    assert (found['00']['iterations'], found['00']['metrics']) == (1, {})
     assert found['01']['metrics'] == {'closeness': None, 'distance': None}
     assert found['02']['metrics'] == {}
     lines = [
@@ -300,7 +300,7 @@ def test_trials_that_fail_are_recorded_and_ranked_last(tmp_path, reference):
     ]
     assert lines[0][-1] == 'failed'
     assert [(line[0], line[-1]) for line in lines[2:]] == [
-        ('03', ''), ('00', 'the loss was not finite at iteration 6'), ('01', 'closeness is not a finite number'),
+        ('03', ''), ('00', 'the loss was not finite at iteration 1'), ('01', 'closeness is not a finite number'),
         ('02', 'the validation gave no closeness'),
     ]  # fmt: skip
     assert chosen(tmp_path) == found['03']['arch']
@@ -398,7 +398,7 @@ def test_a_loss_that_diverges_on_one_rank_ends_the_trial_on_both(tmp_path, refer
     arch = results(reference)['00']['arch']
     both_ranks(diverge_on_one, str(tmp_path / 'run'), arch, tmp_path=tmp_path)
     found = results(tmp_path / 'run')
-    assert found['00']['failure'] == 'the loss was not finite at iteration 6'
+    assert found['00']['failure'] == 'the loss was not finite at iteration 1'
     assert found['01']['failure'] == ''
 
 

@@ -4,9 +4,13 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mmnas_ext.cli.main import main as cli
+from mmnas_ext.engine import NonFiniteLossError
+from mmnas_ext.engine.finite import FiniteLossHook
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.evolution import EVOLUTION
 from mmnas_ext.runs.manifest import read_manifest
@@ -106,10 +110,72 @@ def test_a_training_whose_loss_is_not_finite_ends_with_a_line(tmp_path):
     assert (tmp_path / 'run' / 'adapt' / 'epoch_3.pth').is_file()
     with pytest.raises(SystemExit) as end:
         start([(arch, 'diverge')])
-    # found at the end of an epoch of six iterations, before its checkpoint
     assert end.value.code == (
-        f'error: the loss was not finite at iteration 6 of the adaptation in {tmp_path}/run/adapt; checkpoints before '
+        f'error: the loss was not finite at iteration 1 of the adaptation in {tmp_path}/run/adapt; checkpoints before '
         'that are kept. A lower learning rate or optim_wrapper.clip_grad may help'
     )
     assert list(tmp_path.glob('run/adapt/*.pth')) == []
     assert read_manifest(tmp_path / 'run' / 'run.json').state == 'adapting'
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+    arch = tiny.SPACE.arch(((0,), (1, 2), (0,))).format('fna')
+    cfg = tiny_trials.random_cfg(tmp_path)
+    cfg.derived.train_cfg = {'type': 'IterBasedTrainLoop', 'max_iters': 20}
+    cfg.derived.default_hooks.checkpoint = {
+        'type': 'CheckpointHook',
+        'by_epoch': False,
+        'interval': 4,
+        'max_keep_ckpts': 1,
+    }
+    step = tiny_trials.TinyTried.train_step
+
+    def broken(self, data, optim_wrapper):
+        out = step(self, data, optim_wrapper)
+        broken.count += 1
+        if broken.count == 8:  # by the step before a checkpoint
+            self.backbone.stem.conv.weight.data[0] = float('nan')
+        return out
+
+    broken.count = 0
+    monkeypatch.setattr(tiny_trials.TinyTried, 'train_step', broken)
+    with pytest.raises(
+        NonFiniteLossError, match=r'parameter backbone.stem.conv.weight was not finite after iteration 8'
+    ):
+        run(cfg, arch=arch)
+    assert [path.name for path in tmp_path.glob('adapt/*.pth')] == ['iter_4.pth']
+
+
+def test_with_a_loss_scale_ten_losses_in_a_row_must_be_broken():
+    for scaled, first in ((False, 1), (True, 10)):
+        wrapper = SimpleNamespace(loss_scaler=None) if scaled else SimpleNamespace()
+        runner, hook = SimpleNamespace(optim_wrapper=wrapper, iter=40), FiniteLossHook()
+        losses = [float('inf')] * (first - 1) + [1.0] + [float('nan')] * (first - 1)
+        for loss in losses:
+            hook.after_train_iter(runner, 0, outputs={'loss': torch.tensor(loss)})
+        with pytest.raises(NonFiniteLossError, match='not finite at iteration 41'):
+            hook.after_train_iter(runner, 0, outputs={'loss': torch.tensor(float('nan'))})
+
+
+def test_what_a_checkpoint_replaces_stays_until_that_is_whole(tmp_path, monkeypatch):
+    arch = tiny.SPACE.arch(((0,), (1, 2), (0,))).format('fna')
+    kept = {'max_keep_ckpts': 1, 'save_best': 'closeness', 'rule': 'greater'}
+
+    def cfg():
+        return tiny_trials.random_cfg(tmp_path, **{f'derived.default_hooks.checkpoint.{k}': v for k, v in kept.items()})
+
+    save = Runner.save_checkpoint
+
+    def full(self, out_dir, filename, *args, **kwargs):
+        if 'epoch_2' in filename:
+            raise OSError(28, 'No space left on device')
+        save(self, out_dir, filename, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, 'save_checkpoint', full)
+        with pytest.raises(OSError, match='No space left'):
+            run(cfg(), arch=arch)
+    assert {path.name for path in tmp_path.glob('adapt/*.pth')} == {'epoch_1.pth', 'best_closeness_epoch_1.pth'}
+    run(cfg(), arch=arch, resume=True)
+    names = {path.name for path in tmp_path.glob('adapt/*.pth')}
+    assert 'epoch_3.pth' in names and len(names) == 2  # the newest and the best
