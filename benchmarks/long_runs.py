@@ -187,11 +187,11 @@ def distillation(folder: Path, iterations: int) -> None:
 
 
 def rating(folder: Path, iterations: int) -> None:
-    """Every path of a distillation is rated, again and again while it is trained; half of the steps are of ratings.
+    """Every path of a distillation is rated, again and again while it is trained: about half of the steps.
 
     Without workers: the few images of a rating take less time than the six workers that it would start.
     """
-    # the pieces of the cells, and four networks of the front, which are measured as wholes
+    # the pieces of the cells, and some networks of the front, which are measured as wholes
     steps = len(tiny_distill.PATHS) + 1 + 4
     run(_watched(_distillation(folder, iterations // 2, 0, **{'train_cfg.val_interval': steps}), 200))
 
