@@ -36,7 +36,7 @@ from tests.engine import tiny, tiny_distill, tiny_seg, tiny_trials  # noqa: E402
 
 _PAGE = os.sysconf('SC_PAGE_SIZE') / 2**20
 WARM = 0.25  # of the samples: allocators and caches fill
-HELD_OUT = 200  # batches of two images that losses are measured on
+HELD_OUT = 300  # batches of two images that losses are measured on
 
 
 @dataclass(frozen=True)
@@ -153,10 +153,10 @@ def search(folder: Path, iterations: int) -> None:
 
 
 def search_iters(folder: Path, iterations: int) -> None:
-    """Weight and arch steps, by iterations: the workers live as long as the run."""
+    """Weight and arch steps, by iterations: each worker lives as long as the run, its half having an image a step."""
     cfg = tiny.search_cfg(folder / 'work', 'iter', workers=1, **{
         'train_cfg.max_iters': iterations, 'train_dataloader.sampler.type': 'InfiniteSampler',
-        'custom_hooks.1.interval': 20,
+        'train_dataloader.dataset.count': 4 * iterations, 'custom_hooks.1.interval': 20,
     })  # fmt: skip
     run(_watched(cfg, 200), search_only=True)
 
@@ -182,20 +182,24 @@ def adaptation_iters(folder: Path, iterations: int) -> None:
 
 
 def distillation(folder: Path, iterations: int) -> None:
-    """Blocks that imitate a teacher; then the few paths are rated."""
-    run(_watched(_distillation(folder, iterations), 200))
+    """Blocks that imitate a teacher, a new worker every twelve iterations; then the few paths are rated."""
+    run(_watched(_distillation(folder, iterations, 1, **{'train_dataloader.batch_size': 1}), 200))
 
 
 def rating(folder: Path, iterations: int) -> None:
-    """Every path of a distillation is rated, again and again while it is trained: one step a piece of a cell."""
-    pieces = len(tiny_distill.PATHS) + 1
-    run(_watched(_distillation(folder, iterations // 2, **{'train_cfg.val_interval': pieces}), 200))
+    """Every path of a distillation is rated, again and again while it is trained: about half of the steps.
+
+    Without workers: the few images of a rating take less time than the six workers that it would start.
+    """
+    # the pieces of the cells, and some networks of the front, which are measured as wholes
+    steps = len(tiny_distill.PATHS) + 1 + 4
+    run(_watched(_distillation(folder, iterations // 2, 0, **{'train_cfg.val_interval': steps}), 200))
 
 
-def _distillation(folder: Path, iterations: int) -> Config:
-    loader = {'num_workers': 1, 'persistent_workers': True}
-    changes = {f'{name}_dataloader.{key}': value for name in ('train', 'val') for key, value in loader.items()}
-    return tiny_distill.config(folder, max_iters=iterations, **changes)
+def _distillation(folder: Path, iterations: int, workers: int, **changes: Any) -> Config:
+    loader = {'num_workers': workers, 'persistent_workers': workers > 0}
+    loaders = {f'{name}_dataloader.{key}': value for name in ('train', 'val') for key, value in loader.items()}
+    return tiny_distill.config(folder, max_iters=iterations, **loaders, **changes)
 
 
 def trials(folder: Path, iterations: int) -> None:
@@ -213,7 +217,7 @@ def selection(folder: Path, iterations: int) -> None:
     cfg.merge_from_dict({'train_cfg.max_epochs': 2, 'train_dataloader.dataset.count': 4 * HELD_OUT})
     cfg.optim_wrapper.cost = dict(weight=0.1, max=tiny_trials.MIDDLE)
     cfg.optim_wrapper.selection = dict(
-        type='measured', first=iterations // 10, networks=5, rounds=2, batches=iterations // 10, most=iterations // 10,
+        type='measured', first=iterations // 7, networks=5, rounds=2, batches=iterations // 7, most=iterations // 7,
         finalists=2,
     )  # fmt: skip
     run(cfg, search_only=True)

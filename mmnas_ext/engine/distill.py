@@ -78,7 +78,8 @@ class DistillLoop(ResumableIterLoop):
             self._max_iters = max_epochs * len(self.dataloader)
             self._max_epochs = max_epochs
         if 'val_interval' not in kwargs:
-            self.val_interval = self._max_iters  # rating takes long
+            # rating takes long. MMEngine reads the interval from this list in each iteration
+            self.val_interval = self.dynamic_intervals[0] = self._max_iters
         if self.distiller.is_part:
             self.val_begin = self._max_iters + 1  # a rating needs all blocks
         if self.shared:

@@ -25,7 +25,8 @@ class Pieces:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / f'{key}_{get_rank()}.jsonl'
         self.done: dict[str, list[float]] = {}
-        for file in sorted(folder.glob(f'{key}_*.jsonl')):
+        # not by glob, which keeps every pattern that it has seen: a rating has a key of its own
+        for file in sorted(file for file in folder.iterdir() if file.match('*.jsonl') and _key(file) == key):
             for row in parse_lines(file):
                 if isinstance(row, dict) and isinstance(row.get('piece'), str) and _is_rated(row.get('ratings')):
                     self.done[row['piece']] = row['ratings']
@@ -42,6 +43,10 @@ class Pieces:
         for each in all_gather_object(self.done):
             everything.update(each)
         return everything
+
+
+def _key(file: Path) -> str:
+    return file.stem.rpartition('_')[0]
 
 
 def _is_rated(ratings: Any) -> bool:

@@ -25,6 +25,7 @@ from mmnas_ext.search.ratings import Ratings
 
 # values of a line that a page shows: more than it has pixels, and the page stays small
 _MOST = 240
+_NUMBERED = 200  # trials whose numbers can be read beside their points
 _ROW = 132  # pixels of a layer's panel
 _LINE = 22  # pixels of a layer in a list
 _COLOURS = (*(kernel_colour(side) for side in (3, 5, 7, 9, 1, 11)), INK)
@@ -88,18 +89,25 @@ def exact_front_chart(front: FrontFile) -> go.Figure:
 
 
 def trials_chart(trials: Trials) -> go.Figure:
-    """What the trials of a random search reached over what they cost, the best one marked."""
+    """What the trials of a random search reached over what they cost, the best one marked; many have no numbers."""
     rows = trials.successes
     scale = cost_scale(trials.metric, max(row.cost for row in trials.rows))
     figure = _figure(scale.name, short(trials.rank_by), 380)
-    for number, row in enumerate(rows):
-        value = row.reached(trials.rank_by) or 0.0
-        text = f'<b>trial {row.number:02d}{"" if number else ", best"}</b><br>{short(trials.rank_by)} {value:.4g}<br>'
-        text += f'{format_cost(trials.metric, row.cost)}<br>{sum(row.arch.depths)} layers, {row.minutes:.1f} minutes'
-        marker = dict(color=FOUND, size=10) if number else dict(color=ACCENT, size=15, symbol='diamond')
+    looks = (dict(color=ACCENT, size=15, symbol='diamond'), dict(color=FOUND, size=10))
+    # one trace for all others: each has a cost of its own, which thousands of trials would pay
+    for marker, shown in zip(looks, (rows[:1], rows[1:]), strict=True):
+        if not shown:
+            continue
+        values = [row.reached(trials.rank_by) or 0.0 for row in shown]
+        texts = []
+        for row, value in zip(shown, values, strict=True):
+            text = f'<b>trial {row.number:02d}{", best" if row is rows[0] else ""}</b><br>'
+            text += f'{short(trials.rank_by)} {value:.4g}<br>{format_cost(trials.metric, row.cost)}<br>'
+            texts.append(f'{text}{sum(row.arch.depths)} layers, {row.minutes:.1f} minutes')
         figure.add_scatter(
-            x=[row.cost / scale.size], y=[value], text=[f'{row.number:02d}'], hovertext=[text], hoverinfo='text',
-            mode='markers+text', textposition='top center', marker=marker, showlegend=False, cliponaxis=False,
+            x=[row.cost / scale.size for row in shown], y=values, text=[f'{row.number:02d}' for row in shown],
+            hovertext=texts, hoverinfo='text', mode='markers+text' if len(shown) <= _NUMBERED else 'markers',
+            textposition='top center', marker=marker, showlegend=False, cliponaxis=False,
         )  # fmt: skip
     return figure
 

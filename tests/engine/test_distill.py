@@ -1,5 +1,6 @@
 """A distillation as a user starts it: what it trains, what it leaves behind, and that a killed one ends the same."""
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import IterBasedTrainLoop
 
 from mmnas_ext.archs import ArchSpec, price
 from mmnas_ext.distill import recalibrate, stitch
@@ -160,6 +162,34 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path: Path)
     assert not torch.allclose(runner.model.features(images)[2], shown, atol=1e-3)
     teacher.recalibrate(loop._calibration())
     torch.testing.assert_close(runner.model.features(images)[2], shown)
+
+
+@pytest.mark.parametrize(
+    ('length', 'rated'),
+    [
+        (dict(max_iters=1002), [1002]),
+        (dict(max_iters=None, max_epochs=334), [1002]),
+        (dict(max_iters=1002, val_interval=900), [900, 1002]),
+    ],
+)
+def test_paths_are_rated_once_at_the_end_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: dict[str, Any], rated: list[int]
+) -> None:
+    """More iterations than MMEngine's own interval; they take nothing, and nothing is rated."""
+    cfg = tiny_distill.config(tmp_path)
+    cfg.train_cfg = {key: value for key, value in {**cfg.train_cfg, **length}.items() if value is not None}
+    runner = make_runner(cfg)
+    loop, found = runner.train_loop, []
+
+    def step(batch: Any) -> None:
+        loop._iter += 1
+
+    monkeypatch.setattr(loop, 'run_iter', step)
+    monkeypatch.setattr(loop, 'dataloader_iterator', itertools.repeat(None))
+    monkeypatch.setattr(runner.model, 'train', lambda: None)
+    monkeypatch.setattr(runner.val_loop, 'run', lambda: found.append(loop.iter))
+    IterBasedTrainLoop.run(loop)
+    assert found == rated
 
 
 def test_a_run_killed_while_it_rates_goes_on_with_the_next_piece(tmp_path: Path, monkeypatch: Any) -> None:

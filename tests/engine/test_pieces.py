@@ -1,5 +1,6 @@
 """Figures that are written down piece by piece: what is none is passed over, and what is there is not found again."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,17 @@ def test_networks_that_were_measured_before_a_kill_are_not_measured_again(tmp_pa
     assert measured == choices
     assert pieces.done == {'0,0': [0.0], '1,0': [], '2,1': [0.375], '2,3': [0.625]}
     measure_students(choices, lambda choice: pytest.fail('all are measured'), Pieces(tmp_path, 'k'))
+
+
+def test_what_is_found_under_many_keys_leaves_nothing_behind(tmp_path: Path) -> None:
+    Pieces(tmp_path, 'k').add('0', [1.0])
+    (tmp_path / 'k_1.jsonl').write_text('{"piece": "1", "ratings": [2.0]}\n')
+    for other in ('k_0.jsonl.part', 'k_more_0.jsonl', 'kk_0.jsonl'):
+        (tmp_path / other).write_text('{"piece": "2", "ratings": [3.0]}\n')
+    assert Pieces(tmp_path, 'k').done == {'0': [1.0], '1': [2.0]}
+    gc.collect()
+    before = len(gc.get_objects())
+    for number in range(100):
+        assert not Pieces(tmp_path, f'key{number}').done
+    gc.collect()
+    assert len(gc.get_objects()) < before + 50

@@ -76,6 +76,21 @@ def test_the_chart_shows_each_trial_and_marks_the_best(tmp_path):
     assert other.hovertext[0].startswith('<b>trial 00</b><br>mIoU 0.4<br>300.0 M<br>')
 
 
+def test_the_chart_of_many_trials_has_one_trace_beside_the_best(tmp_path):
+    found = read_trials(tried(tmp_path), 'mIoU')
+    row = found.rows[0]
+    rows = tuple(row._replace(number=number, metrics={'mIoU': 1 - number / 1000}) for number in range(202))
+    for count, mode in ((201, 'markers+text'), (202, 'markers')):
+        best, others = trials_chart(found._replace(rows=rows[:count])).data
+        assert (best.text, best.mode) == (('00',), 'markers+text')
+        assert others.text == tuple(f'{number:02d}' for number in range(1, count))
+        assert others.y == tuple(1 - number / 1000 for number in range(1, count))
+        assert others.hovertext[-1].startswith(f'<b>trial {count - 1}</b><br>mIoU 0.')
+        assert others.mode == mode
+    (alone,) = trials_chart(found._replace(rows=rows[:1])).data
+    assert alone.marker.symbol == 'diamond'
+
+
 def test_a_search_whose_trials_all_failed_has_no_chart(tmp_path):
     text = write_report(tried(tmp_path, ROWS[3:]))[-1].read_text(encoding='utf-8')
     assert 'the loss is NaN or infinite at iteration 40' in text
