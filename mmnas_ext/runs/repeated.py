@@ -16,6 +16,7 @@ from mmnas_ext.runs.run import prepare
 from mmnas_ext.search.fields import check_kind
 from mmnas_ext.workdir import WorkDir, write_text
 
+_ARCH = 'model.backbone.arch'
 NAME = 'same.json'  # names the row whose training counts for this one too
 
 
@@ -38,8 +39,8 @@ def find_same(comparison: Comparison, row: Row, seed: int, arch: str) -> Row | N
     derive = method_of(cfg).derive
     if derive is None:
         return None
-    settings = settings_of(derive(cfg, ArchSpec.parse(arch)), 'train_dataloader', root=folder)
-    same = (name for name, part in ended.items() if find_changes(part.settings, settings) == ([], []))
+    settings = _built(settings_of(derive(cfg, ArchSpec.parse(arch)), 'train_dataloader', root=folder))
+    same = (name for name, part in ended.items() if find_changes(_built(part.settings), settings) == ([], []))
     return next(map(comparison.row, same), None)
 
 
@@ -64,6 +65,16 @@ def trained_in(comparison: Comparison, row: Row, seed: int) -> Path:
     other = folder.parent / str(note.get('row'))
     part = _training(other)
     return other if part is not None and part.id == note.get('training') else folder
+
+
+def _built(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a training, with the network as it is built: detectors leave out the head in a seed's file."""
+    arch, outputs = settings.get(_ARCH), settings.get('model.backbone.out_indices')
+    if not isinstance(arch, str) or not isinstance(outputs, list):
+        return {**settings}
+    spec = ArchSpec.parse(arch)
+    headless = spec if len(spec.stages) in outputs else spec.replace(head_channels=None)
+    return {**settings, _ARCH: headless.format('fna')}
 
 
 def _training(folder: Path) -> Part | None:

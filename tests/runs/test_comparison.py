@@ -163,6 +163,18 @@ def test_the_same_training_is_not_repeated(config: str, tmp_path: Path, calls: P
     assert set(read_calls(calls)) == {('seed1', row.name) for row in again}
 
 
+@pytest.mark.parametrize('used', [False, True])
+def test_a_head_that_is_not_built_makes_no_other_training(used: bool, tmp_path: Path, calls: Path) -> None:
+    stages = 1 + SEED.count('|')
+    outputs = {'derived.model.backbone.out_indices': [0, stages]} if used else {}
+    config = write_config(tmp_path / 'tiny.py', seed=True, **outputs)
+    rows = (Row('seed', arch=f'{SEED}|head=24'), Row('chosen', arch=SEED))
+    mine = runner(config, tmp_path, rows if not used else (rows[0], Row('chosen', arch=f'{SEED}|head=32')), seeds=(1,))
+    assert mine.run(mine.comparison.rows[0], 1) is None
+    write_settings(mine.comparison, 'seed', 1, **{'model.backbone.arch': f'{SEED}|head=24'})
+    assert mine.run(mine.comparison.rows[1], 1) == (None if used else rows[0])
+
+
 def test_a_row_that_is_trained_already_says_so(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = runner(config, tmp_path, (ROWS[1], Row('given', arch=SEED)), seeds=(0,))
     monkeypatch.setattr(RowRunner, 'run', lambda self, row, seed: None if row.name == 'seed' else ROWS[1])

@@ -17,9 +17,11 @@ FOUND = "[[8, 4], ['k3_e1'], 1]|[[4, 8], ['k3_e3'], 2]|[[8, 8], ['k3_e3'], 1]"
 
 def as_json(text):
     """FNA's text as JSON."""
+    text, _, head = text.partition('|head=')
     stages = [ast.literal_eval(stage) for stage in text.split('|')]
     names = ('in_channels', 'channels', 'layers', 'stride')
-    return json.dumps({'stages': [dict(zip(names, (*s[0], *s[1:]), strict=True)) for s in stages]})
+    found = {'stages': [dict(zip(names, (*s[0], *s[1:]), strict=True)) for s in stages]}
+    return json.dumps({**found, 'head_channels': int(head) if head else None})
 
 
 parser = argparse.ArgumentParser()
