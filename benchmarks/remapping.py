@@ -1,11 +1,11 @@
 """What remapping is worth: seeds, policies and random weights, in the search and in the adaptation of one network.
 
-    python benchmarks/remapping.py --work-dir work_dirs/few --imagenet FILE --coco FILE
+    python benchmarks/remapping.py photos5 --work-dir work_dirs/few --imagenet FILE --coco FILE
 
-Takes the network that the row ``argmax`` of ``benchmarks/few_images.py steel`` has found, which has larger kernels and
-narrower expansions than the seed, and adapts it from each start under one recipe; and searches from each seed. Prints
-the training loss after 50, 200 and 1000 iterations (means of the 20 before) beside the metric at the end. Both seeds
-are MobileNetV2 with a batch-norm epsilon of 1e-3 and pixels in -1…1.
+Takes the network that the row ``argmax`` of ``benchmarks/few_images.py`` has found on the same data, which has larger
+kernels and narrower expansions than the seed, and adapts it from each start under one recipe; and searches from each
+seed. Prints the training loss after 50, 200 and 1000 iterations (means of the 20 before) beside the metric at the end.
+Both seeds are MobileNetV2 with a batch-norm epsilon of 1e-3 and pixels in -1…1.
 """
 
 import argparse
@@ -33,7 +33,7 @@ POLICIES = {
 
 
 def start(arch: str, weights: Path) -> tuple[str, ...]:
-    """Overrides that adapt from a seed."""
+    """Overrides that say the adaptation's seed in full: where the search has none, or it is remapped in another way."""
     return (
         f'{INIT}.type=mmnas_ext.Remapped',
         f'{INIT}.seed.arch={arch}',
@@ -41,42 +41,34 @@ def start(arch: str, weights: Path) -> tuple[str, ...]:
     )
 
 
-def rows(arch: str, found: str, imagenet: Path, coco: Path) -> tuple[Row, ...]:
+def rows(data: str, arch: str, found: str, imagenet: Path, coco: Path) -> tuple[Row, ...]:
     """Lists the rows.
 
     Args:
+        data: ``'steel'`` or ``'photos5'``.
         arch: The seed's architecture, a file.
         found: The network that is adapted; ``{seed}`` in it stands for the random seed.
         imagenet: Its ImageNet weights.
         coco: Its weights of a detector on COCO.
     """
     fixed = dict(arch=found)
-    plain, other = start(arch, imagenet), start(arch, coco)
-    random = (f'{INIT}=None',)
-    limit = f'optim_wrapper.cost.target={MACS["steel"]}'  # the seed's, which the search does not know
-    searched = ('model.backbone.init_cfg=None', 'optim_wrapper.keep_seed=None', limit, *BY_LOSSES, *plain)
+    # the seed of both halves, of which a row that is given its network runs the second
+    other, random, weights = (f'seed.checkpoint={coco.resolve()}',), (f'{INIT}=None',), start(arch, imagenet)
+    limit = f'optim_wrapper.cost.target={MACS[data]}'  # the seed's, which the search does not know
+    plain = ('model.backbone.init_cfg=None', 'optim_wrapper.keep_seed=None', limit, *BY_LOSSES, *weights)
     return (
-        Row('remap_imagenet', 'adapted from ImageNet weights', options=plain, **fixed),
+        Row('remap_imagenet', 'adapted from ImageNet weights', **fixed),
         Row('remap_coco', 'adapted from COCO weights', options=other, **fixed),
         Row('remap_random', 'adapted from random weights', options=random, **fixed),
         *(
-            Row(f'remap_{name}', f'adapted from ImageNet weights, {text}', options=(*plain, f'{INIT}.{text}'), **fixed)
+            Row(
+                f'remap_{name}', f'adapted from ImageNet weights, {text}', options=(*weights, f'{INIT}.{text}'), **fixed
+            )
             for name, text in POLICIES.items()
         ),
-        Row('search_coco', options=(f'seed.checkpoint={coco.resolve()}', *BY_LOSSES), train=False),
-        Row(
-            'found_coco',
-            'searched from COCO weights, adapted from ImageNet weights',
-            search_of='search_coco',
-            options=(f'seed.checkpoint={coco.resolve()}', *BY_LOSSES, *plain),
-        ),
-        Row('search_random', options=searched, train=False),
-        Row(
-            'found_random',
-            'searched from random weights, adapted from ImageNet weights',
-            search_of='search_random',
-            options=searched,
-        ),
+        Row('both_coco', 'searched and adapted from COCO weights', options=(*other, *BY_LOSSES)),
+        Row('found_coco', 'searched from COCO weights, adapted from ImageNet weights', arch='found:both_coco'),
+        Row('found_random', 'searched from random weights, adapted from ImageNet weights', options=plain),
     )
 
 
@@ -93,6 +85,7 @@ def losses(folder: Path) -> list[str]:
 def main() -> None:
     """Runs the rows that are not there yet, then prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('data', choices=sorted(CONFIGS))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/few'))
     parser.add_argument('--imagenet', type=Path, required=True, help='MobileNetV2 with ImageNet weights')
     parser.add_argument('--coco', type=Path, required=True, help='MobileNetV2 with weights of a detector on COCO')
@@ -104,15 +97,16 @@ def main() -> None:
         arch, _, options = seed_options(work_dir, args.imagenet)
         if not args.coco.is_file():
             raise FileNotFoundError(f'--coco {args.coco} does not exist')
-        found = str(work_dir / 'steel' / 'seed{seed}' / 'argmax' / 'selected' / 'arch.json')
+        folder = work_dir / args.data
+        found = str(folder / 'seed{seed}' / 'argmax' / 'selected' / 'arch.json')
         os.chdir(ROOT)  # where the configs' data lie
-        made = rows(arch, found, args.imagenet, args.coco)
+        made = rows(args.data, arch, found, args.imagenet, args.coco)
         options += args.cfg_options
-        compare(Comparison(CONFIGS['steel'], work_dir / 'steel', made, args.seeds, options), args, ROOT / 'tools')
+        compare(Comparison(CONFIGS[args.data], folder, made, args.seeds, options), args, ROOT / 'tools')
         print(f'\n| start | {" | ".join(f"loss after {step}" for step in STEPS)} |\n|---|{"---|" * len(STEPS)}')
         for row in made:
             if row.train:
-                print(f'| {row.title} | {" | ".join(losses(work_dir / "steel" / f"seed{args.seeds[0]}" / row.name))} |')
+                print(f'| {row.title} | {" | ".join(losses(folder / f"seed{args.seeds[0]}" / row.name))} |')
 
 
 if __name__ == '__main__':

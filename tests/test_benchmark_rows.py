@@ -1,6 +1,7 @@
 """Rows of the benchmarks that leave remapping out of one half leave it in the other."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ FEW = {
 }
 
 
-def starts(config: str, row: Row, arch: str) -> tuple[object, object]:
+def starts(config: str, row: Row, arch: str) -> tuple[Any, Any]:
     """What both halves of a row start from."""
     cfg = prepare(str(retinanet_images.ROOT / config), options=read_options(row.options))
     derived = derived_config(cfg, zoo.arch(arch))
@@ -51,6 +52,40 @@ def test_a_half_starts_from_what_its_row_says(benchmark: object, name: str) -> N
 def test_a_half_on_few_images_starts_from_what_its_row_says(name: str) -> None:
     (row,) = (row for row in few_images.rows('steel', *MBV2.values()) if row.name == name)
     assert starts(few_images.CONFIGS['steel'], row, 'mobilenet_v2') == remapped(MBV2, FEW[name])
+
+
+# weights that the search of a row begins with, where it has one, and its adaptation
+REMAPPING = {
+    'remap_imagenet': ('', 'imagenet'), 'remap_coco': ('', 'coco'), 'remap_random': ('', None),
+    'remap_kernel_dilated': ('', 'imagenet'), 'both_coco': ('coco', 'coco'), 'found_coco': ('', 'imagenet'),
+    'found_random': (None, 'imagenet'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('data', few_images.CONFIGS)
+@pytest.mark.parametrize('name', REMAPPING)
+def test_what_remapping_is_worth_is_measured_half_by_half(
+    data: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(few_images.__file__).parent))  # as it is started
+    import remapping
+
+    files = {weights: tmp_path / f'{weights}.pth' for weights in ('imagenet', 'coco')}
+    files['imagenet'].touch()
+    arch, _, common = few_images.seed_options(tmp_path, files['imagenet'])
+    rows = remapping.rows(data, arch, 'found.json', *files.values())
+    (row,) = (row for row in Comparison(few_images.CONFIGS[data], Path(), rows).rows if row.name == name)
+    search, adapt = REMAPPING[name]
+    found = 'found:both_coco' if name == 'found_coco' else 'found.json'
+    assert (row.arch, row.search_of, row.train) == (found if search == '' else None, None, True)
+    options = (*common, *row.options)
+    halves = starts(few_images.CONFIGS[data], Row(name, options=options), 'mobilenet_v2')
+    for half, weights in zip(halves, (search, adapt), strict=True):
+        if weights != '':
+            assert (half and half['seed']['checkpoint']) == (weights and str(files[weights]))
+    assert (halves[1] or {}).get('kernel') == ('dilated' if 'dilated' in name else None)
+    cfg = prepare(str(few_images.ROOT / few_images.CONFIGS[data]), options=read_options(options))
+    assert cfg.optim_wrapper.cost.target == few_images.MACS[data]
 
 
 def test_rows_of_the_whole_detector_have_one_limit_and_one_recipe(monkeypatch: pytest.MonkeyPatch) -> None:

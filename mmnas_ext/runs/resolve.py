@@ -161,6 +161,8 @@ def inherit(searched: Mapping[str, Any], derived: dict[str, Any]) -> dict[str, A
             result[key] = copy.deepcopy(searched[key])
     ours: Any = result.get('init_cfg')
     theirs: Any = searched.get('init_cfg')
+    if isinstance(ours, dict) and 'type' not in ours and is_remapped(theirs):
+        ours['type'] = theirs['type']  # a line such as derived.model.backbone.init_cfg.width=l1
     if is_remapped(ours) and is_remapped(theirs) and 'seed' not in ours and 'seed' in theirs:
         ours['seed'] = copy.deepcopy(theirs['seed'])
     both_remapped = is_remapped(ours) and is_remapped(theirs)

@@ -140,6 +140,12 @@ def test_an_initialisation_of_its_own_is_kept():
     assert policy == dict(type='mmnas_ext.Remapped', width='l1', seed=LITE)
 
 
+def test_a_policy_alone_remaps_the_same_seed_in_another_way():
+    for theirs in (SEARCHED, dict(init_cfg=None)):
+        policy = inherit(theirs, dict(DERIVED, init_cfg=dict(width='l1')))['init_cfg']
+        assert policy == dict(width='l1', **(theirs['init_cfg'] or {}))
+
+
 @pytest.mark.parametrize(
     ('own', 'message'),
     [
