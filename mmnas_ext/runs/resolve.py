@@ -162,7 +162,7 @@ def inherit(searched: Mapping[str, Any], derived: dict[str, Any]) -> dict[str, A
     ours: Any = result.get('init_cfg')
     theirs: Any = searched.get('init_cfg')
     if isinstance(ours, dict) and 'type' not in ours and is_remapped(theirs):
-        ours['type'] = theirs['type']  # a line such as derived.model.backbone.init_cfg.width=l1
+        ours = result['init_cfg'] = _completed(theirs, ours)  # derived.model.backbone.init_cfg.width=l1, say
     if is_remapped(ours) and is_remapped(theirs) and 'seed' not in ours and 'seed' in theirs:
         ours['seed'] = copy.deepcopy(theirs['seed'])
     both_remapped = is_remapped(ours) and is_remapped(theirs)
@@ -176,6 +176,15 @@ def inherit(searched: Mapping[str, Any], derived: dict[str, Any]) -> dict[str, A
                 f'model.backbone.{key} is {first!r:.80} and derived.model.backbone.{key} is {second!r:.80}: '
                 'searched with the one, trained with the other; set the first alone, which both halves use'
             )
+    return result
+
+
+def _completed(init: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """An initialisation of which a config says a part alone; of the seed, too."""
+    result = {**copy.deepcopy(dict(init)), **own}
+    first, second = init.get('seed'), own.get('seed')
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        result['seed'] = {**copy.deepcopy(dict(first)), **second}
     return result
 
 

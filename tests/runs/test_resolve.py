@@ -144,6 +144,10 @@ def test_a_policy_alone_remaps_the_same_seed_in_another_way():
     for theirs in (SEARCHED, dict(init_cfg=None)):
         policy = inherit(theirs, dict(DERIVED, init_cfg=dict(width='l1')))['init_cfg']
         assert policy == dict(width='l1', **(theirs['init_cfg'] or {}))
+    same = inherit(SEARCHED, dict(DERIVED, init_cfg=dict(seed=dict(checkpoint=LITE['checkpoint']))))['init_cfg']
+    assert same == SEARCHED['init_cfg']
+    with pytest.raises(ValueError, match='searched with the one, trained with the other'):
+        inherit(SEARCHED, dict(DERIVED, init_cfg=dict(seed=dict(checkpoint='other.pth'))))
 
 
 @pytest.mark.parametrize(
