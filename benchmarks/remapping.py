@@ -12,10 +12,11 @@ import argparse
 import os
 from pathlib import Path
 
-from few_images import BY_LOSSES, CONFIGS, MACS, seed_options
+from few_images import BY_LOSSES, CONFIGS, MACS, random_search_options, seed_options
 
 from mmnas_ext.cli import add_comparing, errors
 from mmnas_ext.runs.compare import compare
+from mmnas_ext.runs.repeated import trained_in
 from mmnas_ext.runs.results import logged_scalars
 from mmnas_ext.runs.rows import Comparison, Row
 
@@ -32,15 +33,6 @@ POLICIES = {
 }
 
 
-def start(arch: str, weights: Path) -> tuple[str, ...]:
-    """Overrides that say the adaptation's seed in full: where the search has none, or it is remapped in another way."""
-    return (
-        f'{INIT}.type=mmnas_ext.Remapped',
-        f'{INIT}.seed.arch={arch}',
-        f'{INIT}.seed.checkpoint={weights.resolve()}',
-    )
-
-
 def rows(data: str, arch: str, found: str, imagenet: Path, coco: Path) -> tuple[Row, ...]:
     """Lists the rows.
 
@@ -53,17 +45,16 @@ def rows(data: str, arch: str, found: str, imagenet: Path, coco: Path) -> tuple[
     """
     fixed = dict(arch=found)
     # the seed of both halves, of which a row that is given its network runs the second
-    other, random, weights = (f'seed.checkpoint={coco.resolve()}',), (f'{INIT}=None',), start(arch, imagenet)
+    other, random = (f'seed.checkpoint={coco.resolve()}',), (f'{INIT}=None',)
     limit = f'optim_wrapper.cost.target={MACS[data]}'  # the seed's, which the search does not know
-    plain = ('model.backbone.init_cfg=None', 'optim_wrapper.keep_seed=None', limit, *BY_LOSSES, *weights)
+    without = random_search_options(arch, str(imagenet.resolve()))
+    plain = (*without, 'optim_wrapper.keep_seed=None', limit, *BY_LOSSES)
     return (
         Row('remap_imagenet', 'adapted from ImageNet weights', **fixed),
         Row('remap_coco', 'adapted from COCO weights', options=other, **fixed),
         Row('remap_random', 'adapted from random weights', options=random, **fixed),
         *(
-            Row(
-                f'remap_{name}', f'adapted from ImageNet weights, {text}', options=(*weights, f'{INIT}.{text}'), **fixed
-            )
+            Row(f'remap_{name}', f'adapted from ImageNet weights, {text}', options=(f'{INIT}.{text}',), **fixed)
             for name, text in POLICIES.items()
         ),
         Row('both_coco', 'searched and adapted from COCO weights', options=(*other, *BY_LOSSES)),
@@ -102,11 +93,11 @@ def main() -> None:
         os.chdir(ROOT)  # where the configs' data lie
         made = rows(args.data, arch, found, args.imagenet, args.coco)
         options += args.cfg_options
-        compare(Comparison(CONFIGS[args.data], folder, made, args.seeds, options), args, ROOT / 'tools')
+        comparison = Comparison(CONFIGS[args.data], folder, made, args.seeds, options)
+        compare(comparison, args, ROOT / 'tools')
         print(f'\n| start | {" | ".join(f"loss after {step}" for step in STEPS)} |\n|---|{"---|" * len(STEPS)}')
         for row in made:
-            if row.train:
-                print(f'| {row.title} | {" | ".join(losses(folder / f"seed{args.seeds[0]}" / row.name))} |')
+            print(f'| {row.title} | {" | ".join(losses(trained_in(comparison, row, args.seeds[0])))} |')
 
 
 if __name__ == '__main__':

@@ -168,11 +168,13 @@ def test_a_head_that_is_not_built_makes_no_other_training(used: bool, tmp_path: 
     stages = 1 + SEED.count('|')
     outputs = {'derived.model.backbone.out_indices': [0, stages]} if used else {}
     config = write_config(tmp_path / 'tiny.py', seed=True, **outputs)
-    rows = (Row('seed', arch=f'{SEED}|head=24'), Row('chosen', arch=SEED))
-    mine = runner(config, tmp_path, rows if not used else (rows[0], Row('chosen', arch=f'{SEED}|head=32')), seeds=(1,))
-    assert mine.run(mine.comparison.rows[0], 1) is None
-    write_settings(mine.comparison, 'seed', 1, **{'model.backbone.arch': f'{SEED}|head=24'})
-    assert mine.run(mine.comparison.rows[1], 1) == (None if used else rows[0])
+    rows = (Row('other'), Row('seed', arch=f'{SEED}|head=24'), Row('chosen', arch=f'{SEED}|head=32' if used else SEED))
+    mine = runner(config, tmp_path, rows, seeds=(1,))
+    # a backbone of another package has an arch of its own
+    for row, arch in ((rows[0], 'b0'), (rows[1], f'{SEED}|head=24')):
+        assert mine.run(row, 1) is None
+        write_settings(mine.comparison, row.name, 1, **{'model.backbone.arch': arch})
+    assert mine.run(rows[2], 1) == (None if used else rows[1])
 
 
 def test_a_row_that_is_trained_already_says_so(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
