@@ -85,7 +85,11 @@ class Selector:
     @cached_property
     def chooser(self) -> Chooser:
         """The choice by measured losses."""
-        return Chooser(self.supernet.space, self.priced, self.reference, self.rate, self.choosing.measuring, say)
+        wanted, batches = self.choosing.measuring, len(self.held_out.loader)
+        settings = wanted.within(batches)
+        if settings != wanted:
+            say(f'the held-out images are {batches} batches: no network is measured on more, or images would repeat')
+        return Chooser(self.supernet.space, self.priced, self.reference, self.rate, settings, say)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -136,9 +136,12 @@ class Belief:
 
     @cached_property
     def _root(self) -> np.ndarray:
-        """A matrix whose product with its transpose is the posterior covariance."""
+        """The symmetric square root of the posterior covariance.
+
+        Of all roots it alone does not depend on which eigenvectors a LAPACK returns, and so neither do draws.
+        """
         values, vectors = np.linalg.eigh(self.posterior[1])
-        return np.asarray(vectors * np.sqrt(np.clip(values, 0, None)))
+        return np.asarray((vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T)
 
     def cautious(self, deviations: float) -> np.ndarray:
         """Effects against the reference's, each the worse for so many standard deviations; 0 for the reference's own.

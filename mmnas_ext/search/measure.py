@@ -14,7 +14,7 @@ No torch here: losses come from a function.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,14 @@ class Measuring:
         if unknown:
             raise ValueError(f"selection of type 'measured' takes {known}, got {unknown}")
         return cls(**given)
+
+    def within(self, batches: int) -> 'Measuring':
+        """These settings where there are only so many batches without repeating an image.
+
+        An image that is seen again says little that is new; counted as another one, it would make a choice look surer
+        than it is.
+        """
+        return replace(self, **{name: min(getattr(self, name), batches) for name in ('first', 'batches', 'most')})
 
 
 class Chooser:

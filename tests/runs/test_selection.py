@@ -35,9 +35,9 @@ MEASURED = dict(type='measured', first=2, networks=3, rounds=2, batches=2, most=
 
 
 def config(work_dir, selection=MEASURED, limit=LIMIT, **changes):
-    """A search of four iterations, a training of two."""
+    """A search of eight iterations, a training of two; each half is four batches."""
     cfg = tiny.search_cfg(work_dir, **{
-        'train_cfg.max_epochs': 2, 'train_dataloader.dataset.count': 8, 'derived.train_cfg.max_epochs': 1,
+        'train_cfg.max_epochs': 2, 'train_dataloader.dataset.count': 16, 'derived.train_cfg.max_epochs': 1,
     })  # fmt: skip
     cfg.optim_wrapper.cost = dict(weight=0.1, max=limit)
     if selection is not None:
@@ -195,6 +195,16 @@ def test_where_no_other_network_costs_as_much_the_reference_is_kept(work_dir, tm
     # where it does not meet them, another one is taken that does
     select_again(cfg, tmp_path / 'cheap', limits={'macs': Limit(None, PRICED.path(cheapest))})
     assert Decision.parse(tmp_path / 'cheap' / 'decision.json').arch == tiny.SPACE.arch(cheapest).replace(bn_eps=1e-5)
+
+
+def test_few_held_out_images_are_measured_on_once_each(tmp_path, capsys):
+    few = {'train_dataloader.dataset.count': 12}  # each half is three batches
+    cfg = config(tmp_path / 'few', {**MEASURED, 'most': 24}, **few)
+    run(cfg, search_only=True)
+    said = 'the held-out images are 3 batches: no network is measured on more, or images would repeat'
+    assert capsys.readouterr().out.count(said) == 1
+    assert {batch for _, batch in lines(tmp_path / 'few')} == {0, 1, 2}
+    assert max(network.batches for network in Decision.parse(tmp_path / 'few').networks) == 3
 
 
 def test_a_network_is_written_down_again_with_what_decided(work_dir, computed):

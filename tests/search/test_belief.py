@@ -201,3 +201,16 @@ def test_the_same_losses_are_believed_the_same_and_draws_follow_the_posterior():
     deviations = np.sqrt(np.diag(one.posterior[1]))
     assert (np.abs(drawn.mean(0) - one.posterior[0]) < 0.1 * deviations).all()
     np.testing.assert_allclose(np.cov(drawn.T), one.posterior[1], atol=0.1 * float(deviations.max()) ** 2)
+
+
+def test_draws_do_not_depend_on_which_eigenvectors_a_lapack_returns(monkeypatch):
+    """Their signs are free, and so are all directions in the space of equal eigenvalues: machines differ in both."""
+    belief = Belief(SPACE, REFERENCE, measured({(0, 1): 0.2, (1, 3): -0.1}, PATHS))
+    covariance, rng = belief.posterior[1], np.random.default_rng(0)
+    values, vectors = np.linalg.eigh(covariance)
+    turned = vectors * rng.choice([-1.0, 1.0], len(values))
+    drawn = belief.draw(np.random.default_rng(5))
+    monkeypatch.setattr(np.linalg, 'eigh', lambda _: (values, turned))
+    other = Belief(SPACE, REFERENCE, belief.measured)
+    np.testing.assert_allclose(other.draw(np.random.default_rng(5)), drawn, atol=1e-12)
+    np.testing.assert_allclose(other._root @ other._root.T, covariance, atol=1e-12)

@@ -301,6 +301,15 @@ def test_settings_are_read():
     )
 
 
+def test_no_image_is_measured_on_twice():
+    """Seen again it counted as another one: a choice looked surer than it was."""
+    wanted = Measuring(first=3, batches=4, most=24)
+    assert wanted.within(24) == wanted
+    assert wanted.within(10) == Measuring(first=3, batches=4, most=10)
+    assert wanted.within(2) == Measuring(first=2, batches=2, most=2)
+    assert {wanted.within(2).networks, wanted.within(2).rounds, wanted.within(2).finalists} == {8, 3, 6}
+
+
 @pytest.mark.parametrize(('given', 'message'), [
     ({'first': 0}, 'selection.first must be a positive integer, got 0'),
     ({'networks': True}, 'selection.networks must be a positive integer, got True'),
