@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from torch import Tensor
+from torch.nn import functional
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.remap import load_seed, remap
@@ -78,9 +79,12 @@ def assert_done(name: str, layout: str, files: WorkDir, seed: dict[str, Any]) ->
 
 
 def _assert_trained(trained: dict[str, Tensor], start: dict[str, Tensor]) -> None:
-    """Every convolution of the network was trained, and began at the remapped seed: others are at 1.4."""
+    """Every convolution of the network was trained, and began at the remapped seed: others have a cosine near 0.
+
+    How far 20 steps lead a depthwise convolution of 36 weights depends on the processor's rounding.
+    """
     convs = [key for key in trained if key.endswith('conv.weight')]
     assert len(convs) == len([key for key in start if key.endswith('conv.weight')])
     for key in convs:
-        distance = (trained[key] - start[key]).norm() / start[key].norm()
-        assert 0 < distance < 1, key
+        cosine = functional.cosine_similarity(trained[key].flatten(), start[key].flatten(), dim=0)
+        assert not torch.equal(trained[key], start[key]) and cosine > 0.4, (key, cosine)
