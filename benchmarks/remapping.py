@@ -2,9 +2,10 @@
 
     python benchmarks/remapping.py photos5 --work-dir work_dirs/few --imagenet FILE --coco FILE
 
-Takes the network that the row ``argmax`` of ``benchmarks/few_images.py`` has found on the same data, which has larger
-kernels and narrower expansions than the seed, and adapts it from each start under one recipe; and searches from each
-seed. Prints the training loss after 50, 200 and 1000 iterations (means of the 20 before) beside the metric at the end.
+Takes the network that the row ``argmax`` of ``benchmarks/few_images.py`` has found on the same data, or another by
+``--network``, which has larger kernels and narrower expansions than the seed, and adapts it from each start under one
+recipe; and searches from each seed. Prints the training loss after 50, 200 and 1000 iterations (means of the 20
+before) beside the metric at the end.
 Both seeds are MobileNetV2 with a batch-norm epsilon of 1e-3 and pixels in -1…1.
 """
 
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/few'))
     parser.add_argument('--imagenet', type=Path, required=True, help='MobileNetV2 with ImageNet weights')
     parser.add_argument('--coco', type=Path, required=True, help='MobileNetV2 with weights of a detector on COCO')
+    parser.add_argument('--network', help='what is adapted: a file or the text of a network (default: of row argmax)')
     add_comparing(parser, seeds=(0,))
     args = parser.parse_args()
     args.baseline = args.baseline or 'remap_imagenet'
@@ -89,7 +91,8 @@ def main() -> None:
         if not args.coco.is_file():
             raise FileNotFoundError(f'--coco {args.coco} does not exist')
         folder = work_dir / args.data
-        found = str(folder / 'seed{seed}' / 'argmax' / 'selected' / 'arch.json')
+        found = args.network or str(folder / 'seed{seed}' / 'argmax' / 'selected' / 'arch.json')
+        found = os.path.abspath(found) if os.path.isfile(found) else found
         os.chdir(ROOT)  # where the configs' data lie
         made = rows(args.data, arch, found, args.imagenet, args.coco)
         options += args.cfg_options
