@@ -93,9 +93,15 @@ def main() -> None:
     checkpoint = find_checkpoint(folder / 'fna').path
     if checkpoint is None:
         parser.error(f'--work-dir has no finished search in {folder / "fna"}: run benchmarks/camvid.py first')
-    options = {'train_dataloader.batch_size': 8, 'randomness.seed': args.seed, 'train_cfg.split_seed': args.seed}
+    options = {
+        'train_dataloader.batch_size': 8,
+        'randomness.seed': args.seed,
+        'train_cfg.split_seed': args.seed,
+        'model.backbone.init_cfg': None,
+        'optim_wrapper.cost.target': None,  # which the seed would say
+    }
+    cfg = prepare(CONFIG, str(folder / 'rank' / 'supernet'), options=options)
     places = train_alone(folder, args.seed, args.networks)
-    cfg = prepare(CONFIG, str(folder / 'rank' / 'supernet'), options={**options, 'model.backbone.init_cfg': None})
     cfg.load_from, cfg.log_level = str(checkpoint), 'WARNING'
     runner = SafeRunner.from_cfg(cfg)
     runner.load_or_resume()

@@ -16,7 +16,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mmnas_ext.archs import zoo
+from mmnas_ext.archs import ArchSpec, zoo
 from mmnas_ext.cli import add_comparing, errors
 from mmnas_ext.runs.compare import compare
 from mmnas_ext.runs.rows import Comparison, Row
@@ -61,9 +61,14 @@ SCALE = 127.5  # pixels in -1…1
 
 
 def random_search_options(arch: str, checkpoint: str) -> tuple[str, ...]:
-    """Overrides that leave the super-network at random weights: the adaptation's seed is then to be said."""
-    init = 'derived.model.backbone.init_cfg'
+    """Overrides that leave the super-network at random weights: the adaptation's seed is then to be said.
+
+    And its batch-norm epsilon: what such a search finds has that of the super-network, which is PyTorch's.
+    """
+    init, eps = 'derived.model.backbone.init_cfg', ArchSpec.parse(arch).bn_eps
+    norms = () if eps is None else (f'derived.model.backbone.norm_cfg.eps={eps}',)
     return (
+        *norms,
         'model.backbone.init_cfg=None',
         f'{init}.type=mmnas_ext.Remapped',
         f'{init}.seed.arch={arch}',

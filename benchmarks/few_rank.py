@@ -138,6 +138,8 @@ def table(work_dir: Path, epochs: int, seeds: Sequence[int], named: dict[str, Ch
     folder = work_dir / f'rank_e{epochs}'
     truths = {seed: {name: last_metrics(folder / f'seed{seed}' / name).get(METRIC) for name in named} for seed in seeds}
     kept = [name for name in named if all(truths[seed][name] is not None for seed in seeds)]
+    if 'seed' not in kept:
+        raise ValueError(f'{folder}: the network seed has not been trained with random seeds {list(seeds)} yet')
     lines = [
         '| network | ' + ' | '.join(f'mAP, random seed {seed}' for seed in seeds) + ' |',
         '|---|' + '---|' * len(seeds),
@@ -158,18 +160,27 @@ def table(work_dir: Path, epochs: int, seeds: Sequence[int], named: dict[str, Ch
     return '\n'.join(lines)
 
 
+def check_searched(work_dir: Path, seed: int) -> None:
+    """Raises ValueError where a super-network is not there, before networks are trained for hours."""
+    missing = [name for name in SUPERNETS if not (work_dir / f'seed{seed}' / name / 'run.json').is_file()]
+    if missing:
+        raise ValueError(
+            f'{work_dir}/seed{seed} has no {" and no ".join(missing)}: train them by few_images.py steel --rows '
+            f'{" ".join(missing)} --seeds {seed}'
+        )
+
+
 def measure(work_dir: Path, seed: int, options: Sequence[str], named: dict[str, Choices], batches: int) -> None:
-    """Measures the networks' own losses on both super-networks; they are kept beside those of a selection."""
+    """Measures every candidate in the seed's place and the networks' own losses on both super-networks."""
     for name, row in SUPERNETS.items():
         folder = work_dir / f'seed{seed}' / name
-        if not (folder / 'run.json').is_file():
-            continue
         given = [f'randomness.seed={seed}', f'train_cfg.split_seed={seed}', *options, *row]
         cfg = prepare(CONFIG, str(folder), options=read_options(given))
         with open_searched(cfg) as (runner, stamp):
             priced = prices(zoo.space('fna_det'), SIZE)
             selector = Selector(runner, Choosing('measured'), Limit(), priced, WorkDir(folder), stamp)
             with closing(selector.held_out):
+                selector.chooser.explore()
                 selector.losses.rate(list(named.values()), range(batches))
 
 
@@ -185,14 +196,16 @@ def main() -> None:
     args = parser.parse_args()
     work_dir, named = args.work_dir.resolve(), networks(args.networks)
     with errors():
-        os.chdir(ROOT)  # where the configs' data lie
         options = [*seed_options(work_dir.parent, args.seed_weights)[2], *args.cfg_options]
+        os.chdir(ROOT)  # where the configs' data lie
         if not args.table:
+            check_searched(work_dir, args.seeds[0])
             schedule = 'derived.param_scheduler.1'
             short = [f'derived.train_cfg.{key}={args.epochs}' for key in ('max_epochs', 'val_interval')]
             short += [f'{schedule}.{key}={args.epochs}' for key in ('end', 'T_max')]
             space, folder = zoo.space('fna_det'), work_dir / f'rank_e{args.epochs}'
-            made = [Row(name, arch=space.arch(path).replace(bn_eps=1e-3).format('fna')) for name, path in named.items()]
+            eps = None if args.seed_weights is None else 1e-3  # that of the seed
+            made = [Row(name, arch=space.arch(path).replace(bn_eps=eps).format('fna')) for name, path in named.items()]
             compare(Comparison(CONFIG, folder, made, args.seeds, [*options, *short]), args, ROOT / 'tools')
             measure(work_dir, args.seeds[0], options, named, args.batches)
         print(table(work_dir, args.epochs, args.seeds, named))

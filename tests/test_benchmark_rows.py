@@ -88,6 +88,16 @@ def test_what_remapping_is_worth_is_measured_half_by_half(
     assert cfg.optim_wrapper.cost.target == few_images.MACS[data]
 
 
+def test_a_network_of_a_search_without_a_seed_is_adapted_with_the_seeds_epsilon(tmp_path: Path) -> None:
+    """Such a super-network computes with PyTorch's, and so says the network that it finds."""
+    (tmp_path / 'weights.pth').touch()
+    arch, checkpoint, common = few_images.seed_options(tmp_path, tmp_path / 'weights.pth')
+    (row,) = (row for row in few_images.rows('steel', arch, checkpoint) if row.name == 'not_remapped')
+    cfg = prepare(str(few_images.ROOT / few_images.CONFIGS['steel']), options=read_options((*common, *row.options)))
+    derived = derived_config(cfg, zoo.arch('mobilenet_v2').replace(bn_eps=1e-5))
+    assert derived.model.backbone.norm_cfg.eps == 1e-3
+
+
 def test_rows_of_the_whole_detector_have_one_limit_and_one_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(few_images.__file__).parent))  # as it is started
     import whole_detector

@@ -105,9 +105,12 @@ class DatasetView(Dataset):
 
     def distinct(self) -> np.ndarray:
         """Indices into the dataset of one item per image: what repeats images lists some of them more than once."""
+        return self.once().indices
+
+    def once(self) -> 'DatasetView':
+        """Returns a view of one item per image."""
         _, first = np.unique(self._origins, axis=0, return_index=True)
-        found: np.ndarray = self.indices[np.sort(first)]
-        return found
+        return self._of(np.sort(first))
 
     def leaves(self) -> tuple[Any, ...]:
         """The datasets inside, whose annotations this view reads."""
@@ -133,7 +136,7 @@ class DatasetView(Dataset):
             raise ValueError(f'first must be less than the {len(self)} images of a view, got {first}')
         return self._of(slice(first, None, step))
 
-    def _of(self, items: slice) -> 'DatasetView':
+    def _of(self, items: slice | np.ndarray) -> 'DatasetView':
         made = self.renewed()
         made.indices, made._origins = self.indices[items], self._origins[items]
         return made

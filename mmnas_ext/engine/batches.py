@@ -277,6 +277,31 @@ def build_halves(
     return found[0], found[1]
 
 
+def without_repeats(runner: Any, loader: DataLoader) -> DataLoader:
+    """A loader of a half of the training images that reads each image once in a pass, also where the data set does not.
+
+    Args:
+        runner: The runner, for its seed, its config of the loader and `build_dataloader`.
+        loader: The half's loader; it is returned where its data set repeats no image.
+    """
+    half = loader.dataset
+    if not isinstance(half, DatasetView) or len(half.distinct()) == len(half):
+        return loader
+    seed = common_seed(runner)
+    cfg = reproducible(runner.cfg.train_dataloader, seed)
+    cfg.pop('num_batch_per_epoch', None)
+    return _build_loader(runner, dict(cfg, dataset=half.once()), seed)
+
+
+def describe_reading(loader: DataLoader) -> str:
+    """What an augmented image depends on beside its position: the workers, and the transforms in force by name.
+
+    A worker's draws follow from its number, and hooks exchange transforms while a search runs.
+    """
+    transforms = [type(each).__name__ for pipe in originals(loader.dataset) for each in getattr(pipe, 'transforms', ())]
+    return f'{loader.num_workers} workers/{"+".join(transforms)}'
+
+
 def _check_split(fraction: Any, seed: Any) -> None:
     """Raises ValueError, by their names in a config, for a share or a seed of the split that is out of its range."""
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:

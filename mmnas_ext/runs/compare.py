@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.json_file import parse_json
+from mmnas_ext.runs.changes import LONGER, list_changes
 from mmnas_ext.runs.children import BusyError, ChildError, Children, visible_devices
 from mmnas_ext.runs.compared import NAME, Results, read_results
 from mmnas_ext.runs.later import quiet
@@ -22,7 +24,7 @@ from mmnas_ext.runs.repeated import NAME as SAME
 from mmnas_ext.runs.repeated import find_same, note_same, trained_in
 from mmnas_ext.runs.rows import SEED, Comparison, Row, find_seed, read_options
 from mmnas_ext.runs.run import prepare
-from mmnas_ext.runs.session import continue_run
+from mmnas_ext.runs.session import continue_run, training_changes
 from mmnas_ext.runs.stopping import stopped_by_signals
 from mmnas_ext.workdir import WorkDir, write_text
 
@@ -32,6 +34,7 @@ _LOOK = 2.0  # seconds after which a row that another process is at is looked at
 _READING = threading.Lock()  # MMEngine reads one config at a time
 _BUSY = 10.0  # seconds after which a folder that is locked is tried again
 _Task = tuple[int, str]  # random seed and row
+_VALIDATION = ('val_dataloader.dataset', 'val_dataloader.data', 'val_evaluator', 'val_cfg')
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,22 @@ class RowRunner:
         cfg = prepare(self.comparison.config_of(row), str(files.root), options=read_options(options))
         given = None if arch is None else ArchSpec.parse(arch)
         manifest, _ = continue_run(manifest, cfg, method_of(cfg), given, not row.train)
-        return manifest.state == 'done' if row.train else manifest.is_done(SEARCH)
+        if not row.train:
+            return manifest.is_done(SEARCH)
+        changes, _ = training_changes(manifest, cfg, method_of(cfg))
+        return manifest.state == 'done' and not any(_decides(change.key) for change in changes)
 
     def _train(self, row: Row, folder: Path, part: str, asked: list[str], options: list[str]) -> None:
         manifest = read_manifest(WorkDir(folder).manifest)
+        if manifest is not None and manifest.state == 'done':
+            with _READING, quiet():
+                cfg = prepare(self.comparison.config_of(row), str(folder), options=read_options(options))
+                changes, _ = training_changes(manifest, cfg, method_of(cfg))
+            if other := [change for change in changes if change.key.startswith(_VALIDATION)]:
+                raise ValueError(
+                    f'{folder} was validated otherwise than is asked for now, and its figure is not one of this '
+                    f'comparison: {list_changes(other)}; take another --work-dir'
+                )
         begun = manifest is not None and (SEARCH if part == 'search' else ADAPT) in manifest.parts
         resume = ['--resume'] if manifest is not None else []
         self._call(row, folder, folder, part, 'train.py', [*resume, *asked], options, known=not begun)
@@ -295,6 +310,11 @@ class _Table:
         self.say(f'seed {seed}, {name}: {said}')
 
 
+def _decides(key: str) -> bool:
+    """Whether a setting that a finished training takes over changes its figure."""
+    return key in LONGER or key.startswith(_VALIDATION)
+
+
 def _outcome(future: Future[Row | None]) -> str:
     """Why a run failed; empty if it did not. What no user can cause is raised."""
     error = future.exception()
@@ -331,7 +351,8 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path) -> No
 
         def tell(text: str) -> None:
             print(text, flush=True)
-            _write(comparison, read(), leases.token)
+            with suppress(ValueError):  # a metric that no validation gives: what is being trained is not lost for that
+                _write(comparison, read(), leases.token)
 
         with stopped_by_signals():
             failed = run_all(runner, args.jobs, tell, leases)

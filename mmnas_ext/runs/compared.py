@@ -147,7 +147,7 @@ class Results:
             lines.append(
                 [
                     row.title,
-                    str(len(row.outcomes)),
+                    _share(len(self.values(row.name)), len(row.outcomes)),
                     _spread(list(self.values(row.name).values()), '.2f'),
                     _counts(row, lambda outcome: outcome.macs),
                     _counts(row, lambda outcome: outcome.params),
@@ -247,6 +247,11 @@ def _spread(values: Sequence[float], form: str) -> str:
         return _DASH
     spread, mean = deviation(values), format(statistics.mean(values), form)
     return mean if spread is None else f'{mean} ± {format(spread, form)}'
+
+
+def _share(count: int, of: int) -> str:
+    """How many random seeds gave the metric, of those that have ended: where nothing is detected there is none."""
+    return str(of) if count == of else f'{count} of {of}'
 
 
 def _counts(row: RowResult, of: Callable[[Outcome], int]) -> str:

@@ -1,13 +1,13 @@
 """Networks of the front that a finished search has measured: one is picked, or several are trained in turn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from mmnas_ext.archs import ArchSpec
+from mmnas_ext.archs import METRICS, ArchSpec, Limit
 from mmnas_ext.reports import front_table
 from mmnas_ext.reports.training_log import USUAL
 from mmnas_ext.runs.checks import check_config
@@ -24,6 +24,8 @@ from mmnas_ext.runs.sharing import Alone
 from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
+
+_LIMITED = ('gradient', 'evolution')  # methods whose front ends at the limit
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def pick_network(cfg: Config, number: int) -> str:
     arch = picked.arch.format('fna')
     if picked.host is not None:
         cfg[CHOSEN] = picked.host
-    _check_search(cfg, manifest, '--pick')
+    _check_search(cfg, manifest, front, '--pick')
     return arch
 
 
@@ -107,7 +109,7 @@ def check_all(cfg: Config, numbers: Sequence[int] = (), resume: bool = False) ->
     wanted = tuple(dict.fromkeys(numbers)) or tuple(range(len(front.points)))
     archs = {number: front.pick(number).arch for number in wanted}
     prepared = check_config(_hosted(cfg, front, wanted[0]), archs[wanted[0]].format('fna'))
-    _check_search(cfg, manifest, '--adapt-all')
+    _check_search(cfg, manifest, front, '--adapt-all')
     method = method_of(cfg)
     for number, arch in archs.items():
         own = _own(cfg, front, number)
@@ -252,8 +254,8 @@ def _read_front(cfg: Config, asked: str) -> tuple[MeasuredFront, Manifest]:
     return front, manifest
 
 
-def _check_search(cfg: Config, manifest: Manifest, asked: str) -> None:
-    """Raises ResumeError where a config is not that of the search in its work dir."""
+def _check_search(cfg: Config, manifest: Manifest, front: MeasuredFront, asked: str) -> None:
+    """Raises ResumeError where a config is not that of the search in its work dir, or of its front."""
     kept, said = continue_run(manifest.without(ADAPT), cfg, method_of(cfg), None)
     again = [name for name in (SEARCH, RATING) if name in kept.parts and not kept.parts[name].done]
     if again:
@@ -262,3 +264,18 @@ def _check_search(cfg: Config, manifest: Manifest, asked: str) -> None:
             f'{asked} takes the front that is there, and this config does the {again[0]} again ({why}): go on with '
             '--resume alone first'
         )
+    if manifest.method not in _LIMITED:
+        return
+    given = {metric: Limit(**each) for metric, each in method_of(cfg).settings(cfg).report['limits'].items()}
+    former, wanted = (
+        {metric: limit for metric, limit in limits.items() if limit != Limit()} for limits in (front.limits, given)
+    )
+    if former != wanted:
+        raise ResumeError(
+            f'{asked} takes the front that is there, which was measured within {_show(former)}, and this config asks '
+            f'for {_show(wanted)}: go on with --resume alone first'
+        )
+
+
+def _show(limits: Mapping[str, Limit]) -> str:
+    return ', '.join(limit.show(METRICS[metric]) for metric, limit in limits.items()) or 'no limit'

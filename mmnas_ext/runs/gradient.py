@@ -303,7 +303,15 @@ def open_searched(cfg: Config) -> Iterator[tuple[Any, str]]:
     found = find_checkpoint(read_places(part.notes.get('checkpoints', []), files.root), part.id)
     if found.path is None:
         raise ResumeError(f'no whole checkpoint of the search is left in {files.root}: nothing can be chosen from')
+    for path, reason in found.refused:
+        say(f'warning: {path} cannot be used: {reason}; chosen from {found.path} instead')
     loading = search_config(cfg).copy()
+    averaged = [hook for hook in loading.get('custom_hooks') or [] if str(hook.get('type')).endswith('EMAHook')]
+    if averaged:
+        raise ValueError(
+            f'custom_hooks: weights that {averaged[0]["type"]} averages cannot be chosen from afterwards; choose by '
+            'mmnas train --resume, with the limits and the selection in the config'
+        )
     loading.load_from = str(found.path)
     with open_runner(loading) as runner:
         runner.load_or_resume()
@@ -314,6 +322,7 @@ def _asked(cfg: Config, kind: str | None, limits: Mapping[str, Limit]) -> tuple[
     """What a choice may cost and how it is made: the config's, changed by what is asked for."""
     given = Choosing.parse(cfg.optim_wrapper.get('selection'))
     choosing = given if kind in (None, given.type) else Choosing(str(kind), front=given.front)
+    _check_loop(search_config(cfg).train_cfg, choosing.type == 'argmax')
     cost = dict(cfg.optim_wrapper.get('cost') or {})
     if len(limits) > 1:
         raise ValueError(f'a network is selected by limits of one metric, got {sorted(limits)}')

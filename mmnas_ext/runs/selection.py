@@ -16,7 +16,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmnas_ext.archs import ArchSpec, Choices, HostChoice, HostChoices, Limit, Prices, cost
 from mmnas_ext.archs.json_file import parse_lines
 from mmnas_ext.datasets import DatasetView
-from mmnas_ext.engine.batches import Batches, named_scope
+from mmnas_ext.engine.batches import Batches, describe_reading, named_scope, without_repeats
 from mmnas_ext.engine.limits import CostTerm, check_limit, derive_path
 from mmnas_ext.engine.optim import find_supernet
 from mmnas_ext.engine.path_losses import PathLosses
@@ -68,14 +68,19 @@ class Selector:
     @cached_property
     def held_out(self) -> Batches:
         """Images of the half that trained alpha and no weights, in training batches of a fixed order."""
-        loader = self.runner.train_loop.alternation.batches.loader
+        loader = without_repeats(self.runner, self.runner.train_loop.alternation.batches.loader)
         return Batches(loader, common_seed(self.runner), 'selection')
+
+    @cached_property
+    def reading(self) -> str:
+        """The stamp, and how held-out images are read: losses of other augmentations do not pair with these."""
+        return f'{self.stamp}/{describe_reading(self.held_out.loader)}'
 
     @cached_property
     def losses(self) -> PathLosses:
         """Losses on the held-out images."""
         seed = common_seed(self.runner)
-        return PathLosses(self.runner.model, self.held_out, seed, self.files.path_losses, self.stamp)
+        return PathLosses(self.runner.model, self.held_out, seed, self.files.path_losses, self.reading)
 
     @cached_property
     def reference(self) -> Choices:
@@ -267,7 +272,7 @@ class Selector:
 
     def stamp_of(self, plan: FrontPlan) -> str:
         """Tells what is validated here from what is on other images, or in another way."""
-        return f'{self.stamp}/{plan.images}/{plan.calibration}/{evaluation_of(self.runner.cfg)}'
+        return f'{self.reading}/{plan.images}/{plan.calibration}/{evaluation_of(self.runner.cfg)}'
 
     def view(self, images: int | None) -> DatasetView:
         """Held-out images as the validation reads them, of the host's size where there is one."""

@@ -278,21 +278,29 @@ def continue_run(
 
 def check_training(manifest: Manifest, cfg: Config, method: Method, said: list[str]) -> None:
     """Raises ResumeError where what trains the network has changed since that began; `said` gets what is taken over."""
-    part = manifest.parts.get(ADAPT)
-    if part is None:
-        return
-    text = manifest.parts[DERIVE].notes.get('arch') if DERIVE in manifest.parts else None
-    if method.derive is not None and text is None:
-        return  # what is trained is not known yet
-    known = with_choice(cfg, manifest.parts[DERIVE].notes.get('host') if DERIVE in manifest.parts else None)
-    config = cfg if method.derive is None else method.derive(known, ArchSpec.parse(text))
-    root = None if method.derive is None else WorkDir(cfg.work_dir).root
-    taken, refused = find_changes(part.settings, settings_of(config, 'train_dataloader', root=root))
-    if part.settings.get('model.backbone.arch') != config.model.get('backbone', {}).get('arch'):
-        return  # another network: the former training is set aside
+    taken, refused = training_changes(manifest, cfg, method)
     if refused:
         raise ResumeError(refusal(cfg, 'training' if method.derive is None else 'adaptation', refused))
     said += [f'adaptation: taken over: {list_changes(taken)}'] if taken else []
+
+
+def training_changes(manifest: Manifest, cfg: Config, method: Method) -> tuple[list[Change], list[Change]]:
+    """What has changed of the network's training since that began: what is taken over, and what is refused.
+
+    Of a training that has not begun, or is one of another network, which is set aside, there is nothing to tell.
+    """
+    part = manifest.parts.get(ADAPT)
+    if part is None:
+        return [], []
+    text = manifest.parts[DERIVE].notes.get('arch') if DERIVE in manifest.parts else None
+    if method.derive is not None and text is None:
+        return [], []  # what is trained is not known yet
+    known = with_choice(cfg, manifest.parts[DERIVE].notes.get('host') if DERIVE in manifest.parts else None)
+    config = cfg if method.derive is None else method.derive(known, ArchSpec.parse(text))
+    if part.settings.get('model.backbone.arch') != config.model.get('backbone', {}).get('arch'):
+        return [], []
+    root = None if method.derive is None else WorkDir(cfg.work_dir).root
+    return find_changes(part.settings, settings_of(config, 'train_dataloader', root=root))
 
 
 def given_host(cfg: Config) -> str | None:

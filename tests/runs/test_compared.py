@@ -51,7 +51,7 @@ def test_tables_by_hand() -> None:
         '|---|---:|---:|---:|---:|---:|---:|---:|',
         '| the seed | 3 | 30.00 ± 1.00 | 279.4 M | 1.812 M | – | – | 11.0 ± 1.4 |',
         '| found | 3 | 32.00 ± 1.00 | 200.0 M, 210.0 M | 1.812 M | 1.5 ± 0.5 | 0.5 ± 0.0 | 10.0 ± 0.0 |',
-        '| other | 3 | 40.00 ± 14.14 | 279.4 M | 1.812 M | – | – | – |',
+        '| other | 2 of 3 | 40.00 ± 14.14 | 279.4 M | 1.812 M | – | – | – |',
     ]
     assert RESULTS.pairs().splitlines() == [
         '| random seed | the seed | found | other |',
@@ -275,6 +275,18 @@ def test_the_tool_goes_on_after_a_failure_and_says_so(
     assert err.startswith('error: seed 0, mine: error: --resume: the search was begun with other settings')
     assert '| 0 | 40.00 |' in out
     assert json.loads((tmp_path / 'calls.jsonl').read_text().splitlines()[0])[2] == '2'
+
+
+def test_a_metric_that_no_validation_gives_ends_no_training(
+    tool: Any, config: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('mmnas_ext.cli.compare.tools_folder', lambda: ROOT / 'tests' / 'runs' / 'fake_tools')
+    monkeypatch.setenv('FAKE_CALLS', str(tmp_path / 'calls.jsonl'))
+    arguments = [config, '--work-dir', str(tmp_path), '--seeds', '0', '--network', f'mine={SEED}', '--jobs', '1']
+    with pytest.raises(SystemExit, match='error: --metric must be one that the validations gave'):
+        tool.main([*arguments, '--rows', 'seed', 'mine', '--metric', 'mAP'])
+    out = capsys.readouterr().out
+    assert 'seed 0, seed: done' in out and 'seed 0, mine: ' in out.partition('seed 0, seed: done')[2]
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,8 @@ def test_runs_that_are_there_are_taken_up(real: tuple[str, Path], calls: Path, c
         ('search', 'train_cfg.weight_fraction=0.25'),
         ('net', 'derived.optim_wrapper.optimizer.lr=0.5'),
         ('net', 'model.dropout=0.3'),
+        ('net', 'derived.train_cfg.max_epochs=9'),
+        ('net', 'derived.val_dataloader.dataset.count=2'),
     ],
 )
 def test_other_settings_are_no_longer_that_run(real: tuple[str, Path], calls: Path, row: str, option: str) -> None:
@@ -262,6 +264,15 @@ def test_other_settings_are_no_longer_that_run(real: tuple[str, Path], calls: Pa
     assert not mine.is_done(mine.comparison.row(row), 0)
     other = runner(config, folder, rows, seeds=(0,), options=('train_cfg.max_epochs=2', 'log_level=ERROR'))
     assert other.is_done(other.comparison.row(row), 0)
+
+
+def test_a_figure_of_another_validation_is_not_compared(real: tuple[str, Path], calls: Path) -> None:
+    config, folder = real
+    options = ('train_cfg.max_epochs=2', 'derived.val_dataloader.dataset.count=2')
+    failed = run_all(runner(config, folder, (Row('net', arch=SEED),), seeds=(0,), options=options), say=lambda _: None)
+    assert 'was validated otherwise than is asked for now' in failed[0, 'net']
+    assert 'val_dataloader.dataset.count 7 -> 2; take another --work-dir' in failed[0, 'net']
+    assert calls.read_text() == ''
 
 
 def test_another_network_is_no_longer_that_run(real: tuple[str, Path]) -> None:

@@ -243,6 +243,10 @@ def test_what_cannot_be_taken_from_a_front_is_refused_before_anything_is_set_asi
     longer = config(work_dir, **{'train_cfg.max_epochs': 3})
     with pytest.raises(ResumeError, match='this config does the search again .taken over: train_cfg.max_epochs 2 -> 3'):
         check_all(longer)
+    cheaper = config(work_dir, **{'optim_wrapper.cost.max': 1.7e8})
+    for ask in (lambda: pick_network(cheaper, 0), lambda: check_all(cheaper)):
+        with pytest.raises(ResumeError, match='measured within no limit, and this config asks for at most 0.17'):
+            ask()
     plain = config(work_dir)
     plain.pop('derived')
     with pytest.raises(ValueError, match='--adapt-all needs a config with derived'):
