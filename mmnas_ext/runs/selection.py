@@ -125,8 +125,13 @@ class Selector:
         return self.decision(path, layers, score='probability'), path
 
     def _by_losses(self) -> tuple[Decision, Choices]:
-        chooser = self.chooser
+        chooser, loop = self.chooser, self.runner.train_loop
         check_limit(self.priced, self.limit, self.size)
+        if self.supernet.seed_path() is None and not loop.alternation.arch_steps(loop.max_iters):
+            say(
+                'warning: the seed is no network of this space and alpha was not trained: networks are held against '
+                'one that is drawn at random, and it is kept unless another one is surely better'
+            )
         chooser.explore()
         bounds = self.window(self.limit)
         ranked = chooser.search(bounds)

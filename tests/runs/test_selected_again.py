@@ -34,6 +34,15 @@ def test_alpha_that_was_never_trained_chooses_nothing(work_dir, tmp_path):
     assert not (tmp_path / 'alpha').exists()
 
 
+def test_what_networks_are_held_against_without_a_seed_is_told(work_dir, tmp_path, capsys):
+    said = 'warning: the seed is no network of this space and alpha was not trained'
+    select_again(config(work_dir), tmp_path / 'trained')
+    assert said not in capsys.readouterr().out
+    untrained = config(tmp_path / 'untrained', **{'train_cfg.arch_start': 2})
+    run(untrained, search_only=True)
+    assert capsys.readouterr().out.count(said) == 1
+
+
 def test_losses_of_other_augmentations_are_not_compared_with(work_dir, tmp_path, computed):
     """A worker's draws follow from its number: flips of the same image are others with more of them."""
     known = lines(work_dir)
