@@ -24,7 +24,7 @@ import numpy as np
 from camvid_rank import interval, kendall
 from few_images import BY_ALPHA, BY_LOSSES, seed_options
 
-from mmnas_ext.archs import Choices, Limit, Prices, SearchSpace, prices, zoo
+from mmnas_ext.archs import ArchSpec, Choices, Limit, Prices, SearchSpace, prices, zoo
 from mmnas_ext.cli import add_comparing, errors
 from mmnas_ext.runs.compare import compare
 from mmnas_ext.runs.gradient import open_searched
@@ -196,7 +196,8 @@ def main() -> None:
     args = parser.parse_args()
     work_dir, named = args.work_dir.resolve(), networks(args.networks)
     with errors():
-        options = [*seed_options(work_dir.parent, args.seed_weights)[2], *args.cfg_options]
+        arch, _, given = seed_options(work_dir.parent, args.seed_weights)
+        options = [*given, *args.cfg_options]
         os.chdir(ROOT)  # where the configs' data lie
         if not args.table:
             check_searched(work_dir, args.seeds[0])
@@ -204,7 +205,7 @@ def main() -> None:
             short = [f'derived.train_cfg.{key}={args.epochs}' for key in ('max_epochs', 'val_interval')]
             short += [f'{schedule}.{key}={args.epochs}' for key in ('end', 'T_max')]
             space, folder = zoo.space('fna_det'), work_dir / f'rank_e{args.epochs}'
-            eps = None if args.seed_weights is None else 1e-3  # that of the seed
+            eps = ArchSpec.parse(arch).bn_eps
             made = [Row(name, arch=space.arch(path).replace(bn_eps=eps).format('fna')) for name, path in named.items()]
             compare(Comparison(CONFIG, folder, made, args.seeds, [*options, *short]), args, ROOT / 'tools')
             measure(work_dir, args.seeds[0], options, named, args.batches)

@@ -20,7 +20,9 @@ HALVES = ('weights', 'arch')
 
 
 class Batches:
-    """A loader's batches without end; which comes at a position depends on (seed, name, position) alone.
+    """A loader's batches without end; which images come at a position depends on (seed, name, position) alone.
+
+    How they are augmented depends on the number of the loader's workers, too.
 
     An epoch's transforms are new copies of the dataset's: what they remember of images (a mosaic's cache) is of this
     stream and of this epoch. Transforms that a hook puts in the place of the dataset's are read from the next batch on.
@@ -285,12 +287,15 @@ def without_repeats(runner: Any, loader: DataLoader) -> DataLoader:
         loader: The half's loader; it is returned where its data set repeats no image.
     """
     half = loader.dataset
-    if not isinstance(half, DatasetView) or len(half.distinct()) == len(half):
+    if not isinstance(half, DatasetView):
+        return loader
+    once = half.once()
+    if len(once) == len(half):
         return loader
     seed = common_seed(runner)
     cfg = reproducible(runner.cfg.train_dataloader, seed)
     cfg.pop('num_batch_per_epoch', None)
-    return _build_loader(runner, dict(cfg, dataset=half.once()), seed)
+    return _build_loader(runner, dict(cfg, dataset=once), seed)
 
 
 def describe_reading(loader: DataLoader) -> str:

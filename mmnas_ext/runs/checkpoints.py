@@ -61,6 +61,10 @@ class Found(NamedTuple):
     iteration: int
     refused: tuple[tuple[Path, str], ...]
 
+    def unusable(self) -> list[str]:
+        """The newer ones in words."""
+        return [f'{path} cannot be used: {reason}' for path, reason in self.refused]
+
 
 class StampHook(Hook):
     """Writes into each checkpoint which part of a run it belongs to.

@@ -34,7 +34,7 @@ _LOOK = 2.0  # seconds after which a row that another process is at is looked at
 _READING = threading.Lock()  # MMEngine reads one config at a time
 _BUSY = 10.0  # seconds after which a folder that is locked is tried again
 _Task = tuple[int, str]  # random seed and row
-_VALIDATION = ('val_dataloader.dataset', 'val_dataloader.data', 'val_evaluator', 'val_cfg')
+_VALIDATION = ('val_dataloader.dataset', 'val_evaluator', 'val_cfg')
 
 
 @dataclass(frozen=True)

@@ -358,4 +358,5 @@ EVOLUTION = Method(
     plan=_plan,
     check_batches=lambda cfg, batches: Evolving.parse(cfg[KEY]).check_batches(batches[-1]),
     writes=('search_space', 'search_log', 'evolution', 'front', 'decision'),
+    keeps_limit=True,
 )

@@ -25,8 +25,6 @@ from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
 
-_LIMITED = ('gradient', 'evolution')  # methods whose front ends at the limit
-
 
 @dataclass(frozen=True)
 class FrontPlan:
@@ -256,7 +254,9 @@ def _read_front(cfg: Config, asked: str) -> tuple[MeasuredFront, Manifest]:
 
 def _check_search(cfg: Config, manifest: Manifest, front: MeasuredFront, asked: str) -> None:
     """Raises ResumeError where a config is not that of the search in its work dir, or of its front."""
-    kept, said = continue_run(manifest.without(ADAPT), cfg, method_of(cfg), None)
+    method = method_of(cfg)
+    settings = method.settings(cfg)
+    kept, said = continue_run(manifest.without(ADAPT), cfg, method, None, settings=settings)
     again = [name for name in (SEARCH, RATING) if name in kept.parts and not kept.parts[name].done]
     if again:
         why = next((line.removeprefix(f'{again[0]}: ') for line in said if line.startswith(f'{again[0]}: ')), '')
@@ -264,9 +264,9 @@ def _check_search(cfg: Config, manifest: Manifest, front: MeasuredFront, asked: 
             f'{asked} takes the front that is there, and this config does the {again[0]} again ({why}): go on with '
             '--resume alone first'
         )
-    if manifest.method not in _LIMITED:
+    if not method.keeps_limit:
         return
-    given = {metric: Limit(**each) for metric, each in method_of(cfg).settings(cfg).report['limits'].items()}
+    given = {metric: Limit(**each) for metric, each in settings.report['limits'].items()}
     former, wanted = (
         {metric: limit for metric, limit in limits.items() if limit != Limit()} for limits in (front.limits, given)
     )

@@ -300,11 +300,6 @@ def open_searched(cfg: Config) -> Iterator[tuple[Any, str]]:
     changed = find_changes(part.settings, _settings(cfg).search)[1]
     if changed:
         raise ResumeError(refusal(cfg, SEARCH, changed))
-    found = find_checkpoint(read_places(part.notes.get('checkpoints', []), files.root), part.id)
-    if found.path is None:
-        raise ResumeError(f'no whole checkpoint of the search is left in {files.root}: nothing can be chosen from')
-    for path, reason in found.refused:
-        say(f'warning: {path} cannot be used: {reason}; chosen from {found.path} instead')
     loading = search_config(cfg).copy()
     averaged = [hook for hook in loading.get('custom_hooks') or [] if str(hook.get('type')).endswith('EMAHook')]
     if averaged:
@@ -312,6 +307,11 @@ def open_searched(cfg: Config) -> Iterator[tuple[Any, str]]:
             f'custom_hooks: weights that {averaged[0]["type"]} averages cannot be chosen from afterwards; choose by '
             'mmnas train --resume, with the limits and the selection in the config'
         )
+    found = find_checkpoint(read_places(part.notes.get('checkpoints', []), files.root), part.id)
+    if found.path is None:
+        raise ResumeError(f'no whole checkpoint of the search is left in {files.root}: nothing can be chosen from')
+    for line in found.unusable():
+        say(f'warning: {line}; chosen from {found.path} instead')
     loading.load_from = str(found.path)
     with open_runner(loading) as runner:
         runner.load_or_resume()
@@ -374,4 +374,5 @@ GRADIENT = Method(
     report=write_report,
     plan=_plan,
     writes=('search_space', 'search_log', 'decision'),
+    keeps_limit=True,
 )

@@ -52,6 +52,7 @@ class Method:
         check_batches: Raises for what would fail later, given the config and how many batches of an epoch the two parts
             of its images have, which is known once they are read.
         writes: What it leaves in a work dir beside what every run does, as attributes of `WorkDir`.
+        keeps_limit: Whether all networks of its front meet the limit, so that another limit needs another front.
         shares: Whether processes that are not joined may share its search, see `mmnas_ext.runs.sharing`.
     """
 
@@ -66,4 +67,5 @@ class Method:
     plan: Callable[[Config], list[str]] | None = None
     check_batches: Callable[[Config, tuple[int, ...]], None] | None = None
     writes: tuple[str, ...] = ()
+    keeps_limit: bool = False
     shares: bool = False

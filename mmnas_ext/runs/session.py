@@ -325,7 +325,7 @@ def resume_from(places: list[Places], part: str, name: str) -> Path | None:
 
     def look() -> tuple[Path | None, list[str]]:
         found = find_checkpoint(places, part)
-        lines = [f'{path} cannot be used: {reason}' for path, reason in found.refused]
+        lines = found.unusable()
         if found.path is None:
             return None, [
                 *(f'warning: {line}' for line in lines),

@@ -56,8 +56,7 @@ def test_losses_of_other_augmentations_are_not_compared_with(work_dir, tmp_path,
 def test_no_image_counts_twice_where_a_data_set_repeats_it(tmp_path, capsys):
     repeated = {'type': 'RepeatDataset', 'times': 3, 'dataset': tiny.loader_cfg(count=8)['dataset']}
     cfg = config(tmp_path / 'repeated', {**MEASURED, 'most': 24})
-    cfg.train_dataloader.dataset = {'_delete_': True, **repeated}
-    cfg.train_dataloader.dataset.pop('_delete_')
+    cfg.train_dataloader.dataset = repeated
     run(cfg, search_only=True)
     assert 'the held-out images are 2 batches: ' in capsys.readouterr().out
     assert {batch for _, batch in lines(tmp_path / 'repeated')} == {0, 1}
