@@ -29,6 +29,7 @@ from mmnas_ext.engine.optim import find_supernet, statistics_kept
 from mmnas_ext.engine.runner import SafeRunner
 from mmnas_ext.reports import format_count
 from mmnas_ext.runs.checkpoints import find_checkpoint
+from mmnas_ext.runs.manifest import SEARCH, read_manifest
 from mmnas_ext.runs.run import prepare
 from mmnas_ext.workdir import WorkDir
 
@@ -90,7 +91,9 @@ def main() -> None:
     parser.add_argument('--batches', type=int, default=12, help='of 8 crops each')
     args = parser.parse_args()
     folder = args.work_dir.resolve() / f'seed{args.seed}'
-    checkpoint = find_checkpoint(folder / 'fna').path
+    manifest = read_manifest(WorkDir(folder / 'fna').manifest)
+    part = manifest.parts[SEARCH] if manifest is not None and manifest.is_done(SEARCH) else None
+    checkpoint = None if part is None else find_checkpoint(folder / 'fna', part.id).path
     if checkpoint is None:
         parser.error(f'--work-dir has no finished search in {folder / "fna"}: run benchmarks/camvid.py first')
     options = {

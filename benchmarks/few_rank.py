@@ -207,6 +207,7 @@ def main() -> None:
             space, folder = zoo.space('fna_det'), work_dir / f'rank_e{args.epochs}'
             eps = ArchSpec.parse(arch).bn_eps
             made = [Row(name, arch=space.arch(path).replace(bn_eps=eps).format('fna')) for name, path in named.items()]
+            Comparison(CONFIG, folder, [Row('all', options=short)], args.seeds).check_overrides(args.cfg_options)
             compare(Comparison(CONFIG, folder, made, args.seeds, [*options, *short]), args, ROOT / 'tools')
             measure(work_dir, args.seeds[0], options, named, args.batches)
         print(table(work_dir, args.epochs, args.seeds, named))

@@ -1,7 +1,9 @@
 """Two endless streams of batches from one dataset: one trains weights, the other alpha."""
 
 import copy
+import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -188,6 +190,7 @@ class EndlessSampler(Sampler[int]):
         del round_up
         self.rank, self.world_size = get_dist_info()
         self.dataset, self.shuffle, self.seed, self.epoch = dataset, shuffle, seed or 0, 0
+        self.batch_size = batch_size
         self.count = math.ceil(len(dataset) / (self.world_size * batch_size)) * batch_size
 
     def __iter__(self) -> Iterator[int]:
@@ -299,12 +302,24 @@ def without_repeats(runner: Any, loader: DataLoader) -> DataLoader:
 
 
 def describe_reading(loader: DataLoader) -> str:
-    """What an augmented image depends on beside its position: the workers, and the transforms in force by name.
+    """What an augmented image depends on beside its position: the workers, and the transforms in force.
 
-    A worker's draws follow from its number, and hooks exchange transforms while a search runs.
+    A worker's draws follow from its number, and hooks exchange transforms while a search runs: by others, or by the
+    same with other arguments, of which there is a digest.
     """
-    transforms = [type(each).__name__ for pipe in originals(loader.dataset) for each in getattr(pipe, 'transforms', ())]
-    return f'{loader.num_workers} workers/{"+".join(transforms)}'
+    transforms = [each for pipe in originals(loader.dataset) for each in getattr(pipe, 'transforms', ())]
+    names = '+'.join(type(each).__name__ for each in transforms)
+    # an object that does not say what it is says where it is, and that is another place each time
+    said = re.sub('0x[0-9a-fA-F]+', '', repr(transforms))
+    return f'{loader.num_workers} workers/{names} {hashlib.sha256(said.encode()).hexdigest()[:8]}'
+
+
+def whole_batches(loader: DataLoader) -> int:
+    """Batches of a pass that repeat no image of it, at least one: an endless sampler fills the last of a pass up."""
+    sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
+    if not isinstance(sampler, EndlessSampler):
+        return len(loader)
+    return max(1, min(len(loader), len(sampler.dataset) // (sampler.world_size * sampler.batch_size)))
 
 
 def _check_split(fraction: Any, seed: Any) -> None:

@@ -62,11 +62,12 @@ class DeriveHook(Hook):
         if runner.optim_wrapper.selection.type != 'argmax':
             return
         arch = self._arch(runner)
-        file = WorkDir(runner.work_dir).arch
-        write_text(file, arch.format('json'))
+        files = WorkDir(runner.work_dir)
+        if not files.manifest.is_file():  # a run writes it itself, once what is there of another network is set aside
+            write_text(files.arch, arch.format('json'))
         supernet = find_supernet(runner.model)
         costs = runner.optim_wrapper.cost.describe(arch, supernet.input_size, supernet.output_stride)
-        runner.logger.info(f'found {arch.format("fna")}: {costs}; written to {file}')
+        runner.logger.info(f'found {arch.format("fna")}: {costs}; written to {files.arch}')
 
     def _snapshot(self, runner: Any, name: str) -> None:
         if runner.optim_wrapper.host is not None:

@@ -127,6 +127,26 @@ def check_hooks(runner: Any, epochs: int | None) -> None:
             runner.logger.warning(f'{name} switches in epoch {last}, but there are {epochs}, from 0: it never will')
 
 
+def switch_transforms(runner: Any) -> None:
+    """Has hooks exchange what they do up to the last epoch of a search, of which none is left that would call them.
+
+    Held-out images are read by the transforms in force, also where a finished search is opened again.
+
+    Args:
+        runner: The runner; its training loop is a search's.
+    """
+    hooks = [hook for hook in runner.hooks if {base.__name__ for base in type(hook).__mro__} & _SWITCHES.keys()]
+    loop = runner.train_loop
+    ended = loop._epoch
+    try:
+        for epoch in range(loop.max_epochs):
+            loop._epoch = epoch
+            for hook in hooks:
+                hook.before_train_epoch(runner)
+    finally:
+        loop._epoch = ended
+
+
 def _check_search(runner: Any, start: Any, last: int, unit: str) -> None:
     wrapper = runner.optim_wrapper
     selection = wrapper.selection if isinstance(wrapper, SearchOptimWrapper) else dict(wrapper).get('selection')

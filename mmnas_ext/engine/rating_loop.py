@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from mmnas_ext.archs import METRICS, SKIP, ArchSpec, cell_prices
 from mmnas_ext.backbones import MBNet
+from mmnas_ext.datasets.identity import data_identity
 from mmnas_ext.distill import BlockDistiller, recalibrate, stitch
 from mmnas_ext.distill.cell import BlockCell, FlatPath
 from mmnas_ext.distill.rating import Batch, Batches, Unit, imitate, rate, rate_network, units, walk_memory
@@ -34,7 +35,7 @@ from mmnas_ext.registry import LOOPS
 from mmnas_ext.remap.convert import save
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, price_paths
-from mmnas_ext.search.select import Selection, select
+from mmnas_ext.search.select import RatingError, Selection, select
 from mmnas_ext.workdir import WorkDir, write_bytes, write_text
 
 _SHOWN = 4  # images whose feature maps are kept to be looked at
@@ -294,7 +295,7 @@ class RatingLoop(BaseLoop):
         first = next(iter(calibration()))[0]
         needed = walk_memory(cell, first)
         if needed > allowed:
-            raise ValueError(
+            raise RatingError(
                 f'a calibration batch of {len(first)} images takes {2 * needed / _GIB:.2g} GiB: raise max_memory '
                 f'(now {self.max_memory:g}), or calibrate with smaller batches'
             )
@@ -315,7 +316,9 @@ class RatingLoop(BaseLoop):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().numpy().tobytes())
         loaders = (self.calibration or self.runner.cfg.get('train_dataloader'), self.runner.cfg.get('val_dataloader'))
-        digest.update(repr((loaders, self.calibration_batches, self.seed)).encode())
+        # by content: a list of images that was edited in place has the config that it had
+        images = [data_identity((loader or {}).get('dataset')) for loader in loaders]
+        digest.update(repr((loaders, images, self.calibration_batches, self.seed)).encode())
         return digest.hexdigest()[:16]
 
     def _ratings(self, found: dict[tuple[int, int], list[float]]) -> Ratings:

@@ -10,6 +10,7 @@ from mmnas_ext import __version__
 from mmnas_ext.archs import SKIP, ArchSpec, SearchSpace, cost
 from mmnas_ext.reports import charts
 from mmnas_ext.reports.alphas import draw_alphas
+from mmnas_ext.reports.beside import same_network
 from mmnas_ext.reports.decision import decision_cells
 from mmnas_ext.reports.distill_page import Distilled
 from mmnas_ext.reports.evolution import (
@@ -50,7 +51,6 @@ from mmnas_ext.reports.result import (
     read_result,
     result_cells,
     result_details,
-    same_network,
     short,
     training_note,
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmnas_ext.archs import METRICS, ArchSpec, Limit, cost
+from mmnas_ext.reports.beside import front_folder, read_arch, same_network, seed_folder
 from mmnas_ext.reports.facts import Facts, read_results
 from mmnas_ext.reports.table import format_cost, format_limit, format_size, metric_column, name_metric, table_cells
 from mmnas_ext.reports.training_log import TrainingLog, main_metric, read_training
@@ -99,7 +100,7 @@ def read_result(
     """
     front, decision = MeasuredFront.find(files.root), find_decision(files, arch)
     folder = seed_folder(files, facts)
-    seed = facts.seed or (None if folder is None else _read_arch(folder))
+    seed = facts.seed or (None if folder is None else read_arch(folder))
     networks = []
     measured = list(front.networks) if front else []
     if seed is not None:
@@ -109,7 +110,7 @@ def read_result(
         networks.append(_find(arch, title, files, facts, decision, front))
     for number, each in front.numbered if front else ():
         if number is not None and not (arch is not None and same_network(each.arch, arch)):
-            row = _trained('front', f'front, K = {number}', each.arch, facts, files.adapted / str(number))
+            row = _trained('front', f'front, K = {number}', each.arch, facts, front_folder(files, number, each))
             networks.append(replace(_join(row, each), number=number))
     networks = list(_add_rows([_try(network, trials) for network in networks], files, facts))
     names = dict.fromkeys(name for network in networks for name in network.trained)
@@ -128,7 +129,7 @@ def _find(
         found = replace(found, costs={**decision.costs, **found.costs})
     for number, each in front.numbered if front else ():
         if number is not None and same_network(each.arch, arch):
-            own = _trained('found', title, arch, facts, files.adapted / str(number))
+            own = _trained('found', title, arch, facts, front_folder(files, number, each))
             # one that is being trained here has no metric before its first validation
             if not found.trained and (own.trained or not found.log.iteration):
                 found = replace(found, trained=own.trained, log=own.log, adapted=own.adapted)
@@ -145,24 +146,6 @@ def find_decision(files: WorkDir, arch: ArchSpec | None) -> Decision | None:
             if file == files.decision or arch is None or same_network(decision.arch, arch):
                 return decision
     return None
-
-
-def seed_folder(files: WorkDir, facts: Facts) -> Path | None:
-    """Work dir of a run that trained the seed: ``seed`` in this one, or beside it in a comparison; if there is one."""
-    places = [files.root, files.root.parent, *([files.root.parent.parent] if files.root.parent.name == 'front' else [])]
-    for place in places:
-        folder = place / 'seed'
-        if folder.resolve() == files.root.resolve() or not WorkDir(folder).arch.is_file():
-            continue
-        arch = _read_arch(folder)
-        if (facts.seed is None and place == files.root) or (facts.seed is not None and same_network(arch, facts.seed)):
-            return folder
-    return None
-
-
-def same_network(one: ArchSpec, other: ArchSpec) -> bool:
-    """Whether two descriptions build the same stem and stages; head and norms may differ."""
-    return (one.stem_channels, one.stages) == (other.stem_channels, other.stages)
 
 
 def result_cells(result: Result, facts: Facts) -> list[list[str]]:
@@ -273,10 +256,6 @@ def _unit(metric: str) -> str:
 def _compare(share: float) -> str:
     percent = round(100 * abs(1 - share))
     return f'{percent}% {"less" if share < 1 else "more"} than the seed' if percent else 'as much as the seed'
-
-
-def _read_arch(folder: Path) -> ArchSpec:
-    return ArchSpec.parse(WorkDir(folder).arch.read_text(encoding='utf-8'))
 
 
 def _trained(kind: str, title: str, arch: ArchSpec, facts: Facts, folder: Path | None) -> Network:

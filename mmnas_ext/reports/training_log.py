@@ -72,12 +72,19 @@ def read_training(folder: str | Path) -> TrainingLog:
                 if _is_number(record.get(name)):
                     losses[name].add(step, float(record[name]))
             continue
+        if not is_validation(record):
+            continue
         found = {name: float(value) for name, value in validated(record).items() if _is_number(value)}
-        last = found or last
+        last = found
         for name, value in found.items():
             metrics[name].add(record.get('step', step), value)
     rows = [{name: series.rows() for name, series in each.items()} for each in (losses, metrics)]
     return TrainingLog(rows[0], rows[1], last, epoch, iteration)
+
+
+def is_validation(record: Mapping[str, Any]) -> bool:
+    """Whether a record is that of a validation, also of one that gave no metric, as where nothing is detected."""
+    return bool(validated(record)) or ('data_time' in record and _TRAINING.isdisjoint(record))
 
 
 def validated(record: Mapping[str, Any]) -> dict[str, Any]:

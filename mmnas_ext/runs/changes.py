@@ -5,19 +5,19 @@ A change is *taken over* where it makes no other result (logging, workers, a mov
 listed here as harmless is refused: an unknown key never slips through.
 """
 
-import hashlib
 import json
 import os
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.dist import get_world_size
+
+from mmnas_ext.datasets.identity import data_identity, digest_files
 
 # the keys of a config that MMEngine's Runner reads; all others are a config file's own variables
 RUNNER_KEYS = (
@@ -103,12 +103,6 @@ def list_changes(changes: Iterable[Change]) -> str:
     return '; '.join(texts[:_SHOWN]) + more
 
 
-def data_identity(dataset: Any) -> str:
-    """A digest of which files a dataset's config names, wherever they lie: annotations by content, folders by names."""
-    files = [file for leaf in list_datasets(dataset) for file in _data_files(leaf)]
-    return _digest(tuple((file, file.stat().st_mtime_ns) for file in files))
-
-
 def _identify(value: Any, root: Path | None) -> Any:
     """A setting, or what identifies the file that it names."""
     if not isinstance(value, str) or len(value) > _LONGEST_PATH or not value.strip():
@@ -116,33 +110,7 @@ def _identify(value: Any, root: Path | None) -> Any:
     path = Path(value)
     if root is not None and path.resolve().is_relative_to(root.resolve()):
         return path.resolve().relative_to(root.resolve()).as_posix()
-    return f'{path.name}, content {_digest(((path, path.stat().st_mtime_ns),))}' if os.path.isfile(value) else value
-
-
-@cache
-def _digest(files: tuple[tuple[Path, int], ...]) -> str:
-    """The digest of files and folders, each with the time of its last change."""
-    digest = hashlib.sha256()
-    for path, _ in files:
-        if path.is_file():
-            with path.open('rb') as stream:
-                while part := stream.read(1 << 20):
-                    digest.update(part)
-        else:
-            for folder, folders, names in os.walk(path):
-                folders.sort()
-                digest.update(repr((os.path.relpath(folder, path), sorted(names))).encode())
-    return digest.hexdigest()[:16]
-
-
-def list_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
-    """Yields the datasets inside wrappers and concatenations of a dataset's config."""
-    inner = dataset.get('datasets') or dataset.get('dataset') if isinstance(dataset, Mapping) else None
-    if inner is None:
-        yield from [dataset] if isinstance(dataset, Mapping) else []
-    else:
-        for each in inner if isinstance(inner, list | tuple) else [inner]:
-            yield from list_datasets(each)
+    return f'{path.name}, content {digest_files((path,))}' if os.path.isfile(value) else value
 
 
 def find_versions() -> dict[str, str]:
@@ -156,18 +124,6 @@ def find_versions() -> dict[str, str]:
             except PackageNotFoundError:
                 continue
     return found
-
-
-def _data_files(dataset: Mapping[str, Any]) -> list[Path]:
-    root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
-    sources = dataset.get('sources') or []
-    entries = [
-        dataset.get('ann_file') or '',
-        *([prefix] if isinstance(prefix, str) else prefix.values()),
-        *([sources] if isinstance(sources, str) else sources),
-    ]
-    paths = [Path(root, entry) for entry in entries if isinstance(entry, str) and entry and '://' not in str(root)]
-    return [path for path in paths if path.exists()]
 
 
 def _dataset(cfg: Mapping[str, Any], loader: str) -> Any:

@@ -14,12 +14,12 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.backbones.chain import is_remapped
+from mmnas_ext.datasets.identity import list_datasets
 from mmnas_ext.remap import remap
 from mmnas_ext.remap.download import locate
 from mmnas_ext.remap.initializer import RemappedInit
 from mmnas_ext.remap.reader import PACKAGE
 from mmnas_ext.runs.building import build_half, warn
-from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.configs import check_halves
 from mmnas_ext.runs.halves import LOADERS
 from mmnas_ext.runs.imitating import list_imitated

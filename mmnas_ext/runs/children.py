@@ -76,6 +76,11 @@ class Clock:
         """Seconds of the parts that were measured to their end."""
         return {part: spent for part, spent in self.seconds.items() if spent is not None and part != self.running}
 
+    def without(self, part: str) -> 'Clock':
+        """The clock as if a part had never begun."""
+        seconds = {name: spent for name, spent in self.seconds.items() if name != part}
+        return Clock(seconds, '' if self.running == part else self.running)
+
     def begin(self, part: str, known: bool) -> 'Clock':
         """The clock while a part runs.
 
@@ -110,7 +115,7 @@ class Children:
         self._ended = False
         self._lock = threading.Lock()
 
-    def run(self, place: Path, part: str, command: Sequence[str], known: bool) -> float:
+    def run(self, place: Path, part: str, command: Sequence[str], known: bool, anew: bool = False) -> float:
         """Runs a command to its end; what it says is added to ``run.log`` of a folder.
 
         Args:
@@ -118,6 +123,7 @@ class Children:
             part: Whose processor time that is.
             command: The command.
             known: Whether all that was done of that part before was measured here.
+            anew: Whether the part begins anew: what was spent on it before was for something else.
 
         Returns:
             Seconds of the processor, by the process and those that it has waited for.
@@ -133,7 +139,8 @@ class Children:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise BusyError(f'another process is at work in {place}: wait for its end') from None
-            clock = Clock.parse(place / CLOCK).begin(part, known)
+            clock = Clock.parse(place / CLOCK)
+            clock = (clock.without(part) if anew else clock).begin(part, known)
             write_text(place / CLOCK, clock.format())
             begun, spent = log.tell(), 0.0
             try:

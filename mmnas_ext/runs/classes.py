@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from torch import nn
 
-from mmnas_ext.runs.changes import list_datasets
+from mmnas_ext.datasets.identity import list_datasets
 from mmnas_ext.runs.keys import near
 
 # parts of a model whose number of classes is none of the dataset's

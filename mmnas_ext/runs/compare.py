@@ -18,7 +18,7 @@ from mmnas_ext.runs.children import BusyError, ChildError, Children, visible_dev
 from mmnas_ext.runs.compared import NAME, Results, read_results
 from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.leases import Leases
-from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, read_manifest
+from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.repeated import NAME as SAME
 from mmnas_ext.runs.repeated import find_same, note_same, trained_in
@@ -31,7 +31,7 @@ from mmnas_ext.workdir import WorkDir, write_text
 CHOSEN = WorkDir(Path()).selected.name  # folder of what a row chose from another row's search
 _ASKED = 'asked.json'
 _LOOK = 2.0  # seconds after which a row that another process is at is looked at again
-_READING = threading.Lock()  # MMEngine reads one config at a time
+_READING = threading.RLock()  # MMEngine reads one config at a time
 _BUSY = 10.0  # seconds after which a folder that is locked is tried again
 _Task = tuple[int, str]  # random seed and row
 _VALIDATION = ('val_dataloader.dataset', 'val_evaluator', 'val_cfg')
@@ -45,11 +45,13 @@ class RowRunner:
         comparison: What is compared.
         tools: Folder of ``train.py`` and ``select_network.py``.
         children: Starts their processes.
+        whole: All rows that there are, of which `comparison` may have some: the training of any may count for a row.
     """
 
     comparison: Comparison
     tools: Path
     children: Children
+    whole: Comparison | None = None
 
     def run(self, row: Row, seed: int) -> Row | None:
         """Runs a row with a random seed to its end; what is done of it is not done again.
@@ -72,14 +74,13 @@ class RowRunner:
         (folder / SAME).unlink(missing_ok=True)
         if arch is not None:
             with _READING, quiet():
-                same = find_same(self.comparison, row, seed, arch)
+                same = find_same(self.whole or self.comparison, row, seed, arch)
             if same is None:
-                self._train(row, folder, 'adapt', ['--arch', arch], options)
+                self._train(row, folder, 'adapt', ['--arch', arch], options, ArchSpec.parse(arch))
             else:
-                note_same(self.comparison, row, seed, same)
+                note_same(self.whole or self.comparison, row, seed, same)
             return same
-        manifest = read_manifest(WorkDir(folder).manifest)
-        if manifest is None or not manifest.is_done(DERIVE) or not row.train:
+        if not row.train or not self._is_found(row, folder, options):
             self._train(row, folder, 'search', ['--search-only'], options)
         if row.train:
             self._train(row, folder, 'adapt', [], options)
@@ -100,7 +101,7 @@ class RowRunner:
             return False
         arch = self._arch(row, seed)
         if arch is not None and (files.root / SAME).is_file():
-            same = find_same(self.comparison, row, seed, arch)
+            same = find_same(self.whole or self.comparison, row, seed, arch)
             where = trained_in(self.comparison, row, seed)
             return same is not None and where == self.comparison.folder(same, seed)
         if manifest is None:
@@ -113,7 +114,20 @@ class RowRunner:
         changes, _ = training_changes(manifest, cfg, method_of(cfg))
         return manifest.state == 'done' and not any(_decides(change.key) for change in changes)
 
-    def _train(self, row: Row, folder: Path, part: str, asked: list[str], options: list[str]) -> None:
+    def _is_found(self, row: Row, folder: Path, options: list[str]) -> bool:
+        """Whether the search of a row has given its network, by the settings of now."""
+        manifest = read_manifest(WorkDir(folder).manifest)
+        if manifest is None:
+            return False
+        with _READING, quiet():
+            cfg = prepare(self.comparison.config_of(row), str(folder), options=read_options(options))
+            with suppress(ResumeError):  # its run will say why
+                manifest, _ = continue_run(manifest, cfg, method_of(cfg), None)
+        return manifest.is_done(DERIVE)
+
+    def _train(
+        self, row: Row, folder: Path, part: str, asked: list[str], options: list[str], arch: ArchSpec | None = None
+    ) -> None:
         manifest = read_manifest(WorkDir(folder).manifest)
         if manifest is not None and manifest.state == 'done':
             with _READING, quiet():
@@ -126,7 +140,10 @@ class RowRunner:
                 )
         begun = manifest is not None and (SEARCH if part == 'search' else ADAPT) in manifest.parts
         resume = ['--resume'] if manifest is not None else []
-        self._call(row, folder, folder, part, 'train.py', [*resume, *asked], options, known=not begun)
+        noted = manifest.parts[DERIVE].notes.get('arch') if manifest and DERIVE in manifest.parts else None
+        # the former network's training is set aside, and its minutes with it
+        anew = part == 'adapt' and None not in (arch, noted) and ArchSpec.parse(str(noted)) != arch
+        self._call(row, folder, folder, part, 'train.py', [*resume, *asked], options, not begun or anew, anew)
 
     def _select(self, row: Row, seed: int, options: list[str]) -> None:
         if self._is_chosen(row, seed, options):
@@ -140,11 +157,11 @@ class RowRunner:
 
     def _call(
         self, row: Row, place: Path, work_dir: Path, part: str, tool: str, asked: list[str], options: list[str],
-        known: bool,
+        known: bool, anew: bool = False,
     ) -> None:  # fmt: skip
         config = self.comparison.config_of(row)
         command = [sys.executable, str(self.tools / tool), config, '--work-dir', str(work_dir), *asked]
-        self.children.run(place, part, [*command, '--cfg-options', *options], known)
+        self.children.run(place, part, [*command, '--cfg-options', *options], known, anew)
 
     def _is_chosen(self, row: Row, seed: int, options: list[str]) -> bool:
         """Whether what is asked for now was chosen, from the search that is there now."""
@@ -161,9 +178,12 @@ class RowRunner:
         searched = WorkDir(self.comparison.folder(self.comparison.row(str(row.search_of)), seed))
         manifest = read_manifest(searched.manifest)
         part = None if manifest is None else manifest.parts.get(SEARCH)
-        search = None if part is None else part.id
+        search = None if part is None else [part.id, *(part.settings.get(key) for key in LONGER)]
+        with _READING, quiet():
+            cfg = prepare(self.comparison.config_of(row), str(searched.root), options=read_options(options))
+            choice = method_of(cfg).settings(cfg).choice  # limits and selection, which no search knows
         asked = {'search': search, 'selection': row.selection, 'config': self.comparison.config_of(row)}
-        return json.dumps({**asked, 'options': options}, indent=1)
+        return json.dumps({**asked, 'options': options, 'choice': choice}, indent=1)
 
     def _arch(self, row: Row, seed: int) -> str | None:
         """What ``--arch`` is given; ``None`` of a row that searches in its own folder."""
@@ -323,36 +343,45 @@ def _outcome(future: Future[Row | None]) -> str:
     raise error
 
 
-def compare(comparison: Comparison, args: argparse.Namespace, tools: Path) -> None:
+def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name: str = NAME) -> None:
     """Runs what is not there yet of a comparison, prints its tables, and writes ``comparison.json``.
 
     Args:
         comparison: The comparison.
         args: What `mmnas_ext.cli.add_comparing` has read: which rows, how many at a time, which metric.
         tools: Folder of ``train.py`` and ``select_network.py``.
+        name: Another name of that file, where the folder is another comparison's too.
 
     Raises:
-        ValueError: A row, the metric or the baseline is unknown, or nothing has ended and only the table was asked for.
+        ValueError: A row, the metric or the baseline is unknown, a config has a random seed that none of the
+            comparison's would change, or nothing has ended and only the table was asked for.
         SystemExit: With status 1: a row has failed; what has ended is printed all the same.
     """
-    for name in ('jobs', 'threads'):
-        if getattr(args, name) < 1:
-            raise ValueError(f'--{name} must be at least 1, got {getattr(args, name)}')
+    for option in ('jobs', 'threads'):
+        if getattr(args, option) < 1:
+            raise ValueError(f'--{option} must be at least 1, got {getattr(args, option)}')
     asked = comparison if args.rows is None else comparison.only(args.rows)
 
     def read() -> Results:
         return read_results(asked, args.metric, args.baseline)
 
+    def write() -> None:
+        """Of all rows, whichever are asked for now."""
+        found = read_results(comparison, args.metric, args.baseline)
+        if found.rows:
+            write_text(comparison.work_dir / name, found.format(), leases.token)
+
+    asked.check_seeds()
     read()  # a metric or baseline that is not there is said before hours of training
     failed: dict[_Task, str] = {}
     leases = Leases()
     if not args.table:
-        runner = RowRunner(asked, tools, Children(args.threads, visible_devices()))
+        runner = RowRunner(asked, tools, Children(args.threads, visible_devices()), comparison)
 
         def tell(text: str) -> None:
             print(text, flush=True)
             with suppress(ValueError):  # a metric that no validation gives: what is being trained is not lost for that
-                _write(comparison, read(), leases.token)
+                write()
 
         with stopped_by_signals():
             failed = run_all(runner, args.jobs, tell, leases)
@@ -360,14 +389,9 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path) -> No
     if args.table and not found.rows:
         raise ValueError(f'--table: nothing has ended yet in {comparison.work_dir}')
     if found.rows:
-        _write(comparison, found, leases.token)
+        write()
         print(f'\n{found.show()}')
-    for (seed, name), reason in failed.items():
-        print(f'error: seed {seed}, {name}: {reason}', file=sys.stderr)
+    for (seed, row), reason in failed.items():
+        print(f'error: seed {seed}, {row}: {reason}', file=sys.stderr)
     if failed:
         sys.exit(1)
-
-
-def _write(comparison: Comparison, found: Results, writer: str) -> None:
-    if found.rows:
-        write_text(comparison.work_dir / NAME, found.format(), writer)

@@ -25,7 +25,17 @@ from mmnas_ext.runs.changes import find_changes, find_versions, flatten, list_ch
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.derived import distilled_config, settle
 from mmnas_ext.runs.ending import tell_end
-from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, ResumeError, new_id, read_manifest
+from mmnas_ext.runs.manifest import (
+    ADAPT,
+    DERIVE,
+    RATING,
+    SEARCH,
+    Manifest,
+    NoNetworkError,
+    ResumeError,
+    new_id,
+    read_manifest,
+)
 from mmnas_ext.runs.method import FINDERS, Method, Settings
 from mmnas_ext.runs.results import describe_front
 from mmnas_ext.runs.session import RATED, Session, say
@@ -33,7 +43,7 @@ from mmnas_ext.runs.sharing import Alone
 from mmnas_ext.runs.training import is_distillation, open_runner
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import Ratings
-from mmnas_ext.search.select import reachable, select
+from mmnas_ext.search.select import RatingError, reachable, select
 from mmnas_ext.workdir import WorkDir
 
 BACKBONE_NAME = 'DNAFound'  # what a distillation registers unless derived=dict(name=…) says otherwise
@@ -236,6 +246,14 @@ def _settings(cfg: Config) -> Settings:
 
 
 def _find(session: Session) -> ArchSpec | None:
+    try:
+        return _distil(session)
+    except RatingError as error:
+        raise NoNetworkError(f'no network can be chosen: {error}; --resume with another val_cfg goes on') from None
+
+
+def _distil(session: Session) -> ArchSpec | None:
+    """Trains the blocks, rates their paths and chooses, from where it was interrupted."""
     cfg, manifest = session.cfg, session.manifest
     if manifest.is_done(SEARCH) and manifest.is_done(RATING):
         return _choose(session)

@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from mmnas_ext.archs import METRICS, ArchSpec, Limit
 from mmnas_ext.reports import front_table
+from mmnas_ext.reports.beside import same_recipe
 from mmnas_ext.reports.training_log import USUAL
+from mmnas_ext.runs.changes import EVALUATION, LONGER, Change, find_changes, list_changes
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.dry_run import dry_run
 from mmnas_ext.runs.ending import tell_end
@@ -22,8 +25,10 @@ from mmnas_ext.runs.run import adapt, draw_page, start_processes
 from mmnas_ext.runs.session import Session, continue_run, open_session, say, with_choice
 from mmnas_ext.runs.sharing import Alone
 from mmnas_ext.search.decision import Decision
-from mmnas_ext.search.measured import MeasuredFront
+from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.workdir import WorkDir, write_text
+
+_FRONT = ('selection.', 'choice.front')  # of the settings of a choice those that make its front
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class FrontPlan:
         resume: Go on with what is there of them.
         manifest: Of the run that searched.
         prepared: What a check has built for the first of them.
+        follows: What the weights follow from that they begin with; ``None`` where those are not the search's.
     """
 
     front: MeasuredFront
@@ -43,6 +49,11 @@ class FrontPlan:
     resume: bool
     manifest: Manifest
     prepared: Prepared
+    follows: str | None = None
+
+    def state(self, number: int, folder: Path) -> str:
+        """How far the training of a network in its folder is: ``'begins'``, ``'goes on'`` or ``'done'``."""
+        return _state(folder, self.front.pick(number), self.follows)
 
     def arch(self, number: int) -> ArchSpec:
         """The network of a number."""
@@ -108,14 +119,14 @@ def check_all(cfg: Config, numbers: Sequence[int] = (), resume: bool = False) ->
     archs = {number: front.pick(number).arch for number in wanted}
     prepared = check_config(_hosted(cfg, front, wanted[0]), archs[wanted[0]].format('fna'))
     _check_search(cfg, manifest, front, '--adapt-all')
-    method = method_of(cfg)
+    method, follows = method_of(cfg), _follows(cfg, manifest)
     for number, arch in archs.items():
         own = _own(cfg, front, number)
         method.check(_hosted(cfg, front, number), arch, False)
         known = read_manifest(WorkDir(own.work_dir).manifest) if resume else None
-        if known is not None:
+        if known is not None and not _is_outdated(known, follows):
             continue_run(known, own, method, arch)
-    return FrontPlan(front, wanted, resume, manifest, prepared)
+    return FrontPlan(front, wanted, resume, manifest, prepared, follows)
 
 
 def adapt_all(cfg: Config, plan: FrontPlan, draw: bool = False) -> None:
@@ -138,15 +149,20 @@ def adapt_all(cfg: Config, plan: FrontPlan, draw: bool = False) -> None:
     for place, number in enumerate(plan.numbers, start=1):
         own, arch = plan.own(cfg, number), plan.arch(number)
         say(f'network {number} of the front, {place} of {len(plan.numbers)}, in {own.work_dir}')
-        resume = plan.resume and WorkDir(own.work_dir).manifest.is_file()
+        there = read_manifest(WorkDir(own.work_dir).manifest) if plan.resume else None
+        outdated = there is not None and _is_outdated(there, plan.follows)
+        if outdated:
+            say('the distillation has gone on since: what was trained from its former weights is set aside')
         with Alone(WorkDir(own.work_dir)) as work:
             work.take_run()
-            session = open_session(own, method, resume, arch, prepared=plan.prepared)
+            session = open_session(own, method, there is not None and not outdated, arch, prepared=plan.prepared)
             session.searched = searched
+            if plan.follows is not None:
+                session.note(DERIVE, follows=plan.follows)
             adapt(session, arch, draw=draw)
         if is_main_process():
-            write_text(files.adapted_table, trained_table(files, plan.front) + '\n')
-    say(f'{trained_table(files, plan.front)}\nwritten to {files.adapted_table}')
+            write_text(files.adapted_table, trained_table(files, plan, number) + '\n')
+    say(f'{trained_table(files, plan, plan.numbers[-1])}\nwritten to {files.adapted_table}')
     if draw and method.report is not None and is_main_process():
         draw_page(method.report, searched)
     if draw:
@@ -168,11 +184,22 @@ def _best(cfg: Config, plan: FrontPlan, searched: Session) -> Session:
     return Session(own, searched.method, manifest)
 
 
-def trained_table(files: WorkDir, front: MeasuredFront) -> str:
-    """The table of a front, with what those of its networks reached that were trained to their end."""
+def trained_table(files: WorkDir, plan: FrontPlan, like: int) -> str:
+    """The table of a front, with what those of its networks reached that were trained to their end, in the same way.
+
+    Args:
+        files: Of the run that searched.
+        plan: What is trained.
+        like: Number of the network whose recipe counts.
+    """
+    front = plan.front
     folders = {number: files.adapted / str(number) for number in range(len(front.points))}
-    done = {number: folder for number, folder in folders.items() if _state(folder, front.pick(number).arch) == 'done'}
-    return front_table(front, {number: last_metrics(folder) for number, folder in done.items()})
+    done = {number: folder for number, folder in folders.items() if plan.state(number, folder) == 'done'}
+    others = [number for number, folder in done.items() if not same_recipe(folder, folders[like])]
+    table = front_table(front, {number: last_metrics(done[number]) for number in done if number not in others})
+    if not others:
+        return table
+    return f'{table}\nleft out, trained with another recipe: {", ".join(f"K = {number}" for number in others)}'
 
 
 def dry_run_all(cfg: Config, plan: FrontPlan) -> str:
@@ -183,7 +210,7 @@ def dry_run_all(cfg: Config, plan: FrontPlan) -> str:
         plan: What would be trained; its models are used up.
     """
     folders = {number: Path(plan.own(cfg, number).work_dir) for number in plan.numbers}
-    states = {n: _state(folder, plan.arch(n)) if plan.resume else 'begins' for n, folder in folders.items()}
+    states = {n: plan.state(n, folder) if plan.resume else 'begins' for n, folder in folders.items()}
     lines = [f'network {number:<4} {states[number]}: {plan.arch(number).format("fna")}' for number in plan.numbers]
     first = next((number for number in plan.numbers if states[number] != 'done'), plan.numbers[0])
     step = dry_run(
@@ -192,16 +219,33 @@ def dry_run_all(cfg: Config, plan: FrontPlan) -> str:
     return '\n'.join([*lines, f'of network {first}:', step])
 
 
-def _state(folder: Path, arch: ArchSpec) -> str:
+def _state(folder: Path, network: MeasuredNetwork, follows: str | None) -> str:
     """How far the run of a network in a folder is: ``'begins'``, ``'goes on'`` or ``'done'``."""
     try:
         manifest = read_manifest(WorkDir(folder).manifest)
     except ResumeError:  # damaged
         return 'begins'
     part = manifest.parts.get(DERIVE) if manifest else None
-    if manifest is None or part is None or part.notes.get('arch') != arch.format('fna'):
+    if manifest is None or part is None or _is_outdated(manifest, follows):
+        return 'begins'
+    if (part.notes.get('arch'), part.notes.get('host')) != (network.arch.format('fna'), network.host):
         return 'begins'
     return 'done' if manifest.is_done(ADAPT) else 'goes on'
+
+
+def _follows(cfg: Config, manifest: Manifest) -> str | None:
+    """What the weights follow from that networks begin with, where those are the search's own: tells two apart."""
+    search = manifest.parts.get(SEARCH)
+    if search is None or (cfg.get('derived') or {}).get('weights') != 'distilled':
+        return None
+    return '/'.join([search.id, *(str(search.settings[key]) for key in LONGER if key in search.settings)])
+
+
+def _is_outdated(manifest: Manifest, follows: str | None) -> bool:
+    """Whether a run began with weights that the search has replaced since; runs of before it was noted do not say."""
+    part = manifest.parts.get(DERIVE)
+    known = part.notes.get('follows') if part else None
+    return known is not None and known != follows
 
 
 def _own(cfg: Config, front: MeasuredFront, number: int) -> Config:
@@ -257,12 +301,18 @@ def _check_search(cfg: Config, manifest: Manifest, front: MeasuredFront, asked: 
     method = method_of(cfg)
     settings = method.settings(cfg)
     kept, said = continue_run(manifest.without(ADAPT), cfg, method, None, settings=settings)
+    # a network that was given stays the run's: --resume alone would choose none
+    way = 'go on with --resume --search-only first' if manifest.is_given else 'go on with --resume alone first'
     again = [name for name in (SEARCH, RATING) if name in kept.parts and not kept.parts[name].done]
     if again:
         why = next((line.removeprefix(f'{again[0]}: ') for line in said if line.startswith(f'{again[0]}: ')), '')
         raise ResumeError(
-            f'{asked} takes the front that is there, and this config does the {again[0]} again ({why}): go on with '
-            '--resume alone first'
+            f'{asked} takes the front that is there, and this config does the {again[0]} again ({why}): {way}'
+        )
+    if other := _measured_otherwise(manifest, settings.choice):
+        raise ResumeError(
+            f'{asked} takes the front that is there, which was measured with other settings ({list_changes(other)}): '
+            f'{way}'
         )
     if not method.keeps_limit:
         return
@@ -273,8 +323,21 @@ def _check_search(cfg: Config, manifest: Manifest, front: MeasuredFront, asked: 
     if former != wanted:
         raise ResumeError(
             f'{asked} takes the front that is there, which was measured within {_show(former)}, and this config asks '
-            f'for {_show(wanted)}: go on with --resume alone first'
+            f'for {_show(wanted)}: {way}'
         )
+
+
+def _measured_otherwise(manifest: Manifest, choice: Mapping[str, Any]) -> list[Change]:
+    """What has changed, beside limits, of how the networks of a front are found and how many there are."""
+    part = manifest.parts.get(DERIVE)
+    if part is None:
+        return []
+    known, wanted = (
+        {key: value for key, value in each.items() if key.startswith(_FRONT) and key != EVALUATION}
+        for each in (part.settings, choice)
+    )
+    harmless, refused = find_changes(known, wanted)
+    return [*harmless, *refused]
 
 
 def _show(limits: Mapping[str, Limit]) -> str:

@@ -11,12 +11,12 @@ from mmengine.dist import barrier, get_world_size, is_main_process
 
 from mmnas_ext.archs import METRICS, ArchSpec, Limit, SearchSpace
 from mmnas_ext.engine.limits import CostTerm
-from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
+from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop, switch_transforms
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor, find_host
 from mmnas_ext.engine.whole import price_wholes, within_reach
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
-from mmnas_ext.reports import front_table, write_report
-from mmnas_ext.runs.changes import EVALUATION, find_changes, flatten, settings_of
+from mmnas_ext.reports import draw_measured, front_table, write_report
+from mmnas_ext.runs.changes import EVALUATION, LONGER, find_changes, flatten, list_changes, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.ending import tell_choice
@@ -209,6 +209,7 @@ def train_supernet(session: Session, cfg: Config, choose: Callable[[Session, Any
             session.cfg.dump(session.files.root / name)
         runner.train()
         session.finish(SEARCH)
+        switch_transforms(runner)
         return choose(session, runner)
 
 
@@ -272,9 +273,12 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
     with open_searched(cfg) as (runner, stamp):
         decision, front = _select(runner, term, choosing, files, stamp)
     if is_main_process():
+        for former in (folder / files.front.name, folder / files.front_figure.name):
+            former.unlink(missing_ok=True)
         if front is not None:
             say(front_table(front))
             write_text(folder / files.front.name, front.format())
+            draw_measured(front, folder / files.front_figure.name)
         write_text(folder / files.arch.name, decision.arch.format('json'))
         write_text(folder / files.decision.name, decision.format())
         say(f'how it was chosen: {folder / files.decision.name}')
@@ -297,9 +301,14 @@ def open_searched(cfg: Config) -> Iterator[tuple[Any, str]]:
     if manifest is None or not manifest.is_done(SEARCH):
         raise ResumeError(f'{files.root} holds no finished search: run mmnas train --search-only first')
     part = manifest.parts[SEARCH]
-    changed = find_changes(part.settings, _settings(cfg).search)[1]
+    harmless, changed = find_changes(part.settings, _settings(cfg).search)
     if changed:
         raise ResumeError(refusal(cfg, SEARCH, changed))
+    if other := [change for change in harmless if change.key in LONGER]:
+        raise ResumeError(
+            f'the search in {files.root} is done, and this config asks for another length ({list_changes(other)}): '
+            'train it first by mmnas train --resume, or choose with the length that it had'
+        )
     loading = search_config(cfg).copy()
     averaged = [hook for hook in loading.get('custom_hooks') or [] if str(hook.get('type')).endswith('EMAHook')]
     if averaged:
@@ -315,6 +324,7 @@ def open_searched(cfg: Config) -> Iterator[tuple[Any, str]]:
     loading.load_from = str(found.path)
     with open_runner(loading) as runner:
         runner.load_or_resume()
+        switch_transforms(runner)
         yield runner, stamp_of(manifest, found.iteration)
 
 

@@ -19,8 +19,8 @@ from mmnas_ext.archs import METRICS, ArchSpec, HostChoice, HostChoices, LatencyT
 from mmnas_ext.archs.host_choices import show_option
 from mmnas_ext.archs.places import Size
 from mmnas_ext.backbones import backbone_spec
+from mmnas_ext.datasets.identity import list_datasets
 from mmnas_ext.engine.host_control import branches_of, outer_convs
-from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.fitting import channels_of
 from mmnas_ext.runs.image_size import apply_image_size, former_size
 from mmnas_ext.runs.method import FINDERS

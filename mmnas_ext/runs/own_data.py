@@ -14,9 +14,9 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmnas_ext.datasets.annotations import forget
+from mmnas_ext.datasets.identity import list_datasets
 from mmnas_ext.datasets.labels import check_part, in_file_order
 from mmnas_ext.datasets.layouts import DETECTION, LAYOUTS, PARTS, SEGMENTATION, OwnData, Part, read_names
-from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.halves import (
     LOADERS,
     count_classes,

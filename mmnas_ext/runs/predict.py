@@ -18,9 +18,9 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
 from mmnas_ext.remap.loading import safe_loading
+from mmnas_ext.reports.beside import seed_folder
 from mmnas_ext.reports.facts import read_facts
 from mmnas_ext.reports.predictions import IGNORED, Box
-from mmnas_ext.reports.result import seed_folder
 from mmnas_ext.reports.samples import Sample, Samples
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.workdir import WorkDir

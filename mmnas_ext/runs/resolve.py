@@ -17,8 +17,8 @@ from mmengine.logging import print_log
 
 from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.backbones.chain import is_remapped
+from mmnas_ext.datasets.identity import list_datasets
 from mmnas_ext.datasets.layouts import read_names
-from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.class_weights import drop_weights
 from mmnas_ext.runs.fitting import channels_of, complete_channels, rewire
 from mmnas_ext.runs.halves import (

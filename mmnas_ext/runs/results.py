@@ -9,7 +9,7 @@ from mmnas_ext.archs import ArchSpec, cost
 from mmnas_ext.archs.json_file import parse_lines
 from mmnas_ext.reports import front_table
 from mmnas_ext.reports.distill_log import find_logs
-from mmnas_ext.reports.training_log import validated
+from mmnas_ext.reports.training_log import is_validation, validated
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
 
@@ -30,11 +30,19 @@ def last_metrics(work_dir: str | Path) -> dict[str, float]:
 
 
 def trained_metrics(folder: Path) -> dict[str, float]:
-    """Metrics of the last validation in the work dir of a training, by name; empty if there was none yet."""
+    """Metrics of the last validation in the work dir of a training, by name; empty if there was none yet.
+
+    A validation that gave none, as where nothing is detected, has none: what came before it is not its.
+    """
     found: dict[str, float] = {}
     for record in _scalars(folder):
-        found = validated(record) or found
+        found = validated(record) if is_validation(record) else found
     return found
+
+
+def validated_at(folder: Path) -> set[float]:
+    """Steps, epochs or iterations, at which a training was validated, as its log says."""
+    return {record['step'] for record in _scalars(folder) if is_validation(record) and 'step' in record}
 
 
 def describe_front(work_dir: str | Path) -> str:

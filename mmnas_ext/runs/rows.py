@@ -117,6 +117,31 @@ class Comparison:
             if text.partition('=')[0] in _SEED_KEYS:
                 raise ValueError(f'--cfg-options must not set {text.partition("=")[0]}, which --seeds does, got {text}')
 
+    def check_overrides(self, given: Iterable[str]) -> None:
+        """Raises ValueError for overrides that a user gives for all rows where a row sets the same entry itself."""
+        own = {text.partition('=')[0]: row.name for row in self.rows for text in row.options}
+        for text in given:
+            wanted = text.partition('=')[0]
+            for key, name in own.items():
+                if f'{key}.'.startswith(f'{wanted}.') or f'{wanted}.'.startswith(f'{key}.'):
+                    raise ValueError(
+                        f'--cfg-options are of all rows, and {text:.80} would not be of row {name}, which sets {key} '
+                        'itself: leave that row out by --rows, or the option'
+                    )
+
+    def check_seeds(self) -> None:
+        """Raises ValueError where a config has a random seed of a part that the comparison's would leave as it is."""
+        for row in self.rows:
+            cfg = self.read(row)
+            for key, half in (('derived', cfg), ('trial', cfg.get('random_search') or {})):
+                seed = ((half.get(key) or {}).get('randomness') or {}).get('seed')
+                if seed is not None:
+                    where = 'derived' if key == 'derived' else 'random_search.trial'
+                    raise ValueError(
+                        f'{self.config_of(row)} has {where}.randomness.seed={seed}, which every random seed of the '
+                        'comparison would share: leave it out'
+                    )
+
     @staticmethod
     def _check_needed(row: Row, needed: Row) -> None:
         if row.search_of is not None and (needed.arch is not None or needed.search_of is not None):

@@ -16,7 +16,8 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmnas_ext.archs import ArchSpec, Choices, HostChoice, HostChoices, Limit, Prices, cost
 from mmnas_ext.archs.json_file import parse_lines
 from mmnas_ext.datasets import DatasetView
-from mmnas_ext.engine.batches import Batches, describe_reading, named_scope, without_repeats
+from mmnas_ext.datasets.identity import list_datasets
+from mmnas_ext.engine.batches import Batches, describe_reading, named_scope, whole_batches, without_repeats
 from mmnas_ext.engine.limits import CostTerm, check_limit, derive_path
 from mmnas_ext.engine.optim import find_supernet
 from mmnas_ext.engine.path_losses import PathLosses
@@ -24,7 +25,7 @@ from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
 from mmnas_ext.reports.training_log import main_metric
-from mmnas_ext.runs.changes import flatten, list_datasets
+from mmnas_ext.runs.changes import flatten
 from mmnas_ext.runs.halves import host_of
 from mmnas_ext.runs.host_choices import has_host
 from mmnas_ext.runs.image_size import former_size, scaled_pipeline
@@ -90,7 +91,7 @@ class Selector:
     @cached_property
     def chooser(self) -> Chooser:
         """The choice by measured losses."""
-        wanted, batches = self.choosing.measuring, len(self.held_out.loader)
+        wanted, batches = self.choosing.measuring, whole_batches(self.held_out.loader)
         settings = wanted.within(batches)
         if settings != wanted:
             say(f'the held-out images are {batches} batches: no network is measured on more, or images would repeat')
@@ -210,7 +211,7 @@ class Selector:
         known = self.validated(paths, plan)
         names = list(dict.fromkeys(name for metrics in known.values() for name in metrics))
         rank_by = plan.rank_by or main_metric(names) or 'none'
-        return MeasuredFront(
+        found = MeasuredFront(
             metric=self.priced.metric,
             rank_by=rank_by,
             rule=plan.rule,
@@ -220,14 +221,15 @@ class Selector:
             ),
             limits={self.priced.metric: self.limit},
         )
+        tell_fewer(found, plan)
+        return found
 
     def _points(self, plan: FrontPlan) -> list[Choices]:
         """A network for each of some costs that lie evenly below that of the limit; without one, below the seed's."""
         low, high = self.priced.range()
         top = min(self.limit.max or self.priced.path(self.reference), high)
         found = []
-        for share in np.linspace(plan.least, 1, plan.networks)[:-1]:
-            limit = Limit(None, max(share * top, low))
+        for limit in spread_limits(plan, low, top):
             if self.choosing.type == 'argmax':
                 found.append(derive_path(self.supernet, limit, self.priced))
                 continue
@@ -327,6 +329,27 @@ def select(
         if choosing.front is None:
             return decision, None
         return decision, selector.front(choosing.front, path)
+
+
+def spread_limits(plan: FrontPlan, low: float, top: float) -> list[Limit]:
+    """Limits of the networks of a front beside the chosen one, evenly over what there is below the highest cost.
+
+    Args:
+        plan: How many, and from which share of the highest cost on.
+        low: Cost of the cheapest network.
+        top: The highest cost.
+    """
+    shares = np.linspace(max(plan.least, min(1.0, low / top)), 1, plan.networks)[:-1]
+    return [Limit(None, max(float(share) * top, low)) for share in shares]
+
+
+def tell_fewer(front: MeasuredFront, plan: FrontPlan) -> None:
+    """Says where a front has fewer networks than were asked for."""
+    if len(front.points) < plan.networks:
+        say(
+            f'the front has {len(front.points)} of the {plan.networks} networks asked for: at the other costs one of '
+            'these, or the seed, is the best'
+        )
 
 
 def evaluation_of(cfg: Mapping[str, Any]) -> str:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.registry import MODEL_WRAPPERS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmnas_ext.engine.finite import FiniteLossHook
@@ -23,8 +25,9 @@ from mmnas_ext.runs.checkpoints import StampHook, find_checkpoint, read_places
 from mmnas_ext.runs.keys import own_name
 from mmnas_ext.runs.manifest import ResumeError
 from mmnas_ext.runs.prepared import Prepared
+from mmnas_ext.runs.results import validated_at
 from mmnas_ext.runs.scaling import PartRunner
-from mmnas_ext.runs.session import Session, refusal, say
+from mmnas_ext.runs.session import Session, agreed, refusal, say
 
 _NUMBERS = itertools.count()
 
@@ -124,6 +127,37 @@ def release(runner: SafeRunner) -> None:
         type(instance)._instance_dict.pop(instance.instance_name, None)
 
 
+class MissedValidationHook(Hook):
+    """Validates where a training is taken up behind a checkpoint whose validation it was stopped in.
+
+    MMEngine saves before it validates: without this a run that is stopped in its last validation would end without
+    one, and an earlier one's metrics, or none, would stand for it.
+
+    Args:
+        folder: Work dir of the training.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def before_train(self, runner: Runner) -> None:
+        """Called when the checkpoint is loaded."""
+        loop = runner.train_loop
+        if runner.val_loop is None or not isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop):
+            return
+        by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        place, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
+        if not place or place < loop.val_begin:
+            return
+        loop._decide_current_val_interval()
+        if place != last and place % loop.val_interval:
+            return
+        if not agreed(lambda: bool(validated_at(self.folder) & {runner.epoch, runner.iter})):
+            runner.val_loop.run()
+
+
 def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any]) -> None:
     """Trains a part of a run to its end, from where it was interrupted.
 
@@ -151,6 +185,7 @@ def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any])
     part = session.begin(name, settings, cfg)
     with open_runner(cfg, session.checkpoint(name), part.id, session.prepared) as runner:
         runner.register_hook(FiniteLossHook())
+        runner.register_hook(MissedValidationHook(Path(cfg.work_dir)))
         try:
             runner.train()
         except NonFiniteLossError as error:

@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, DefaultScope
 
+from mmnas_ext.datasets.identity import list_datasets
 from mmnas_ext.datasets.layouts import Part
-from mmnas_ext.runs.changes import list_datasets
 from mmnas_ext.runs.halves import LOADERS, evaluators_of, host_of
 from mmnas_ext.runs.sources import depth_of, said_keys
 

@@ -22,7 +22,7 @@ from mmnas_ext.engine.optim import find_host, find_supernet
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.whole import price_wholes, within_reach
 from mmnas_ext.reports.training_log import main_metric
-from mmnas_ext.runs.selection import Selector, read_validated
+from mmnas_ext.runs.selection import Selector, read_validated, spread_limits, tell_fewer
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.between import best_path
 from mmnas_ext.search.choosing import Choosing, FrontPlan
@@ -215,7 +215,9 @@ class WholeSelector:
             rows.append(MeasuredNetwork(selector.arch(path), costs, metrics, self.loss(path), origin, choice.format()))
         names = list(dict.fromkeys(name for row in rows for name in row.metrics))
         rank_by = plan.rank_by or main_metric(names) or 'none'
-        return MeasuredFront(self.term.metric, rank_by, plan.rule, tuple(rows), {self.term.metric: self.term.limit})
+        front = MeasuredFront(self.term.metric, rank_by, plan.rule, tuple(rows), {self.term.metric: self.term.limit})
+        tell_fewer(front, plan)
+        return front
 
     def _points(self, plan: FrontPlan) -> list[Detector]:
         """For each of some costs below the limit (without one, the own seed's) the detector expected to be best."""
@@ -224,8 +226,7 @@ class WholeSelector:
         low, high = min(row[0] for row in ranges), max(row[1] for row in ranges)
         top = min(self.term.limit.max or self.wholes[self.choices.own].path(self.own.reference), high)
         expected, found = self.own.chooser.belief.cautious(0.0), []
-        for share in np.linspace(plan.least, 1, plan.networks)[:-1]:
-            limit = Limit(None, max(float(share) * top, low))
+        for limit in spread_limits(plan, low, top):
             paths = {choice: self.best(choice, expected, limit) for choice in self.wholes}
             met = {choice: path for choice, path in paths.items() if path is not None}
             if met:

@@ -113,6 +113,10 @@ class Selection:
         return file
 
 
+class RatingError(ValueError):
+    """Paths cannot be rated, or no network be chosen, as a rating's settings ask; what is rated is kept."""
+
+
 def select(ratings: Ratings, limits: Mapping[str, Any] | None = None) -> Selection:
     """Finds the front, and the best network within limits; exactly, ties broken stably.
 
@@ -121,8 +125,8 @@ def select(ratings: Ratings, limits: Mapping[str, Any] | None = None) -> Selecti
         limits: By metric what `Limit.parse` reads: the highest cost, or ``dict(min=…, max=…)``.
 
     Raises:
-        ValueError: A limit's metric was not counted, or no network meets the limits: the message names the range that
-            can be reached.
+        ValueError: A limit's metric was not counted, or no network meets the limits (`RatingError`): the message names
+            the range that can be reached.
     """
     given = {name: Limit.parse(limit, f'limits.{name}') for name, limit in (limits or {}).items()}
     unknown = [name for name in given if name not in ratings.metrics]
@@ -130,7 +134,10 @@ def select(ratings: Ratings, limits: Mapping[str, Any] | None = None) -> Selecti
         raise ValueError(f'limits must be among the metrics that were counted, {ratings.metrics}, got {unknown[0]!r}')
     metric = next((name for name, limit in given.items() if limit != Limit()), ratings.metrics[0])
     blocks = [links(block, ratings.metrics) for block in ratings.blocks]
-    chosen = _choose(blocks, ratings.metrics, given)
+    try:
+        chosen = _choose(blocks, ratings.metrics, given)
+    except ValueError as error:
+        raise RatingError(str(error)) from None
     return Selection(ratings, metric, chain_front(blocks, ratings.metrics.index(metric)), given, chosen)
 
 

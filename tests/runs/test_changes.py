@@ -3,15 +3,14 @@
 import pytest
 from mmengine.config import Config
 
+from mmnas_ext.datasets.identity import data_identity, list_datasets
 from mmnas_ext.runs import changes
 from mmnas_ext.runs.changes import (
     Change,
-    data_identity,
     find_changes,
     find_versions,
     flatten,
     list_changes,
-    list_datasets,
     settings_of,
 )
 from tests.engine import tiny

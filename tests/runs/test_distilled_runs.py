@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mmnas_ext.archs import ArchSpec
 from mmnas_ext.registry import MODELS
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.distillation import rate_checkpoint
-from mmnas_ext.runs.manifest import ResumeError, read_manifest
+from mmnas_ext.runs.manifest import NoNetworkError, ResumeError, read_manifest
 from mmnas_ext.runs.run import run
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import Ratings
@@ -240,6 +241,38 @@ def test_other_held_out_images_are_rated_anew(tmp_path: Path, capsys: Any) -> No
     assert 'rating: done again, rating.calibration_batches 2 -> 1' in capsys.readouterr().out
     assert differences(last_checkpoint(tmp_path / 'work'), first) == []
     assert results(tmp_path)[1] != before[1]
+
+
+def test_held_out_images_that_were_exchanged_in_place_are_rated_anew(tmp_path: Path, capsys: Any) -> None:
+    start(tmp_path / 'a')
+    before = results(tmp_path / 'a')
+    shutil.rmtree(tmp_path / 'a' / 'images' / 'val' / 'class_0')
+    start(tmp_path / 'a', resume=True)
+    assert 'rating: done again, rating.data.val_dataloader' in capsys.readouterr().out
+    config(tmp_path / 'b')  # makes the images
+    shutil.rmtree(tmp_path / 'b' / 'images' / 'val' / 'class_0')
+    start(tmp_path / 'b')
+    assert results(tmp_path / 'a')[1:3] == results(tmp_path / 'b')[1:3] != before[1:3]
+
+
+def test_limits_that_no_network_meets_together_end_in_one_line_and_lose_no_rating(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    start(tmp_path / 'free')
+    ratings = Ratings.parse(tmp_path / 'free' / 'work' / 'ratings.json')
+    front = json.loads((tmp_path / 'free' / 'work' / 'front.json').read_text())
+    cheapest, dearest = (ratings.costs(tuple(front['choices'][k])) for k in (0, -1))
+    macs, least, most = cheapest['macs'], cheapest['params'], dearest['params']
+    assert least < most
+    both = {'val_cfg.limits': dict(macs=macs, params=dict(min=most))}
+    for _ in range(2):
+        with pytest.raises(NoNetworkError, match='no network can be chosen: limits can be met one by one but not toge'):
+            start(tmp_path / 'both', resume=(tmp_path / 'both').exists(), **both)
+    monkeypatch.setattr('mmnas_ext.engine.rating_loop.rate', lambda *args: pytest.fail('nothing is to be rated'))
+    start(tmp_path / 'both', resume=True, **{'val_cfg.limits': dict(macs=macs)})
+    assert ArchSpec.parse(tmp_path / 'both' / 'work' / 'derived' / 'arch.json') == ratings.arch(
+        tuple(front['choices'][0])
+    )
 
 
 def test_a_network_chosen_by_the_rating_tool_is_gone_on_with(tmp_path: Path) -> None:

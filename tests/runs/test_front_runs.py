@@ -280,6 +280,63 @@ def test_a_new_run_sets_the_front_and_its_networks_aside(work_dir):
     assert not list(work_dir.glob('front*'))
 
 
+def test_what_was_trained_with_another_recipe_is_left_out_of_the_table(work_dir, capsys):
+    cfg = config(work_dir)
+    adapt_all(cfg, check_all(cfg, [0, 1]))
+    shorter = config(work_dir, **{'derived.train_cfg.max_epochs': 1})
+    capsys.readouterr()
+    adapt_all(shorter, check_all(shorter, [1]))
+    table = (work_dir / 'front' / 'results.md').read_text()
+    assert 'left out, trained with another recipe: K = 0' in table
+    own = last_metrics(work_dir / 'front' / '1')['closeness']
+    head, _, *rows = [line.split('|') for line in table.splitlines() if line.startswith('|')]
+    place = next(number for number, cell in enumerate(head) if cell.strip() == 'closeness, trained')
+    shown = {row[1].strip(): row[place].strip() for row in rows}
+    assert shown['0'] == '–' and float(shown['1']) == pytest.approx(own, abs=1e-4)
+
+
+def test_a_front_is_not_taken_with_another_selection(work_dir):
+    other = config(work_dir, **{'optim_wrapper.selection': dict(type='argmax', front=dict(networks=3))})
+    for ask in (lambda: pick_network(other, 0), lambda: check_all(other)):
+        with pytest.raises(ResumeError, match='measured with other settings .selection.front.* --resume alone first'):
+            ask()
+    cfg = config(work_dir)
+    run(cfg, resume=True, arch=pick_network(cfg, PICKED))
+    cheaper = config(work_dir, **{'optim_wrapper.cost.max': 1.7e8})
+    with pytest.raises(ResumeError, match='go on with --resume --search-only first'):
+        pick_network(cheaper, 0)
+
+
+def test_networks_of_a_distillation_that_went_on_are_trained_from_its_new_weights(tmp_path, capsys):
+    ordinary(tmp_path)
+    derived = dict(config='ordinary.py', train_cfg=dict(max_iters=1), weights='distilled')
+
+    def cfg(iterations):
+        return tiny_distill.config(tmp_path, max_iters=iterations, derived=derived, param_scheduler=[])
+
+    def weights():
+        return torch.load(own / 'derived' / 'distilled.pth', weights_only=True)
+
+    run(cfg(3), search_only=True)
+    work_dir = tmp_path / 'work'
+    front = MeasuredFront.parse(work_dir)
+    own = work_dir / 'front' / str(PICKED)
+    adapt_all(cfg(3), check_all(cfg(3), [PICKED]))
+    former, trained = weights(), last_checkpoint(own / 'adapt')[1]['state_dict']
+    adapt_all(cfg(3), check_all(cfg(3), [PICKED], resume=True))
+    assert 'is set aside' not in capsys.readouterr().out
+    assert differences(last_checkpoint(own / 'adapt')[1]['state_dict'], trained) == []
+    run(cfg(5), resume=True, search_only=True)
+    longer = MeasuredFront.parse(work_dir)
+    number = next(k for k in range(len(longer.points)) if longer.pick(k).arch == front.pick(PICKED).arch)
+    assert number == PICKED  # or the run there is one of another network
+    assert 'begins' in dry_run_all(cfg(5), check_all(cfg(5), [PICKED], resume=True))
+    adapt_all(cfg(5), check_all(cfg(5), [PICKED], resume=True))
+    assert 'what was trained from its former weights is set aside' in capsys.readouterr().out
+    assert differences(weights(), former) != []
+    assert differences(last_checkpoint(own / 'adapt')[1]['state_dict'], trained) != []
+
+
 def test_networks_of_a_distillation_get_their_own_distilled_weights(tmp_path):
     ordinary(tmp_path)
     derived = dict(config='ordinary.py', train_cfg=dict(max_iters=1), weights='distilled')

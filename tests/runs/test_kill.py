@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.runs.manifest import ResumeError, read_manifest
+from mmnas_ext.runs.results import trained_metrics
 from mmnas_ext.runs.run import run
 from tests.engine import tiny, tiny_distill, tiny_trials
 from tests.engine.kept import differences, last_checkpoint
@@ -25,6 +26,11 @@ def plain(folder: Path) -> Config:
     cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9))
     cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2)
     cfg.custom_hooks = [dict(type='mmnas_ext.ReseedHook')]
+    cfg.model.type, cfg.custom_imports = 'TinyTried', dict(imports=['tests.engine.tiny_trials'])
+    cfg.val_cfg, cfg.val_evaluator = {}, dict(type='TinyCloseness')
+    cfg.val_dataloader = {
+        **tiny.loader_cfg(3, transform='TinyPlain', count=3), 'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+    }  # fmt: skip
     return cfg
 
 
@@ -63,6 +69,8 @@ def outcome(folder: Path) -> dict[str, object]:
     if (work_dir / 'derived' / 'config.py').is_file():
         arch = ArchSpec.parse(Config.fromfile(work_dir / 'derived' / 'config.py').model.backbone.arch)
         found['config'] = arch.format('fna')
+    for name in ('', 'adapt'):  # what a run that was stopped while it validated would lack, or have of another epoch
+        found[f'metrics {name}'] = trained_metrics(work_dir / name)
     found['weights of trials'] = sorted(path.name for path in work_dir.glob('trials/*/*.pth'))
     return found
 

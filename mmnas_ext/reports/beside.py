@@ -1,0 +1,89 @@
+"""Which other trainings belong to a run: its seed's, those of its front; by what they trained, not by their place."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.reports.facts import Facts
+from mmnas_ext.search.fields import read_object
+from mmnas_ext.search.measured import MeasuredNetwork
+from mmnas_ext.workdir import WorkDir
+
+# of a training's settings what two networks must share to be compared: its data, steps and validation; the network
+# itself, the random seed, workers and the place of the data may differ
+_RECIPE = (
+    'data.', 'train_cfg.max_', 'train_dataloader.', 'optim_wrapper.', 'param_scheduler.', 'val_dataloader.dataset.',
+    'val_evaluator.',
+)  # fmt: skip
+_FREE = (
+    'num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'data_root', 'ann_file', 'data_prefix',
+)  # fmt: skip
+
+
+def same_network(one: ArchSpec, other: ArchSpec) -> bool:
+    """Whether two descriptions build the same stem and stages; head and norms may differ."""
+    return (one.stem_channels, one.stages) == (other.stem_channels, other.stages)
+
+
+def read_arch(folder: Path) -> ArchSpec:
+    """The network of a work dir."""
+    return ArchSpec.parse(WorkDir(folder).arch.read_text(encoding='utf-8'))
+
+
+def front_folder(files: WorkDir, number: int, network: MeasuredNetwork) -> Path | None:
+    """Where the network of a number of the front was trained; ``None`` where nothing was, or what is there is another.
+
+    A network keeps its number no longer than its front: one that is chosen by other limits gives it to another.
+    """
+    folder = files.adapted / str(number)
+    if not WorkDir(folder).arch.is_file() or not same_network(read_arch(folder), network.arch):
+        return None
+    return folder if _notes(folder, 'derive').get('host') == network.host else None
+
+
+def seed_folder(files: WorkDir, facts: Facts) -> Path | None:
+    """Work dir of a run that trained the seed: ``seed`` in this one, or beside it in a comparison; if there is one."""
+    places = [files.root, files.root.parent, *([files.root.parent.parent] if files.root.parent.name == 'front' else [])]
+    for place in places:
+        folder = place / 'seed'
+        if folder.resolve() == files.root.resolve() or not WorkDir(folder).arch.is_file():
+            continue
+        arch = read_arch(folder)
+        named = (facts.seed is None and place == files.root) or (
+            facts.seed is not None and same_network(arch, facts.seed)
+        )
+        if named and same_recipe(files.root, folder):
+            return folder
+    return None
+
+
+def same_recipe(one: Path, other: Path) -> bool:
+    """Whether the networks of two work dirs were trained on the same images in the same way, as far as both say.
+
+    Raises:
+        ValueError: A ``run.json`` is not of its form.
+    """
+    mine, theirs = (_recipe(folder) for folder in (one, other))
+    return not mine or not theirs or mine == theirs
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    part = _part(folder, 'adapt')
+    return {
+        key: value
+        for key, value in dict(part.get('settings') or {}).items()
+        if key.startswith(_RECIPE) and not set(key.split('.')) & set(_FREE)
+    }
+
+
+def _notes(folder: Path, name: str) -> Mapping[str, Any]:
+    return dict(_part(folder, name).get('notes') or {})
+
+
+def _part(folder: Path, name: str) -> Mapping[str, Any]:
+    """A part of a run, as its ``run.json`` has it; empty where there is none."""
+    file = WorkDir(folder).manifest
+    parts = read_object(file).get('parts') if file.is_file() else None
+    part = parts.get(name) if isinstance(parts, dict) else None
+    return part if isinstance(part, dict) else {}

@@ -1,0 +1,82 @@
+"""Which other trainings belong to a run: by what was trained there and how, not by where it lies."""
+
+import json
+
+import pytest
+
+from mmnas_ext.reports.beside import front_folder, same_recipe, seed_folder
+from mmnas_ext.reports.facts import read_facts
+from mmnas_ext.reports.result import read_result
+from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
+from mmnas_ext.workdir import WorkDir
+from tests.reports import kinds
+from tests.reports.kinds import FOUND, METRIC, SEED, SMALL, count
+
+RECIPE = {
+    'data.train_dataloader': 'a1', 'train_cfg.max_epochs': 3, 'optim_wrapper.optimizer.lr': 0.1,
+    'param_scheduler.0.end': 3, 'train_dataloader.batch_size': 8, 'val_evaluator.type': 'CocoMetric',
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / 'runs' / 'search'
+    root.mkdir(parents=True)
+    kinds.finished(root)
+    return root
+
+
+def note(folder, part, **content):
+    """Writes a part into ``run.json``."""
+    file = folder / 'run.json'
+    known = json.loads(file.read_text()) if file.is_file() else {'parts': {}}
+    known['parts'].setdefault(part, {}).update(content)
+    file.write_text(json.dumps(known))
+
+
+def test_a_number_of_the_front_that_stands_for_another_network_by_now_has_no_training(folder):
+    files, facts = WorkDir(folder), read_facts(folder)
+    (small,) = [each for each in MeasuredFront.parse(folder).points if each.arch == SMALL]
+    assert front_folder(files, 0, small) == folder / 'front' / '0'
+    assert front_folder(files, 1, small) is None
+    trained = {row.title: row.trained for row in read_result(files, facts, FOUND).networks}
+    assert trained['front, K = 0'] == {METRIC: 0.24, f'{METRIC}_50': 0.44, f'{METRIC}_s': -1.0}
+    # chosen by another limit: another network has the number, and was never trained
+    other = SMALL.replace(stages=(*SMALL.stages[:-1], SEED.stages[-1]))
+    rows = [(other, 'front', 0.21), (FOUND, 'chosen', 0.25), (SEED, 'seed', 0.27)]
+    networks = [MeasuredNetwork(arch, count(arch), {METRIC: value}, None, origin) for arch, origin, value in rows]
+    assert other not in (FOUND, SMALL, SEED) or other == FOUND
+    moved = [each for each in networks if each.arch != FOUND or each.origin == 'chosen']
+    front = MeasuredFront('macs', METRIC, 'greater', (networks[2], *moved[:-1]), {})
+    front.write(folder)
+    for number, each in front.numbered:
+        if number is not None and each.arch != SMALL:
+            assert front_folder(files, number, each) is None
+    titles = [row for row in read_result(files, facts, FOUND).networks if row.kind == 'front']
+    assert all(not row.trained for row in titles)
+
+
+def test_a_network_that_was_trained_in_another_host_is_another(folder):
+    files = WorkDir(folder)
+    small = MeasuredNetwork(SMALL, count(SMALL), {}, None, 'front')
+    note(folder / 'front' / '0', 'derive', notes={'host': 'width=64'})
+    assert front_folder(files, 0, small) is None
+    hosted = MeasuredNetwork(SMALL, count(SMALL), {}, None, 'front', 'width=64')
+    assert front_folder(files, 0, hosted) == folder / 'front' / '0'
+
+
+@pytest.mark.parametrize(('key', 'value', 'same'), [
+    ('data.train_dataloader', 'b2', False), ('train_cfg.max_epochs', 4, False), ('val_evaluator.type', 'Other', False),
+    ('optim_wrapper.optimizer.lr', 0.2, False), ('param_scheduler.0.end', 4, False),
+    ('model.backbone.arch', 'another', True), ('randomness.seed', 5, True), ('train_dataloader.num_workers', 4, True),
+    ('train_dataloader.dataset.data_root', '/elsewhere', True), ('log_level', 'ERROR', True),
+])  # fmt: skip
+def test_the_seed_beside_a_run_is_its_own_where_the_recipe_is_the_same(folder, key, value, same):
+    seed = folder / 'seed'
+    assert seed_folder(WorkDir(folder), read_facts(folder)) == seed  # nothing says otherwise
+    note(folder, 'adapt', settings={**RECIPE, 'model.backbone.arch': 'one'})
+    note(seed, 'adapt', settings={**RECIPE, 'model.backbone.arch': 'one', key: value})
+    assert same_recipe(folder, seed) == same
+    assert seed_folder(WorkDir(folder), read_facts(folder)) == (seed if same else None)
+    trained = [row.trained for row in read_result(WorkDir(folder), read_facts(folder), FOUND).networks]
+    assert bool(trained[0]) == same

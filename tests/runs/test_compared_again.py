@@ -1,0 +1,132 @@
+"""A comparison whose settings have changed since: what they decide is done again, and what they do not is not."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmnas_ext.archs import ArchSpec
+from mmnas_ext.runs.children import CLOCK, Children, Clock
+from mmnas_ext.runs.compare import RowRunner, compare, run_all
+from mmnas_ext.runs.rows import Comparison, Row
+from tests.runs.test_comparison import (
+    ROWS,
+    SEED,
+    TOOLS,
+    calls,
+    read_calls,
+    runner,
+    write_config,
+    write_settings,
+)
+
+__all__ = ['calls']
+CHOSEN = (ROWS[0], Row('found', search_of='search'))
+
+
+def change(file: str, **changes: object) -> None:
+    """Edits a config file."""
+    cfg = Config.fromfile(file)
+    cfg.merge_from_dict(changes)
+    cfg.dump(file)
+
+
+@pytest.mark.parametrize('edit', [
+    {'optim_wrapper.cost.max': 46016}, {'optim_wrapper.selection': dict(type='measured', first=2)},
+])  # fmt: skip
+def test_a_network_is_chosen_again_where_the_file_asks_for_another_choice(
+    edit: dict[str, object], tmp_path: Path, calls: Path
+) -> None:
+    config = write_config(tmp_path / 'mine.py', seed=False)
+    run_all(runner(config, tmp_path, CHOSEN, seeds=(0,)), say=lambda text: None)
+    before = len(read_calls(calls)['seed0', 'found'])
+    again = runner(config, tmp_path, CHOSEN, seeds=(0,))
+    assert again._is_chosen(CHOSEN[1], 0, again.comparison.options_of(CHOSEN[1], 0))
+    change(config, **edit)
+    assert not again._is_chosen(CHOSEN[1], 0, again.comparison.options_of(CHOSEN[1], 0))
+    run_all(again, say=lambda text: None)
+    assert read_calls(calls)['seed0', 'found'][before][0] == 'select'
+
+
+def test_a_network_is_chosen_again_from_a_search_that_went_on(tmp_path: Path, calls: Path) -> None:
+    config = write_config(tmp_path / 'mine.py', seed=False)
+    mine = runner(config, tmp_path, CHOSEN, seeds=(0,))
+    run_all(mine, say=lambda text: None)
+    file = tmp_path / 'all' / 'seed0' / 'search' / 'run.json'
+    manifest = json.loads(file.read_text())
+    manifest['parts']['search']['settings'] = {'train_cfg.max_epochs': 3}
+    file.write_text(json.dumps(manifest))
+    assert not mine._is_chosen(CHOSEN[1], 0, mine.comparison.options_of(CHOSEN[1], 0))
+
+
+def test_a_training_counts_that_is_of_a_row_which_is_not_asked_for(tmp_path: Path, calls: Path) -> None:
+    config = write_config(tmp_path / 'mine.py', seed=True)
+    whole = Comparison(config, tmp_path / 'all', (Row('seed', arch='seed'), Row('given', arch=SEED)), (1,))
+    assert RowRunner(whole, TOOLS, Children()).run(whole.row('seed'), 1) is None
+    write_settings(whole, 'seed', 1)
+    part = RowRunner(whole.only(['given']), TOOLS, Children(), whole)
+    assert part.run(whole.row('given'), 1) == whole.row('seed')
+    assert part.is_done(whole.row('given'), 1)
+    assert ('seed1', 'given') not in read_calls(calls)
+
+
+def test_minutes_of_a_network_that_was_set_aside_do_not_count(tmp_path: Path, calls: Path) -> None:
+    config = write_config(tmp_path / 'mine.py', seed=False)
+    other = SEED.replace("['k3_e3', 'k3_e3']", "['k3_e3', 'k5_e3']")
+    folder = tmp_path / 'all' / 'seed1' / 'given'
+    for arch, kept in ((SEED, 0.0), (SEED, 100.0), (other, 0.0)):
+        runner(config, tmp_path, (Row('given', arch=arch),), seeds=(1,)).run(Row('given', arch=arch), 1)
+        spent = Clock.parse(folder / CLOCK).seconds['adapt']
+        assert kept < spent < kept + 5
+        (folder / CLOCK).write_text(json.dumps({'adapt': 100.0}))
+        manifest = json.loads((folder / 'run.json').read_text())  # as a run notes it; the stand-in does not
+        manifest['parts']['derive']['notes']['arch'] = ArchSpec.parse(arch).format('fna')
+        (folder / 'run.json').write_text(json.dumps(manifest))
+    assert Clock({'adapt': 3.0, 'search': 2.0}, 'adapt').without('adapt') == Clock({'search': 2.0})
+
+
+@pytest.mark.parametrize(('changes', 'where'), [
+    ({'derived.randomness': dict(seed=0)}, 'derived.randomness.seed=0'),
+    ({'random_search.trial.randomness': dict(seed=4)}, 'random_search.trial.randomness.seed=4'),
+])  # fmt: skip
+def test_a_random_seed_that_the_comparison_would_not_change_is_refused(
+    changes: dict[str, object], where: str, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path / 'mine.py', seed=False, **changes)
+    comparison = Comparison(config, tmp_path / 'all', (Row('search'),), (0, 1))
+    args = argparse.Namespace(rows=None, jobs=1, threads=1, metric=None, baseline='search', table=False)
+    with pytest.raises(ValueError, match=f'{where}, which every random seed of the comparison would share'):
+        compare(comparison, args, TOOLS)
+    assert not (tmp_path / 'all').exists()
+
+
+@pytest.mark.parametrize(('option', 'is_refused'), [
+    ('train_cfg.max_epochs=1', True), ('train_cfg.max_epochs.a=1', True), ('train_cfg={}', True),
+    ('train_cfg.max_epochs_more=1', False), ('log_level=ERROR', False),
+])  # fmt: skip
+def test_an_override_that_a_row_would_not_follow_is_told(option: str, is_refused: bool, tmp_path: Path) -> None:
+    rows = (Row('one'), Row('two', options=('train_cfg.max_epochs=5',)))
+    comparison = Comparison('any.py', tmp_path, rows)
+    if is_refused:
+        with pytest.raises(ValueError, match='would not be of row two, which sets train_cfg.max_epochs itself'):
+            comparison.check_overrides([option])
+    else:
+        comparison.check_overrides([option])
+    comparison.only(['one']).check_overrides([option])
+
+
+def test_a_part_of_the_rows_leaves_the_others_in_the_file(tmp_path: Path, calls: Path, capsys: object) -> None:
+    config = write_config(tmp_path / 'mine.py', seed=True)
+    rows = (Row('seed', arch='seed'), Row('other', arch=SEED.replace('k3_e3', 'k5_e3')))
+    comparison = Comparison(config, tmp_path / 'all', rows, (0,))
+    args = argparse.Namespace(rows=None, jobs=1, threads=1, metric=None, baseline='seed', table=False)
+    compare(comparison, args, TOOLS)
+    whole = (tmp_path / 'all' / 'comparison.json').read_text()
+    args.rows, args.table = ['seed'], True
+    compare(comparison, args, TOOLS, 'another.json')
+    compare(comparison, args, TOOLS)
+    assert (tmp_path / 'all' / 'comparison.json').read_text() == whole
+    assert (tmp_path / 'all' / 'another.json').read_text() == whole
+    assert '"other"' in whole
