@@ -56,6 +56,17 @@ def test_a_number_of_the_front_that_stands_for_another_network_by_now_has_no_tra
     assert all(not row.trained for row in titles)
 
 
+def test_a_network_of_the_front_that_was_trained_otherwise_says_so(folder):
+    small = folder / 'front' / '0'
+    for lr, title in ((0.1, 'front, K = 0'), (0.2, 'front, K = 0, another recipe')):
+        note(folder, 'adapt', settings=RECIPE)
+        note(small, 'adapt', settings={**RECIPE, 'optim_wrapper.optimizer.lr': lr})
+        (row,) = [
+            row for row in read_result(WorkDir(folder), read_facts(folder), FOUND).networks if row.kind == 'front'
+        ]
+        assert row.title == title and row.trained
+
+
 def test_a_network_that_was_trained_in_another_host_is_another(folder):
     files = WorkDir(folder)
     small = MeasuredNetwork(SMALL, count(SMALL), {}, None, 'front')
