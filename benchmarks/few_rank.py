@@ -198,6 +198,8 @@ def main() -> None:
     with errors():
         arch, _, given = seed_options(work_dir.parent, args.seed_weights)
         options = [*given, *args.cfg_options]
+        if longer := [text for text in args.cfg_options if text.startswith(('derived.train_cfg', 'derived.param_sch'))]:
+            raise ValueError(f'--epochs says how long networks are trained, and so does {longer[0]}: give one of them')
         os.chdir(ROOT)  # where the configs' data lie
         if not args.table:
             check_searched(work_dir, args.seeds[0])
@@ -207,7 +209,6 @@ def main() -> None:
             space, folder = zoo.space('fna_det'), work_dir / f'rank_e{args.epochs}'
             eps = ArchSpec.parse(arch).bn_eps
             made = [Row(name, arch=space.arch(path).replace(bn_eps=eps).format('fna')) for name, path in named.items()]
-            Comparison(CONFIG, folder, [Row('all', options=short)], args.seeds).check_overrides(args.cfg_options)
             compare(Comparison(CONFIG, folder, made, args.seeds, [*options, *short]), args, ROOT / 'tools')
             measure(work_dir, args.seeds[0], options, named, args.batches)
         print(table(work_dir, args.epochs, args.seeds, named))

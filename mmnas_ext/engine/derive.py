@@ -63,11 +63,12 @@ class DeriveHook(Hook):
             return
         arch = self._arch(runner)
         files = WorkDir(runner.work_dir)
-        if not files.manifest.is_file():  # a run writes it itself, once what is there of another network is set aside
+        alone = not files.manifest.is_file()
+        if alone:  # a run writes it itself, once what is there of another network is set aside
             write_text(files.arch, arch.format('json'))
         supernet = find_supernet(runner.model)
         costs = runner.optim_wrapper.cost.describe(arch, supernet.input_size, supernet.output_stride)
-        runner.logger.info(f'found {arch.format("fna")}: {costs}; written to {files.arch}')
+        runner.logger.info(f'found {arch.format("fna")}: {costs}' + (f'; written to {files.arch}' if alone else ''))
 
     def _snapshot(self, runner: Any, name: str) -> None:
         if runner.optim_wrapper.host is not None:

@@ -14,7 +14,7 @@ from mmnas_ext.workdir import WorkDir
 # itself, the random seed, workers and the place of the data may differ
 _RECIPE = (
     'data.', 'train_cfg.max_', 'train_dataloader.', 'optim_wrapper.', 'param_scheduler.', 'val_dataloader.dataset.',
-    'val_evaluator.',
+    'val_evaluator.', 'launch.', 'position.', 'custom_hooks.EMAHook', 'custom_hooks.ImitationHook',
 )  # fmt: skip
 _FREE = (
     'num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'data_root', 'ann_file', 'data_prefix',
@@ -53,7 +53,7 @@ def seed_folder(files: WorkDir, facts: Facts) -> Path | None:
         named = (facts.seed is None and place == files.root) or (
             facts.seed is not None and same_network(arch, facts.seed)
         )
-        if named and same_recipe(files.root, folder):
+        if named and same_recipe(reference(files), folder):
             return folder
     return None
 
@@ -61,11 +61,25 @@ def seed_folder(files: WorkDir, facts: Facts) -> Path | None:
 def same_recipe(one: Path, other: Path) -> bool:
     """Whether the networks of two work dirs were trained on the same images in the same way, as far as both say.
 
+    Where the host was chosen with the network, images of its size belong to it.
+
     Raises:
         ValueError: A ``run.json`` is not of its form.
     """
-    mine, theirs = (_recipe(folder) for folder in (one, other))
+    hosted = len({_notes(folder, 'derive').get('host') for folder in (one, other)}) > 1
+    mine, theirs = (
+        {key: value for key, value in _recipe(folder).items() if not (hosted and '.pipeline' in key)}
+        for folder in (one, other)
+    )
     return not mine or not theirs or mine == theirs
+
+
+def reference(files: WorkDir) -> Path:
+    """Whose recipe counts in a run: its own training's, or else that of the front's network that was trained last."""
+    if _recipe(files.root):
+        return files.root
+    trained = [folder for folder in files.adapted.glob('*') if _recipe(folder)]
+    return max(trained, key=lambda folder: WorkDir(folder).manifest.stat().st_mtime_ns, default=files.root)
 
 
 def _recipe(folder: Path) -> dict[str, Any]:

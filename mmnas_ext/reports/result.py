@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmnas_ext.archs import METRICS, ArchSpec, Limit, cost
-from mmnas_ext.reports.beside import front_folder, read_arch, same_network, same_recipe, seed_folder
+from mmnas_ext.reports.beside import front_folder, read_arch, reference, same_network, same_recipe, seed_folder
 from mmnas_ext.reports.facts import Facts, read_results
 from mmnas_ext.reports.table import format_cost, format_limit, format_size, metric_column, name_metric, table_cells
 from mmnas_ext.reports.training_log import TrainingLog, main_metric, read_training
@@ -111,7 +111,7 @@ def read_result(
     for number, each in front.numbered if front else ():
         if number is not None and not (arch is not None and same_network(each.arch, arch)):
             folder = front_folder(files, number, each)
-            other = '' if folder is None or same_recipe(files.root, folder) else ', another recipe'
+            other = '' if folder is None or same_recipe(reference(files), folder) else ', another recipe'
             row = _trained('front', f'front, K = {number}{other}', each.arch, facts, folder)
             networks.append(replace(_join(row, each), number=number))
     networks = list(_add_rows([_try(network, trials) for network in networks], files, facts))

@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.json_file import parse_json
@@ -142,7 +143,8 @@ class RowRunner:
         resume = ['--resume'] if manifest is not None else []
         noted = manifest.parts[DERIVE].notes.get('arch') if manifest and DERIVE in manifest.parts else None
         # the former network's training is set aside, and its minutes with it
-        anew = part == 'adapt' and None not in (arch, noted) and ArchSpec.parse(str(noted)) != arch
+        differs = None not in (arch, noted) and ArchSpec.parse(str(noted)) != arch
+        anew = part == 'adapt' and manifest is not None and (differs or ADAPT not in manifest.parts)
         self._call(row, folder, folder, part, 'train.py', [*resume, *asked], options, not begun or anew, anew)
 
     def _select(self, row: Row, seed: int, options: list[str]) -> None:
@@ -169,10 +171,15 @@ class RowRunner:
         note = folder / _ASKED
         if not note.is_file() or not (folder / 'arch.json').is_file():
             return False
+        wanted: Any = parse_json(self._asked(row, seed, options))
         try:
-            return parse_json(note.read_text(encoding='utf-8')) == parse_json(self._asked(row, seed, options))
+            known: Any = parse_json(note.read_text(encoding='utf-8'))
         except ValueError:
             return False
+        if isinstance(known, dict) and 'choice' not in known and wanted['search'] is not None:
+            # of before the choice and the length of the search were noted
+            wanted = {key: value for key, value in wanted.items() if key != 'choice'} | {'search': wanted['search'][0]}
+        return bool(known == wanted)
 
     def _asked(self, row: Row, seed: int, options: list[str]) -> str:
         searched = WorkDir(self.comparison.folder(self.comparison.row(str(row.search_of)), seed))
@@ -371,7 +378,8 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name:
         if found.rows:
             write_text(comparison.work_dir / name, found.format(), leases.token)
 
-    asked.check_seeds()
+    if not args.table and len(comparison.seeds) > 1:
+        asked.check_seeds()
     read()  # a metric or baseline that is not there is said before hours of training
     failed: dict[_Task, str] = {}
     leases = Leases()
@@ -389,9 +397,12 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name:
     if args.table and not found.rows:
         raise ValueError(f'--table: nothing has ended yet in {comparison.work_dir}')
     if found.rows:
-        write()
         print(f'\n{found.show()}')
     for (seed, row), reason in failed.items():
         print(f'error: seed {seed}, {row}: {reason}', file=sys.stderr)
+    try:
+        write()
+    except ValueError as error:  # of a row that was not asked for
+        print(f'warning: {name} is not written: {error}', file=sys.stderr)
     if failed:
         sys.exit(1)

@@ -38,7 +38,7 @@ from mmnas_ext.runs.manifest import (
 )
 from mmnas_ext.runs.method import FINDERS, Method, Settings
 from mmnas_ext.runs.results import describe_front
-from mmnas_ext.runs.session import RATED, Session, say
+from mmnas_ext.runs.session import RATED, Session, front_settings, say
 from mmnas_ext.runs.sharing import Alone
 from mmnas_ext.runs.training import is_distillation, open_runner
 from mmnas_ext.search.measured import MeasuredFront
@@ -249,7 +249,7 @@ def _find(session: Session) -> ArchSpec | None:
     try:
         return _distil(session)
     except RatingError as error:
-        raise NoNetworkError(f'no network can be chosen: {error}; --resume with another val_cfg goes on') from None
+        raise NoNetworkError(f'the rating gives no network: {error}; --resume with another val_cfg goes on') from None
 
 
 def _distil(session: Session) -> ArchSpec | None:
@@ -312,7 +312,7 @@ def _choose(session: Session) -> ArchSpec:
     def write(measured: MeasuredFront) -> None:
         if is_main_process():
             selection.write(files.root, measured)
-        barrier()
+        session.note(RATING, front=front_settings(session.settings.choice))
 
     if not checkpoints:
         write(assemble(selection, choices, done))

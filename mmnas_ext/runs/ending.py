@@ -10,7 +10,7 @@ from mmengine.dist import is_main_process
 
 from mmnas_ext.archs import METRICS, ArchSpec, HostChoice, cost
 from mmnas_ext.archs.prices import price
-from mmnas_ext.reports.beside import same_recipe
+from mmnas_ext.reports.beside import reference, same_recipe
 from mmnas_ext.reports.table import format_cost, format_size, name_metric
 from mmnas_ext.reports.training_log import main_metric
 from mmnas_ext.reports.trials import read_trials
@@ -220,7 +220,8 @@ def _seed_metrics(root: Path, seed: str | None) -> Iterator[Mapping[str, float]]
         if manifest is None or not manifest.is_done(ADAPT) or DERIVE not in manifest.parts:
             continue
         text = manifest.parts[DERIVE].notes.get('arch')
-        if text and ArchSpec.parse(text).stages == ArchSpec.parse(seed).stages and same_recipe(root, folder):
+        is_seed = text and ArchSpec.parse(text).stages == ArchSpec.parse(seed).stages
+        if is_seed and same_recipe(reference(WorkDir(root)), folder):
             yield last_metrics(folder)
 
 

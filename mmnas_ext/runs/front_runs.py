@@ -12,7 +12,7 @@ from mmnas_ext.archs import METRICS, ArchSpec, Limit
 from mmnas_ext.reports import front_table
 from mmnas_ext.reports.beside import same_recipe
 from mmnas_ext.reports.training_log import USUAL
-from mmnas_ext.runs.changes import EVALUATION, LONGER, Change, find_changes, list_changes
+from mmnas_ext.runs.changes import LONGER, Change, find_changes, list_changes
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.dry_run import dry_run
 from mmnas_ext.runs.ending import tell_end
@@ -22,13 +22,11 @@ from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.run import adapt, draw_page, start_processes
-from mmnas_ext.runs.session import Session, continue_run, open_session, say, with_choice
+from mmnas_ext.runs.session import Session, continue_run, front_settings, open_session, say, with_choice
 from mmnas_ext.runs.sharing import Alone
 from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.workdir import WorkDir, write_text
-
-_FRONT = ('selection.', 'choice.front')  # of the settings of a choice those that make its front
 
 
 @dataclass(frozen=True)
@@ -245,7 +243,7 @@ def _is_outdated(manifest: Manifest, follows: str | None) -> bool:
     """Whether a run began with weights that the search has replaced since; runs of before it was noted do not say."""
     part = manifest.parts.get(DERIVE)
     known = part.notes.get('follows') if part else None
-    return known is not None and known != follows
+    return None not in (known, follows) and known != follows
 
 
 def _own(cfg: Config, front: MeasuredFront, number: int) -> Config:
@@ -329,14 +327,14 @@ def _check_search(cfg: Config, manifest: Manifest, front: MeasuredFront, asked: 
 
 def _measured_otherwise(manifest: Manifest, choice: Mapping[str, Any]) -> list[Change]:
     """What has changed, beside limits, of how the networks of a front are found and how many there are."""
-    part = manifest.parts.get(DERIVE)
-    if part is None:
+    rated, chosen = (manifest.parts.get(name) for name in (RATING, DERIVE))
+    if rated is not None and 'front' in rated.notes:
+        known = rated.notes['front']
+    elif chosen is not None and not manifest.is_given:  # a run of before it was noted
+        known = front_settings(chosen.settings)
+    else:
         return []
-    known, wanted = (
-        {key: value for key, value in each.items() if key.startswith(_FRONT) and key != EVALUATION}
-        for each in (part.settings, choice)
-    )
-    harmless, refused = find_changes(known, wanted)
+    harmless, refused = find_changes(known, front_settings(choice))
     return [*harmless, *refused]
 
 

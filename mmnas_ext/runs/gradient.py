@@ -268,6 +268,8 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
     if not cfg.get('derived') or others or cfg.model.get('type') == 'mmnas_ext.BlockDistiller':
         raise ValueError('a network is selected from a search by gradients, and this config describes none')
     _check_chosen(cfg)
+    if folder.resolve() == Path(cfg.work_dir).resolve():
+        raise ValueError(f'--out must be another folder than the work dir, whose run stays as it is, got {folder}')
     term, choosing = _asked(cfg, kind, limits or {})
     files = WorkDir(cfg.work_dir)
     with open_searched(cfg) as (runner, stamp):

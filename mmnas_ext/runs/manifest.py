@@ -25,7 +25,7 @@ SEARCH, RATING, DERIVE, ADAPT = PARTS = ('search', 'rating', 'derive', 'adapt')
 # what is read back of a part's notes
 _NOTES: Mapping[str, Any] = {
     'arch': str, 'origin': str, 'clears': bool, 'asked': dict[str, Any], 'trials': list[int],
-    'checkpoints': list[dict[str, Any]],
+    'checkpoints': list[dict[str, Any]], 'follows': str, 'front': dict[str, Any],
 }  # fmt: skip
 _PLACE = {'folder': str, 'template': str, 'by_epoch': bool}
 # trials that have ended, as they are written

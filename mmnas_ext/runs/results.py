@@ -40,11 +40,6 @@ def trained_metrics(folder: Path) -> dict[str, float]:
     return found
 
 
-def validated_at(folder: Path) -> set[float]:
-    """Steps, epochs or iterations, at which a training was validated, as its log says."""
-    return {record['step'] for record in _scalars(folder) if is_validation(record) and 'step' in record}
-
-
 def describe_front(work_dir: str | Path) -> str:
     """The measured networks of a search as a table; empty where none was measured."""
     front = MeasuredFront.find(work_dir)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 RATED = 'rated'  # origin of a network that the rating tool chose by limits of its own
 # what is known of a network that is to be chosen anew
+_FRONT = ('selection.', 'evolution.', 'choice.front')
 _CHOSEN = ('arch', 'origin', 'asked', 'host')
 # MMEngine's own files beside the checkpoints: a folder of logs per start, the config as it was read
 _LOGS = re.compile(r'\d{8}_\d{6}')
@@ -133,6 +134,8 @@ class Session:
     def finish(self, name: str, **notes: Any) -> None:
         """Notes that a part has ended, after all that it makes is there."""
         part = self.manifest.parts[name]
+        if name == RATING:
+            notes = {**notes, 'front': front_settings(self.settings.choice)}
         self.write(self.manifest.with_part(name, replace(part, done=True, notes={**part.notes, **notes})))
 
     def note(self, name: str, **notes: Any) -> None:
@@ -301,6 +304,11 @@ def training_changes(manifest: Manifest, cfg: Config, method: Method) -> tuple[l
         return [], []
     root = None if method.derive is None else WorkDir(cfg.work_dir).root
     return find_changes(part.settings, settings_of(config, 'train_dataloader', root=root))
+
+
+def front_settings(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings of a choice those that make its front, beside limits and how networks are validated."""
+    return {key: value for key, value in choice.items() if key.startswith(_FRONT) and not key.endswith('.evaluation')}
 
 
 def given_host(cfg: Config) -> str | None:

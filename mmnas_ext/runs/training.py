@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
@@ -25,9 +26,9 @@ from mmnas_ext.runs.checkpoints import StampHook, find_checkpoint, read_places
 from mmnas_ext.runs.keys import own_name
 from mmnas_ext.runs.manifest import ResumeError
 from mmnas_ext.runs.prepared import Prepared
-from mmnas_ext.runs.results import validated_at
 from mmnas_ext.runs.scaling import PartRunner
 from mmnas_ext.runs.session import Session, agreed, refusal, say
+from mmnas_ext.workdir import write_text
 
 _NUMBERS = itertools.count()
 
@@ -131,16 +132,18 @@ class MissedValidationHook(Hook):
     """Validates where a training is taken up behind a checkpoint whose validation it was stopped in.
 
     MMEngine saves before it validates: without this a run that is stopped in its last validation would end without
-    one, and an earlier one's metrics, or none, would stand for it.
+    one, and an earlier one's metrics, or none, would stand for it. Which iteration was validated last stands in a file:
+    the steps of a log are epochs or iterations, as its hook is set.
 
     Args:
         folder: Work dir of the training.
+        part: Id of the part of the run that it is.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, part: str) -> None:
+        self.file, self.part = folder / '.validated', part
 
     def before_train(self, runner: Runner) -> None:
         """Called when the checkpoint is loaded."""
@@ -154,8 +157,16 @@ class MissedValidationHook(Hook):
         loop._decide_current_val_interval()
         if place != last and place % loop.val_interval:
             return
-        if not agreed(lambda: bool(validated_at(self.folder) & {runner.epoch, runner.iter})):
+        if not agreed(lambda: self.file.is_file() and self.file.read_text() == self._name(runner)):
             runner.val_loop.run()
+
+    @master_only
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Notes what was validated, after all other hooks have its metrics."""
+        write_text(self.file, self._name(runner))
+
+    def _name(self, runner: Runner) -> str:
+        return f'{self.part} {runner.iter}'
 
 
 def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any]) -> None:
@@ -185,7 +196,7 @@ def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any])
     part = session.begin(name, settings, cfg)
     with open_runner(cfg, session.checkpoint(name), part.id, session.prepared) as runner:
         runner.register_hook(FiniteLossHook())
-        runner.register_hook(MissedValidationHook(Path(cfg.work_dir)))
+        runner.register_hook(MissedValidationHook(Path(cfg.work_dir), part.id))
         try:
             runner.train()
         except NonFiniteLossError as error:

@@ -1,16 +1,17 @@
 """Which other trainings belong to a run: by what was trained there and how, not by where it lies."""
 
 import json
+import os
 
 import pytest
 
-from mmnas_ext.reports.beside import front_folder, same_recipe, seed_folder
+from mmnas_ext.reports.beside import front_folder, reference, same_recipe, seed_folder
 from mmnas_ext.reports.facts import read_facts
 from mmnas_ext.reports.result import read_result
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.workdir import WorkDir
 from tests.reports import kinds
-from tests.reports.kinds import FOUND, METRIC, SEED, SMALL, count
+from tests.reports.kinds import FOUND, METRIC, SEED, SMALL, SPACE, count
 
 RECIPE = {
     'data.train_dataloader': 'a1', 'train_cfg.max_epochs': 3, 'optim_wrapper.optimizer.lr': 0.1,
@@ -41,19 +42,47 @@ def test_a_number_of_the_front_that_stands_for_another_network_by_now_has_no_tra
     assert front_folder(files, 1, small) is None
     trained = {row.title: row.trained for row in read_result(files, facts, FOUND).networks}
     assert trained['front, K = 0'] == {METRIC: 0.24, f'{METRIC}_50': 0.44, f'{METRIC}_s': -1.0}
-    # chosen by another limit: another network has the number, and was never trained
-    other = SMALL.replace(stages=(*SMALL.stages[:-1], SEED.stages[-1]))
+    # chosen by another limit: a network has the number that was never trained
+    other = SPACE.arch(((0,), (2, 2), (2,)))
     rows = [(other, 'front', 0.21), (FOUND, 'chosen', 0.25), (SEED, 'seed', 0.27)]
     networks = [MeasuredNetwork(arch, count(arch), {METRIC: value}, None, origin) for arch, origin, value in rows]
-    assert other not in (FOUND, SMALL, SEED) or other == FOUND
-    moved = [each for each in networks if each.arch != FOUND or each.origin == 'chosen']
-    front = MeasuredFront('macs', METRIC, 'greater', (networks[2], *moved[:-1]), {})
-    front.write(folder)
-    for number, each in front.numbered:
-        if number is not None and each.arch != SMALL:
-            assert front_folder(files, number, each) is None
-    titles = [row for row in read_result(files, facts, FOUND).networks if row.kind == 'front']
-    assert all(not row.trained for row in titles)
+    MeasuredFront('macs', METRIC, 'greater', tuple(networks), {}).write(folder)
+    number = next(k for k in range(2) if MeasuredFront.parse(folder).pick(k).arch == other)
+    (folder / 'front' / '0').rename(folder / 'front' / 'kept')
+    (folder / 'front' / 'kept').rename(folder / 'front' / str(number))
+    (row,) = [row for row in read_result(files, facts, FOUND).networks if row.kind == 'front']
+    assert (row.arch, row.number, row.trained) == (other, number, {})
+
+
+def test_without_a_training_of_its_own_the_newest_of_the_front_counts(folder):
+    """As after --search-only and --adapt-all."""
+    small, large, seed = folder / 'front' / '0', folder / 'front' / '1', folder / 'seed'
+    content = json.loads((folder / 'run.json').read_text())
+    del content['parts']['adapt']
+    (folder / 'run.json').write_text(json.dumps(content))
+    assert reference(WorkDir(folder)) == folder
+    for place, epochs in ((seed, 50), (small, 12)):
+        note(place, 'adapt', settings={**RECIPE, 'train_cfg.max_epochs': epochs})
+    assert reference(WorkDir(folder)) == small
+    assert seed_folder(WorkDir(folder), read_facts(folder)) is None
+    large.mkdir()
+    note(large, 'adapt', settings={**RECIPE, 'train_cfg.max_epochs': 50})
+    os.utime(small / 'run.json', (1, 1))
+    assert reference(WorkDir(folder)) == large
+    assert seed_folder(WorkDir(folder), read_facts(folder)) == seed
+    (row,) = [row for row in read_result(WorkDir(folder), read_facts(folder), FOUND).networks if row.kind == 'front']
+    assert row.title == 'front, K = 0, another recipe'
+
+
+@pytest.mark.parametrize(('host', 'same'), [('width=32', True), (None, False)])
+def test_images_of_the_size_of_another_host_are_no_other_recipe(folder, host, same):
+    small, key = folder / 'front' / '0', 'train_dataloader.dataset.pipeline.2.scale'
+    note(folder, 'adapt', settings={**RECIPE, key: [320, 320]})
+    note(small, 'adapt', settings={**RECIPE, key: [256, 256]})
+    note(small, 'derive', notes={'host': host})
+    assert same_recipe(folder, small) == same
+    note(small, 'adapt', settings={**RECIPE, key: [256, 256], 'custom_hooks.ImitationHook.weight': 1.0})
+    assert not same_recipe(folder, small)
 
 
 def test_a_network_of_the_front_that_was_trained_otherwise_says_so(folder):

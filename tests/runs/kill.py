@@ -2,8 +2,8 @@
 
 Python tells of each operation before it is done (PEP 578), so what is counted is what really happens: files opened for
 writing, renamed, deleted, folders made. A process that is killed there leaves the files as they are at that moment: so
-they are copied, and the run goes on. Logs, and files that are about to be renamed, are left out, since nothing reads
-them, and of equal states one is kept.
+they are copied, and the run goes on. What is written into logs, and into files that are about to be renamed, makes no
+state of its own, and of equal states one is kept.
 """
 
 import os
@@ -84,12 +84,13 @@ def watch(root: Path, run: Callable[[], None]) -> list[State]:
 
 
 def read_files(root: Path) -> dict[Path, bytes]:
-    """Content of all files below a folder, those of logs excepted."""
+    """Content of all files below a folder, those of logs without figures excepted."""
     found = {}
     for folder, _, names in os.walk(root):
         for name in names:
             path = Path(folder, name)
-            if not _LOGS.search(str(path).removeprefix(str(root))):
+            # figures of validations are read back from MMEngine's log
+            if name == 'scalars.json' or not _LOGS.search(str(path).removeprefix(str(root))):
                 found[path] = path.read_bytes()
     return found
 

@@ -87,6 +87,31 @@ def test_minutes_of_a_network_that_was_set_aside_do_not_count(tmp_path: Path, ca
     assert Clock({'adapt': 3.0, 'search': 2.0}, 'adapt').without('adapt') == Clock({'search': 2.0})
 
 
+def test_minutes_of_a_search_that_chose_again_do_not_count_either(tmp_path: Path, calls: Path) -> None:
+    config, row = write_config(tmp_path / 'mine.py', seed=False), Row('fna')
+    runner(config, tmp_path, (row,), seeds=(1,)).run(row, 1)
+    folder = tmp_path / 'all' / 'seed1' / 'fna'
+    (folder / CLOCK).write_text(json.dumps({'search': 50.0, 'adapt': 100.0}))
+    content = json.loads((folder / 'run.json').read_text())
+    del content['parts']['adapt']  # as where the limit has changed
+    (folder / 'run.json').write_text(json.dumps({**content, 'state': 'derived'}))
+    runner(config, tmp_path, (row,), seeds=(1,)).run(row, 1)
+    spent = Clock.parse(folder / CLOCK).seconds
+    assert spent['adapt'] < 5 and 50 <= spent['search'] < 55
+
+
+def test_a_choice_of_before_its_settings_were_noted_is_not_made_again(tmp_path: Path, calls: Path) -> None:
+    config = write_config(tmp_path / 'mine.py', seed=False)
+    mine = runner(config, tmp_path, CHOSEN, seeds=(0,))
+    run_all(mine, say=lambda text: None)
+    file = tmp_path / 'all' / 'seed0' / 'found' / 'selected' / 'asked.json'
+    asked = json.loads(file.read_text())
+    assert asked.pop('choice') and asked['search'][0] == 'a'
+    for search, same in (('a', True), ('b', False)):
+        file.write_text(json.dumps({**asked, 'search': search}))
+        assert mine._is_chosen(CHOSEN[1], 0, mine.comparison.options_of(CHOSEN[1], 0)) == same
+
+
 @pytest.mark.parametrize(('changes', 'where'), [
     ({'derived.randomness': dict(seed=0)}, 'derived.randomness.seed=0'),
     ({'random_search.trial.randomness': dict(seed=4)}, 'random_search.trial.randomness.seed=4'),
@@ -100,6 +125,9 @@ def test_a_random_seed_that_the_comparison_would_not_change_is_refused(
     with pytest.raises(ValueError, match=f'{where}, which every random seed of the comparison would share'):
         compare(comparison, args, TOOLS)
     assert not (tmp_path / 'all').exists()
+    args.table = True  # what has ended is shown
+    with pytest.raises(ValueError, match='nothing has ended yet'):
+        compare(comparison, args, TOOLS)
 
 
 @pytest.mark.parametrize(('option', 'is_refused'), [

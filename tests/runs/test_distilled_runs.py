@@ -266,7 +266,7 @@ def test_limits_that_no_network_meets_together_end_in_one_line_and_lose_no_ratin
     assert least < most
     both = {'val_cfg.limits': dict(macs=macs, params=dict(min=most))}
     for _ in range(2):
-        with pytest.raises(NoNetworkError, match='no network can be chosen: limits can be met one by one but not toge'):
+        with pytest.raises(NoNetworkError, match='the rating gives no network: limits can be met one by one but'):
             start(tmp_path / 'both', resume=(tmp_path / 'both').exists(), **both)
     monkeypatch.setattr('mmnas_ext.engine.rating_loop.rate', lambda *args: pytest.fail('nothing is to be rated'))
     start(tmp_path / 'both', resume=True, **{'val_cfg.limits': dict(macs=macs)})

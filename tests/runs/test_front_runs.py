@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,16 @@ import torch
 
 from mmnas_ext.archs import ArchSpec, price
 from mmnas_ext.registry import MODELS
-from mmnas_ext.runs.front_runs import adapt_all, check_all, check_asked, dry_run_all, pick_network
-from mmnas_ext.runs.manifest import ADAPT, SEARCH, ResumeError, read_manifest
+from mmnas_ext.runs.front_runs import (
+    _is_outdated,
+    _measured_otherwise,
+    adapt_all,
+    check_all,
+    check_asked,
+    dry_run_all,
+    pick_network,
+)
+from mmnas_ext.runs.manifest import ADAPT, SEARCH, Manifest, Part, ResumeError, read_manifest
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.run import run
 from mmnas_ext.runs.session import clear
@@ -305,6 +314,29 @@ def test_a_front_is_not_taken_with_another_selection(work_dir):
     cheaper = config(work_dir, **{'optim_wrapper.cost.max': 1.7e8})
     with pytest.raises(ResumeError, match='go on with --resume --search-only first'):
         pick_network(cheaper, 0)
+
+
+def test_what_a_front_was_measured_with_is_noted_with_it():
+    """A network that is given has the settings of its own day, which say nothing of the front."""
+    settings = {'selection.type': 'measured', 'selection.front.networks': 8}
+    given = Part('d', {**settings, 'selection.front.networks': 3}, True, {'arch': 'a', 'origin': 'given'})
+    rated = Part('r', {}, True, {'front': settings})
+    manifest = Manifest('x', 'gradient', {'search': Part('s', {}, True), 'rating': rated, 'derive': given})
+    limits = {'choice.macs.max': 5, 'selection.evaluation': 'x', 'evolution.evaluation': 'y'}
+    assert _measured_otherwise(manifest, {**settings, **limits}) == []
+    (change,) = _measured_otherwise(manifest, {**settings, 'selection.front.networks': 3})
+    assert (change.old, change.new) == (8, 3)
+    assert _measured_otherwise(manifest, {**settings, 'evolution.population': 9})
+    # of before it was noted
+    assert _measured_otherwise(manifest.without('rating'), settings) == []
+    found = replace(given, notes={'arch': 'a', 'origin': 'search'})
+    assert len(_measured_otherwise(manifest.without('rating').with_part('derive', found), settings)) == 1
+
+
+def test_other_weights_than_distilled_ones_do_not_follow_from_a_distillation():
+    part = Part('d', notes={'follows': 's/3'})
+    for follows, outdated in (('s/3', False), ('s/5', True), (None, False)):
+        assert _is_outdated(Manifest('x', 'distillation', {'derive': part}), follows) == outdated
 
 
 def test_networks_of_a_distillation_that_went_on_are_trained_from_its_new_weights(tmp_path, capsys):

@@ -32,15 +32,16 @@ class StopValidationHook(Hook):
         type(self).ended += 1
 
 
-def validating(work_dir, loop, interval, at):
+def validating(work_dir, loop, interval, at, by_epoch=None):
     """Four iterations, two of an epoch, validated at an interval."""
     StopValidationHook.at, StopValidationHook.ended = at, 0
     cfg = config(work_dir)
     lengths = dict(max_epochs=2) if loop == 'epoch' else dict(max_iters=4)
     kind = 'EpochBasedTrainLoop' if loop == 'epoch' else 'IterBasedTrainLoop'
     cfg.derived.train_cfg = dict(type=kind, val_interval=interval, **lengths)
-    by_epoch = dict(by_epoch=loop == 'epoch', interval=1)
-    cfg.derived.default_hooks = dict(checkpoint=by_epoch, logger=dict(interval=1, log_metric_by_epoch=loop == 'epoch'))
+    saved = dict(by_epoch=loop == 'epoch', interval=1)
+    logged = dict(interval=1, log_metric_by_epoch=loop == 'epoch' if by_epoch is None else by_epoch)
+    cfg.derived.default_hooks = dict(checkpoint=saved, logger=logged)
     cfg.derived.log_processor = dict(by_epoch=loop == 'epoch')
     cfg.derived.custom_hooks = [*(cfg.derived.get('custom_hooks') or []), dict(type='StopValidationHook')]
     return cfg
@@ -63,6 +64,16 @@ def test_a_training_stopped_while_it_validates_has_the_metrics_of_one_that_was_n
         assert rows[0] == rows[1]
         assert last_metrics(tmp_path / 'stopped') == last_metrics(tmp_path / 'whole') != {}
     assert read_manifest(tmp_path / 'stopped' / 'run.json').state == 'done'
+
+
+@pytest.mark.parametrize(('loop', 'by_epoch'), [('iter', True), ('epoch', False)])
+def test_the_unit_of_the_log_does_not_matter(tmp_path, loop, by_epoch):
+    """MMEngine's default writes epoch 0 beside each validation of a loop of iterations."""
+    run(validating(tmp_path / 'whole', loop, 2 if loop == 'iter' else 1, -1, by_epoch), arch=ARCH)
+    with pytest.raises(tiny_seg.KilledError):
+        run(validating(tmp_path / 'stopped', loop, 2 if loop == 'iter' else 1, 4, by_epoch), arch=ARCH)
+    run(validating(tmp_path / 'stopped', loop, 2 if loop == 'iter' else 1, -1, by_epoch), arch=ARCH, resume=True)
+    assert last_metrics(tmp_path / 'stopped') == last_metrics(tmp_path / 'whole') != {}
 
 
 def test_what_was_validated_is_not_validated_again(tmp_path):

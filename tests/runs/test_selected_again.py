@@ -100,7 +100,14 @@ def test_a_search_of_another_length_is_not_chosen_from(work_dir, tmp_path):
     assert not (tmp_path / 'longer').exists()
 
 
-def test_a_former_front_does_not_stay_beside_a_choice_without_one(work_dir, tmp_path):
+def test_the_run_itself_is_not_written_over(work_dir):
+    before = {path: path.read_bytes() for path in work_dir.rglob('*') if path.is_file()}
+    with pytest.raises(ValueError, match='--out must be another folder than the work dir'):
+        select_again(config(work_dir), work_dir / 'derived' / '..')
+    assert {path: path.read_bytes() for path in work_dir.rglob('*') if path.is_file()} == before
+
+
+def test_a_former_front_does_not_stay_beside_a_choice_without_one(tmp_path):
     with_front = {**MEASURED, 'front': dict(networks=2, images=4, calibration=1, candidates=1)}
     validated = {
         'val_dataloader': {**tiny.loader_cfg(2, transform='TinyPlain', count=4),
@@ -108,7 +115,6 @@ def test_a_former_front_does_not_stay_beside_a_choice_without_one(work_dir, tmp_
         'val_cfg': {}, 'val_evaluator': {'type': 'TinyCloseness'}, 'model.type': 'TinyTried',
         'custom_imports.imports': ['tests.engine.tiny_trials'],
     }  # fmt: skip
-    del work_dir
     run(config(tmp_path / 'tried', **validated), search_only=True)
     select_again(config(tmp_path / 'tried', with_front, **validated), tmp_path / 'again')
     kept = {file.name for file in (tmp_path / 'again').iterdir()}
@@ -146,7 +152,7 @@ def losses(work_dir):
     return {(json.dumps(each['path']), each['batch']): each['loss'] for each in records}
 
 
-def test_held_out_images_are_read_as_the_last_epoch_read_them(tmp_path, computed, capsys):
+def test_held_out_images_are_read_as_the_last_epoch_read_them(tmp_path, computed):
     """Also where the search has ended before, so that no epoch is left in which a hook would exchange transforms."""
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     run(switched(whole, 3.0), search_only=True)
@@ -163,10 +169,9 @@ def test_held_out_images_are_read_as_the_last_epoch_read_them(tmp_path, computed
     plain = tmp_path / 'plain'
     run(switched(plain, 0.0), search_only=True)
     assert losses(plain) != losses(whole)
-    del capsys
 
 
-def test_the_same_transforms_with_other_arguments_are_told_apart(finished):
+def test_the_same_transforms_with_other_arguments_are_told_apart():
     loader = DataLoader(DATASETS.build(tiny.loader_cfg(count=2)['dataset']), batch_size=1)
     said = []
     for by in (1.0, 2.0, 1.0):
