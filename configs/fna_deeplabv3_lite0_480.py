@@ -3,7 +3,7 @@
 #
 #   python tools/train.py configs/fna_deeplabv3_lite0_480.py
 #
-# Cost and measured metric: docs/benchmarks.md, where 2400 iterations of adaptation instead of 300 give the seed 15 mIoU.
+# Cost and measured metric: docs/benchmarks.md, where 2400 iterations of adaptation, not 300, add 15 mIoU.
 # There is no published number for this seed and data. The data: CamVid in Cityscapes' layout and train ids
 # (data/cityscapes/leftImg8bit/train/camvid/…), with 11 of its classes.
 # The space is that of detection, with four layers per stage: a search of hundreds of steps must decide.
