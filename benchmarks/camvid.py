@@ -55,7 +55,7 @@ def main() -> None:
     os.chdir(ROOT)  # where the configs' data lie
     with errors():
         comparison = Comparison(FNA, work_dir, ROWS, args.seeds, args.cfg_options)
-        comparison.only(args.rows or [row.name for row in ROWS]).check_overrides(args.cfg_options)
+        comparison.only(args.rows).check_overrides(args.cfg_options)
         compare(comparison, args, ROOT / 'tools')
 
 

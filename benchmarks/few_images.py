@@ -145,7 +145,7 @@ def main() -> None:
         comparison = Comparison(
             CONFIGS[args.data], work_dir / args.data, rows(args.data, arch, checkpoint), args.seeds, options
         )
-        comparison.only(args.rows or [row.name for row in comparison.rows]).check_overrides(args.cfg_options)
+        comparison.only(args.rows).check_overrides(args.cfg_options)
         compare(comparison, args, ROOT / 'tools')
 
 

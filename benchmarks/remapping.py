@@ -98,7 +98,7 @@ def main() -> None:
         os.chdir(ROOT)  # where the configs' data lie
         options += args.cfg_options
         comparison = Comparison(CONFIGS[args.data], folder, made, args.seeds, options)
-        comparison.only(args.rows or [row.name for row in made]).check_overrides(args.cfg_options)
+        comparison.only(args.rows).check_overrides(args.cfg_options)
         compare(comparison, args, ROOT / 'tools', 'remapping.json')
         print(f'\n| start | {" | ".join(f"loss after {step}" for step in STEPS)} |\n|---|{"---|" * len(STEPS)}')
         for row in made:

@@ -108,10 +108,11 @@ def read_result(
         networks.append(_join(known, next((each for each in measured if each.origin == 'seed'), None)))
     if arch is not None:
         networks.append(_find(arch, title, files, facts, decision, front))
+    recipe = reference(files)
     for number, each in front.numbered if front else ():
         if number is not None and not (arch is not None and same_network(each.arch, arch)):
             folder = front_folder(files, number, each)
-            other = '' if folder is None or same_recipe(reference(files), folder) else ', another recipe'
+            other = '' if folder is None or same_recipe(recipe, folder) else ', another recipe'
             row = _trained('front', f'front, K = {number}{other}', each.arch, facts, folder)
             networks.append(replace(_join(row, each), number=number))
     networks = list(_add_rows([_try(network, trials) for network in networks], files, facts))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.runs.changes import LONGER, list_changes
@@ -107,7 +109,7 @@ class RowRunner:
             return same is not None and where == self.comparison.folder(same, seed)
         if manifest is None:
             return False
-        cfg = prepare(self.comparison.config_of(row), str(files.root), options=read_options(options))
+        cfg = self._prepare(row, files.root, options)
         given = None if arch is None else ArchSpec.parse(arch)
         manifest, _ = continue_run(manifest, cfg, method_of(cfg), given, not row.train)
         if not row.train:
@@ -120,10 +122,9 @@ class RowRunner:
         manifest = read_manifest(WorkDir(folder).manifest)
         if manifest is None:
             return False
-        with _READING, quiet():
-            cfg = prepare(self.comparison.config_of(row), str(folder), options=read_options(options))
-            with suppress(ResumeError):  # its run will say why
-                manifest, _ = continue_run(manifest, cfg, method_of(cfg), None)
+        with _READING, quiet(), suppress(ResumeError):  # its run will say why
+            cfg = self._prepare(row, folder, options)
+            manifest, _ = continue_run(manifest, cfg, method_of(cfg), None)
         return manifest.is_done(DERIVE)
 
     def _train(
@@ -132,7 +133,7 @@ class RowRunner:
         manifest = read_manifest(WorkDir(folder).manifest)
         if manifest is not None and manifest.state == 'done':
             with _READING, quiet():
-                cfg = prepare(self.comparison.config_of(row), str(folder), options=read_options(options))
+                cfg = self._prepare(row, folder, options)
                 changes, _ = training_changes(manifest, cfg, method_of(cfg))
             if other := [change for change in changes if change.key.startswith(_VALIDATION)]:
                 raise ValueError(
@@ -165,6 +166,10 @@ class RowRunner:
         command = [sys.executable, str(self.tools / tool), config, '--work-dir', str(work_dir), *asked]
         self.children.run(place, part, [*command, '--cfg-options', *options], known, anew)
 
+    def _prepare(self, row: Row, folder: Path, options: list[str]) -> Config:
+        """The config of a row's run in a folder; to be called while no other is read."""
+        return prepare(self.comparison.config_of(row), str(folder), options=read_options(options))
+
     def _is_chosen(self, row: Row, seed: int, options: list[str]) -> bool:
         """Whether what is asked for now was chosen, from the search that is there now."""
         folder = self.comparison.folder(row, seed) / CHOSEN
@@ -187,7 +192,7 @@ class RowRunner:
         part = None if manifest is None else manifest.parts.get(SEARCH)
         search = None if part is None else [part.id, *(part.settings.get(key) for key in LONGER)]
         with _READING, quiet():
-            cfg = prepare(self.comparison.config_of(row), str(searched.root), options=read_options(options))
+            cfg = self._prepare(row, searched.root, options)
             choice = method_of(cfg).settings(cfg).choice  # limits and selection, which no search knows
         asked = {'search': search, 'selection': row.selection, 'config': self.comparison.config_of(row)}
         return json.dumps({**asked, 'options': options, 'choice': choice}, indent=1)
@@ -367,7 +372,7 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name:
     for option in ('jobs', 'threads'):
         if getattr(args, option) < 1:
             raise ValueError(f'--{option} must be at least 1, got {getattr(args, option)}')
-    asked = comparison if args.rows is None else comparison.only(args.rows)
+    asked = comparison.only(args.rows)
 
     def read() -> Results:
         return read_results(asked, args.metric, args.baseline)

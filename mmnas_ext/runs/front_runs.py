@@ -25,7 +25,7 @@ from mmnas_ext.runs.run import adapt, draw_page, start_processes
 from mmnas_ext.runs.session import Session, continue_run, front_settings, open_session, say, with_choice
 from mmnas_ext.runs.sharing import Alone
 from mmnas_ext.search.decision import Decision
-from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
 
 
@@ -51,7 +51,17 @@ class FrontPlan:
 
     def state(self, number: int, folder: Path) -> str:
         """How far the training of a network in its folder is: ``'begins'``, ``'goes on'`` or ``'done'``."""
-        return _state(folder, self.front.pick(number), self.follows)
+        network = self.front.pick(number)
+        try:
+            manifest = read_manifest(WorkDir(folder).manifest)
+        except ResumeError:  # damaged
+            return 'begins'
+        part = manifest.parts.get(DERIVE) if manifest else None
+        if manifest is None or part is None or _is_outdated(manifest, self.follows):
+            return 'begins'
+        if (part.notes.get('arch'), part.notes.get('host')) != (network.arch.format('fna'), network.host):
+            return 'begins'
+        return 'done' if manifest.is_done(ADAPT) else 'goes on'
 
     def arch(self, number: int) -> ArchSpec:
         """The network of a number."""
@@ -215,20 +225,6 @@ def dry_run_all(cfg: Config, plan: FrontPlan) -> str:
         plan.own(cfg, first), plan.prepared, arch=plan.arch(first).format('fna'), resume=states[first] != 'begins'
     )
     return '\n'.join([*lines, f'of network {first}:', step])
-
-
-def _state(folder: Path, network: MeasuredNetwork, follows: str | None) -> str:
-    """How far the run of a network in a folder is: ``'begins'``, ``'goes on'`` or ``'done'``."""
-    try:
-        manifest = read_manifest(WorkDir(folder).manifest)
-    except ResumeError:  # damaged
-        return 'begins'
-    part = manifest.parts.get(DERIVE) if manifest else None
-    if manifest is None or part is None or _is_outdated(manifest, follows):
-        return 'begins'
-    if (part.notes.get('arch'), part.notes.get('host')) != (network.arch.format('fna'), network.host):
-        return 'begins'
-    return 'done' if manifest.is_done(ADAPT) else 'goes on'
 
 
 def _follows(cfg: Config, manifest: Manifest) -> str | None:

@@ -153,12 +153,14 @@ class Comparison:
         """The row of a name."""
         return next(row for row in self.rows if row.name == name)
 
-    def only(self, names: Iterable[str]) -> 'Comparison':
-        """The comparison of some rows alone, and of those that they need.
+    def only(self, names: Iterable[str] | None) -> 'Comparison':
+        """The comparison of some rows alone, and of those that they need; of all where none are named.
 
         Raises:
             ValueError: There is no row of a name.
         """
+        if names is None:
+            return self
         wanted = list(names)
         known = [row.name for row in self.rows]
         unknown = [name for name in wanted if name not in known]

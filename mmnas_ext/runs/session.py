@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from mmnas_ext.runs.sharing import Alone
 
 RATED = 'rated'  # origin of a network that the rating tool chose by limits of its own
+_FRONT = ('selection.', 'evolution.', 'choice.front')  # settings of a choice that make its front begin so
 # what is known of a network that is to be chosen anew
-_FRONT = ('selection.', 'evolution.', 'choice.front')
 _CHOSEN = ('arch', 'origin', 'asked', 'host')
 # MMEngine's own files beside the checkpoints: a folder of logs per start, the config as it was read
 _LOGS = re.compile(r'\d{8}_\d{6}')
