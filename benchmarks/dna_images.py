@@ -99,6 +99,7 @@ def main() -> None:
         work_dir, weights = args.work_dir.resolve(), (args.distilled / 'derived' / 'distilled.pth').resolve()
         os.chdir(ROOT)  # where the configs' data lie
         comparison = Comparison(FNA, work_dir, rows(work_dir, weights), args.seeds, args.cfg_options)
+        comparison.only(args.rows).check_overrides(args.cfg_options)
         write_networks(comparison, found[-1].arch, ratings)
         compare(comparison, args, ROOT / 'tools')
 

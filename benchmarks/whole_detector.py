@@ -81,6 +81,7 @@ def main() -> None:
         options += args.cfg_options
         os.chdir(ROOT)  # where the configs' data lie
         comparison = Comparison(BACKBONE, work_dir, ROWS, args.seeds, options)
+        comparison.only(args.rows).check_overrides(args.cfg_options)
         compare(comparison, args, ROOT / 'tools')
         print(f'\n{table(comparison, args.metric)}')
 

@@ -5,6 +5,8 @@ MMEngine imports ``<scope>.registry`` when a config names a type ``<scope>.<Name
 """
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 from mmnas_ext.install_check import require_mm
 from mmnas_ext.shipped import teach_mmengine
@@ -40,3 +42,19 @@ OPTIM_WRAPPERS = Registry('optim_wrapper', parent=_mm.OPTIM_WRAPPERS, scope=_SCO
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor', parent=_mm.OPTIM_WRAPPER_CONSTRUCTORS, scope=_SCOPE, locations=['mmnas_ext.engine']
 )
+
+
+def name_of(part: Any) -> str:
+    """Name of the ``type`` of a part of a config, which is text or, in a pure-Python config, the class itself.
+
+    Returns:
+        The name without its scope or module; empty of what is no mapping or has no type.
+    """
+    kind = part.get('type') if isinstance(part, Mapping) else None
+    return str(getattr(kind, '__name__', kind or '')).rpartition('.')[2]
+
+
+def class_of(registry: Registry, kind: Any) -> type | None:
+    """The class that a ``type`` or ``constructor`` stands for: its name in a registry, or itself; ``None`` for none."""
+    found = registry.get(kind) if isinstance(kind, str) else kind
+    return found if isinstance(found, type) else None

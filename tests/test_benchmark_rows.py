@@ -1,5 +1,7 @@
 """Rows of the benchmarks that leave remapping out of one half leave it in the other."""
 
+import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +167,23 @@ def test_the_row_that_imitates_does_so_in_the_adaptation() -> None:
     hooks = {hook['type']: hook for hook in derived_config(cfg, zoo.arch('mobilenet_v2')).custom_hooks}
     hook = hooks['mmnas_ext.SeedImitationHook']
     assert (hook['weight'], hook['until']) == (1.0, 0.5)
+
+
+FRONT = 'optim_wrapper.selection.front.networks=4'
+
+
+@pytest.mark.parametrize(
+    ('script', 'words', 'option'),
+    [('few_images', ['steel'], FRONT), ('whole_detector', [], FRONT), ('camvid', [], 'optim_wrapper.cost.target=1')],
+)
+def test_an_option_that_a_row_sets_itself_is_refused(
+    script: str, words: list[str], option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(retinanet_images.ROOT / 'benchmarks'))
+    module = importlib.import_module(script)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', [script, *words, '--work-dir', str(tmp_path / 'work'), '--cfg-options', option])
+    monkeypatch.setattr(module, 'compare', lambda *given: pytest.fail('it begins'))
+    with pytest.raises(SystemExit, match=f'{option} would not be of row'):
+        module.main()
+    assert not (tmp_path / 'work').exists()

@@ -14,10 +14,12 @@ from mmnas_ext.archs import STEMS, ArchSpec, BlockSpec, Place, SearchSpace, plac
 from mmnas_ext.archs.convs import head_conv
 from mmnas_ext.archs.places import Places
 from mmnas_ext.ops import build_conv, build_stem
+from mmnas_ext.registry import name_of
 from mmnas_ext.remap.initializer import RemappedInit
 from mmnas_ext.remap.pretrained import SafePretrained
 
 _DEFAULT_EPS = 1e-5  # PyTorch's
+_NORMS = ('BN', 'SyncBN', 'BN2d', 'BatchNorm2d', 'SyncBatchNorm')  # those with an epsilon that a seed has too
 _SEVEN_STAGES = (1, 2, 4, 6)
 
 
@@ -178,18 +180,12 @@ class Chain(BaseModule):
 
 def is_remapped(init_cfg: Any) -> bool:
     """Whether an ``init_cfg`` is of type ``Remapped``, with or without its scope."""
-    return _type_of(init_cfg) in ('Remapped', 'RemappedInit')
+    return name_of(init_cfg) in ('Remapped', 'RemappedInit')
 
 
 def is_pretrained(init_cfg: Any) -> bool:
     """Whether an ``init_cfg`` is of type ``Pretrained``, MMEngine's or ours."""
-    return _type_of(init_cfg) in ('Pretrained', 'PretrainedInit', 'SafePretrained')
-
-
-def _type_of(init_cfg: Any) -> str:
-    """Name of an ``init_cfg``'s type, which is a text or the class itself."""
-    kind = init_cfg.get('type') if isinstance(init_cfg, dict) else None
-    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+    return name_of(init_cfg) in ('Pretrained', 'PretrainedInit', 'SafePretrained')
 
 
 def said_eps(norm_cfg: dict[str, Any] | None, source: Any, spec: ArchSpec | SearchSpace) -> tuple[Any, Any]:
@@ -208,7 +204,7 @@ def said_eps(norm_cfg: dict[str, Any] | None, source: Any, spec: ArchSpec | Sear
 def norm_with_eps(norm_cfg: dict[str, Any] | None, spec: ArchSpec | SearchSpace, init_cfg: Any) -> dict[str, Any]:
     """The norm config with its epsilon: as given, else the architecture's, else the seed architecture's, else 1e-5."""
     norm_cfg = dict(norm_cfg or dict(type='BN'))
-    if 'eps' in norm_cfg or norm_cfg.get('type') not in ('BN', 'SyncBN', 'BN2d'):
+    if 'eps' in norm_cfg or name_of(norm_cfg) not in _NORMS:
         return norm_cfg
     eps = spec.bn_eps
     seed = init_cfg.get('seed') if is_remapped(init_cfg) else None

@@ -17,6 +17,7 @@ from mmnas_ext.datasets import DatasetView, check_files, originals, renewed, spl
 from mmnas_ext.datasets.renewal import shallow
 from mmnas_ext.engine.pipelines import without_left_out
 from mmnas_ext.engine.seeding import common_seed, reseed, seed_worker
+from mmnas_ext.registry import name_of
 
 HALVES = ('weights', 'arch')
 
@@ -232,10 +233,10 @@ def reproducible(dataloader: dict[str, Any], seed: int | None = None) -> dict[st
         return cfg
     if seed is not None:
         sampler = dict(sampler, seed=seed if sampler.get('seed') is None else sampler['seed'])
-    if 'InfiniteSampler' in str(sampler.get('type')):
+    if 'InfiniteSampler' in name_of(sampler):
         # an epoch of it is found again without reading what came before
         sampler = dict(sampler, type=EndlessSampler, batch_size=cfg['batch_size'])
-        if isinstance(cfg.get('batch_sampler'), dict) and 'AspectRatio' in str(cfg['batch_sampler'].get('type')):
+        if 'AspectRatio' in name_of(cfg.get('batch_sampler')):
             cfg['batch_sampler'] = dict(cfg['batch_sampler'], drop_last=True)
     return dict(cfg, sampler=sampler)
 
@@ -378,8 +379,7 @@ def _first(half: DatasetView, count: int, name: str) -> DatasetView:
 
 
 def _build_loader(runner: Any, cfg: dict[str, Any], seed: int) -> DataLoader:
-    kind = (cfg.get('sampler') or {}).get('type')
-    kind = getattr(kind, '__name__', kind)
+    kind = name_of(cfg.get('sampler'))
     try:
         loader: DataLoader = runner.build_dataloader(cfg, seed=seed)
     except (AttributeError, AssertionError, ValueError, TypeError) as error:

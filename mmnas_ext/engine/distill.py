@@ -17,7 +17,7 @@ from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.describe import describe_distillation
 from mmnas_ext.engine.loops import ResumableIterLoop, check_positive
 from mmnas_ext.engine.seeding import reseed
-from mmnas_ext.registry import LOOPS, MODEL_WRAPPERS
+from mmnas_ext.registry import LOOPS, MODEL_WRAPPERS, name_of
 from mmnas_ext.remap.checkpoints import read_state
 
 _COUNTS = ('calibration_batches', 'log_interval', 'val_interval')
@@ -267,7 +267,7 @@ class SameForAll(Sampler[int]):
 def same_for_all(dataloader: dict[str, Any], shuffle: bool) -> dict[str, Any]:
     """A loader's config that gives every process the same batches; the one given is left as it is."""
     cfg = reproducible(dataloader)
-    if shuffle and 'InfiniteSampler' in str((dataloader.get('sampler') or {}).get('type')):
+    if shuffle and 'InfiniteSampler' in name_of(dataloader.get('sampler')):
         cfg['drop_last'] = True  # an endless sampler has no short batch
     return dict(cfg, sampler=dict(type=SameForAll, shuffle=shuffle))
 

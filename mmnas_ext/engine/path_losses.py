@@ -42,6 +42,7 @@ class PathLosses:
 
     Attributes:
         known: Losses by path and position.
+        computed: How many of them this object has computed.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class PathLosses:
         self.batches, self.seed, self.file, self.stamp = batches, seed, file, stamp
         self.told = told or (lambda _count: None)
         self.known: Losses = self._read()
+        self.computed = 0
 
     def rate(self, paths: Sequence[Choices], positions: Iterable[int]) -> np.ndarray:
         """Losses ``(paths, positions)``; those that are not known are computed, batch by batch.
@@ -112,6 +114,7 @@ class PathLosses:
                 'loss': loss if math.isfinite(loss) else None,
             }
             append_line(self.file, json.dumps(record))
+        self.computed += 1
         self.told(1)
 
     def _read(self) -> Losses:

@@ -6,6 +6,8 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from mmnas_ext.registry import name_of
+
 _LEAVE_OUT = 'leave_out'
 _INNER = ('dataset', 'datasets')
 
@@ -96,5 +98,4 @@ def _pipelines(dataset: Any) -> Iterator[list[Any]]:
 
 def _type(step: Any) -> str:
     """Name of a transform's type, without its scope."""
-    kind = step.get('type') if isinstance(step, Mapping) else type(step)
-    return (kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))).rpartition('.')[2]
+    return name_of(step) if isinstance(step, Mapping) else type(step).__name__

@@ -14,6 +14,7 @@ _UNFINISHED = ('created', 'searching', 'rating', *_FOUND, 'adapting')
 _ONCE = ('--arch', '--pick')
 _OPTIONS = '--cfg-options'
 _HOST = 'host_choice='  # of the network that --arch gives, so that it goes with that
+_JOIN = '--join'  # begins a search or goes on with it, and takes no --resume
 
 
 def next_commands(files: WorkDir, facts: Facts) -> list[str]:
@@ -21,13 +22,13 @@ def next_commands(files: WorkDir, facts: Facts) -> list[str]:
     place, dumped = files.root, _newest(files.root, '*.py')
     started = _started(facts)
     again = ['mmnas', 'train', dumped, '--work-dir', f'{place}-again'] if dumped else []
-    again += ['--search-only'] if again and _has(started, '--search-only') else []
+    again += ['--search-only'] if again and has_flag(started, '--search-only') else []
     lines = []
     if facts.state in _UNFINISHED:
         base = started or (['mmnas', 'train', dumped, '--work-dir', str(place)] if dumped else [])
         if base:
             what = 'trains the network that was found' if facts.state in _FOUND else 'goes on where it stopped'
-            what += ', with torchrun as before' if _has(base, '--launcher') else ''
+            what += ', with torchrun as before' if has_flag(base, '--launcher') else ''
             lines.append(f'{shlex.join(_resumed(base, facts.state in _FOUND))}   # {what}')
         elif files.config.is_file():
             words = ['mmnas', 'train', str(files.config), '--work-dir', f'{place}-trained']
@@ -69,14 +70,26 @@ def _resumed(words: Sequence[str], trains: bool) -> list[str]:
             skipped = False
         elif name in _ONCE:
             skipped = name == word
-        elif word != '--resume' and not (trains and _has([word], '--search-only')):
+        elif word != '--resume' and not (trains and has_flag([word], '--search-only')):
             kept += [] if word.removeprefix(f'{_OPTIONS}=').startswith(_HOST) else [word]
-    at = next((i for i, word in enumerate(kept) if _has([word], _OPTIONS)), len(kept))
+    at = next((i for i, word in enumerate(kept) if has_flag([word], _OPTIONS)), len(kept))
     if '=' not in ''.join(kept[at : at + 2]):  # no option is left
         del kept[at : at + 1]
-    return [*kept[:at], '--resume', *kept[at:]]
+    return kept if has_flag(kept, _JOIN) else [*kept[:at], '--resume', *kept[at:]]
 
 
-def _has(words: Sequence[str], flag: str) -> bool:
+def options_of(words: Sequence[str]) -> list[str]:
+    """The options of a config that a command line gives, but for the host of a network that it gives too."""
+    found: list[str] = []
+    inside = False
+    for word in words:
+        if word.startswith('--'):
+            inside, word = has_flag([word], _OPTIONS), word.partition('=')[2]
+        if inside and word and not word.startswith(_HOST):
+            found.append(word)
+    return found
+
+
+def has_flag(words: Sequence[str], flag: str) -> bool:
     """Whether a flag is among the words, perhaps shortened, as argparse lets one."""
     return any(len(word) > 3 and flag.startswith(word.partition('=')[0]) for word in words)

@@ -22,6 +22,7 @@ from mmnas_ext.datasets import check_sample
 from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.batches import build_halves
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop
+from mmnas_ext.registry import class_of
 from mmnas_ext.runs.classes import check_classes, check_empty, check_heads, check_ignored, check_names
 from mmnas_ext.runs.fitting import in_order
 from mmnas_ext.runs.imitating import list_imitations
@@ -246,8 +247,8 @@ def _build_optimizers(model: nn.Module, cfg: Config) -> Any:
 def _loaders(cfg: Config, name: str, loader: dict[str, Any], seed: int) -> list[DataLoader]:
     """The loaders that a part makes of a loader's config: two of a search's training images."""
     kind = cfg.train_cfg.get('type') if name == 'train_dataloader' else None
-    found = LOOPS.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(found, type) and issubclass(found, SearchEpochLoop | SearchIterLoop)):
+    found = class_of(LOOPS, kind)
+    if found is None or not issubclass(found, SearchEpochLoop | SearchIterLoop):
         return [Runner.build_dataloader(loader, seed=seed)]
     loop, runner = cfg.train_cfg, SimpleNamespace(seed=seed, build_dataloader=Runner.build_dataloader)
     fraction, split_seed = loop.get('weight_fraction', 0.5), loop.get('split_seed', 0)

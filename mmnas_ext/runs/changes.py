@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size
 
 from mmnas_ext.datasets.identity import data_identity, digest_files
+from mmnas_ext.registry import name_of
 
 # the keys of a config that MMEngine's Runner reads; all others are a config file's own variables
 RUNNER_KEYS = (
@@ -157,7 +158,7 @@ def _by_type(hooks: Any) -> dict[str, Any]:
     """Hooks by their type, so that one more of them moves no other's place."""
     found: dict[str, Any] = {}
     for hook in hooks:
-        name = str(hook.get('type')).rpartition('.')[2] if isinstance(hook, dict) else str(hook)
+        name = name_of(hook) or str(hook)
         while name in found:
             name += '+'
         found[name] = hook if isinstance(hook, dict) else {'type': name}

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from mmnas_ext.registry import name_of
 from mmnas_ext.remap.checkpoints import read_training
 from mmnas_ext.remap.reader import check_unpacked
 
@@ -90,7 +91,7 @@ def checkpoint_places(cfg: Config) -> list[Places]:
         ValueError: A hook writes them where this cannot look.
     """
     hooks: list[Any] = [(cfg.get('default_hooks') or {}).get('checkpoint', {})]
-    hooks += [hook for hook in cfg.get('custom_hooks') or [] if str(hook.get('type')).endswith('CheckpointHook')]
+    hooks += [hook for hook in cfg.get('custom_hooks') or [] if name_of(hook).endswith('CheckpointHook')]
     found = []
     for hook in hooks:
         if hook is None:

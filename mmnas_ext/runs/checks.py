@@ -15,6 +15,7 @@ from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.datasets.identity import list_datasets
+from mmnas_ext.registry import name_of
 from mmnas_ext.remap import remap
 from mmnas_ext.remap.download import locate
 from mmnas_ext.remap.initializer import RemappedInit
@@ -268,7 +269,7 @@ def _check_seed(backbone: dict[str, Any]) -> None:
 def _check_device(cfg: Config) -> None:
     """Raises ValueError where mixed precision is asked for and no device has it."""
     wrapper = cfg.get('optim_wrapper') or {}
-    asked = any('AmpOptimWrapper' in str(each.get('type')) for each in (wrapper, *wrapper.values()) if _is_dict(each))
+    asked = any(name_of(each) == 'AmpOptimWrapper' for each in (wrapper, *wrapper.values()))
     if asked and not any(has() for has in (is_cuda_available, is_npu_available, is_mlu_available, is_musa_available)):
         raise ValueError(
             "--amp (optim_wrapper.type='AmpOptimWrapper') needs a GPU, and PyTorch sees none: train without it, or see "

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from torch import nn
 
 from mmnas_ext.datasets.identity import list_datasets
+from mmnas_ext.registry import class_of
 from mmnas_ext.runs.keys import near
 
 # parts of a model whose number of classes is none of the dataset's
@@ -30,7 +31,7 @@ def check_names(cfg: Mapping[str, Any], where: str) -> None:
         where: Its key, for the message.
     """
     for leaf in list_datasets(cfg):
-        kind: Any = DATASETS.get(leaf['type']) if isinstance(leaf.get('type'), str) else leaf.get('type')
+        kind: Any = class_of(DATASETS, leaf.get('type'))
         known = list((getattr(kind, 'METAINFO', None) or {}).get('classes') or [])
         if not known or not hasattr(kind, 'get_label_map'):
             continue

@@ -19,7 +19,7 @@ from mmnas_ext.engine.block_optim import BlockOptimWrapperConstructor, find_dist
 from mmnas_ext.engine.distill import DistillLoop, check_training, join_blocks
 from mmnas_ext.engine.measuring import COUNT, assemble, name_choice, open_measured
 from mmnas_ext.engine.rating_loop import RatingLoop, check_rating
-from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, class_of
 from mmnas_ext.reports import write_report
 from mmnas_ext.runs.changes import find_changes, find_versions, flatten, list_changes, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint
@@ -165,15 +165,15 @@ def _check_training(cfg: Config) -> None:
     check_training(**loop)
     settings = dict(cfg.optim_wrapper)
     name, paramwise = settings.pop('constructor', None), settings.pop('paramwise_cfg', None)
-    constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(name) if isinstance(name, str) else name
-    if isinstance(constructor, type) and issubclass(constructor, BlockOptimWrapperConstructor):
+    constructor = class_of(OPTIM_WRAPPER_CONSTRUCTORS, name)
+    if constructor is not None and issubclass(constructor, BlockOptimWrapperConstructor):
         constructor(settings, paramwise)
 
 
 def _check_loop(name: str, loop: Any, wanted: type) -> None:
     kind = loop.get('type') if isinstance(loop, Mapping) else loop
-    found = LOOPS.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(found, type) and issubclass(found, wanted)):
+    found = class_of(LOOPS, kind)
+    if found is None or not issubclass(found, wanted):
         raise ValueError(f"{name}.type of a distillation must be 'mmnas_ext.{wanted.__name__}', got {kind!r:.100}")
 
 

@@ -19,6 +19,7 @@ from mmnas_ext.engine import DistillLoop
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.describe import describe_distillation, describe_search
 from mmnas_ext.engine.optim import SearchOptimWrapper
+from mmnas_ext.registry import name_of
 from mmnas_ext.runs.changes import LONGER, find_changes, settings_of
 from mmnas_ext.runs.halves import LOADERS
 from mmnas_ext.runs.later import quiet
@@ -161,9 +162,7 @@ def _bounded(cfg: Config, folder: str) -> Config:
     cfg.log_level = 'WARNING'
     cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'checkpoint': None}
     cfg.default_hooks.logger = dict(cfg.default_hooks.get('logger') or {'type': 'LoggerHook'}, out_dir=None)
-    cfg.custom_hooks = [
-        hook for hook in cfg.get('custom_hooks') or [] if 'CheckpointHook' not in str(dict(hook).get('type'))
-    ]
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if not name_of(hook).endswith('CheckpointHook')]
     if cfg.get('visualizer'):
         cfg.visualizer = {**cfg.visualizer, 'vis_backends': None}
     for name in LOADERS:

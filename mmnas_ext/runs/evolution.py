@@ -23,6 +23,7 @@ from mmengine.dist import is_main_process
 
 from mmnas_ext.archs import ArchSpec, Choices, Limit, Prices, SearchSpace, prices
 from mmnas_ext.engine.limits import CostTerm, check_limit
+from mmnas_ext.registry import name_of
 from mmnas_ext.reports import write_report
 from mmnas_ext.runs.changes import flatten
 from mmnas_ext.runs.derived import derived_config
@@ -138,11 +139,11 @@ class Breeder:
             ValueError: No network could be measured.
         """
         with closing(self.selector.held_out):
-            begun, known = time.monotonic(), self._measurements()
+            begun = time.monotonic()
             for number, row in enumerate(self.evolution.run(), start=1):
                 self._tell(number, row)
             decision, path = self._decide()
-            spent = {'losses': self._measurements() - known, 'seconds': round(time.monotonic() - begun, 1)}
+            spent = {'losses': self.selector.losses.computed, 'seconds': round(time.monotonic() - begun, 1)}
             decision = replace(decision, notes={**decision.notes, **spent})
             say(f'{decision.describe()}\n{decision.table()}')
             return decision, self._front(path)
@@ -169,9 +170,6 @@ class Breeder:
     @property
     def _sign(self) -> int:
         return -1 if self.settings.better == 'greater' else 1
-
-    def _measurements(self) -> int:
-        return len(self.selector.losses.known)
 
     def _tell(self, number: int, row: Sequence[Member]) -> None:
         """Writes down a generation, and says what it came to."""
@@ -286,9 +284,8 @@ def searched_config(cfg: Config) -> Config:
     """
     result = cfg.copy()
     result.optim_wrapper = {**cfg.optim_wrapper, 'selection': 'measured'}
-    result.custom_hooks = [
-        hook for hook in cfg.get('custom_hooks') or [] if 'DeriveHook' not in str(hook.get('type'))
-    ]  # it writes what alpha would give
+    # one writes what alpha would give
+    result.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if name_of(hook) != 'DeriveHook']
     return result
 
 

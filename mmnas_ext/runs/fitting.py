@@ -10,9 +10,10 @@ from mmengine.registry import MODELS as HOSTED
 from mmnas_ext.archs import ArchSpec, SearchSpace, places
 from mmnas_ext.backbones import MBNet, backbone_spec
 from mmnas_ext.backbones.chain import default_outputs
-from mmnas_ext.registry import MODELS
-from mmnas_ext.runs.halves import host_of, name_of
+from mmnas_ext.registry import MODELS, class_of, name_of
+from mmnas_ext.runs.halves import host_of, package_of
 from mmnas_ext.runs.keys import hints_of
+from mmnas_ext.shipped import PACKAGE
 
 # of MMSegmentation, of MMPretrain, and of MMDetection where nothing lies between backbone and head
 _HEADS = ('decode_head', 'auxiliary_head', 'head', 'bbox_head', 'rpn_head', 'mask_head')
@@ -55,8 +56,8 @@ def require_own_backbone(model: Mapping[str, Any], name: str) -> None:
     if not isinstance(model.get('backbone'), Mapping):
         raise ValueError(f'derived.config must describe a model with a backbone, got {name} with {model.get("type")!r}')
     kind = model['backbone'].get('type')
-    found = MODELS.get(kind) if isinstance(kind, str) else kind
-    ours = str(kind).startswith('mmnas_ext.') or (isinstance(found, type) and issubclass(found, MBNet))
+    found = class_of(MODELS, kind)
+    ours = package_of(model['backbone']) == PACKAGE or (found is not None and issubclass(found, MBNet))
     if kind is not None and not ours:
         raise ValueError(
             f'the backbone of {name} is {kind!r}, whose arguments mean nothing to the found network: replace them, '

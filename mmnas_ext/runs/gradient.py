@@ -14,7 +14,7 @@ from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop, switch_transforms
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor, find_host
 from mmnas_ext.engine.whole import price_wholes, within_reach
-from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, class_of, name_of
 from mmnas_ext.reports import draw_measured, front_table, write_report
 from mmnas_ext.runs.changes import EVALUATION, LONGER, find_changes, flatten, list_changes, settings_of
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
@@ -114,8 +114,8 @@ def check_search(cfg: Config, space: SearchSpace) -> None:
     for key in ('weights', 'arch', 'cost'):
         if key in settings and not isinstance(settings[key], Mapping) and (key, settings[key]) != ('cost', None):
             raise ValueError(f'optim_wrapper.{key} must be a dict in a search, got {settings[key]!r:.60}')
-    constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(name) if isinstance(name, str) else name
-    if not (isinstance(constructor, type) and issubclass(constructor, SearchOptimWrapperConstructor)):
+    constructor = class_of(OPTIM_WRAPPER_CONSTRUCTORS, name)
+    if constructor is None or not issubclass(constructor, SearchOptimWrapperConstructor):
         raise ValueError(
             f"optim_wrapper.constructor must be 'mmnas_ext.SearchOptimWrapperConstructor' in a search, got {name!r}"
         )
@@ -133,8 +133,8 @@ def check_search(cfg: Config, space: SearchSpace) -> None:
 
 def _check_loop(loop: Mapping[str, Any], alpha_decides: bool) -> None:
     kind = loop.get('type')
-    loop_class = LOOPS.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(loop_class, type) and issubclass(loop_class, SearchEpochLoop | SearchIterLoop)):
+    loop_class = class_of(LOOPS, kind)
+    if loop_class is None or not issubclass(loop_class, SearchEpochLoop | SearchIterLoop):
         raise ValueError(
             "train_cfg.type must be a search loop, 'mmnas_ext.SearchEpochLoop' or 'mmnas_ext.SearchIterLoop', "
             f'got {kind!r}'
@@ -312,10 +312,10 @@ def open_searched(cfg: Config) -> Iterator[tuple[Any, str]]:
             'train it first by mmnas train --resume, or choose with the length that it had'
         )
     loading = search_config(cfg).copy()
-    averaged = [hook for hook in loading.get('custom_hooks') or [] if str(hook.get('type')).endswith('EMAHook')]
+    averaged = [hook for hook in loading.get('custom_hooks') or [] if name_of(hook).endswith('EMAHook')]
     if averaged:
         raise ValueError(
-            f'custom_hooks: weights that {averaged[0]["type"]} averages cannot be chosen from afterwards; choose by '
+            f'custom_hooks: weights that {name_of(averaged[0])} averages cannot be chosen from afterwards; choose by '
             'mmnas train --resume, with the limits and the selection in the config'
         )
     found = find_checkpoint(read_places(part.notes.get('checkpoints', []), files.root), part.id)

@@ -8,26 +8,27 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmnas_ext.shipped import PACKAGE
+
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-_PACKAGE = 'mmnas_ext'
 
 
 def is_ours(cfg: Config) -> bool:
     """Whether a config searches, or names one of our backbones: in any other the variables are the user's own."""
     model = cfg.get('model') or {}
     backbone = model.get('backbone') or {}
-    return bool(cfg.get('derived')) or any(_module_of(part) == _PACKAGE for part in (model, backbone))
+    return bool(cfg.get('derived')) or any(package_of(part) == PACKAGE for part in (model, backbone))
 
 
 def host_of(cfg: Mapping[str, Any]) -> str:
     """The package that a config's model is of, such as ``'mmdet'``, whatever its default scope is; empty if unknown."""
     model = cfg.get('model') or {}
-    named = _module_of(model) if not isinstance(model.get('type'), str) or '.' in model['type'] else ''
-    found = [model.get('_scope_'), named if named != _PACKAGE else '', cfg.get('default_scope')]
+    named = package_of(model) if not isinstance(model.get('type'), str) or '.' in model['type'] else ''
+    found = [model.get('_scope_'), named if named != PACKAGE else '', cfg.get('default_scope')]
     return next((str(each) for each in found if each), '')
 
 
-def _module_of(part: Any) -> str:
+def package_of(part: Any) -> str:
     """Package that a type belongs to: of ``'mmnas_ext.MBNet'``, and of the class itself in a pure-Python config."""
     kind = part.get('type') if isinstance(part, Mapping) else None
     return (kind if isinstance(kind, str) else str(getattr(kind, '__module__', ''))).partition('.')[0]
@@ -60,11 +61,6 @@ def evaluators_of(half: Mapping[str, Any], name: str) -> list[Any]:
     """
     given = half.get(name)
     return [each for each in (given if isinstance(given, list | tuple) else [given]) if isinstance(each, Mapping)]
-
-
-def name_of(part: Any) -> str:
-    """Name of a part's type without its scope or module, ``'None'`` where it has none; empty of what is no mapping."""
-    return str(part.get('type')).rpartition('.')[2] if isinstance(part, Mapping) else ''
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,8 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmnas_ext.archs import ArchSpec, price
-from mmnas_ext.runs.halves import LOADERS, backbones_of, host_of, list_halves, models_of, name_of, tell, walk
+from mmnas_ext.registry import name_of
+from mmnas_ext.runs.halves import LOADERS, backbones_of, host_of, list_halves, models_of, tell, walk
 
 _SMALLEST = 32  # pixels: a position of the coarsest feature
 # arguments of transforms in pixels: (width, height), one number or a list of these; lists of these; what may be

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 
-from mmnas_ext.runs.host_choices import CHOSEN
+from mmnas_ext.reports.going_on import has_flag, options_of
 from mmnas_ext.shipped import PACKAGE, find_config
 
 # scripts of a checkout that are not called as their command
@@ -54,9 +54,9 @@ def run_command(
     if Path(cfg.work_dir) != Path('work_dirs', Path(config).stem):
         words += ['--work-dir', str(cfg.work_dir)]
     if name == 'train':
-        words += [flag for flag in _KEPT if any(len(w) > 3 and flag.startswith(w) for w in argv[1:])]
+        words += [flag for flag in _KEPT if has_flag(argv[1:], flag)]
     words += map(str, more)
-    options = _options(argv[1:])
+    options = options_of(argv[1:])  # the host of a given network is kept by the run, or by a file beside it
     words += ['--cfg-options', *options] if options else []
     if launcher == 'none':
         return command(*words, argv=argv)
@@ -117,15 +117,3 @@ def _config(cfg: Config, words: Sequence[str]) -> str | None:
         except OSError:
             continue
     return str(file)
-
-
-def _options(words: Sequence[str]) -> list[str]:
-    """What stands after ``--cfg-options``; the host of a given network is kept by the run, or by a file beside it."""
-    found: list[str] = []
-    inside = False
-    for word in words:
-        if word.startswith('--'):
-            inside = len(word) > 3 and '--cfg-options'.startswith(word)
-        elif inside and not word.startswith(f'{CHOSEN}='):
-            found.append(word)
-    return found

@@ -17,6 +17,7 @@ from mmnas_ext.datasets.annotations import forget
 from mmnas_ext.datasets.identity import list_datasets
 from mmnas_ext.datasets.labels import check_part, in_file_order
 from mmnas_ext.datasets.layouts import DETECTION, LAYOUTS, PARTS, SEGMENTATION, OwnData, Part, read_names
+from mmnas_ext.registry import name_of
 from mmnas_ext.runs.halves import (
     LOADERS,
     count_classes,
@@ -25,7 +26,6 @@ from mmnas_ext.runs.halves import (
     is_ours,
     list_halves,
     models_of,
-    name_of,
     tell,
     walk,
 )

@@ -19,6 +19,7 @@ from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.datasets.identity import list_datasets
 from mmnas_ext.datasets.layouts import read_names
+from mmnas_ext.registry import name_of
 from mmnas_ext.runs.class_weights import drop_weights
 from mmnas_ext.runs.fitting import channels_of, complete_channels, rewire
 from mmnas_ext.runs.halves import (
@@ -310,9 +311,7 @@ def _drop_average(model: dict[str, Any], searched: dict[str, Any]) -> None:
 
 def _fna_heads(model: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for part in walk(model):
-        kind = part.get('type')
-        name = kind if isinstance(kind, str) else str(getattr(kind, '__name__', ''))
-        if name.rpartition('.')[2] == 'FNASegHead':
+        if name_of(part) == 'FNASegHead':
             yield part
 
 

@@ -320,10 +320,10 @@ def select(
     priced = term.prices(supernet.space, supernet.input_size, supernet.output_stride)
     selector = Selector(runner, choosing, term.limit, priced, files, stamp)
     with closing(selector.held_out):
-        begun, known = time.monotonic(), len(selector.losses.known) if choosing.type == 'measured' else 0
+        begun = time.monotonic()
         decision, path = selector.choose()
         if choosing.type == 'measured':
-            spent = {'losses': len(selector.losses.known) - known, 'seconds': round(time.monotonic() - begun, 1)}
+            spent = {'losses': selector.losses.computed, 'seconds': round(time.monotonic() - begun, 1)}
             decision = replace(decision, notes=spent)
         say(f'{decision.describe()}\n{decision.table()}')
         if choosing.front is None:

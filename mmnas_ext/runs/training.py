@@ -1,7 +1,6 @@
 """One training by MMEngine's Runner, of whichever part of a run."""
 
 import gc
-import inspect
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
@@ -21,9 +20,9 @@ from mmnas_ext.engine.optim import NonFiniteLossError
 from mmnas_ext.engine.pipelines import InnerPipelineHook
 from mmnas_ext.engine.runner import SafeRunner
 from mmnas_ext.engine.stalls import StepHook
+from mmnas_ext.registry import class_of, name_of
 from mmnas_ext.runs.changes import LONGER, find_changes
 from mmnas_ext.runs.checkpoints import StampHook, find_checkpoint, read_places
-from mmnas_ext.runs.keys import own_name
 from mmnas_ext.runs.manifest import ResumeError
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.scaling import PartRunner
@@ -35,8 +34,7 @@ _NUMBERS = itertools.count()
 
 def is_distillation(cfg: Config) -> bool:
     """Whether a config trains the blocks of a super-network to imitate a teacher."""
-    kind = (cfg.get('model') or {}).get('type')
-    return own_name(kind) == 'BlockDistiller' or kind == 'BlockDistiller'
+    return name_of(cfg.get('model')) == 'BlockDistiller'
 
 
 def check_runner(cfg: Mapping[str, Any], where: str = '') -> None:
@@ -46,9 +44,8 @@ def check_runner(cfg: Mapping[str, Any], where: str = '') -> None:
         cfg: The config of a part.
         where: Dotted key of it, for the message.
     """
-    kind = (cfg.get('model_wrapper_cfg') or {}).get('type')
-    found = MODEL_WRAPPERS.get(kind) if isinstance(kind, str) else kind
-    if inspect.isclass(found) and issubclass(found, FullyShardedDataParallel):
+    found = class_of(MODEL_WRAPPERS, (cfg.get('model_wrapper_cfg') or {}).get('type'))
+    if found is not None and issubclass(found, FullyShardedDataParallel):
         raise ValueError(
             f'{where}model_wrapper_cfg must keep all parameters on every process, got {found.__name__}: steps of a '
             'search switch which of them are trained, and checkpoints are written by one process; leave it out, or see '

@@ -258,10 +258,9 @@ def select_whole(
     with ExitStack() as stack:
         for each in selector.selectors.values():
             stack.enter_context(closing(each.held_out))
-        begun, known = monotonic(), len(selector.own.losses.known)
+        begun = monotonic()
         decision, detector = selector.choose()
-        computed = len(selector.selectors[detector[0]].losses.known)
-        computed += len(selector.own.losses.known) - known if detector[0] != selector.choices.own else -known
+        computed = sum(selector.selectors[host].losses.computed for host in {selector.choices.own, detector[0]})
         decision = replace(decision, notes={'losses': computed, 'seconds': round(monotonic() - begun, 1)})
         say(f'{decision.describe()}\n{decision.table()}')
         return decision, None if choosing.front is None else selector.front(detector)

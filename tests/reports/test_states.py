@@ -10,7 +10,7 @@ from mmnas_ext.archs import ArchSpec
 from mmnas_ext.reports import write_report
 from mmnas_ext.reports.facts import Facts, read_facts
 from mmnas_ext.reports.glossary import WORDS
-from mmnas_ext.reports.going_on import next_commands
+from mmnas_ext.reports.going_on import next_commands, options_of
 from mmnas_ext.reports.result import read_result
 from mmnas_ext.search.decision import Decision
 from mmnas_ext.workdir import WorkDir
@@ -134,6 +134,20 @@ def test_a_run_that_has_not_ended_is_resumed_as_it_was_started(tmp_path, state, 
 
 
 @pytest.mark.parametrize(
+    ('line', 'options'),
+    [
+        ('train a.py --cfg-options a=1 b=2 --amp', ['a=1', 'b=2']),
+        ('train a.py --cfg-options=a=1 --amp', ['a=1']),
+        ('train a.py --cfg a=1 host_choice=x --work-dir=w', ['a=1']),
+        ('train a.py --work-dir w', []),
+        ('train a.py --cfg-options', []),
+    ],
+)
+def test_options_of_a_command_line(line, options):
+    assert options_of(line.split()) == options
+
+
+@pytest.mark.parametrize(
     ('options', 'left'),
     [
         ('--cfg-options host_choice=64x64-w32-c1', '--resume'),
@@ -142,6 +156,7 @@ def test_a_run_that_has_not_ended_is_resumed_as_it_was_started(tmp_path, state, 
         ('--cfg-options a=1 host_choice=64x64-w32-c1', '--resume --cfg-options a=1'),
         ('--cfg-options a=1 --amp', '--resume --cfg-options a=1 --amp'),
         ('--amp', '--amp --resume'),
+        ('--join --cfg-options a=1', '--join --cfg-options a=1'),
     ],
 )
 def test_the_host_of_a_given_network_goes_with_the_network(tmp_path, options, left):

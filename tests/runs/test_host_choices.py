@@ -38,6 +38,7 @@ from mmnas_ext.runs.measure_latency import Subject, measure_latency
 from mmnas_ext.runs.prepared import scope_of
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.runs.run import run
+from mmnas_ext.runs.whole_selection import WholeSelector
 from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir
@@ -450,8 +451,22 @@ def test_a_killed_search_draws_the_same_hosts_again(finished, tmp_path, shapes, 
     ours, theirs = (loaded(find_checkpoint(each).path)['state_dict'] for each in (work, folder))
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
     told = [json.loads(WorkDir(each).decision.read_text()) for each in (work, folder)]
-    assert [each.pop('notes') is not None for each in told] == [True, True]
+    computed = [each.pop('notes')['losses'] for each in told]
+    assert computed == [len(WorkDir(each).path_losses.read_text().splitlines()) for each in (work, folder)]
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize('host', ['its own', 'another'])
+def test_losses_that_were_known_are_not_counted_as_computed(host, work, shapes, finished, tmp_path, monkeypatch):
+    decision = Decision.parse(work)
+    cfg = config(work, shapes, limit=float(finished[1]))
+    if host == 'another':
+        other = next(each for each in read_choices(cfg).all() if each.format() != decision.host.own)
+        choose = WholeSelector.choose
+        chosen = lambda selector: (choose(selector)[0], (other, selector.own.reference))  # noqa: E731
+        monkeypatch.setattr(WholeSelector, 'choose', chosen)
+    select_again(cfg, tmp_path / 'again')
+    assert json.loads((tmp_path / 'again' / 'decision.json').read_text())['notes']['losses'] == 0
 
 
 # latency
@@ -491,4 +506,5 @@ def test_arch_spec_of_a_given_network_has_the_configs_own_host(tmp_path, shapes)
     cfg = config(tmp_path / 'work', shapes)
     prepared = check_config(cfg, SPACE.arch(((0,), (0,), (0,), (0,))).format('fna'))
     assert widths(prepared.halves[0].cfg) == (8, 8, 8)
-    assert isinstance(ArchSpec.parse(prepared.halves[0].cfg.model.backbone.arch), ArchSpec)
+    given = ArchSpec.parse(prepared.halves[0].cfg.model.backbone.arch)
+    assert given == SPACE.arch(((0,), (0,), (0,), (0,)))

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from mmengine.dataset import Compose
+from mmengine.hooks import EMAHook
 from mmengine.registry import DATASETS, TRANSFORMS
 from torch.utils.data import DataLoader
 
@@ -82,9 +83,10 @@ def test_a_damaged_checkpoint_is_told_when_an_older_one_is_chosen_from(work_dir,
     assert f'chosen from {find_checkpoint(work_dir).path} instead' in out
 
 
-def test_averaged_weights_are_not_chosen_from_afterwards(work_dir, tmp_path):
+@pytest.mark.parametrize('kind', ['EMAHook', EMAHook])
+def test_averaged_weights_are_not_chosen_from_afterwards(kind, work_dir, tmp_path):
     cfg = config(work_dir)
-    cfg.custom_hooks = [*cfg.custom_hooks, dict(type='EMAHook')]
+    cfg.custom_hooks = [*cfg.custom_hooks, dict(type=kind)]
     part = json.loads((work_dir / 'run.json').read_text())
     part['parts']['search']['settings'] = gradient._settings(cfg).search
     (work_dir / 'run.json').write_text(json.dumps(part))

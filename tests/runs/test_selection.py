@@ -63,6 +63,11 @@ def told(file):
     return content
 
 
+def computed_for(file):
+    """How many losses a decision says that it computed."""
+    return json.loads(Path(file).read_text())['notes']['losses']
+
+
 def supernet_of(work_dir):
     """The super-network of a work dir's last checkpoint."""
     model, _ = tiny.build(norm=True)
@@ -153,6 +158,8 @@ def test_a_run_killed_while_it_measures_measures_nothing_twice(finished, tmp_pat
     computed['last'] = 10_000
     run(config(work_dir), resume=True)
     assert computed['count'] == len(whole)
+    assert computed_for(WorkDir(finished).decision) == len(whole)
+    assert computed_for(WorkDir(work_dir).decision) == 2  # in the last go
     assert told(WorkDir(work_dir).decision) == told(WorkDir(finished).decision)
     assert read_manifest(work_dir / 'run.json').state == 'done'
 
@@ -175,6 +182,7 @@ def test_another_choice_is_made_of_the_same_search(work_dir, change, computed, c
     # what is known is not measured again
     assert lines(work_dir)[: len(known)] == known
     assert len(set(lines(work_dir))) == len(lines(work_dir)) == len(known) + computed['count']
+    assert computed_for(WorkDir(work_dir).decision) == computed['count']
     count = computed['count']
     run(config(work_dir, **change), resume=True)
     assert computed['count'] == count
@@ -302,7 +310,7 @@ def test_the_tool_chooses_again_and_leaves_the_run_as_it_is(work_dir, tmp_path, 
     monkeypatch.setattr(Batches, 'close', lambda batches: (closed.append(batches._key[1]), close(batches))[1])
     select_tool(monkeypatch, file, '--out', tmp_path / 'same')
     # the run's own choice, of what the run has measured
-    assert computed['count'] == 0
+    assert computed['count'] == computed_for(tmp_path / 'same' / 'decision.json') == 0
     assert (tmp_path / 'same' / 'arch.json').read_text() == (work_dir / 'derived' / 'arch.json').read_text()
     assert told(tmp_path / 'same' / 'decision.json') == told(work_dir / 'derived' / 'decision.json')
     assert 'selection' in closed
