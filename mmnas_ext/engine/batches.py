@@ -11,7 +11,7 @@ import torch
 from mmengine.dataset import Compose
 from mmengine.dist import get_dist_info, get_world_size
 from mmengine.registry import DATASETS, DefaultScope
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from mmnas_ext.datasets import DatasetView, check_files, originals, renewed, split_halves
 from mmnas_ext.datasets.renewal import shallow
@@ -316,11 +316,17 @@ def describe_reading(loader: DataLoader) -> str:
 
 
 def whole_batches(loader: DataLoader) -> int:
-    """Batches of a pass that repeat no image of it, at least one: an endless sampler fills the last of a pass up."""
+    """Batches of a pass that repeat no image of it, at least one: an endless sampler fills the last of a pass up.
+
+    What batches images of one shape, wide or high, leaves an incomplete batch of each at the end of a pass, and so may
+    have one less than the images would fill.
+    """
     sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
     if not isinstance(sampler, EndlessSampler):
         return len(loader)
-    return max(1, min(len(loader), len(sampler.dataset) // (sampler.world_size * sampler.batch_size)))
+    whole = len(sampler.dataset) // (sampler.world_size * sampler.batch_size)
+    grouped = type(loader.batch_sampler) is not BatchSampler
+    return max(1, min(len(loader), whole - grouped))
 
 
 def _check_split(fraction: Any, seed: Any) -> None:
@@ -379,7 +385,8 @@ def _first(half: DatasetView, count: int, name: str) -> DatasetView:
 
 
 def _build_loader(runner: Any, cfg: dict[str, Any], seed: int) -> DataLoader:
-    kind = name_of(cfg.get('sampler'))
+    kind = (cfg.get('sampler') or {}).get('type')
+    kind = getattr(kind, '__name__', kind)
     try:
         loader: DataLoader = runner.build_dataloader(cfg, seed=seed)
     except (AttributeError, AssertionError, ValueError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from mmnas_ext.registry import HOOKS
 from mmnas_ext.search.decision import SURE
 from mmnas_ext.workdir import WorkDir, append_line, write_text
 
+_MANY, _RARE = 0.75, 0.01  # share of the layers that are skipped, and what hardly happens by chance
+
 
 @HOOKS.register_module()
 class SearchMonitorHook(Hook):
@@ -28,9 +31,10 @@ class SearchMonitorHook(Hook):
     certainty of a layer is the probability of its leading candidate against the next one: 0.5 is a coin's. Records go
     to ``search_log.jsonl`` and to the Visualizer (so to TensorBoard, where its backend is configured).
 
-    It warns, once each, when the found network skips all layers it may, or three quarters of them; and when the mean
-    certainty rises above `early_certainty` before half of the arch steps are done, or still is below `late_certainty`
-    at the end, where alpha alone decides.
+    It warns, once each: where alpha alone decides, when the network that it would choose within the limit skips all
+    layers it may, or three quarters of them, more than undecided alphas do by chance, and when the mean certainty still
+    is below `late_certainty` at the end; and when that rises above `early_certainty` before half of the arch steps are
+    done.
 
     Args:
         interval: Iterations from one record to the next.
@@ -91,28 +95,50 @@ class SearchMonitorHook(Hook):
         done, total = alternation.arch_steps(runner.iter + 1), alternation.arch_steps(runner.max_iters)
         if not done:
             return
-        skippable = sum(SKIP in layer.tokens for layer in supernet.mixed_layers().values())
-        skips, certainties = record['skips'], record['certainty'].values()
+        certainties = record['certainty'].values()
         certainty, count = sum(certainties) / len(certainties), len(certainties)
-        if skippable and skips == skippable:
-            self._warn(runner, 'all-skip', f'the search has collapsed: the found network skips all {skippable} layers '
-                       'that it may; a smaller cost weight or a later arch_start may help')  # fmt: skip
-        elif skippable and skips >= 0.75 * skippable:
-            self._warn(runner, 'skips', f'the search drifts towards collapse: {skips} of {skippable} layers are skips')
+        alone = runner.optim_wrapper.selection.type == 'argmax'
+        if alone:
+            self._check_skips(runner, supernet, record['certainty'])
         if certainty > self.early_certainty and done < total / 2:
             self._warn(runner, 'settled', f'alpha has settled early: mean certainty {certainty:.1%} after {done} of '
                        f'{total} arch steps; a smaller learning rate of alpha may help')  # fmt: skip
-        alone = runner.optim_wrapper.selection.type == 'argmax'
         if alone and certainty < self.late_certainty and runner.iter + 1 == runner.max_iters:
             decided = sum(each >= SURE for each in certainties)
             self._warn(runner, 'undecided', f'alpha is undecided: {decided} of {count} layers are {SURE:.0%} certain, '
                        f'{certainty:.1%} on average after {done} arch steps, where 50% is a coin; the argmax reads '
                        "small differences: search longer, or choose by selection=dict(type='measured')")  # fmt: skip
 
+    def _check_skips(self, runner: Any, supernet: SuperNet, certainty: dict[str, float]) -> None:
+        layers = {name: layer.tokens for name, layer in supernet.mixed_layers().items() if SKIP in layer.tokens}
+        path = derive_path(supernet, runner.optim_wrapper.cost.limit, runner.optim_wrapper.prices)
+        places = {name: tuple(map(int, name.split('.'))) for name in layers}
+        skipping = [name for name, (i, j) in places.items() if layers[name][path[i][j]] == SKIP]
+        if not layers or len(skipping) < _MANY * len(layers):
+            return
+        sure = sum(certainty[name] for name in skipping) / len(skipping)
+        luck = chance_of([1 / len(tokens) for tokens in layers.values()], len(skipping))
+        if sure < self.late_certainty and luck > _RARE:
+            return
+        if len(skipping) == len(layers):
+            self._warn(runner, 'all-skip', f'the search has collapsed: the found network skips all {len(layers)} '
+                       'layers that it may; a smaller cost weight or a later arch_start may help')  # fmt: skip
+        else:
+            self._warn(runner, 'skips', 'the search drifts towards collapse: '
+                       f'{len(skipping)} of {len(layers)} layers are skips')  # fmt: skip
+
     def _warn(self, runner: Any, kind: str, message: str) -> None:
         if kind not in self._warned:
             self._warned.append(kind)
             runner.logger.warning(f'iteration {runner.iter + 1}: {message}')
+
+
+def chance_of(probabilities: Sequence[float], least: int) -> float:
+    """Probability that at least so many of some independent events happen, given that of each."""
+    counts = [1.0]
+    for p in probabilities:
+        counts = [a * (1 - p) + b * p for a, b in zip([*counts, 0.0], [0.0, *counts], strict=True)]
+    return sum(counts[least:])
 
 
 def measure(supernet: SuperNet, priced: Prices | None = None) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from mmnas_ext.runs.manifest import DERIVE, read_manifest
 from mmnas_ext.runs.repeated import trained_in
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.rows import SEED, Comparison, Row
-from mmnas_ext.runs.statistics import Paired, deviation, paired
 from mmnas_ext.runs.trials import keep_numbers
 from mmnas_ext.search.fields import read_object
+from mmnas_ext.search.statistics import Paired, deviation, paired
 from mmnas_ext.workdir import WorkDir
 
 NAME = 'comparison.json'

@@ -39,7 +39,7 @@ from mmnas_ext.runs.gradient import (
 from mmnas_ext.runs.later import check_ranking
 from mmnas_ext.runs.manifest import RATING, ResumeError
 from mmnas_ext.runs.method import Method, Settings
-from mmnas_ext.runs.selection import Selector, evaluation_of
+from mmnas_ext.runs.selection import Selector, check_validating, evaluation_of
 from mmnas_ext.runs.session import Session, say
 from mmnas_ext.search import sample_within
 from mmnas_ext.search.choosing import Choosing, FrontPlan
@@ -298,8 +298,7 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
         check_search(searched, space)
         plan.check()
         if not plan.settings.by_loss:
-            if not cfg.get('val_dataloader'):
-                raise ValueError('evolution.rank_by is a metric of a validation, but the config has no val_dataloader')
+            check_validating(cfg, 'evolution.rank_by')
             check_ranking(cfg, plan.settings.rank_by, 'evolution.rank_by')
     return list_halves(cfg, searched, space, arch, search_only)
 

@@ -31,7 +31,7 @@ from mmnas_ext.runs.host_choices import (
 )
 from mmnas_ext.runs.manifest import RATING, SEARCH, Manifest, ResumeError, read_manifest
 from mmnas_ext.runs.method import FINDERS, Method, Settings
-from mmnas_ext.runs.selection import evaluation_of, select
+from mmnas_ext.runs.selection import check_validating, evaluation_of, select
 from mmnas_ext.runs.session import Session, refusal, say
 from mmnas_ext.runs.training import open_runner
 from mmnas_ext.runs.whole_selection import select_whole
@@ -121,9 +121,10 @@ def check_search(cfg: Config, space: SearchSpace) -> None:
         )
     size = tuple(backbone.get('input_size', (800, 1088)))
     built = constructor(settings, paramwise)
-    missing = [key for key in ('val_dataloader', 'val_evaluator') if built.selection.front and not cfg.get(key)]
-    if missing:
-        raise ValueError(f'optim_wrapper.selection.front validates networks, but the config has no {missing[0]}')
+    if built.selection.front is not None:
+        check_validating(cfg, 'optim_wrapper.selection.front')
+    if built.host_choices is not None:
+        check_validating(cfg, 'host_choices')
     stride = backbone.get('output_stride', 32)
     if built.host_choices is None:
         built.cost.prices(space, size, stride)

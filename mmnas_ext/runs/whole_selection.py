@@ -162,12 +162,11 @@ class WholeSelector:
                 f'host_choices is decided by {metric or "a metric"} of each part of the held-out images, got '
                 f'{names or "nothing: no detector finds anything there, so the search is too short"}'
             )
-        sign = 1 if greater else -1
         return metric, HostBelief(
             self.choices,
             [
                 # COCO gives no figure for a detector that finds nothing
-                Validated(choice, self.loss(path), tuple(sign * part.get(metric, 0.0) for part in row))
+                Validated(choice, self.loss(path), tuple(self._sign * part.get(metric, 0.0) for part in row))
                 for (choice, path), row in zip(detectors, rows, strict=True)
             ],
         )
@@ -193,9 +192,15 @@ class WholeSelector:
     def _compared(self, belief: HostBelief, detectors: Sequence[Detector], number: int) -> ComparedHost:
         choice, path = detectors[number]
         means = [float(np.mean(belief.validated[each].figures)) for each in (number, 0)]
+        sign, (expected, error) = self._sign, belief.compare(number)
         return ComparedHost(
-            choice.format(), self.wholes[choice].path(path), *belief.compare(number), means[0] - means[1]
+            choice.format(), self.wholes[choice].path(path), sign * expected, error, sign * (means[0] - means[1])
         )
+
+    @property
+    def _sign(self) -> int:
+        """What makes figures of the metric such that higher is better."""
+        return 1 if self.plan.rule == 'greater' else -1
 
     def front(self, chosen: Detector) -> MeasuredFront:
         """Detectors along the axis of the whole cost, each the best one that is expected there, all validated.

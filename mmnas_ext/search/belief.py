@@ -30,6 +30,9 @@ _REMAINDERS = (0.0, 0.03, 0.1, 0.3, 1.0)
 # shares of a difference's variance that grow with the layers changed
 _SLOPES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 _SCALES = tuple(10.0 ** (power / 3) for power in range(-9, 4))
+# what is far: so often what all but a tenth keep within, their deviation by a normal's; of a network on enough batches
+_FAR, _MOST, _NORMAL, _ENOUGH = 10.0, 0.9, 1.645, 3
+_NOTHING = 1e-12  # the least variance of a difference
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ class Belief:
         ]
         self._offsets = np.cumsum([0, *(len(space.stages[i].layers[j]) for i, j in self.layers)])
         self._paths = [path for path, found in measured.differences.items() if found and path != reference]
-        self.noise = _pool(measured, self._paths, reference)
         self._design = np.array([self.row(path) for path in self._paths]).reshape(len(self._paths), self._offsets[-1])
+        self.noise = _pool(measured, self._paths, self._design)
         self._values = np.array([measured.mean(path) for path in self._paths])
         self._changed = np.array([distance(path, reference) for path in self._paths], np.float64)
         counts = np.array([measured.count(path) for path in self._paths], np.float64)
@@ -235,25 +238,73 @@ def distance(path: Choices, other: Choices) -> int:
     return sum(a != b for one, two in zip(path, other, strict=True) for a, b in zip(one, two, strict=True))
 
 
-def _pool(measured: Measured, paths: Sequence[Choices], reference: Choices) -> Variance:
-    """Variance of a batch's difference, as a line over the number of layers changed; pooled, for few batches each."""
-    rows = [
-        (distance(path, reference), float(np.var(values, ddof=1)), len(values) - 1)
-        for path in paths
-        if len(values := list(measured.differences[path].values())) > 1
+def _pool(measured: Measured, paths: Sequence[Choices], design: np.ndarray) -> Variance:
+    """Variance of a batch's difference: of all that are tried the one under which contrasts of batches are most likely.
+
+    What a network differs by on a batch, less its mean over the batches before, is noise alone, whatever the network is
+    worth; scaled, such contrasts have the covariance of one batch and are independent of each other: restricted maximum
+    likelihood (Patterson and Thompson, Biometrika 58, 1971). So what all differences share with the reference's loss is
+    not counted as often as there are networks.
+    """
+    places = sorted({place for path in paths for place in measured.differences[path]})
+    rows = [[measured.differences[path].get(place, math.nan) for place in places] for path in paths]
+    values = np.array(rows, np.float64).reshape(len(paths), len(places))
+    known = np.logical_and.accumulate(np.isfinite(values), axis=1)
+    contrasts = [
+        (on, math.sqrt(number / (number + 1)) * (values[on, number] - values[on, :number].mean(1)))
+        for number in range(1, len(places))
+        if (on := known[:, number]).any()
     ]
-    if not rows:
-        # a batch each: the differences themselves are all that is known of their spread
-        values = [measured.mean(path) for path in paths]
-        return Variance(max(float(np.var(values)), 1e-12) if values else 1.0, 0.0)
-    changed, variances, degrees = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+    if not contrasts:
+        # a batch each: what they differ by is all that is known of their spread, of which half is the network's own
+        first = values[known[:, 0], 0] if len(places) else values[:0].ravel()
+        spread = max(2 * float(np.var(first)), float(np.mean(first**2)), _NOTHING) if len(first) else 1.0
+        return Variance(spread, 0.0)
+    total = sum(len(contrast) for _, contrast in contrasts)
+    if sum(float(contrast @ contrast) for _, contrast in contrasts) <= _NOTHING * total:
+        return Variance(_NOTHING, 0.0)
     best = (-math.inf, Variance(1.0, 0.0))
     for share in _SLOPES:
-        shape = 1 - share + share * changed
-        size = max(float((degrees * variances / shape).sum() / degrees.sum()), 1e-12)
-        fit = -float((degrees * (np.log(size * shape) + variances / (size * shape))).sum())
+        shape = Variance(1 - share, share).covariance(design)
+        parts = [(shape[np.ix_(on, on)], contrast) for on, contrast in contrasts]
+        squares = sum(float(contrast @ np.linalg.solve(part, contrast)) for part, contrast in parts)
+        size = squares / total
+        fit = -total * math.log(size) - sum(float(np.linalg.slogdet(part)[1]) for part, _ in parts)
         best = max(best, (fit, Variance((1 - share) * size, share * size)), key=lambda found: found[0])
     return best[1]
+
+
+def tamed(differences: Mapping[Choices, Mapping[int, float]]) -> tuple[dict[Choices, dict[int, float]], int]:
+    """Differences of which none is so far from all others that it alone would decide what is believed of these.
+
+    On a batch, a network that was measured on three or more keeps within ten deviations of its own median: noise is
+    pooled over all networks. And none is worse by more than ten times what nine in ten networks differ by: how bad a
+    network is that nobody will take must not say how far the others may be believed. An infinite difference counts as
+    worse by as much as any other differs.
+
+    Args:
+        differences: Per path, by the batch's position; infinite ones too.
+
+    Returns:
+        The same, drawn in, and how many of them were.
+    """
+    rows = {path: dict(row) for path, row in differences.items()}
+    finite = {path: {place: d for place, d in row.items() if math.isfinite(d)} for path, row in rows.items()}
+    middle = {path: float(np.median(list(row.values()))) for path, row in finite.items() if row}
+    apart = [abs(d - middle[path]) for path, row in finite.items() for d in row.values() if len(row) >= _ENOUGH]
+    spread = float(np.quantile(apart, _MOST)) / _NORMAL if apart else 0.0
+    far = max(float(np.quantile(np.abs(list(middle.values())), _MOST)), spread) if middle else 0.0
+    for path, row in finite.items():
+        for place, d in row.items():
+            near = d
+            if spread and len(row) >= _ENOUGH:
+                near = min(max(near, middle[path] - _FAR * spread), middle[path] + _FAR * spread)
+            rows[path][place] = min(near, _FAR * far) if far else near
+    worst = max((abs(rows[path][place]) for path, row in finite.items() for place in row), default=0.0)
+    for path, row in rows.items():
+        row.update({place: worst for place in row.keys() - finite[path].keys()})
+    count = sum(rows[path][place] != d for path, row in finite.items() for place, d in row.items())
+    return rows, count
 
 
 def _evidence(covariances: np.ndarray, values: np.ndarray) -> np.ndarray:

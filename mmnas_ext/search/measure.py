@@ -21,10 +21,11 @@ import numpy as np
 
 from mmnas_ext.archs import Choices, Prices, SearchSpace
 from mmnas_ext.archs.limit import Limit
-from mmnas_ext.search.belief import Belief, Measured
+from mmnas_ext.search.belief import Belief, Measured, tamed
 from mmnas_ext.search.between import best_path, meets
 from mmnas_ext.search.decision import LayerChoice, normal
 from mmnas_ext.search.fields import check_count
+from mmnas_ext.search.statistics import t_quantile
 
 Rate = Callable[[Sequence[Choices], Sequence[int]], np.ndarray]
 _STEP = 0.9  # of the way from the cheapest network to the limit: where the front's slope is taken
@@ -45,7 +46,8 @@ class Measuring:
         most: Batches for the last ones.
         window: Share of the limit that a network must cost at least: what is allowed should be used.
         certain: Standard deviations of caution: networks are ranked by the loss that they stay below with these, and
-            one must beat the reference by as many to be taken instead of it, where that meets the limit.
+            one must beat the reference by as many (of Student's t, where batches are few) to be taken instead of it,
+            where that meets the limit.
         seed: Of the draws.
 
     Raises:
@@ -121,20 +123,17 @@ class Chooser:
         self.told = told or (lambda _text: None)
         self._differences: dict[Choices, dict[int, float]] = {}
         self._belief: Belief | None = None
+        self._drawn_in = 0
 
     @property
     def belief(self) -> Belief:
-        """What is believed by now.
-
-        An infinite loss, which would make every mean so, counts as worse by as much as any other differs.
-        """
+        """What is believed by now, of losses that are infinite or far from all others within bounds."""
         if self._belief is None:
-            finite = [d for row in self._differences.values() for d in row.values() if math.isfinite(d)]
-            worst = max(map(abs, finite), default=0.0)
-            known = {
-                path: {place: d if math.isfinite(d) else worst for place, d in row.items()}
-                for path, row in self._differences.items()
-            }
+            known, drawn_in = tamed(self._differences)
+            if drawn_in > self._drawn_in:
+                total = sum(map(len, known.values()))
+                self.told(f'{drawn_in} of {total} differences are far from all others and count as less far')
+            self._drawn_in = drawn_in
             self._belief = Belief(self.space, self.reference, Measured(known))
         return self._belief
 
@@ -173,8 +172,17 @@ class Chooser:
         ]
 
     def best_within(self, effects: np.ndarray, limit: Limit) -> Choices | None:
-        """The network of the lowest sum of effects within a limit, exactly; ``None`` where there is none."""
-        return best_path(self.priced, [row.tolist() for row in self.belief.by_layer(effects)], limit)
+        """The network of the lowest sum of effects within a limit, exactly; ``None`` where there is none.
+
+        Paths that differ in the places of skips alone are one network, which weights are remapped onto by its layers'
+        order: its path is the one whose skips stand last.
+        """
+        found = best_path(self.priced, [row.tolist() for row in self.belief.by_layer(effects)], limit)
+        return None if found is None else self.usual(found)
+
+    def usual(self, path: Choices) -> Choices:
+        """The path that stands for all of the same network."""
+        return self.space.path(self.space.arch(path))
 
     def propose(self, count: int, limit: Limit, rng: np.random.Generator) -> list[Choices]:
         """Distinct networks within a limit, each the best one under some effects that may be true.
@@ -217,7 +225,7 @@ class Chooser:
             without = effects.copy()
             without[start + best[i][j]] += far
             path = self.best_within(without, limit)
-            if path is not None and path[i][j] != best[i][j]:
+            if path is not None and path != best:
                 found[path] = float(self.belief.row(path) @ effects)
         return sorted(found, key=lambda path: found[path])
 
@@ -243,13 +251,16 @@ class Chooser:
         return self.ranked(known)
 
     def point(self, limit: Limit, count: int) -> Choices | None:
-        """The network of the lowest expected loss within a limit, of a few that are measured; ``None`` without any."""
+        """The network whose loss most surely is the lowest within a limit, of a few that are measured.
+
+        The reference, where that meets the limit and none is surely better; ``None`` without any.
+        """
         known = self._differences
         proposed = self.propose(count, limit, np.random.default_rng(self.settings.seed))
         self.measure(proposed, self.settings.batches)
-        inside = [path for path in known if self.meets(path, limit)]
+        inside = [path for path in known if self.meets(path, limit) and path == self.usual(path)]
         ranked = self.ranked(inside or proposed)
-        return ranked[0] if ranked else None
+        return self.decide(ranked, limit) if ranked or self.meets(self.reference, limit) else None
 
     def meets(self, path: Choices, limit: Limit) -> bool:
         """Whether a network lies within a limit."""
@@ -267,7 +278,8 @@ class Chooser:
         if not ranked:
             return self.reference
         expected, error = self.belief.network(ranked[0])
-        return self.reference if kept and expected + self.settings.certain * error >= 0 else ranked[0]
+        wanted = caution(self.settings.certain, self.belief.measured.count(ranked[0]))
+        return self.reference if kept and not expected + wanted * error < 0 else ranked[0]
 
     def ranked(self, paths: Iterable[Choices]) -> list[Choices]:
         """Paths by the loss that they surely stay below, the lowest first; those of an infinite one are left out."""
@@ -328,11 +340,23 @@ class Chooser:
         return float(gained / paid) if paid > 0 and gained > 0 else 0.0
 
 
+def caution(certain: float, batches: int) -> float:
+    """Standard deviations by which a network must beat the reference: `certain` ones of a normal, by Student's t.
+
+    What all networks share with the reference, and with each other layer by layer, was seen on so many batches alone;
+    one says nothing of how batches differ, so nothing is sure then. Without caution none is added.
+    """
+    if not certain:
+        return 0.0
+    level = 2 * normal(certain) - 1
+    return t_quantile(batches - 1, level) if batches > 1 and level < 1 else math.inf
+
+
 def window(limit: Limit, share: float, reach: tuple[float, float]) -> Limit:
-    """A limit whose lowest cost is a share of its highest, where it has none itself and networks are that expensive."""
-    if limit.max is None or limit.min is not None:
+    """A limit whose lowest cost is a share of its highest, where it has none itself and some network costs more."""
+    if limit.max is None or limit.min is not None or limit.max >= reach[1]:
         return limit
-    return Limit(min(share * limit.max, share * reach[1]), limit.max)
+    return Limit(share * limit.max, limit.max)
 
 
 def _replaced(path: Choices, stage: int, layer: int, choice: int) -> Choices:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
@@ -16,10 +17,11 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.priority import get_priority
+from torch.utils.data import DataLoader
 
 from mmnas_ext.datasets import DataError, UnlabelledImages
 from mmnas_ext.engine import ReseedHook
-from mmnas_ext.engine.batches import Batches, EndlessSampler, build_halves, reproducible
+from mmnas_ext.engine.batches import Batches, EndlessSampler, build_halves, reproducible, whole_batches
 from tests.engine import tiny, tiny_seg
 from tests.engine.kept import differences, last_checkpoint, train
 
@@ -198,6 +200,29 @@ def test_an_endless_sampler_has_whole_batches_without_a_gap(monkeypatch: pytest.
         assert len({tuple(each) for each in passes}) > 1
     monkeypatch.undo()
     assert list(EndlessSampler(range(3), 2, shuffle=False)) == [0, 1, 2, 0]
+
+
+class Shaped(list[int]):
+    """Numbers of images of which some are wide."""
+
+    def __init__(self, size: int, wide: int) -> None:
+        super().__init__(range(size))
+        self.wide = wide
+
+    def get_data_info(self, index: int) -> dict[str, int]:
+        return {'width': 1 + (index < self.wide), 'height': 1 + (index >= self.wide)}
+
+
+@pytest.mark.parametrize('shuffle', [False, True])
+@pytest.mark.parametrize(('size', 'wide', 'batch'), [(8, 5, 4), (16, 9, 4), (32, 17, 16), (12, 6, 4), (9, 9, 4)])
+def test_batches_of_one_shape_repeat_no_image_in_a_pass(size: int, wide: int, batch: int, shuffle: bool) -> None:
+    sampler = EndlessSampler(Shaped(size, wide), batch, shuffle)
+    loader = DataLoader(sampler.dataset, batch_sampler=AspectRatioBatchSampler(sampler, batch, drop_last=True))
+    batches = Batches(loader, 0, 'selection')
+    read = [number for _ in range(whole_batches(loader)) for number in next(batches).tolist()]
+    assert len(set(read)) == len(read) >= batch
+    plain = DataLoader(sampler.dataset, batch, sampler=sampler)
+    assert whole_batches(plain) == size // batch
 
 
 @pytest.mark.parametrize('batch', [7, 40])

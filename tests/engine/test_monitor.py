@@ -3,17 +3,18 @@
 import json
 import logging
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mmnas_ext.archs import SearchSpace
+from mmnas_ext.archs import SearchSpace, prices
 from mmnas_ext.engine import SearchMonitorHook
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import Alternation
-from mmnas_ext.engine.monitor import measure, scalars
+from mmnas_ext.engine.monitor import chance_of, measure, scalars
 from mmnas_ext.reports.log import read_log
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.run import run
@@ -145,7 +146,7 @@ def test_drawn_candidates_are_counted_and_written_at_the_interval(tmp_path):
 
 
 def test_a_search_that_skips_all_it_may_is_called_collapsed_once(tmp_path):
-    net = supernet([0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0])
+    net = supernet([0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 0.0])
     hook, runner = monitored(tmp_path, net, arch_start=5, interval=1)
     iterate(hook, runner, 5)
     assert warnings_of(runner) == []  # alpha has not been trained yet
@@ -158,7 +159,7 @@ def test_a_search_that_skips_all_it_may_is_called_collapsed_once(tmp_path):
 def test_many_skips_are_a_drift(tmp_path):
     net = tiny.build({'space': MANY_SKIPS.format()})[0].backbone
     for alpha, skipped in zip(net.arch_parameters(), (True, True, True, False), strict=True):
-        alpha.data = torch.tensor([0.0, 1.0 if skipped else -1.0])
+        alpha.data = torch.tensor([0.0, 3.0 if skipped else -1.0])
     hook, runner = monitored(tmp_path, net, interval=1)
     iterate(hook, runner, 2, ((0,), (0,), (0, 0, 0, 0, 0)))
     assert warnings_of(runner) == ['iteration 1: the search drifts towards collapse: 3 of 4 layers are skips']
@@ -166,6 +167,41 @@ def test_many_skips_are_a_drift(tmp_path):
     hook, runner = monitored(tmp_path, net, interval=1)
     iterate(hook, runner, 2, ((0,), (0,), (0, 0, 0, 0, 0)))
     assert warnings_of(runner) == []
+
+
+def test_skips_of_an_undecided_alpha_are_chance_where_they_are_no_surprise(tmp_path):
+    net = tiny.build({'space': MANY_SKIPS.format()})[0].backbone
+    for alpha in net.arch_parameters():
+        alpha.data = torch.tensor([0.0, 0.01])
+    hook, runner = monitored(tmp_path, net, interval=1)
+    iterate(hook, runner, 2, ((0,), (0,), (0, 0, 0, 0, 0)))
+    assert warnings_of(runner) == []  # all four of two candidates: one in sixteen
+    assert chance_of([0.5] * 4, 4) == pytest.approx(1 / 16) and chance_of([0.5] * 4, 3) == pytest.approx(5 / 16)
+    assert chance_of([1 / 7] * 10, 8) < 1e-4
+    stage = MANY_SKIPS.stages[2]
+    deep = replace(
+        MANY_SKIPS, stages=(*MANY_SKIPS.stages[:2], replace(stage, layers=stage.layers[:1] + stage.layers[1:2] * 8))
+    )
+    net = tiny.build({'space': deep.format()})[0].backbone
+    for alpha in net.arch_parameters():
+        alpha.data = torch.tensor([0.0, 0.01])
+    hook, runner = monitored(tmp_path, net, interval=1)
+    iterate(hook, runner, 1, ((0,), (0,), (0,) * 9))
+    assert 'skips all 8 layers' in warnings_of(runner)[0]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'warned'),
+    [
+        (dict(), True),
+        (dict(selection='measured'), False),  # what alpha says decides nothing
+        (dict(cost=CostTerm(min=prices(tiny.SPACE, tiny.SIZE).range()[1])), False),
+    ],
+)
+def test_skips_are_those_of_the_network_that_alpha_chooses_within_the_limit(tmp_path, settings, warned):
+    hook, runner = monitored(tmp_path, supernet([0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 0.0]), interval=1, **settings)
+    iterate(hook, runner, 1)
+    assert any('has collapsed' in text for text in warnings_of(runner)) == warned
 
 
 MANY_SKIPS = SearchSpace(

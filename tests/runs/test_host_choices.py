@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmnas_ext.archs import ArchSpec, HostChoice, LatencyTable, Limit, SearchSpace, SpaceStage, cost
+from mmnas_ext.archs import ArchSpec, HostChoice, Limit, SearchSpace, SpaceStage, cost
 from mmnas_ext.datasets import make_detection
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import Alternation
@@ -27,14 +27,12 @@ from mmnas_ext.runs.front_runs import pick_network, take_host
 from mmnas_ext.runs.gradient import GRADIENT, select_again
 from mmnas_ext.runs.host_choices import (
     chosen_config,
-    list_hosts,
     own_choice,
     read_choices,
     search_config,
     whole_cost,
 )
 from mmnas_ext.runs.manifest import DERIVE, SEARCH, ResumeError, read_manifest
-from mmnas_ext.runs.measure_latency import Subject, measure_latency
 from mmnas_ext.runs.prepared import scope_of
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.runs.run import run
@@ -467,39 +465,6 @@ def test_losses_that_were_known_are_not_counted_as_computed(host, work, shapes, 
         monkeypatch.setattr(WholeSelector, 'choose', chosen)
     select_again(cfg, tmp_path / 'again')
     assert json.loads((tmp_path / 'again' / 'decision.json').read_text())['notes']['losses'] == 0
-
-
-# latency
-
-
-def test_the_latency_of_necks_and_heads_is_measured_and_is_part_of_the_whole(tmp_path):
-    cfg = config(choices=FEW)
-    subject = Subject(SPACE, (64, 64), hosts=tuple(list_hosts(cfg)), scope='mmdet')
-    assert subject.sizes == ((48, 48), (64, 64))
-    table = measure_latency(subject, threads=1, repeats=1, warmup=0)
-    assert [(text, macs) for text, macs, _ in table.hosts] == [
-        (choice.format(), counted(choice)) for choice in read_choices(cfg).all()
-    ]
-    file = tmp_path / 'latency.json'
-    file.write_text(table.format())
-    cfg.optim_wrapper.cost = dict(metric='latency', table=str(file), max=1e3)
-    choices = read_choices(cfg)
-    term = CostTerm.parse(cfg.optim_wrapper.cost)
-    for choice, priced in price_wholes(term, choices, SPACE).items():
-        milliseconds = next(ms for text, _, ms in table.hosts if text == choice.format())
-        backbone = [
-            ms for geometry, ms in table.entries if geometry.token == 'stem' and geometry.height == choice[0][0]
-        ]
-        assert choices.cost(choice, 'latency') == milliseconds
-        assert priced.stem == pytest.approx(backbone[0] + milliseconds)
-    # a neck and head of another cost, or none
-    other = LatencyTable(table.device, 1, table.entries, table.act, hosts=((OWN.format(), 5, 1.0),))
-    file.write_text(other.format())
-    with pytest.raises(ValueError, match='has a neck and head of 64x64-w8-c1 with 5 multiply-adds, and those of this'):
-        read_choices(cfg)
-    file.write_text(LatencyTable(table.device, 1, table.entries, table.act).format())
-    with pytest.raises(ValueError, match='latency table has no neck and head of 48x48-w8-c1'):
-        price_wholes(term, read_choices(cfg), SPACE)
 
 
 def test_arch_spec_of_a_given_network_has_the_configs_own_host(tmp_path, shapes):

@@ -4,11 +4,13 @@ import importlib.util
 import json
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, Limit, price, prices
 from mmnas_ext.engine.batches import Batches
@@ -18,6 +20,7 @@ from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.gradient import select_again, stamp_of
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, Part, ResumeError, read_manifest
 from mmnas_ext.runs.run import run
+from mmnas_ext.runs.selection import check_validating
 from mmnas_ext.runs.session import Session, clear
 from mmnas_ext.search.choosing import Choosing
 from mmnas_ext.search.decision import Decision
@@ -466,3 +469,24 @@ def test_another_choice_goes_with_its_search_and_what_is_trained_stays(tmp_path,
     assert files.selected.exists() == stays
     moved = list(files.root.glob('before_*/selected/arch.json'))
     assert len(moved) == (not stays)
+
+
+COCO = dict(type='CocoMetric', ann_file='a/val.json')
+
+
+@pytest.mark.parametrize(
+    ('files', 'evaluator', 'message'),
+    [
+        (['a.json', 'b.json'], COCO, 'front validates networks on held-out .* are in 2 files'),
+        (['a.json', 'b.json'], [dict(type='Other'), COCO], 'are in 2 files'),
+        (['a.json', 'a.json'], COCO, None),
+        (['a.json', 'b.json'], dict(type='CocoMetric'), None),
+        (['a.json'], None, 'front validates networks, but the config has no val_evaluator'),
+    ],
+)
+def test_what_cannot_be_validated_on_held_out_images_is_told_before_the_search(files, evaluator, message):
+    datasets = [dict(type='CocoDataset', data_root='d', ann_file=file) for file in files]
+    loader = dict(dataset=dict(type='ConcatDataset', datasets=datasets))
+    cfg = Config(dict(train_dataloader=loader, val_dataloader=dict(dataset=datasets[0]), val_evaluator=evaluator))
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
+        check_validating(cfg, 'front')

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmnas_ext.archs import SearchSpace, SpaceStage
-from mmnas_ext.search.belief import Belief, Measured, Variance, distance, shared
+from mmnas_ext.search.belief import Belief, Measured, Variance, distance, shared, tamed
 from mmnas_ext.search.decision import normal
 
 CONVS = ('k3_e3', 'k5_e3', 'k3_e6')
@@ -169,17 +169,70 @@ def test_more_batches_leave_less_doubt():
     assert errors[1] < errors[0]
 
 
-def test_how_noise_grows_with_the_layers_changed_is_found():
-    rng = np.random.default_rng(1)
-    layered, flat = {}, {}
+def noisy(base, slope, batches, rng):
+    """Differences of networks that are worth the same, with the noise that the model knows: own, shared, layers'."""
+    shown = {}
+    reference, layers = rng.normal(0, np.sqrt(base / 2), batches), rng.normal(0, np.sqrt(slope / 2), (3, 4, batches))
     for path in PATHS:
-        changed = distance(path, REFERENCE)
-        layered[path] = dict(enumerate(np.sqrt(changed) * rng.standard_normal(200)))
-        flat[path] = dict(enumerate(rng.standard_normal(200)))
-    grown = Belief(SPACE, REFERENCE, Measured(layered)).noise
-    even = Belief(SPACE, REFERENCE, Measured(flat)).noise
-    assert (grown.slope, grown.base) == (pytest.approx(1, abs=0.15), pytest.approx(0, abs=0.15))
-    assert (even.slope, even.base) == (pytest.approx(0, abs=0.1), pytest.approx(1, abs=0.15))
+        own = rng.normal(0, np.sqrt(base / 2), batches)
+        pairs = [(j, a, b) for j, (a, b) in enumerate(zip(path[0], REFERENCE[0], strict=True)) if a != b]
+        shown[path] = dict(enumerate(own - reference + sum(layers[j, a] - layers[j, b] for j, a, b in pairs)))
+    return Measured(shown)
+
+
+@pytest.mark.parametrize(('base', 'slope'), [(1, 0), (0.5, 0.5), (0.1, 0.9)])
+def test_how_noise_grows_with_the_layers_changed_is_found(base, slope):
+    found = Belief(SPACE, REFERENCE, noisy(base, slope, 400, np.random.default_rng(1))).noise
+    assert (found.base, found.slope) == (pytest.approx(base, abs=0.1), pytest.approx(slope, abs=0.1))
+
+
+@pytest.mark.parametrize('batches', [2, 3, 6])
+def test_noise_that_all_share_is_not_found_to_be_less_for_few_batches(batches):
+    """Of what all share with the reference there are as many draws as batches, not as there are networks."""
+    found = [Belief(SPACE, REFERENCE, noisy(1, 0, batches, np.random.default_rng(n))).noise for n in range(200)]
+    assert np.mean([each.base + each.slope for each in found]) == pytest.approx(1, abs=0.1)
+    assert np.quantile([each.base + each.slope for each in found], 0.05) > 0.4
+
+
+def test_one_batch_has_all_that_networks_differ_by_for_its_noise():
+    found = [Belief(SPACE, REFERENCE, noisy(1, 0, 1, np.random.default_rng(n))).noise.base for n in range(200)]
+    assert np.mean(found) > 1
+    alone = Belief(SPACE, REFERENCE, Measured({SINGLES[0]: {0: -0.5}}))
+    assert alone.noise.base == 0.25  # not none, though a single value has no spread
+    expected, error = alone.network(SINGLES[0])
+    assert expected + 2 * error > 0
+
+
+def test_networks_of_more_batches_than_others_tell_of_noise_by_all_of_them():
+    data = noisy(1, 0, 200, np.random.default_rng(3)).differences
+    few = {path: {b: row[b] for b in range(2 if path != SINGLES[0] else 200)} for path, row in data.items()}
+    assert Belief(SPACE, REFERENCE, Measured(few)).noise.base == pytest.approx(1, abs=0.2)
+
+
+def test_a_spike_and_a_network_that_nobody_takes_are_drawn_in():
+    rng = np.random.default_rng(0)
+    rows = {n: dict(enumerate(rng.normal(0, 0.1, 4))) for n in range(40)}
+    assert tamed(rows) == (rows, 0)
+    spike = {**rows, 3: {**rows[3], 1: 20.0}}
+    found, count = tamed(spike)
+    assert count == 1 and {n: row for n, row in found.items() if n != 3} == {n: rows[n] for n in rows if n != 3}
+    assert {place: d for place, d in found[3].items() if place != 1} == {p: d for p, d in rows[3].items() if p != 1}
+    assert 0.5 < found[3][1] < 1.5
+    found, count = tamed({**rows, 3: dict.fromkeys(range(4), 1e6)})
+    assert count == 4 and all(0.5 < d < 1.5 for d in found[3].values())
+    # one that is as much better is a finding
+    assert tamed({**rows, 3: dict.fromkeys(range(4), -50.0)})[1] == 0
+    found, count = tamed({**rows, 3: {**rows[3], 1: np.inf}})
+    assert count == 0 and found[3][1] == max(abs(d) for row in found.values() for d in row.values())
+
+
+def test_differences_that_are_none_draw_nothing_in():
+    """Kernels that are padded with zeros compute the same: half of the candidates may differ by rounding alone."""
+    same = {n: dict(enumerate([0.0, 1e-9, 0.0])) for n in range(30)}
+    rows = {**same, **{100 + n: dict(enumerate(row)) for n, row in enumerate(np.full((10, 3), 0.05))}}
+    assert tamed(rows) == (rows, 0)
+    assert tamed({1: {0: 0.5}}) == ({1: {0: 0.5}}, 0)
+    assert tamed({1: {}, 2: {0: np.inf}}) == ({1: {}, 2: {0: 0.0}}, 0)
 
 
 def test_caution_adds_deviations_to_all_but_the_reference():

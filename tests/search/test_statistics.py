@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmnas_ext.runs.statistics import Paired, deviation, paired, t_quantile
+from mmnas_ext.search.statistics import Paired, deviation, paired, t_quantile
 
 # printed tables of the two-sided t, 95 % and 99 %
 PRINTED = [
