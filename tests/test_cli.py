@@ -200,3 +200,10 @@ def test_an_edited_result_of_a_trial_is_told(tmp_path):
     result.unlink()
     with pytest.raises(ResumeError, match=r'result.json is not the result of a trial'):
         run(cfg, resume=True, search_only=True)
+
+
+def test_options_of_a_comparison_add_up_as_those_of_a_run():
+    parser = COMMANDS['compare'].fill(argparse.ArgumentParser())
+    words = ['c.py', '--cfg-options', 'a=1', 'b=2', '--seeds', '0', '--cfg-options', 'c=3']
+    assert parser.parse_args(words).cfg_options == ['a=1', 'b=2', 'c=3']
+    assert parser.parse_args(['c.py']).cfg_options == []

@@ -118,15 +118,20 @@ def add_size(parser: argparse.ArgumentParser, size: str, stride: str = 'its own,
     parser.add_argument('--output-stride', type=int, choices=(8, 16, 32), help=f'of the backbone (default: {stride})')
 
 
-def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--max-<name>`` and ``--min-<name>`` for every metric."""
+def add_limits(parser: argparse.ArgumentParser, otherwise: str = 'no limit') -> None:
+    """Adds ``--max-<name>`` and ``--min-<name>`` for every metric.
+
+    Args:
+        parser: The parser.
+        otherwise: What limits without the option, in words.
+    """
     for name, metric in METRICS.items():
         for word, bound in (('most', 'max'), ('least', 'min')):
             parser.add_argument(
                 f'--{bound}-{name}',
                 type=float,
                 metavar='X',
-                help=f'{metric.unit.plain} that the chosen network has at {word} (default: no limit)',
+                help=f'{metric.unit.plain} that the chosen network has at {word} (default: {otherwise})',
             )
 
 
@@ -148,6 +153,7 @@ def add_comparing(parser: argparse.ArgumentParser, seeds: Sequence[int] = (0, 1,
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        action='extend',  # as MMEngine's action of the other commands
         default=[],
         metavar='KEY=VALUE',
         help='override config entries of all rows (default: none)',

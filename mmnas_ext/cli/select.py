@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument('--selection', choices=KINDS, help="how to choose (default: the config's way)")
     parser.add_argument('--out', help='where both files go (default: selected/ in the work dir)')
-    add_limits(parser)
+    add_limits(parser, "the config's, of that metric")
 
 
 def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

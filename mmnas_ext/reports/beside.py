@@ -14,11 +14,26 @@ from mmnas_ext.workdir import WorkDir
 # itself, the random seed, workers and the place of the data may differ
 _RECIPE = (
     'data.', 'train_cfg.max_', 'train_dataloader.', 'optim_wrapper.', 'param_scheduler.', 'val_dataloader.dataset.',
-    'val_evaluator.', 'launch.', 'position.', 'custom_hooks.EMAHook', 'custom_hooks.ImitationHook',
+    'val_evaluator.', 'launch.', 'position.', 'custom_hooks.', 'auto_scale_lr.', 'load_from',
+)  # fmt: skip
+# hooks that change no weights, by the end of their name: any other may
+_WATCHING = (
+    'VisualizationHook', 'VisualizerHook', 'LoggerHook', 'ProfilerHook', 'TimerHook', 'CheckpointHook', 'MonitorHook',
+    'ProgressHook', 'DeriveHook', 'RuntimeInfoHook', 'EmptyCacheHook', 'CheckHook', 'CheckInvalidLossHook',
 )  # fmt: skip
 _FREE = (
     'num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'data_root', 'ann_file', 'data_prefix',
 )  # fmt: skip
+
+
+def only_watches(key: str) -> bool:
+    """Whether a setting is of a hook that changes no weights.
+
+    Args:
+        key: Of a part's settings, ``custom_hooks.<type>.…``; a second hook of a type has a plus behind it.
+    """
+    room, _, rest = key.partition('.')
+    return room == 'custom_hooks' and rest.partition('.')[0].rstrip('+').endswith(_WATCHING)
 
 
 def same_network(one: ArchSpec, other: ArchSpec) -> bool:
@@ -87,7 +102,7 @@ def _recipe(folder: Path) -> dict[str, Any]:
     return {
         key: value
         for key, value in dict(part.get('settings') or {}).items()
-        if key.startswith(_RECIPE) and not set(key.split('.')) & set(_FREE)
+        if key.startswith(_RECIPE) and not set(key.split('.')) & set(_FREE) and not only_watches(key)
     }
 
 

@@ -19,6 +19,7 @@ from mmengine.dist import get_world_size
 
 from mmnas_ext.datasets.identity import data_identity, digest_files
 from mmnas_ext.registry import name_of
+from mmnas_ext.reports.beside import only_watches
 
 # the keys of a config that MMEngine's Runner reads; all others are a config file's own variables
 RUNNER_KEYS = (
@@ -32,21 +33,17 @@ HARMLESS = (
     'log_level', 'log_processor*', 'visualizer*', 'env_cfg*', 'find_unused_parameters',
     'val_*', 'test_*', 'train_cfg.val_*', 'train_cfg.dynamic_intervals*', 'train_cfg.log_interval',
     'default_hooks.logger*', 'default_hooks.timer*', 'default_hooks.visualization*', 'default_hooks.checkpoint*',
-    'custom_hooks*', '*.num_workers', '*.persistent_workers', '*.pin_memory', '*.prefetch_factor', '*.with_cp',
+    'custom_hooks', '*.num_workers', '*.persistent_workers', '*.pin_memory', '*.prefetch_factor', '*.with_cp',
     'launch.*', 'versions.*',
 )  # fmt: skip
 # where data lie: what they are is compared by itself
 _PLACES = ('data_root', 'ann_file', 'data_prefix', 'sources', 'img_path', 'seg_map_path', 'img', 'seg')
-# hooks that change weights, by the end of their name
-_DECIDING_HOOKS = (
-    'EMAHook', 'ReseedHook', 'SwitchHook', 'EarlyStoppingHook', 'FreezeHook', 'SetEpochInfoHook', 'ImitationHook',
-)  # fmt: skip
 # more of these is trained on, up to the new end
 LONGER = ('train_cfg.max_epochs', 'train_cfg.max_iters')
 _LONGEST_PATH = 1024
 EVALUATION = 'selection.evaluation'  # how networks of a front are validated, or whole detectors
 TRIAL = 'random_search.trial.'  # before the settings of a trial
-_VALIDATION = ('val_*', 'custom_hooks*')
+_VALIDATION = ('val_*', 'custom_hooks')
 _SHOWN = 3  # changes that a message names
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 24
@@ -150,7 +147,7 @@ def _is_harmless(change: Change, new: Mapping[str, Any]) -> bool:
     if any(part in _PLACES for part in key.split('.')) and '_dataloader.dataset' in key:
         return True
     if key.startswith('custom_hooks.'):
-        return not key.split('.')[1].rstrip('+').endswith(_DECIDING_HOOKS)
+        return only_watches(key)
     return any(fnmatchcase(key, pattern) for pattern in HARMLESS)
 
 

@@ -115,7 +115,15 @@ class Children:
         self._ended = False
         self._lock = threading.Lock()
 
-    def run(self, place: Path, part: str, command: Sequence[str], known: bool, anew: bool = False) -> float:
+    def run(
+        self,
+        place: Path,
+        part: str,
+        command: Sequence[str],
+        known: bool,
+        anew: bool = False,
+        work_dir: Path | None = None,
+    ) -> float:
         """Runs a command to its end; what it says is added to ``run.log`` of a folder.
 
         Args:
@@ -124,9 +132,11 @@ class Children:
             command: The command.
             known: Whether all that was done of that part before was measured here.
             anew: Whether the part begins anew: what was spent on it before was for something else.
+            work_dir: Another folder that the command writes into.
 
         Returns:
-            Seconds of the processor, by the process and those that it has waited for.
+            Seconds of the processor, by the process and those that it has waited for. Those of one that wrote nothing,
+            such as a start that was refused, are of no part.
 
         Raises:
             BusyError: Another process runs in the folder.
@@ -140,13 +150,15 @@ class Children:
             except OSError:
                 raise BusyError(f'another process is at work in {place}: wait for its end') from None
             clock = Clock.parse(place / CLOCK)
+            before, written = clock, _newest(place, work_dir)
             clock = (clock.without(part) if anew else clock).begin(part, known)
             write_text(place / CLOCK, clock.format())
-            begun, spent = log.tell(), 0.0
+            begun, spent, code = log.tell(), 0.0, -1
             try:
                 code, spent = self._wait(place, command, log, lock)
             finally:
-                write_text(place / CLOCK, clock.end(spent).format())
+                idle = code >= 0 and _newest(place, work_dir) == written  # it ended by itself
+                write_text(place / CLOCK, (before if idle else clock.end(spent)).format())
         if code:
             raise ChildError(f'{_last_words(place / LOG, begun)} (exit status {code}, {place / LOG})')
         return spent
@@ -199,6 +211,15 @@ class Children:
                 if place in (None, where):
                     with suppress(ProcessLookupError):
                         os.killpg(pid, number)
+
+
+def _newest(*folders: Path | None) -> int:
+    """When something was last written into folders, but for what is noted here of every start."""
+    newest = 0
+    for file in (file for folder in folders if folder is not None for file in folder.rglob('*')):
+        with suppress(FileNotFoundError):  # another process may be at work in the other folder
+            newest = newest if file.name in (CLOCK, LOG, LOCK) else max(newest, file.stat().st_mtime_ns)
+    return newest
 
 
 def _die_with_parent() -> None:

@@ -164,7 +164,7 @@ class RowRunner:
     ) -> None:  # fmt: skip
         config = self.comparison.config_of(row)
         command = [sys.executable, str(self.tools / tool), config, '--work-dir', str(work_dir), *asked]
-        self.children.run(place, part, [*command, '--cfg-options', *options], known, anew)
+        self.children.run(place, part, [*command, '--cfg-options', *options], known, anew, work_dir)
 
     def _prepare(self, row: Row, folder: Path, options: list[str]) -> Config:
         """The config of a row's run in a folder; to be called while no other is read."""
@@ -383,8 +383,7 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name:
         if found.rows:
             write_text(comparison.work_dir / name, found.format(), leases.token)
 
-    if not args.table and len(comparison.seeds) > 1:
-        asked.check_seeds()
+    asked.check_shared()
     read()  # a metric or baseline that is not there is said before hours of training
     failed: dict[_Task, str] = {}
     leases = Leases()

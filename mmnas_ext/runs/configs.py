@@ -22,6 +22,7 @@ _OUR_KEYS = (
 )  # fmt: skip
 
 
+_OF_A_RUN = ('work_dir', 'resume', 'launcher')
 # what a distillation's `derived` says beside
 _OF_DERIVED = ('config', 'weights', 'name')
 
@@ -38,6 +39,8 @@ def check_halves(cfg: Config) -> None:
     for place, part in parts.items():
         for key in part if isinstance(part, Mapping) else ():
             hint = near(key, known)
+            if key in _OF_A_RUN:
+                raise ValueError(f'{place}.{key} has no effect: it is of the whole run, set {key} beside {place}')
             if key not in known and (hint or 'config' not in derived):
                 raise ValueError(f'{place}.{key} has no effect: nothing reads a key of this name{hint}')
 

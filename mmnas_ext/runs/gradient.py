@@ -32,7 +32,7 @@ from mmnas_ext.runs.host_choices import (
 from mmnas_ext.runs.manifest import RATING, SEARCH, Manifest, ResumeError, read_manifest
 from mmnas_ext.runs.method import FINDERS, Method, Settings
 from mmnas_ext.runs.selection import check_validating, evaluation_of, select
-from mmnas_ext.runs.session import Session, refusal, say
+from mmnas_ext.runs.session import Session, begun_otherwise, say
 from mmnas_ext.runs.training import open_runner
 from mmnas_ext.runs.whole_selection import select_whole
 from mmnas_ext.search.choosing import Choosing
@@ -306,7 +306,7 @@ def open_searched(cfg: Config) -> Iterator[tuple[Any, str]]:
     part = manifest.parts[SEARCH]
     harmless, changed = find_changes(part.settings, _settings(cfg).search)
     if changed:
-        raise ResumeError(refusal(cfg, SEARCH, changed))
+        raise ResumeError(f'{begun_otherwise(cfg, SEARCH, changed)}: choose with those, by the config or --cfg-options')
     if other := [change for change in harmless if change.key in LONGER]:
         raise ResumeError(
             f'the search in {files.root} is done, and this config asks for another length ({list_changes(other)}): '
@@ -340,6 +340,10 @@ def _asked(cfg: Config, kind: str | None, limits: Mapping[str, Limit]) -> tuple[
     if len(limits) > 1:
         raise ValueError(f'a network is selected by limits of one metric, got {sorted(limits)}')
     for metric, limit in limits.items():
+        if metric == cost.get('metric', 'macs'):  # the bound that is not given stays
+            known = CostTerm.parse(cost).limit
+            limit = Limit(*(known[n] if bound is None else bound for n, bound in enumerate(limit)))
+            Limit.parse(limit._asdict(), metric)
         kept = {key: value for key, value in cost.items() if key not in (*_LIMITS, 'metric')}
         table = kept.pop('table', None)
         cost = {**kept, **({'table': table} if METRICS[metric].measured else {}), 'metric': metric, **limit._asdict()}

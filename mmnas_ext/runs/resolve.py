@@ -76,12 +76,15 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
     _spread_seed(cfg, own)
     cfg.merge_from_dict(own)
     if is_ours(cfg):
+        _settle_inits(cfg)
         _apply_variables(cfg, own)
     rest = {key: value for key, value in given.items() if key not in own}
     cfg.merge_from_dict(rest)
     _drop_idle(cfg, given)
     check_shape(cfg)
     backbone: Any = (cfg.get('model') or {}).get('backbone')
+    if is_ours(cfg):
+        _settle_inits(cfg)
     if is_ours(cfg) and isinstance(backbone, dict):
         if is_made(backbone.get('space')):
             check_made(backbone['space'])
@@ -98,6 +101,23 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
         complete_channels(cfg)
         settle_limits(cfg, own_cost)
     return cfg
+
+
+def _settle_inits(cfg: Config) -> None:
+    """Takes a list of a single initializer for that: what is said of the seed holds for both halves.
+
+    Raises:
+        ValueError: A seed is remapped beside other initializers, where nothing would see to that.
+    """
+    for backbone in backbones_of(cfg):
+        init = backbone.get('init_cfg')
+        if isinstance(init, list | tuple) and any(map(is_remapped, init)):
+            if len(init) > 1:
+                raise ValueError(
+                    "model.backbone.init_cfg must be type='mmnas_ext.Remapped' alone, which sets all weights, got "
+                    f'{len(init)} initializers'
+                )
+            backbone['init_cfg'] = init[0]
 
 
 def _drop_idle(cfg: Config, given: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from mmnas_ext.registry import name_of
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.run import prepare
 from mmnas_ext.search.decision import KINDS
@@ -129,17 +130,30 @@ class Comparison:
                         'itself: leave that row out by --rows, or the option'
                     )
 
-    def check_seeds(self) -> None:
-        """Raises ValueError where a config has a random seed of a part that the comparison's would leave as it is."""
+    def check_shared(self) -> None:
+        """Raises ValueError for what the runs of all random seeds would share.
+
+        That is a random seed of a part, which the comparison's would leave as it is, and a folder for checkpoints
+        outside of their work dirs, where a row's would be written over.
+        """
         for row in self.rows:
             cfg = self.read(row)
-            for key, half in (('derived', cfg), ('trial', cfg.get('random_search') or {})):
-                seed = ((half.get(key) or {}).get('randomness') or {}).get('seed')
-                if seed is not None:
-                    where = 'derived' if key == 'derived' else 'random_search.trial'
+            trial = (cfg.get('random_search') or {}).get('trial')
+            parts = {'': cfg, 'derived.': cfg.get('derived'), 'random_search.trial.': trial}
+            for where, part in parts.items():
+                seed = ((part or {}).get('randomness') or {}).get('seed')
+                if where and seed is not None:
                     raise ValueError(
-                        f'{self.config_of(row)} has {where}.randomness.seed={seed}, which every random seed of the '
+                        f'{self.config_of(row)} has {where}randomness.seed={seed}, which every random seed of the '
                         'comparison would share: leave it out'
+                    )
+                hooks = [((part or {}).get('default_hooks') or {}).get('checkpoint')]
+                hooks += [hook for hook in (part or {}).get('custom_hooks') or [] if name_of(hook) == 'CheckpointHook']
+                folder = next((hook['out_dir'] for hook in hooks if hook and hook.get('out_dir') is not None), None)
+                if folder is not None:
+                    raise ValueError(
+                        f'{self.config_of(row)} has {where}default_hooks.checkpoint.out_dir={folder}, where the '
+                        "checkpoints of one random seed would be written over by another's: leave it out"
                     )
 
     @staticmethod

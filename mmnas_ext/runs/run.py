@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from datetime import timedelta
 from io import StringIO
@@ -67,20 +67,20 @@ def prepare(
     halves = [half for half in (cfg, cfg.get('derived'), trial) if half]
     if amp:
         for half in halves:
-            _switch_amp(half.get('optim_wrapper') or {})
+            half['optim_wrapper'] = _with_amp(half.get('optim_wrapper') or {})
     if auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ValueError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config')
         for half in halves:
-            half.setdefault('auto_scale_lr', {})['enable'] = True
+            half['auto_scale_lr'] = {**(half.get('auto_scale_lr') or {}), 'enable': True}
     return cfg
 
 
-def _switch_amp(optim_wrapper: dict[str, Any]) -> None:
-    wrappers = [optim_wrapper[name] for name in ('weights', 'arch') if name in optim_wrapper] or [optim_wrapper]
-    for wrapper in wrappers:
-        if wrapper:
-            wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+def _with_amp(wrapper: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer wrapper in mixed precision, of a search both; one that says nothing is added to a file's."""
+    switched = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+    halves = {name: {**wrapper[name], **switched} for name in ('weights', 'arch') if name in wrapper}
+    return {**wrapper, **(halves or switched)}
 
 
 def run(

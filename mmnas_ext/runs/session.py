@@ -396,9 +396,14 @@ def _read_if_whole(files: WorkDir) -> Manifest | None:
 def refusal(cfg: Config, name: str, refused: list[Change]) -> str:
     """Says that a part cannot go on, since settings that decide its result are others now."""
     return (
-        f'--resume: the {name} in {cfg.work_dir} was begun with other settings ({list_changes(refused)}): go on with '
-        'those, or start without --resume (or --join), which sets the former run aside'
+        f'--resume: {begun_otherwise(cfg, name, refused)}: go on with those, or start without --resume (or --join), '
+        'which sets the former run aside'
     )
+
+
+def begun_otherwise(cfg: Config, name: str, refused: list[Change]) -> str:
+    """Says which settings that decide the result of a part are others now."""
+    return f'the {name} in {cfg.work_dir} was begun with other settings ({list_changes(refused)})'
 
 
 def say(text: str) -> None:

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import master_only
-from mmengine.hooks import Hook
 from mmengine.registry import MODEL_WRAPPERS
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmnas_ext.engine.finite import FiniteLossHook
@@ -26,8 +23,8 @@ from mmnas_ext.runs.checkpoints import StampHook, find_checkpoint, read_places
 from mmnas_ext.runs.manifest import ResumeError
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.scaling import PartRunner
-from mmnas_ext.runs.session import Session, agreed, refusal, say
-from mmnas_ext.workdir import write_text
+from mmnas_ext.runs.session import Session, refusal, say
+from mmnas_ext.runs.validations import ValidationsHook
 
 _NUMBERS = itertools.count()
 
@@ -125,47 +122,6 @@ def release(runner: SafeRunner) -> None:
         type(instance)._instance_dict.pop(instance.instance_name, None)
 
 
-class MissedValidationHook(Hook):
-    """Validates where a training is taken up behind a checkpoint whose validation it was stopped in.
-
-    MMEngine saves before it validates: without this a run that is stopped in its last validation would end without
-    one, and an earlier one's metrics, or none, would stand for it. Which iteration was validated last stands in a file:
-    the steps of a log are epochs or iterations, as its hook is set.
-
-    Args:
-        folder: Work dir of the training.
-        part: Id of the part of the run that it is.
-    """
-
-    priority = 'LOWEST'
-
-    def __init__(self, folder: Path, part: str) -> None:
-        self.file, self.part = folder / '.validated', part
-
-    def before_train(self, runner: Runner) -> None:
-        """Called when the checkpoint is loaded."""
-        loop = runner.train_loop
-        if runner.val_loop is None or not isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop):
-            return
-        by_epoch = isinstance(loop, EpochBasedTrainLoop)
-        place, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
-        if not place or place < loop.val_begin:
-            return
-        loop._decide_current_val_interval()
-        if place != last and place % loop.val_interval:
-            return
-        if not agreed(lambda: self.file.is_file() and self.file.read_text() == self._name(runner)):
-            runner.val_loop.run()
-
-    @master_only
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Notes what was validated, after all other hooks have its metrics."""
-        write_text(self.file, self._name(runner))
-
-    def _name(self, runner: Runner) -> str:
-        return f'{self.part} {runner.iter}'
-
-
 def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any]) -> None:
     """Trains a part of a run to its end, from where it was interrupted.
 
@@ -193,7 +149,7 @@ def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any])
     part = session.begin(name, settings, cfg)
     with open_runner(cfg, session.checkpoint(name), part.id, session.prepared) as runner:
         runner.register_hook(FiniteLossHook())
-        runner.register_hook(MissedValidationHook(Path(cfg.work_dir), part.id))
+        runner.register_hook(ValidationsHook(Path(cfg.work_dir), part.id))
         try:
             runner.train()
         except NonFiniteLossError as error:

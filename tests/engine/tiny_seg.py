@@ -40,7 +40,7 @@ class KilledError(BaseException):
 
 
 @HOOKS.register_module()
-class StopHook(Hook):
+class StopMonitorHook(Hook):
     """Ends a run before an iteration, without a word to anyone."""
 
     priority = 'VERY_HIGH'

@@ -81,7 +81,7 @@ def test_images_of_the_size_of_another_host_are_no_other_recipe(folder, host, sa
     note(small, 'adapt', settings={**RECIPE, key: [256, 256]})
     note(small, 'derive', notes={'host': host})
     assert same_recipe(folder, small) == same
-    note(small, 'adapt', settings={**RECIPE, key: [256, 256], 'custom_hooks.ImitationHook.weight': 1.0})
+    note(small, 'adapt', settings={**RECIPE, key: [256, 256], 'custom_hooks.SeedImitationHook.weight': 1.0})
     assert not same_recipe(folder, small)
 
 
@@ -108,6 +108,9 @@ def test_a_network_that_was_trained_in_another_host_is_another(folder):
 @pytest.mark.parametrize(('key', 'value', 'same'), [
     ('data.train_dataloader', 'b2', False), ('train_cfg.max_epochs', 4, False), ('val_evaluator.type', 'Other', False),
     ('optim_wrapper.optimizer.lr', 0.2, False), ('param_scheduler.0.end', 4, False),
+    ('auto_scale_lr.enable', True, False), ('load_from', 'a.pth', False),
+    ('custom_hooks.SeedImitationHook.weight', 1.0, False),
+    ('custom_hooks.MineHook.type', 'MineHook', False), ('custom_hooks.DetVisualizationHook.draw', True, True),
     ('model.backbone.arch', 'another', True), ('randomness.seed', 5, True), ('train_dataloader.num_workers', 4, True),
     ('train_dataloader.dataset.data_root', '/elsewhere', True), ('log_level', 'ERROR', True),
 ])  # fmt: skip

@@ -68,6 +68,7 @@ def refused(cfg, **how):
     ({'train_cfg.weight_fraction': 1.0}, 'train_cfg.weight_fraction must be greater than 0 and less than 1, got 1.0'),
     ({'derived.train_cfgg': {'max_epochs': 1}},
      "derived.train_cfgg has no effect: nothing reads a key of this name: did you mean 'train_cfg'?"),
+    ({'derived.work_dir': 'x'}, 'derived.work_dir has no effect: it is of the whole run, set work_dir beside derived'),
     ({'derived.modle': {}}, "did you mean 'model'?"),
     ({'derived.load_from': '/nowhere.pth'}, 'derived: load_from: checkpoint /nowhere.pth does not exist'),
 ])  # fmt: skip

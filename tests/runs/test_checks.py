@@ -345,6 +345,19 @@ def test_both_halves_train_in_mixed_precision_when_asked(tiny_file):
     assert plain.derived.optim_wrapper.type == 'OptimWrapper'
 
 
+@pytest.mark.parametrize('derived', [dict(config='a.py'), dict(config='a.py', auto_scale_lr=dict(base_batch_size=32))])
+def test_what_is_asked_of_both_halves_reaches_one_that_a_file_describes(tmp_path, derived):
+    """What stands in the file is added to by what `derived` says beside it."""
+    file = tmp_path / 'mine.py'
+    cfg = tiny.search_cfg(tmp_path)
+    cfg.derived, cfg.auto_scale_lr = derived, dict(base_batch_size=8)
+    cfg.dump(file)
+    found = prepare(str(file), amp=True, auto_scale_lr=True)
+    assert found.derived.optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')
+    assert found.derived.auto_scale_lr == {**derived.get('auto_scale_lr', {}), 'enable': True}
+    assert found.auto_scale_lr == dict(base_batch_size=8, enable=True)
+
+
 def test_mixed_precision_without_a_gpu_is_refused_by_the_host(tiny_file):
     cfg = prepare(str(tiny_file()), amp=True)
     with pytest.raises(AssertionError, match='only available training on gpu'):

@@ -113,21 +113,22 @@ def test_a_choice_of_before_its_settings_were_noted_is_not_made_again(tmp_path: 
 
 
 @pytest.mark.parametrize(('changes', 'where'), [
-    ({'derived.randomness': dict(seed=0)}, 'derived.randomness.seed=0'),
-    ({'random_search.trial.randomness': dict(seed=4)}, 'random_search.trial.randomness.seed=4'),
+    ({'derived.randomness': dict(seed=0)}, 'derived.randomness.seed=0, which every random seed of the comparison'),
+    ({'random_search.trial.randomness': dict(seed=4)}, 'random_search.trial.randomness.seed=4, which every random'),
+    ({'default_hooks.checkpoint.out_dir': 'o'}, "has default_hooks.checkpoint.out_dir=o, where .* by another's"),
+    ({'derived.default_hooks': dict(checkpoint=dict(out_dir='o'))}, 'derived.default_hooks.checkpoint.out_dir=o'),
+    ({'derived.custom_hooks': [dict(type='CheckpointHook', out_dir='o')]}, 'derived.default_hooks.checkpoint.out_dir'),
 ])  # fmt: skip
-def test_a_random_seed_that_the_comparison_would_not_change_is_refused(
-    changes: dict[str, object], where: str, tmp_path: Path
+@pytest.mark.parametrize(('seeds', 'table'), [((0, 1), False), ((1,), False), ((0, 1), True)])
+def test_what_all_random_seeds_would_share_is_refused(
+    changes: dict[str, object], where: str, seeds: tuple[int, ...], table: bool, tmp_path: Path
 ) -> None:
     config = write_config(tmp_path / 'mine.py', seed=False, **changes)
-    comparison = Comparison(config, tmp_path / 'all', (Row('search'),), (0, 1))
-    args = argparse.Namespace(rows=None, jobs=1, threads=1, metric=None, baseline='search', table=False)
-    with pytest.raises(ValueError, match=f'{where}, which every random seed of the comparison would share'):
+    comparison = Comparison(config, tmp_path / 'all', (Row('search'),), seeds)
+    args = argparse.Namespace(rows=None, jobs=1, threads=1, metric=None, baseline='search', table=table)
+    with pytest.raises(ValueError, match=where):
         compare(comparison, args, TOOLS)
     assert not (tmp_path / 'all').exists()
-    args.table = True  # what has ended is shown
-    with pytest.raises(ValueError, match='nothing has ended yet'):
-        compare(comparison, args, TOOLS)
 
 
 @pytest.mark.parametrize(('option', 'is_refused'), [

@@ -328,6 +328,27 @@ def test_one_process_at_a_time_in_a_folder(tmp_path: Path) -> None:
     assert not Clock.parse(tmp_path / CLOCK).running
 
 
+@pytest.mark.parametrize(
+    ('command', 'counted'),
+    [
+        ('exit 1', False),  # refused
+        ('true', False),  # nothing was left to do
+        ('touch {place}/x', True),
+        ('touch {other}/x; exit 1', True),
+        ('kill -9 $$', True),
+    ],
+)
+def test_a_start_that_wrote_nothing_is_of_no_part(tmp_path: Path, command: str, counted: bool) -> None:
+    place, other = tmp_path / 'place', tmp_path / 'other'
+    other.mkdir()
+    Children().run(place, 'adapt', ['/bin/sh', '-c', f'touch {place}/begun'], known=True)
+    before = Clock.parse(place / CLOCK)
+    with suppress(ChildError):
+        call = ['/bin/sh', '-c', command.format(place=place, other=other)]
+        Children().run(place, 'adapt', call, known=True, work_dir=other)
+    assert (Clock.parse(place / CLOCK) != before) == counted
+
+
 def test_what_a_process_leaves_behind_ends_with_it(tmp_path: Path) -> None:
     command = ['/bin/sh', '-c', f'sleep 60 & echo $! > {tmp_path}/pid']
     Children().run(tmp_path, 'adapt', command, known=True)

@@ -217,3 +217,13 @@ def test_a_variable_inside_derived_is_refused():
     cfg = Config(dict(model=dict(backbone=SEARCHED), derived=dict(output_stride=8, model=dict(backbone=DERIVED))))
     with pytest.raises(ValueError, match='derived.output_stride has no effect: set output_stride beside derived'):
         resolve(cfg)
+
+
+def test_a_list_of_one_initializer_is_that_one_in_both_halves():
+    """Else what is said of the seed would be of one half, and nothing would hold it against the other's."""
+    listed = Config(dict(model=dict(backbone={**SEARCHED, 'init_cfg': [SEARCHED['init_cfg']]}), derived={}))
+    assert resolve(listed.copy()).model.backbone.init_cfg == SEARCHED['init_cfg']
+    assert seed_of(resolve(listed, {'seed.arch': 'dna_a'}))['arch'] == 'dna_a'
+    several = [dict(type='Constant', layer='Conv2d', val=0), SEARCHED['init_cfg']]
+    with pytest.raises(ValueError, match="init_cfg must be type='mmnas_ext.Remapped' alone, .* got 2 initializers"):
+        resolve(Config(dict(model=dict(backbone={**SEARCHED, 'init_cfg': several}))))

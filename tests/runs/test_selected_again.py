@@ -10,7 +10,7 @@ from mmengine.hooks import EMAHook
 from mmengine.registry import DATASETS, TRANSFORMS
 from torch.utils.data import DataLoader
 
-from mmnas_ext.archs import ArchSpec
+from mmnas_ext.archs import ArchSpec, Limit, price
 from mmnas_ext.engine.batches import describe_reading
 from mmnas_ext.runs import gradient
 from mmnas_ext.runs.checkpoints import find_checkpoint
@@ -221,3 +221,22 @@ def test_a_front_of_fewer_networks_than_asked_for_says_so(count, said, capsys):
     tell_fewer(MeasuredFront('macs', 'mIoU', 'greater', (*networks, seed)), FrontPlan(networks=count))
     out = capsys.readouterr().out
     assert out.startswith(said) and bool(out) == bool(said)
+
+
+def test_a_limit_that_is_given_leaves_the_other_bound_of_the_config(work_dir, tmp_path):
+    low, high = min(price(tiny.SPACE.arch(path), tiny.SIZE) for path in tiny_trials.PATHS), LIMIT
+    cfg = config(work_dir)
+    select_again(cfg, tmp_path / 'least', limits={'macs': Limit(low, None)})
+    assert Decision.parse(tmp_path / 'least' / 'decision.json').limit == Limit(low, high)
+    with pytest.raises(ValueError, match='macs.min must be at most macs.max'):
+        select_again(cfg, tmp_path / 'none', limits={'macs': Limit(high + 1, None)})
+    # one of another metric replaces it
+    select_again(cfg, tmp_path / 'params', limits={'params': Limit(None, 1e6)})
+    assert Decision.parse(tmp_path / 'params' / 'decision.json').limit == Limit(None, 1e6)
+
+
+def test_a_search_of_other_settings_is_told_without_options_that_this_command_lacks(work_dir, tmp_path):
+    with pytest.raises(ResumeError) as told:
+        select_again(config(work_dir, **{'randomness.seed': 9}), tmp_path / 'other')
+    assert 'was begun with other settings (randomness.seed' in str(told.value)
+    assert '--cfg-options' in str(told.value) and '--resume' not in str(told.value)

@@ -1,4 +1,4 @@
-"""A training that is stopped while it validates ends with that validation, not with an earlier one's figures."""
+"""A training that is stopped while it validates, or by early stopping, ends with that validation and its weights."""
 
 import json
 
@@ -7,10 +7,12 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from mmnas_ext.reports.training_log import read_training
-from mmnas_ext.runs.manifest import read_manifest
+from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
+from mmnas_ext.runs.manifest import ADAPT, read_manifest
 from mmnas_ext.runs.results import last_metrics, trained_metrics
 from mmnas_ext.runs.run import run
 from tests.engine import tiny_seg
+from tests.engine.kept import loaded
 from tests.runs.test_front_runs import ARCHS, config
 
 ARCH = ARCHS[0].format('fna')
@@ -96,3 +98,57 @@ def test_a_last_validation_that_gave_nothing_has_no_metrics(tmp_path):
     records.append({'data_time': 0.1, 'time': 0.2, 'step': 2})
     file.write_text('\n'.join(map(json.dumps, [*records, {'search/entropy': 1.0, 'step': 9}])))
     assert trained_metrics(tmp_path) == read_training(tmp_path).last == {}
+
+
+@HOOKS.register_module()
+class StopEpochHook(Hook):
+    """Ends the process before an epoch, so to speak."""
+
+    at = None
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == type(self).at:
+            raise tiny_seg.KilledError
+
+
+def impatient(work_dir, interval=1, at=None):
+    """Ten epochs of which the third is the last: the metric gets no better for two."""
+    StopEpochHook.at = at
+    early = dict(type='EarlyStoppingHook', monitor=NAME, rule='greater', min_delta=0.5, patience=2)
+    return config(work_dir, **{
+        'derived.train_cfg.max_epochs': 10, 'derived.default_hooks.checkpoint.interval': interval,
+        'derived.optim_wrapper.optimizer.lr': 1e-9,
+        'derived.custom_hooks': [dict(type='mmnas_ext.ReseedHook'), dict(type='StopEpochHook'), early],
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize('interval', [1, 2, 5])
+def test_weights_that_a_training_stops_early_with_are_kept(tmp_path, interval):
+    run(impatient(tmp_path / 'run', interval), arch=ARCH)
+    assert [step for step, _ in read_training(tmp_path / 'run' / 'adapt').metrics[NAME]] == [1, 2, 3]
+    notes = read_manifest(tmp_path / 'run' / 'run.json').parts[ADAPT].notes
+    places = read_places(notes['checkpoints'], tmp_path / 'run')
+    checkpoint = find_checkpoint(places)
+    assert checkpoint.path.name == 'epoch_3.pth'
+    meta = loaded(checkpoint.path)['meta']
+    assert (meta['epoch'], meta['iter']) == (3, 6)
+    assert (tmp_path / 'run' / 'adapt' / 'last_checkpoint').read_text().endswith('epoch_3.pth')
+
+
+@pytest.mark.parametrize(('interval', 'at'), [(1, 2), (2, 2), (1, 1), (2, 1)])
+def test_a_resumed_training_stops_as_early_as_one_that_was_not_interrupted(tmp_path, interval, at):
+    with pytest.raises(tiny_seg.KilledError):
+        run(impatient(tmp_path / 'run', interval, at), arch=ARCH)
+    run(impatient(tmp_path / 'run', interval), arch=ARCH, resume=True)
+    assert [step for step, _ in read_training(tmp_path / 'run' / 'adapt').metrics[NAME]] == [1, 2, 3]
+
+
+def test_a_training_that_had_stopped_goes_no_further(tmp_path):
+    run(impatient(tmp_path / 'run'), arch=ARCH)
+    manifest = json.loads((tmp_path / 'run' / 'run.json').read_text())
+    manifest['parts']['adapt']['done'], manifest['state'] = False, 'adapting'  # killed behind its stop
+    (tmp_path / 'run' / 'run.json').write_text(json.dumps(manifest))
+    (tmp_path / 'run' / 'adapt' / '.validated').open('a').write('{"part": "half of a line\n[1]\n{"part": "another"}\n')
+    run(impatient(tmp_path / 'run'), arch=ARCH, resume=True)
+    assert [step for step, _ in read_training(tmp_path / 'run' / 'adapt').metrics[NAME]] == [1, 2, 3]
+    assert read_manifest(tmp_path / 'run' / 'run.json').state == 'done'
