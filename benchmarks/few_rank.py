@@ -27,10 +27,10 @@ from few_images import BY_ALPHA, BY_LOSSES, seed_options
 from mmnas_ext.archs import ArchSpec, Choices, Limit, Prices, SearchSpace, prices, zoo
 from mmnas_ext.cli import add_comparing, errors
 from mmnas_ext.runs.compare import compare
-from mmnas_ext.runs.gradient import open_searched
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.rows import Comparison, Row, read_options
 from mmnas_ext.runs.run import prepare
+from mmnas_ext.runs.select_again import open_searched
 from mmnas_ext.runs.selection import Selector
 from mmnas_ext.search import sample_within
 from mmnas_ext.search.belief import Belief, Measured

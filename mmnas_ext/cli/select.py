@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Chooses, and writes ``arch.json`` and ``decision.json``."""
     begin_run(args)
-    from mmnas_ext.runs.gradient import select_again
     from mmnas_ext.runs.manifest import ResumeError
     from mmnas_ext.runs.run import prepare, start_processes
+    from mmnas_ext.runs.select_again import select_again
 
     with errors():
         cfg = prepare(args.config, args.work_dir, args.launcher, options=args.cfg_options)

@@ -37,7 +37,6 @@ from mmnas_ext.runs.training import check_runner
 from mmnas_ext.workdir import WorkDir
 
 _SHOWN = 6  # missing files that a message names
-_FIRST = {'random': 'trial', 'distillation': 'distillation'}
 # what a config can do wrong on purpose or by mistake; anything else that a check stumbles over is said with its type
 _SAID = (ValueError, OSError, ImportError)
 
@@ -113,7 +112,7 @@ def _check(cfg: Config, arch: str | None, search_only: bool, resume: bool, prepa
 def _names(method: Method, arch: ArchSpec | None) -> tuple[str, str]:
     if method.find is None:
         return 'training', ''
-    return ('adaptation', '') if arch is not None else (_FIRST.get(method.name, 'search'), 'adaptation')
+    return ('adaptation', '') if arch is not None else (method.first, 'adaptation')
 
 
 def check_data_of(halves: Sequence[Config]) -> None:

@@ -385,4 +385,5 @@ DISTILLATION = Method(
     supply=_supply,
     report=write_report,
     writes=('ratings', 'front', 'features', 'front_figure'),
+    first='distillation',
 )

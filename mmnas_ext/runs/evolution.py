@@ -355,4 +355,5 @@ EVOLUTION = Method(
     check_batches=lambda cfg, batches: Evolving.parse(cfg[KEY]).check_batches(batches[-1]),
     writes=('search_space', 'search_log', 'evolution', 'front', 'decision'),
     keeps_limit=True,
+    seeds=('train_cfg.split_seed', 'evolution.seed'),
 )

@@ -1,7 +1,6 @@
 """The search by gradients, FNA (ICLR 2020): a super-network in a detector or segmentor, from which one is derived."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,15 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import barrier, get_world_size, is_main_process
 
-from mmnas_ext.archs import METRICS, ArchSpec, Limit, SearchSpace
+from mmnas_ext.archs import ArchSpec, SearchSpace
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop, switch_transforms
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor, find_host
 from mmnas_ext.engine.whole import price_wholes, within_reach
-from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, class_of, name_of
-from mmnas_ext.reports import draw_measured, front_table, write_report
-from mmnas_ext.runs.changes import EVALUATION, LONGER, find_changes, flatten, list_changes, settings_of
-from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
+from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, class_of
+from mmnas_ext.reports import write_report
+from mmnas_ext.runs.changes import EVALUATION, flatten, settings_of
 from mmnas_ext.runs.derived import derived_config
-from mmnas_ext.runs.ending import tell_choice
 from mmnas_ext.runs.host_choices import (
     CHOSEN,
     KEY,
@@ -29,10 +26,10 @@ from mmnas_ext.runs.host_choices import (
     read_choices,
     search_config,
 )
-from mmnas_ext.runs.manifest import RATING, SEARCH, Manifest, ResumeError, read_manifest
-from mmnas_ext.runs.method import FINDERS, Method, Settings
+from mmnas_ext.runs.manifest import RATING, SEARCH, Manifest, ResumeError
+from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.selection import check_validating, evaluation_of, select
-from mmnas_ext.runs.session import Session, begun_otherwise, say
+from mmnas_ext.runs.session import Session
 from mmnas_ext.runs.training import open_runner
 from mmnas_ext.runs.whole_selection import select_whole
 from mmnas_ext.search.choosing import Choosing
@@ -41,7 +38,7 @@ from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir, write_text
 
 # of `optim_wrapper.cost` what chooses a network and trains nothing
-_LIMITS = ('target', 'min', 'max')
+LIMITS = ('target', 'min', 'max')
 
 
 def read_space(cfg: Config) -> SearchSpace:
@@ -92,13 +89,13 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
     space = read_space(cfg)
     first = cfg
     if arch is None:  # else nothing is searched
-        _check_chosen(cfg)
+        check_chosen(cfg)
         first = search_config(cfg)
         check_search(first, space)
     return list_halves(cfg, first, space, arch, search_only)
 
 
-def _check_chosen(cfg: Config) -> None:
+def check_chosen(cfg: Config) -> None:
     """Raises ValueError where a config says the host and a search is to choose it."""
     if cfg.get(CHOSEN) is not None:
         raise ValueError(f'{CHOSEN} goes with --arch, whose network it trains: a search chooses its own')
@@ -108,7 +105,7 @@ def check_search(cfg: Config, space: SearchSpace) -> None:
     """Raises ValueError for what would fail in the training of a super-network, given its config and space."""
     backbone = cfg.model.backbone
     alone = Choosing.parse(cfg.optim_wrapper.get('selection')).type == 'argmax'
-    _check_loop(cfg.train_cfg, alone)
+    check_loop(cfg.train_cfg, alone)
     settings = dict(cfg.optim_wrapper)
     name, paramwise = settings.pop('constructor', None), settings.pop('paramwise_cfg', None)
     for key in ('weights', 'arch', 'cost'):
@@ -132,7 +129,8 @@ def check_search(cfg: Config, space: SearchSpace) -> None:
         within_reach(built.cost, price_wholes(built.cost, built.host_choices, space, stride))
 
 
-def _check_loop(loop: Mapping[str, Any], alpha_decides: bool) -> None:
+def check_loop(loop: Mapping[str, Any], alpha_decides: bool) -> None:
+    """Raises ValueError for a loop that cannot search, or that leaves alpha untrained where that alone decides."""
     kind = loop.get('type')
     loop_class = class_of(LOOPS, kind)
     if loop_class is None or not issubclass(loop_class, SearchEpochLoop | SearchIterLoop):
@@ -160,7 +158,7 @@ def _check_loop(loop: Mapping[str, Any], alpha_decides: bool) -> None:
 
 def _settings(cfg: Config) -> Settings:
     cost = dict(cfg.optim_wrapper.get('cost') or {})
-    limits = {key: cost.pop(key) for key in _LIMITS if cost.get(key) is not None}
+    limits = {key: cost.pop(key) for key in LIMITS if cost.get(key) is not None}
     search = search_config(cfg).copy()
     search.optim_wrapper = {key: value for key, value in search.optim_wrapper.items() if key != 'selection'}
     search.optim_wrapper = {**search.optim_wrapper, 'cost': cost}
@@ -221,7 +219,7 @@ def _choose(session: Session, runner: Any) -> ArchSpec:
     if measures:
         session.begin(RATING, session.settings.rating)
     try:
-        decision, front = _select(
+        decision, front = choose_network(
             runner, wrapper.cost, wrapper.selection, session.files, stamp_of(session.manifest, runner.iter)
         )
     except ValueError as error:
@@ -244,110 +242,12 @@ def stamp_of(manifest: Manifest, iteration: int) -> str:
     return f'{manifest.parts[SEARCH].id}/{iteration}/{get_world_size()}'
 
 
-def _select(
+def choose_network(
     runner: Any, term: CostTerm, choosing: Choosing, files: WorkDir, stamp: str
 ) -> tuple[Decision, MeasuredFront | None]:
     """Chooses a network, or a whole detector where the host is searched too; arguments are those of `select`."""
     chosen_by = select if find_host(runner) is None else select_whole
     return chosen_by(runner, term, choosing, files, stamp)
-
-
-def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Mapping[str, Limit] | None = None) -> None:
-    """Chooses from the super-network of a finished search by other limits, or in another way; the run stays as it is.
-
-    Args:
-        cfg: Config of the search, ``work_dir`` and ``launcher`` set.
-        folder: Where ``arch.json``, ``decision.json`` and, if it is measured, ``front.json`` go.
-        kind: How to choose, see `Choosing`; by default as the config says.
-        limits: Of one metric; by default the config's.
-
-    Raises:
-        ValueError: The config is of no search by gradients, or the limits are of several metrics or out of reach.
-        ResumeError: The work dir has no finished search of this config, or no checkpoint of it.
-    """
-    others = any(cfg.get(key) is not None for key in FINDERS)
-    if not cfg.get('derived') or others or cfg.model.get('type') == 'mmnas_ext.BlockDistiller':
-        raise ValueError('a network is selected from a search by gradients, and this config describes none')
-    _check_chosen(cfg)
-    if folder.resolve() == Path(cfg.work_dir).resolve():
-        raise ValueError(f'--out must be another folder than the work dir, whose run stays as it is, got {folder}')
-    term, choosing = _asked(cfg, kind, limits or {})
-    files = WorkDir(cfg.work_dir)
-    with open_searched(cfg) as (runner, stamp):
-        decision, front = _select(runner, term, choosing, files, stamp)
-    if is_main_process():
-        for former in (folder / files.front.name, folder / files.front_figure.name):
-            former.unlink(missing_ok=True)
-        if front is not None:
-            say(front_table(front))
-            write_text(folder / files.front.name, front.format())
-            draw_measured(front, folder / files.front_figure.name)
-        write_text(folder / files.arch.name, decision.arch.format('json'))
-        write_text(folder / files.decision.name, decision.format())
-        say(f'how it was chosen: {folder / files.decision.name}')
-        tell_choice(cfg, decision, folder / files.arch.name)
-    barrier()
-
-
-@contextmanager
-def open_searched(cfg: Config) -> Iterator[tuple[Any, str]]:
-    """Opens the super-network of a finished search: its runner, checkpoint loaded, and the stamp of what it measures.
-
-    Args:
-        cfg: Config of the search, ``work_dir`` and ``launcher`` set.
-
-    Raises:
-        ResumeError: The work dir has no finished search of this config, or no checkpoint of it.
-    """
-    files = WorkDir(cfg.work_dir)
-    manifest = read_manifest(files.manifest)
-    if manifest is None or not manifest.is_done(SEARCH):
-        raise ResumeError(f'{files.root} holds no finished search: run mmnas train --search-only first')
-    part = manifest.parts[SEARCH]
-    harmless, changed = find_changes(part.settings, _settings(cfg).search)
-    if changed:
-        raise ResumeError(f'{begun_otherwise(cfg, SEARCH, changed)}: choose with those, by the config or --cfg-options')
-    if other := [change for change in harmless if change.key in LONGER]:
-        raise ResumeError(
-            f'the search in {files.root} is done, and this config asks for another length ({list_changes(other)}): '
-            'train it first by mmnas train --resume, or choose with the length that it had'
-        )
-    loading = search_config(cfg).copy()
-    averaged = [hook for hook in loading.get('custom_hooks') or [] if name_of(hook).endswith('EMAHook')]
-    if averaged:
-        raise ValueError(
-            f'custom_hooks: weights that {name_of(averaged[0])} averages cannot be chosen from afterwards; choose by '
-            'mmnas train --resume, with the limits and the selection in the config'
-        )
-    found = find_checkpoint(read_places(part.notes.get('checkpoints', []), files.root), part.id)
-    if found.path is None:
-        raise ResumeError(f'no whole checkpoint of the search is left in {files.root}: nothing can be chosen from')
-    for line in found.unusable():
-        say(f'warning: {line}; chosen from {found.path} instead')
-    loading.load_from = str(found.path)
-    with open_runner(loading) as runner:
-        runner.load_or_resume()
-        switch_transforms(runner)
-        yield runner, stamp_of(manifest, found.iteration)
-
-
-def _asked(cfg: Config, kind: str | None, limits: Mapping[str, Limit]) -> tuple[CostTerm, Choosing]:
-    """What a choice may cost and how it is made: the config's, changed by what is asked for."""
-    given = Choosing.parse(cfg.optim_wrapper.get('selection'))
-    choosing = given if kind in (None, given.type) else Choosing(str(kind), front=given.front)
-    _check_loop(search_config(cfg).train_cfg, choosing.type == 'argmax')
-    cost = dict(cfg.optim_wrapper.get('cost') or {})
-    if len(limits) > 1:
-        raise ValueError(f'a network is selected by limits of one metric, got {sorted(limits)}')
-    for metric, limit in limits.items():
-        if metric == cost.get('metric', 'macs'):  # the bound that is not given stays
-            known = CostTerm.parse(cost).limit
-            limit = Limit(*(known[n] if bound is None else bound for n, bound in enumerate(limit)))
-            Limit.parse(limit._asdict(), metric)
-        kept = {key: value for key, value in cost.items() if key not in (*_LIMITS, 'metric')}
-        table = kept.pop('table', None)
-        cost = {**kept, **({'table': table} if METRICS[metric].measured else {}), 'metric': metric, **limit._asdict()}
-    return CostTerm.parse(cost), choosing
 
 
 def supply_decision(session: Session, arch: ArchSpec) -> None:
@@ -392,4 +292,5 @@ GRADIENT = Method(
     plan=_plan,
     writes=('search_space', 'search_log', 'decision'),
     keeps_limit=True,
+    seeds=('train_cfg.split_seed',),
 )

@@ -54,6 +54,8 @@ class Method:
         writes: What it leaves in a work dir beside what every run does, as attributes of `WorkDir`.
         keeps_limit: Whether all networks of its front meet the limit, so that another limit needs another front.
         shares: Whether processes that are not joined may share its search, see `mmnas_ext.runs.sharing`.
+        seeds: Keys of the config that its draws follow from beside ``randomness.seed``.
+        first: What its first part is called, in words.
     """
 
     name: str
@@ -69,3 +71,5 @@ class Method:
     writes: tuple[str, ...] = ()
     keeps_limit: bool = False
     shares: bool = False
+    seeds: tuple[str, ...] = ()
+    first: str = 'search'

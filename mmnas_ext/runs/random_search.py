@@ -331,4 +331,6 @@ RANDOM_SEARCH = Method(
     plan=_plan,
     writes=('trials', 'trials_table'),
     shares=True,
+    seeds=('train_cfg.split_seed', 'random_search.seed'),
+    first='trial',
 )

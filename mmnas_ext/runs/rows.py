@@ -11,19 +11,13 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from mmnas_ext.registry import name_of
-from mmnas_ext.runs.methods import method_of
+from mmnas_ext.runs.methods import METHODS, method_of
 from mmnas_ext.runs.run import prepare
 from mmnas_ext.search.decision import KINDS
 
 SEED, FOUND = 'seed', 'found:'
 _NAME = re.compile(r'\w[\w.-]*')
-# what the random seed of a row sets
-_OWN_SEEDS = {
-    'gradient': ('train_cfg.split_seed',),
-    'random': ('train_cfg.split_seed', 'random_search.seed'),
-    'evolution': ('train_cfg.split_seed', 'evolution.seed'),
-}
-_SEED_KEYS = tuple(dict.fromkeys(['randomness.seed', *(key for keys in _OWN_SEEDS.values() for key in keys)]))
+_SEED = 'randomness.seed'
 
 
 @dataclass(frozen=True)
@@ -115,7 +109,7 @@ class Comparison:
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds or min(self.seeds) < 0:
             raise ValueError(f'--seeds must be distinct integers of at least 0, got {list(self.seeds)}')
         for text in (*self.options, *(text for row in self.rows for text in row.options)):
-            if text.partition('=')[0] in _SEED_KEYS:
+            if text.partition('=')[0] in {_SEED, *(key for method in METHODS for key in method.seeds)}:
                 raise ValueError(f'--cfg-options must not set {text.partition("=")[0]}, which --seeds does, got {text}')
 
     def check_overrides(self, given: Iterable[str]) -> None:
@@ -200,9 +194,7 @@ class Comparison:
 
     def options_of(self, row: Row, seed: int) -> list[str]:
         """Overrides of a row's run."""
-        method = method_of(self.read(row)).name
-        seeds = [f'randomness.seed={seed}']
-        seeds += [f'{key}={seed}' for key in _OWN_SEEDS.get(method, ())]
+        seeds = [f'{key}={seed}' for key in (_SEED, *method_of(self.read(row)).seeds)]
         return [*seeds, *self.options, *(text.replace('{seed}', str(seed)) for text in row.options)]
 
 

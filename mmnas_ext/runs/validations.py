@@ -74,7 +74,7 @@ class ValidationsHook(Hook):
 
     def _read(self) -> list[_Validated]:
         """The validations of this part; lines of another, or damaged, are passed over."""
-        records: list[Any] = parse_lines(self.file) if self.file.is_file() else []
+        records = list(parse_lines(self.file)) if self.file.is_file() else []
         found = []
         for record in records:
             if isinstance(record, dict) and record.get('part') == self.part and record.keys() >= {'iter', 'stopping'}:

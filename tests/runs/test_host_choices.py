@@ -24,7 +24,7 @@ from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.ending import describe_end
 from mmnas_ext.runs.front_runs import pick_network, take_host
-from mmnas_ext.runs.gradient import GRADIENT, select_again
+from mmnas_ext.runs.gradient import GRADIENT
 from mmnas_ext.runs.host_choices import (
     chosen_config,
     own_choice,
@@ -36,6 +36,7 @@ from mmnas_ext.runs.manifest import DERIVE, SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.prepared import scope_of
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.runs.run import run
+from mmnas_ext.runs.select_again import select_again
 from mmnas_ext.runs.whole_selection import WholeSelector
 from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront

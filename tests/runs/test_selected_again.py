@@ -14,9 +14,9 @@ from mmnas_ext.archs import ArchSpec, Limit, price
 from mmnas_ext.engine.batches import describe_reading
 from mmnas_ext.runs import gradient
 from mmnas_ext.runs.checkpoints import find_checkpoint
-from mmnas_ext.runs.gradient import select_again
 from mmnas_ext.runs.manifest import ResumeError
 from mmnas_ext.runs.run import run
+from mmnas_ext.runs.select_again import select_again
 from mmnas_ext.runs.selection import spread_limits, tell_fewer
 from mmnas_ext.search.choosing import FrontPlan
 from mmnas_ext.search.decision import Decision
