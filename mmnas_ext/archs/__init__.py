@@ -12,12 +12,14 @@ from mmnas_ext.archs.limit import Limit
 from mmnas_ext.archs.metrics import METRICS, Metric, Unit
 from mmnas_ext.archs.places import Place, cell_places, layer_convs, places, pyramid
 from mmnas_ext.archs.prices import CellPrices, Prices, cell_prices, entries, price, prices
-from mmnas_ext.archs.space import Choices, SearchSpace, SpaceStage
+from mmnas_ext.archs.space import INPUT_SIZE, OUTPUT_STRIDE, Choices, SearchSpace, SpaceStage
 from mmnas_ext.archs.spec import ArchSpec, StageSpec
 
 __all__ = [
     'ACTIVATIONS',
+    'INPUT_SIZE',
     'METRICS',
+    'OUTPUT_STRIDE',
     'SKIP',
     'STEMS',
     'ArchSpec',

@@ -15,6 +15,12 @@ Choices = tuple[tuple[int, ...], ...]
 _MAX_CANDIDATES = 4000
 
 
+INPUT_SIZE = (800, 1088)
+"""Height and width at which a network is counted that says none: FNA's detection images."""
+OUTPUT_STRIDE = 32
+"""Of a backbone that says none."""
+
+
 @dataclass(frozen=True)
 class SpaceStage:
     """One stage whose layers each offer candidates.

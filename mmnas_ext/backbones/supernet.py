@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from mmnas_ext.archs import ArchSpec, Choices, Cost, Prices, SearchSpace, fixed_cost, places
+from mmnas_ext.archs import INPUT_SIZE, ArchSpec, Choices, Cost, Prices, SearchSpace, fixed_cost, places
 from mmnas_ext.archs.cost import token_cost
 from mmnas_ext.backbones.chain import Chain, norm_with_eps, said_eps
 from mmnas_ext.ops import MixedLayer, act_layer_cfg, build_layer
@@ -58,7 +58,7 @@ class SuperNet(Chain):
         space: Any,
         out_indices: Sequence[int | str] | None = None,
         output_stride: int = 32,
-        input_size: tuple[int, int] = (800, 1088),
+        input_size: tuple[int, int] = INPUT_SIZE,
         frozen_stages: int = -1,
         norm_eval: bool = False,
         norm_cfg: dict[str, Any] | None = None,

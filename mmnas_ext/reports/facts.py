@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmnas_ext.archs import METRICS, ArchSpec
+from mmnas_ext.archs import INPUT_SIZE, METRICS, ArchSpec
 from mmnas_ext.archs.literal import call_at
 from mmnas_ext.reports.distill_log import find_logs, has_losses
 from mmnas_ext.reports.table import format_size
@@ -13,7 +13,6 @@ from mmnas_ext.search.fields import check_kind, check_list_of, read_object, read
 from mmnas_ext.workdir import WorkDir
 
 # the size of FNA's cost table
-_SIZE = (800, 1088)
 
 
 class Length(NamedTuple):
@@ -96,7 +95,7 @@ def read_facts(
         raise ValueError(f"{where}: rule must be 'greater' or 'less', got {rule!r}")
     return Facts(
         method=texts.get('method') or find_method(files),
-        input_size=input_size or size or _SIZE,
+        input_size=input_size or size or INPUT_SIZE,
         output_stride=output_stride or stride,
         assumed=not (input_size or size),
         metric=texts.get('metric'),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import get_type_hints
 
-from mmnas_ext.archs import ArchSpec, HostChoice, cost
+from mmnas_ext.archs import INPUT_SIZE, OUTPUT_STRIDE, ArchSpec, HostChoice, cost
 from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.reports import format_count
 from mmnas_ext.reports.training_log import USUAL, main_metric
@@ -220,8 +220,8 @@ def read_outcome(comparison: Comparison, row: Row, seed: int) -> Outcome | None:
         return None
     arch = ArchSpec.parse(files.arch)
     host = manifest.parts[DERIVE].notes.get('host') if DERIVE in manifest.parts else None
-    size = HostChoice.parse(host).input_size if host else manifest.report.get('input_size', (800, 1088))
-    macs, params = cost(arch, tuple(size), manifest.report.get('output_stride', 32))
+    size = HostChoice.parse(host).input_size if host else manifest.report.get('input_size', INPUT_SIZE)
+    macs, params = cost(arch, tuple(size), manifest.report.get('output_stride', OUTPUT_STRIDE))
     metrics = {
         name: None if value is not None and name.startswith('coco/') and value < 0 else value  # of no image at all
         for name, value in keep_numbers(last_metrics(files.root)).items()

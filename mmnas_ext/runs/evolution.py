@@ -36,6 +36,7 @@ from mmnas_ext.runs.gradient import (
     supply_decision,
     train_supernet,
 )
+from mmnas_ext.runs.halves import counted_at
 from mmnas_ext.runs.later import check_ranking
 from mmnas_ext.runs.manifest import RATING, ResumeError
 from mmnas_ext.runs.method import Method, Settings
@@ -83,15 +84,15 @@ class EvolutionPlan:
             FileNotFoundError: The latency table does not exist.
         """
         settings, space = Evolving.parse(cfg[KEY]), read_space(cfg)
-        term, backbone = CostTerm.parse(cfg.optim_wrapper.get('cost')), cfg.model.backbone
-        height, width = backbone.get('input_size', (800, 1088))
-        priced = prices(space, (height, width), backbone.get('output_stride', 32), term.metric, term.table)
+        term = CostTerm.parse(cfg.optim_wrapper.get('cost'))
+        size, stride = counted_at(cfg.model.backbone)
+        priced = prices(space, size, stride, term.metric, term.table)
         if cfg[KEY].get('window') is not None and (term.limit.max is None or term.limit.min is not None):
             raise ValueError(
                 f'evolution.window is a share of cost.max and stands for cost.min: it has no effect where the limit is '
                 f'{term.limit.show(priced.by)}'
             )
-        return cls(settings, space, (height, width), priced, term.limit)
+        return cls(settings, space, size, priced, term.limit)
 
     @cached_property
     def bounds(self) -> Limit:

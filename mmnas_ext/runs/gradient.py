@@ -17,6 +17,7 @@ from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, class_of
 from mmnas_ext.reports import write_report
 from mmnas_ext.runs.changes import EVALUATION, flatten, settings_of
 from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.halves import counted_at, seed_arch
 from mmnas_ext.runs.host_choices import (
     CHOSEN,
     KEY,
@@ -61,13 +62,10 @@ def read_space(cfg: Config) -> SearchSpace:
 
 def describe_backbone(cfg: Config) -> dict[str, Any]:
     """Facts for reports that the super-network of a search tells."""
-    backbone = cfg.model.backbone
-    init = backbone.get('init_cfg')
-    seed = init.get('seed') if isinstance(init, Mapping) else None
-    arch = seed.get('arch') if isinstance(seed, Mapping) else None
+    (size, stride), arch = counted_at(cfg.model.backbone), seed_arch(cfg.model.backbone)
     return {
-        'input_size': list(backbone.get('input_size', (800, 1088))),
-        'output_stride': backbone.get('output_stride', 32),
+        'input_size': list(size),
+        'output_stride': stride,
         'seed': None if arch is None else ArchSpec.parse(arch).format('fna'),
     }
 
@@ -116,13 +114,12 @@ def check_search(cfg: Config, space: SearchSpace) -> None:
         raise ValueError(
             f"optim_wrapper.constructor must be 'mmnas_ext.SearchOptimWrapperConstructor' in a search, got {name!r}"
         )
-    size = tuple(backbone.get('input_size', (800, 1088)))
+    size, stride = counted_at(backbone)
     built = constructor(settings, paramwise)
     if built.selection.front is not None:
         check_validating(cfg, 'optim_wrapper.selection.front')
     if built.host_choices is not None:
         check_validating(cfg, 'host_choices')
-    stride = backbone.get('output_stride', 32)
     if built.host_choices is None:
         built.cost.prices(space, size, stride)
     else:

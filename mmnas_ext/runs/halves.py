@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmnas_ext.archs import INPUT_SIZE, OUTPUT_STRIDE
 from mmnas_ext.shipped import PACKAGE
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -50,6 +51,19 @@ def models_of(cfg: Config) -> list[dict[str, Any]]:
 def backbones_of(cfg: Config) -> list[dict[str, Any]]:
     """The backbones of both halves."""
     return [half['backbone'] for half in models_of(cfg) if isinstance(half.get('backbone'), dict)]
+
+
+def counted_at(backbone: Mapping[str, Any]) -> tuple[tuple[int, int], int]:
+    """Height and width of the image, and the output stride, at which the costs of a backbone are counted."""
+    height, width = backbone.get('input_size') or INPUT_SIZE
+    return (height, width), backbone.get('output_stride') or OUTPUT_STRIDE
+
+
+def seed_arch(backbone: Mapping[str, Any]) -> Any:
+    """The architecture of the seed whose weights a backbone is given, as its config has it, or ``None``."""
+    init: Any = backbone.get('init_cfg')
+    seed: Any = init.get('seed') if isinstance(init, Mapping) else None
+    return seed.get('arch') if isinstance(seed, Mapping) else None
 
 
 def evaluators_of(half: Mapping[str, Any], name: str) -> list[Any]:

@@ -22,12 +22,12 @@ from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.datasets.identity import list_datasets
 from mmnas_ext.engine.host_control import branches_of, outer_convs
 from mmnas_ext.runs.fitting import channels_of
+from mmnas_ext.runs.halves import counted_at
 from mmnas_ext.runs.image_size import apply_image_size, former_size
 from mmnas_ext.runs.method import FINDERS
 from mmnas_ext.runs.prepared import random_states_kept, scope_of
 
 KEY, CHOSEN = 'host_choices', 'host_choice'
-_DEFAULT_SIZE = (800, 1088)
 _READ = ('backbone', 'neck', 'bbox_head', 'train_cfg', 'test_cfg')
 _COUNTED: dict[str, tuple[int, int]] = {}  # by neck, head and size: configs are read more than once
 # what a choice sets, by part: places in the model
@@ -76,8 +76,8 @@ def own_choice(cfg: Mapping[str, Any]) -> HostChoice:
     """The host that a config's own model is."""
     model = cfg['model']
     neck, head = (_mapping(model.get(name)) for name in ('neck', 'bbox_head'))
-    height, width = (model.get('backbone') or {}).get('input_size', _DEFAULT_SIZE)
-    return HostChoice((height, width), neck.get('out_channels'), head.get('stacked_convs'))
+    size, _ = counted_at(model.get('backbone') or {})
+    return HostChoice(size, neck.get('out_channels'), head.get('stacked_convs'))
 
 
 def read_choices(cfg: Config) -> HostChoices | None:
@@ -181,7 +181,7 @@ def whole_cost(cfg: Config) -> tuple[int, int]:
     with random_states_kept(), scope_of(cfg):
         module = build_neck_and_head(cfg.model)
     backbone = cfg.model.backbone
-    alone = cost(ArchSpec.parse(backbone.arch), size, backbone.get('output_stride', 32))
+    alone = cost(ArchSpec.parse(backbone.arch), size, counted_at(backbone)[1])
     macs, params = count_costs(module, features_of(backbone, size))
     return alone.macs + macs, alone.params + params
 
@@ -222,7 +222,7 @@ def features_of(backbone: Mapping[str, Any], size: Size) -> list[tuple[int, int,
     wrong = [index for index in indices if not isinstance(index, int) or index >= len(spec.stages)]
     if wrong:
         raise ValueError(f'host_choices needs backbone.out_indices that are stages, got {wrong[0]!r}')
-    stages = places(spec, size, backbone.get('output_stride', 32)).stages
+    stages = places(spec, size, counted_at(backbone)[1]).stages
     channels = channels_of(dict(backbone), spec)
     return [(width, *stages[index][-1].out_size) for index, width in zip(indices, channels, strict=True)]
 

@@ -14,7 +14,17 @@ from mmengine.config import Config, ConfigDict
 
 from mmnas_ext.archs import ArchSpec, price
 from mmnas_ext.registry import name_of
-from mmnas_ext.runs.halves import LOADERS, backbones_of, host_of, list_halves, models_of, tell, walk
+from mmnas_ext.runs.halves import (
+    LOADERS,
+    backbones_of,
+    counted_at,
+    host_of,
+    list_halves,
+    models_of,
+    seed_arch,
+    tell,
+    walk,
+)
 
 _SMALLEST = 32  # pixels: a position of the coarsest feature
 # arguments of transforms in pixels: (width, height), one number or a list of these; lists of these; what may be
@@ -109,12 +119,10 @@ def settle_limits(cfg: Config, added: Callable[[Config, str], float] = lambda _c
 
 def _price_of_seed(backbone: Mapping[str, Any], limit: Mapping[str, Any], name: str) -> float:
     """What the seed of a super-network costs, in the metric of a limit."""
-    init = backbone.get('init_cfg')
-    seed = init.get('seed') if isinstance(init, Mapping) else None
-    if not isinstance(seed, Mapping) or seed.get('arch') is None:
+    arch = seed_arch(backbone)
+    if arch is None:
         raise ValueError(f'{name} is said by the seed, and model.backbone.init_cfg has no seed=dict(arch=…)')
-    size, stride = tuple(backbone.get('input_size', (800, 1088))), backbone.get('output_stride', 32)
-    return price(ArchSpec.parse(seed['arch']), size, stride, limit.get('metric', 'macs'), limit.get('table'))
+    return price(ArchSpec.parse(arch), *counted_at(backbone), limit.get('metric', 'macs'), limit.get('table'))
 
 
 def scaled_pipeline(

@@ -19,6 +19,7 @@ from mmnas_ext.archs import Geometry, HostChoice, LatencyTable, SearchSpace, ent
 from mmnas_ext.archs.convs import STEM_TOKENS
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.runs.configs import read_config
+from mmnas_ext.runs.halves import counted_at
 from mmnas_ext.runs.host_choices import build_neck_and_head, features_of, list_hosts
 from mmnas_ext.runs.resolve import resolve
 from mmnas_ext.workdir import write_text
@@ -67,10 +68,9 @@ class Subject:
                 f"config {path} must have model.backbone=dict(type='mmnas_ext.SuperNet', space=…), "
                 f'got type {backbone.get("type")!r}'
             )
-        height, width = backbone.get('input_size', (800, 1088))
         hosts = tuple(list_hosts(cfg))
         return cls(
-            SearchSpace.parse(backbone['space']), (height, width), backbone.get('output_stride', 32),
+            SearchSpace.parse(backbone['space']), *counted_at(backbone),
             backbone.get('channels_last', False), backbone.get('norm_cfg'), backbone.get('act_cfg'),
             hosts, cfg.get('default_scope', 'mmengine') if hosts else 'mmengine',
         )  # fmt: skip

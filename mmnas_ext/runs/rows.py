@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from mmnas_ext.registry import name_of
+from mmnas_ext.runs.halves import seed_arch
 from mmnas_ext.runs.methods import METHODS, method_of
 from mmnas_ext.runs.run import prepare
 from mmnas_ext.search.decision import KINDS
@@ -222,6 +223,4 @@ def read_options(texts: Sequence[str]) -> dict[str, Any]:
 
 def find_seed(cfg: Config) -> Any:
     """The architecture whose weights a search starts from, as its config has it; ``None`` of one that names none."""
-    init: Any = ((cfg.get('model') or {}).get('backbone') or {}).get('init_cfg')
-    seed: Any = init.get('seed') if isinstance(init, Mapping) else None
-    return seed.get('arch') if isinstance(seed, Mapping) else None
+    return seed_arch((cfg.get('model') or {}).get('backbone') or {})

@@ -14,6 +14,7 @@ from mmnas_ext.archs import ArchSpec, Prices, SearchSpace, cost, prices
 from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import read_space
+from mmnas_ext.runs.halves import counted_at
 from mmnas_ext.runs.keys import describe_hint, fits
 from mmnas_ext.runs.later import check_ranking
 from mmnas_ext.search import sample_within
@@ -136,14 +137,13 @@ class TrialPlan:
         """
         settings = TrialSettings.parse(cfg)
         backbone, space = cfg.model.get('backbone') or {}, read_space(cfg)
-        height, width = backbone.get('input_size', (800, 1088))
-        output_stride = backbone.get('output_stride', 32)
+        size, output_stride = counted_at(backbone)
         metric, table = settings.limit.get('metric', 'macs'), settings.limit.get('table')
         try:
-            priced = prices(space, (height, width), output_stride, metric, table)
+            priced = prices(space, size, output_stride, metric, table)
         except (ValueError, TypeError) as error:
             raise ValueError(f'random_search.limit: {error}') from None
-        return cls(cfg, settings, space, (height, width), output_stride, priced)
+        return cls(cfg, settings, space, size, output_stride, priced)
 
     @cached_property
     def drawn(self) -> list[tuple[ArchSpec, float]]:

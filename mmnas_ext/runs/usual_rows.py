@@ -9,6 +9,7 @@ from mmnas_ext.archs import ArchSpec, Limit, Prices, SearchSpace
 from mmnas_ext.engine.limits import CostTerm, check_limit
 from mmnas_ext.engine.whole import price_wholes
 from mmnas_ext.runs.gradient import read_space
+from mmnas_ext.runs.halves import counted_at
 from mmnas_ext.runs.host_choices import has_host, read_choices
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.rows import SEED, Row, find_seed
@@ -111,7 +112,7 @@ def _limited(cfg: Config) -> tuple[SearchSpace, Prices, Limit]:
         raise ValueError(f'--random draws from model.backbone.space, and a config of the method {method!r} has none')
     space, backbone = read_space(cfg), cfg.model.backbone
     term = CostTerm.parse(cfg.optim_wrapper.get('cost'))
-    size, stride = tuple(backbone.get('input_size', (800, 1088))), backbone.get('output_stride', 32)
+    size, stride = counted_at(backbone)
     choices = read_choices(cfg)
     if choices is not None:  # a given network is trained in the config's own host
         priced = price_wholes(term, choices, space, stride)[choices.own]
