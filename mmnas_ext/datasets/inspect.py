@@ -83,12 +83,13 @@ def check_sample(dataset: Any, index: int, num_classes: int | None = None) -> An
         DataError: A file cannot be read, a label is not in 0..`num_classes` - 1, or the pipeline fails; the message
             names the file.
     """
-    with _random_states_kept():
+    with random_states_kept():
         return renewed(dataset, num_classes)[index]
 
 
 @contextmanager
-def _random_states_kept() -> Iterator[None]:
+def random_states_kept() -> Iterator[None]:
+    """Leaves the random generators of the CPU as they were."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Thin glue to MMEngine's Runner: loops, hooks and the optimizer wrapper of a search, and the run of both halves."""
+"""Thin glue to MMEngine's Runner: loops, hooks and the optimizer wrapper of a search."""
 
 from mmnas_ext.engine.block_optim import BlockOptimWrapper, BlockOptimWrapperConstructor
 from mmnas_ext.engine.derive import DeriveHook

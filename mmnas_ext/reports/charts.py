@@ -14,6 +14,7 @@ from plotly.subplots import make_subplots
 from mmnas_ext.archs import Limit, SearchSpace
 from mmnas_ext.reports.distill_log import DistillLog
 from mmnas_ext.reports.log import SearchLog, searched_layers
+from mmnas_ext.reports.measured import undominated
 from mmnas_ext.reports.palette import ACCENT, FAINT, FOUND, INK, PAPER, RULE, SEED, candidate_dashes, kernel_colour
 from mmnas_ext.reports.result import Network, Result, short
 from mmnas_ext.reports.table import cost_scale, format_cost, format_limit, name_metric
@@ -52,7 +53,8 @@ def front_chart(front: MeasuredFront, result: Result) -> go.Figure:
         'chosen': dict(color=ACCENT, size=15, symbol='diamond'),
         'seed': dict(color=SEED, size=12, symbol='square', line=dict(color=INK, width=1)),
     }
-    best = _undominated([point for kind in ('front', 'chosen') for point in groups[kind]], front.sign if name else -1)
+    shown = [point for kind in ('front', 'chosen') for point in groups[kind]]
+    best = undominated(shown, front.sign if name else -1, lambda point: point[:2])
     line = dict(color=RULE, width=2, shape='hv')
     figure.add_scatter(x=[p[0] for p in best], y=[p[1] for p in best], mode='lines', line=line, hoverinfo='skip',
                        showlegend=False)  # fmt: skip
@@ -290,14 +292,6 @@ def _trained_at(result: Result, number: int | None) -> list[str]:
     if row is None or result.metric is None or result.metric not in row.trained:
         return []
     return [f'trained: {short(result.metric)} {row.trained[result.metric]:.4g}']
-
-
-def _undominated(points: Sequence[tuple[float, float, str, str]], sign: int) -> list[tuple[float, float, str, str]]:
-    kept: list[tuple[float, float, str, str]] = []
-    for point in sorted(points, key=lambda point: (point[0], -sign * point[1])):
-        if not kept or sign * point[1] > sign * kept[-1][1]:
-            kept.append(point)
-    return kept
 
 
 def _digits(value: float) -> float | None:

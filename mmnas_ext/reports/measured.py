@@ -1,8 +1,8 @@
 """Figure and table of measured networks along a cost: the front that a search hands over."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +14,7 @@ from mmnas_ext.reports.palette import ACCENT, FOUND, INK, PAPER, RULE, SEED
 from mmnas_ext.reports.table import cost_scale, format_cells, format_cost, format_limit, metric_column, name_metric
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 
+_Kind = TypeVar('_Kind')
 _SCORE = 'score'
 _SEED: c.Style = {'linestyle': '', 'marker': 's', 'markersize': 10, 'color': SEED, 'markeredgecolor': INK, 'zorder': 4}
 _RING: c.Style = {
@@ -57,7 +58,7 @@ def measured_figure(front: MeasuredFront) -> Figure:
     up = f'{name} ({"higher" if sign == 1 else "lower"} is better)'
     figure, axes = c.plot('measured', 'What networks reach at their cost', note, scale.name, up)
     shown = [point for point in points if point.number is not None]
-    best = _undominated(shown, sign)
+    best = undominated(shown, sign, lambda point: (point.x, point.y))
     axes.plot(*_columns(best), drawstyle='steps-post', color=RULE, linewidth=1.6, zorder=2, gid='best')
     axes.scatter(*_columns(shown), s=62, color=FOUND, edgecolor=PAPER, zorder=5, gid='points')
     bounds = [bound / scale.size for bound in front.limits.get(front.metric, Limit()) if bound is not None]
@@ -141,10 +142,17 @@ def _reach(front: MeasuredFront) -> list[float]:
     return [*(network.costs[front.metric] for network in front.networks), *bounds]
 
 
-def _undominated(points: Sequence[_Point], sign: int) -> list[_Point]:
-    kept: list[_Point] = []
-    for point in sorted(points, key=lambda point: (point.x, -sign * point.y)):
-        if not kept or sign * point.y > sign * kept[-1].y:
+def undominated(points: Sequence[_Kind], sign: int, place: Callable[[_Kind], tuple[float, float]]) -> list[_Kind]:
+    """The points of which no cheaper one is as good, by cost.
+
+    Args:
+        points: The points.
+        sign: 1 where a higher figure is better, else -1.
+        place: Cost and figure of one.
+    """
+    kept: list[_Kind] = []
+    for point in sorted(points, key=lambda each: (place(each)[0], -sign * place(each)[1])):
+        if not kept or sign * place(point)[1] > sign * place(kept[-1])[1]:
             kept.append(point)
     return kept
 

@@ -146,7 +146,7 @@ def read_loader(cfg: Config, name: str, prepared: Prepared, where: str) -> tuple
             batch = _read_batch(each)
             found.append(len(each))
     if len(found) > 1:
-        prepared.halved = tuple(found)
+        prepared.batches_of_halves = tuple(found)
     return dataset, batch
 
 

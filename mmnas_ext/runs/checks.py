@@ -102,8 +102,8 @@ def _check(cfg: Config, arch: str | None, search_only: bool, resume: bool, prepa
     for number, half in enumerate(prepared.halves):
         where = 'derived: ' if half.name == 'adaptation' else ''
         model = build_half(half, prepared, keep=not number, where=where)
-        if method.check_batches is not None and prepared.halved and not number:
-            method.check_batches(cfg, prepared.halved)
+        if method.check_batches is not None and prepared.batches_of_halves and not number:
+            method.check_batches(cfg, prepared.batches_of_halves)
         file = half.cfg.get('load_from')
         if file and '://' not in str(file):
             say(check_load_from(model, str(file), f'{where}load_from'))

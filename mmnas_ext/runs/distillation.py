@@ -47,7 +47,6 @@ from mmnas_ext.search.select import RatingError, reachable, select
 from mmnas_ext.workdir import WorkDir
 
 BACKBONE_NAME = 'DNAFound'  # what a distillation registers unless derived=dict(name=…) says otherwise
-# keys of a config that say how another search finds a network
 # of `val_cfg` what no rating depends on
 _NOT_RATED = ('limits', 'max_memory', 'front')
 

@@ -15,6 +15,7 @@ from mmnas_ext.reports.table import format_cost, format_size, name_metric
 from mmnas_ext.reports.training_log import main_metric
 from mmnas_ext.reports.trials import read_trials
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
+from mmnas_ext.runs.halves import TESTED
 from mmnas_ext.runs.keys import own_name
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, Manifest, ResumeError, read_manifest
 from mmnas_ext.runs.next_command import command, run_command
@@ -24,7 +25,6 @@ from mmnas_ext.search.decision import Decision
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir
 
-_TESTED = ('test_dataloader', 'test_cfg', 'test_evaluator')
 _WIDTH = 11  # of the words before the lines
 
 
@@ -89,7 +89,7 @@ def describe_end(cfg: Config, manifest: Manifest) -> str:
     checkpoint = find_checkpoint(places).path if places else None
     lines['checkpoint'] = checkpoint or 'none is left'
     trained = Config.fromfile(config) if text is not None else cfg
-    if checkpoint is not None and config.is_file() and all(trained.get(key) is not None for key in _TESTED):
+    if checkpoint is not None and config.is_file() and all(trained.get(key) is not None for key in TESTED):
         lines['next'] = command('test', config, checkpoint, '--work-dir', files.root / 'test')
     elif text is not None:
         lines['next'] = command('report', files.root)

@@ -30,7 +30,7 @@ from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import (
     GRADIENT,
     check_search,
-    list_halves,
+    configs_to_check,
     read_space,
     stamp_of,
     supply_decision,
@@ -46,7 +46,7 @@ from mmnas_ext.search import sample_within
 from mmnas_ext.search.choosing import Choosing, FrontPlan
 from mmnas_ext.search.decision import Decision, normal
 from mmnas_ext.search.evolution import Evolution, Evolving, Member, undominated
-from mmnas_ext.search.generations import Generations, Measured
+from mmnas_ext.search.generations import Bred, Generations
 from mmnas_ext.search.measure import window
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.workdir import write_text
@@ -127,7 +127,7 @@ class Breeder:
         self.selector = Selector(runner, choosing, self.plan.limit, priced, session.files, stamp)
         self.front_plan = FrontPlan(images=self.settings.images, calibration=self.settings.calibration)
         self.metrics: dict[Choices, dict[str, float]] = {}
-        self._told: list[tuple[Measured, ...]] = []
+        self._told: list[tuple[Bred, ...]] = []
         self.evolution = Evolution(
             self.plan.space, priced, self.plan.bounds, self.settings, self.measure,
             self.selector.supernet.seed_path() if self.settings.start_with_seed else None,
@@ -176,7 +176,7 @@ class Breeder:
         """Writes down a generation, and says what it came to."""
         arch = self.selector.arch
         # those of the earlier generations are known: to build all again takes a minute once there are thousands
-        self._told.append(tuple(Measured(arch(each.path), each.cost, self._value(each), each.made) for each in row))
+        self._told.append(tuple(Bred(arch(each.path), each.cost, self._value(each), each.made) for each in row))
         settings, plan = self.settings, self.plan
         told = Generations(
             settings.rank_by, settings.better, plan.prices.metric, plan.bounds, settings.generations, tuple(self._told)
@@ -301,7 +301,7 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
         if not plan.settings.by_loss:
             check_validating(cfg, 'evolution.rank_by')
             check_ranking(cfg, plan.settings.rank_by, 'evolution.rank_by')
-    return list_halves(cfg, searched, space, arch, search_only)
+    return configs_to_check(cfg, searched, space, arch, search_only)
 
 
 def _check_keys(cfg: Config) -> None:

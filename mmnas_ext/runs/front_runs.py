@@ -30,7 +30,7 @@ from mmnas_ext.workdir import WorkDir, write_text
 
 
 @dataclass(frozen=True)
-class FrontPlan:
+class AdaptPlan:
     """What ``--adapt-all`` will train.
 
     Args:
@@ -109,7 +109,7 @@ def pick_network(cfg: Config, number: int) -> str:
     return arch
 
 
-def check_all(cfg: Config, numbers: Sequence[int] = (), resume: bool = False) -> FrontPlan:
+def check_all(cfg: Config, numbers: Sequence[int] = (), resume: bool = False) -> AdaptPlan:
     """Raises one clear error for what would fail later, before anything is set aside or trained.
 
     Args:
@@ -134,13 +134,13 @@ def check_all(cfg: Config, numbers: Sequence[int] = (), resume: bool = False) ->
         known = read_manifest(WorkDir(own.work_dir).manifest) if resume else None
         if known is not None and not _is_outdated(known, follows):
             continue_run(known, own, method, arch)
-    return FrontPlan(front, wanted, resume, manifest, prepared, follows)
+    return AdaptPlan(front, wanted, resume, manifest, prepared, follows)
 
 
-def adapt_all(cfg: Config, plan: FrontPlan, draw: bool = False) -> None:
+def adapt_all(cfg: Config, plan: AdaptPlan, draw: bool = False) -> None:
     """Trains networks of a front in turn, each as a run of its own in ``front/<K>`` of the work dir.
 
-    The search is not repeated, and its run stays as it is. With `FrontPlan.resume`, what is finished is not trained
+    The search is not repeated, and its run stays as it is. With `AdaptPlan.resume`, what is finished is not trained
     again and what was interrupted goes on. ``front/results.md`` has what the trained ones reached, after each of them.
 
     Args:
@@ -177,7 +177,7 @@ def adapt_all(cfg: Config, plan: FrontPlan, draw: bool = False) -> None:
         tell_end(_best(cfg, plan, searched))
 
 
-def _best(cfg: Config, plan: FrontPlan, searched: Session) -> Session:
+def _best(cfg: Config, plan: AdaptPlan, searched: Session) -> Session:
     """The run of the network that reached most, or the last one where nothing was validated."""
     front, runs = plan.front, {number: last_metrics(plan.own(cfg, number).work_dir) for number in plan.numbers}
     reached = {name for metrics in runs.values() for name in metrics}
@@ -192,7 +192,7 @@ def _best(cfg: Config, plan: FrontPlan, searched: Session) -> Session:
     return Session(own, searched.method, manifest)
 
 
-def trained_table(files: WorkDir, plan: FrontPlan, like: int) -> str:
+def trained_table(files: WorkDir, plan: AdaptPlan, like: int) -> str:
     """The table of a front, with what those of its networks reached that were trained to their end, in the same way.
 
     Args:
@@ -210,7 +210,7 @@ def trained_table(files: WorkDir, plan: FrontPlan, like: int) -> str:
     return f'{table}\nleft out, trained with another recipe: {", ".join(f"K = {number}" for number in others)}'
 
 
-def dry_run_all(cfg: Config, plan: FrontPlan) -> str:
+def dry_run_all(cfg: Config, plan: AdaptPlan) -> str:
     """Does one step of the first network that is left to train; returns the plan of all as lines of text.
 
     Args:

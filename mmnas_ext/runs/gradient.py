@@ -70,7 +70,7 @@ def describe_backbone(cfg: Config) -> dict[str, Any]:
     }
 
 
-def list_halves(
+def configs_to_check(
     cfg: Config, first: Config, space: SearchSpace, arch: ArchSpec | None, search_only: bool
 ) -> list[Config]:
     """Lists the configs of the halves that a run will need; the second may begin days after the first."""
@@ -90,7 +90,7 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
         check_chosen(cfg)
         first = search_config(cfg)
         check_search(first, space)
-    return list_halves(cfg, first, space, arch, search_only)
+    return configs_to_check(cfg, first, space, arch, search_only)
 
 
 def check_chosen(cfg: Config) -> None:

@@ -12,6 +12,7 @@ from mmnas_ext.archs import INPUT_SIZE, OUTPUT_STRIDE
 from mmnas_ext.shipped import PACKAGE
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+TESTED = ('test_dataloader', 'test_cfg', 'test_evaluator')  # what a test needs
 
 
 def is_ours(cfg: Config) -> bool:

@@ -20,12 +20,13 @@ from mmnas_ext.archs.host_choices import show_option
 from mmnas_ext.archs.places import Size
 from mmnas_ext.backbones import backbone_spec
 from mmnas_ext.datasets.identity import list_datasets
+from mmnas_ext.datasets.inspect import random_states_kept
 from mmnas_ext.engine.host_control import branches_of, outer_convs
 from mmnas_ext.runs.fitting import channels_of
 from mmnas_ext.runs.halves import counted_at
 from mmnas_ext.runs.image_size import apply_image_size, former_size
 from mmnas_ext.runs.method import FINDERS
-from mmnas_ext.runs.prepared import random_states_kept, scope_of
+from mmnas_ext.runs.prepared import scope_of
 
 KEY, CHOSEN = 'host_choices', 'host_choice'
 _READ = ('backbone', 'neck', 'bbox_head', 'train_cfg', 'test_cfg')

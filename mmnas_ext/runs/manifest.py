@@ -4,6 +4,7 @@ It is written last in each transition: what it calls done is done, and nothing e
 its parts::
 
     gradient, random   created -> searching -> found -> derived -> adapting -> done
+    gradient, by losses  created -> searching -> rating -> found -> derived -> adapting -> done
     evolution          created -> searching -> rating -> found -> derived -> adapting -> done
     distillation       created -> searching -> rating -> found -> derived -> adapting -> done
     plain training     created -> adapting -> done

@@ -54,7 +54,7 @@ _IGNORED = 255  # MMSegmentation's default everywhere
 _IGNORING = {'RandomCrop': 'ignore_index', 'RandomRotate': 'seg_pad_val'}
 
 
-def check_data(value: Any) -> None:
+def check_data_form(value: Any) -> None:
     """Raises ValueError for a value of ``data`` that is malformed; nothing is looked for on the disk."""
     OwnData.parse(value)
 

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import load_checkpoint
 
 from mmnas_ext.remap.loading import safe_loading
@@ -23,6 +23,7 @@ from mmnas_ext.reports.facts import read_facts
 from mmnas_ext.reports.predictions import IGNORED, Box
 from mmnas_ext.reports.samples import Sample, Samples
 from mmnas_ext.runs.checkpoints import find_checkpoint
+from mmnas_ext.runs.prepared import scope_of
 from mmnas_ext.workdir import WorkDir
 
 COUNT = 4
@@ -90,7 +91,7 @@ def predict(
     chosen: list[int] = []
     for title, (cfg, checkpoint) in configs.items():
         # an ordinary config has no scope of ours; its types are its host's
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        with scope_of(cfg):
             dataset = DATASETS.build(cfg.val_dataloader.dataset)
             paths = [Path(dataset.get_data_info(index)['img_path']) for index in range(len(dataset))]
             chosen = choose([path.name for path in paths], min(count, len(paths)) if fewer else count, names)

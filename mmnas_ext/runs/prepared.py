@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
+from mmnas_ext.datasets.inspect import random_states_kept
 from mmnas_ext.remap.loading import safe_loading
 
 _LOADERS = ('_train_dataloader', '_val_dataloader', '_test_dataloader')
@@ -42,13 +43,13 @@ class Prepared:
 
     Attributes:
         halves: The parts of the run that were checked, in their order.
-        halved: Batches of an epoch of the images that train weights, and of those that are held out from them; empty
+        batches_of_halves: Batches of an epoch of the images that train weights, and of those held out from them; empty
             where images are not parted.
     """
 
     def __init__(self) -> None:
         self.halves: tuple[Half, ...] = ()
-        self.halved: tuple[int, ...] = ()
+        self.batches_of_halves: tuple[int, ...] = ()
         self._datasets: dict[str, Any] = {}
         self._models: dict[str, tuple[nn.Module, tuple[Any, ...]]] = {}
 
@@ -143,16 +144,6 @@ def stand_in(cfg: Mapping[str, Any], give: Callable[[], Any]) -> dict[str, Any]:
         return give()
 
     return {**cfg, 'type': given}
-
-
-@contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Leaves the random generators of the CPU as they were."""
-    states = _states()
-    try:
-        yield
-    finally:
-        _set_states(states)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from mmnas_ext.reports import write_report
 from mmnas_ext.runs.changes import flatten, settings_of
 from mmnas_ext.runs.checkpoints import checkpoint_places, nest_checkpoints
 from mmnas_ext.runs.derived import derived_config
-from mmnas_ext.runs.gradient import describe_backbone, list_halves, read_space
+from mmnas_ext.runs.gradient import configs_to_check, describe_backbone, read_space
 from mmnas_ext.runs.manifest import SEARCH, NoNetworkError, ResumeError
 from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.session import Session, resume_from, say
@@ -278,7 +278,7 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
     limit = Limit(plan.settings.limit.get('min'), plan.settings.limit.get('max'))
     for sentence in limit.slack(plan.prices.by, plan.prices.range(), 'random_search.limit'):
         print_log(sentence, logger='current', level=logging.WARNING)
-    return list_halves(cfg, plan.trial_config(plan.drawn[0][0]), space, arch, search_only)
+    return configs_to_check(cfg, plan.trial_config(plan.drawn[0][0]), space, arch, search_only)
 
 
 def _settings(cfg: Config) -> Settings:

@@ -37,8 +37,8 @@ from mmnas_ext.runs.host import apply_host, check_host, mend_heads
 from mmnas_ext.runs.host_choices import CHOSEN, KEY, check_use, own_cost
 from mmnas_ext.runs.image_size import apply_image_size, check_image_size, settle_limits
 from mmnas_ext.runs.keys import check_shape
-from mmnas_ext.runs.own_data import ROOT, apply_data, belonging_classes, check_data, move_data
-from mmnas_ext.runs.seed_space import check_made, complete_space, is_made, keep_strides, name_seed
+from mmnas_ext.runs.own_data import ROOT, apply_data, belonging_classes, check_data_form, move_data
+from mmnas_ext.runs.seed_space import check_made, complete_space, has_no_stages, keep_strides, name_seed
 from mmnas_ext.runs.sources import list_sources
 from mmnas_ext.search.evolution import LOSS, idle_beside
 
@@ -86,7 +86,7 @@ def resolve(cfg: Config, options: Mapping[str, Any] | None = None) -> Config:
     if is_ours(cfg):
         _settle_inits(cfg)
     if is_ours(cfg) and isinstance(backbone, dict):
-        if is_made(backbone.get('space')):
+        if has_no_stages(backbone.get('space')):
             check_made(backbone['space'])
             backbone['space'] = complete_space(cfg, backbone['space'])
         name_seed(cfg)
@@ -259,7 +259,7 @@ def _apply_output_stride(cfg: Config, value: int) -> bool:
 def _check_space(value: Any) -> None:
     if not isinstance(value, str | Mapping):
         raise ValueError(f'space must be a name, a .json file or a dict, got {value!r:.80}')
-    if is_made(value):
+    if has_no_stages(value):
         check_made(value)
 
 
@@ -268,7 +268,7 @@ def _apply_space(cfg: Config, value: Any) -> bool:
     owners = [part for part in (model, model.get('backbone') or {}) if 'space' in part]
     searches = 'backbone' in model and model['backbone'] in owners
     if searches:
-        value = complete_space(cfg, value) if is_made(value) else value
+        value = complete_space(cfg, value) if has_no_stages(value) else value
         keep_strides(cfg, model['backbone']['space'], value)
     for owner in owners:
         tell('space', owner['space'], value)
@@ -341,7 +341,7 @@ _APPLIED: dict[str, tuple[Callable[[Any], None], Callable[[Config, Any], bool]]]
     'space': (_check_space, _apply_space),
     'host': (check_host, apply_host),  # wired from the space
     'image_size': (check_image_size, apply_image_size),
-    'data': (check_data, lambda cfg, value: apply_data(cfg, value, cfg.get('classes'))),
+    'data': (check_data_form, lambda cfg, value: apply_data(cfg, value, cfg.get('classes'))),
     'classes': (_check_classes, _apply_classes),
 }
 _PLACES = {

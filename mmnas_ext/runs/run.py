@@ -22,6 +22,7 @@ from mmnas_ext.runs.checkpoints import nest_checkpoints
 from mmnas_ext.runs.configs import read_config
 from mmnas_ext.runs.derived import settle
 from mmnas_ext.runs.ending import tell_end
+from mmnas_ext.runs.halves import list_halves
 from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.manifest import ADAPT
 from mmnas_ext.runs.methods import method_of
@@ -63,15 +64,13 @@ def prepare(
     cfg = read_config(path, options)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(str(cfg.filename)).stem))
-    trial = (cfg.get('random_search') or {}).get('trial')
-    halves = [half for half in (cfg, cfg.get('derived'), trial) if half]
     if amp:
-        for half in halves:
+        for half in list_halves(cfg):
             half['optim_wrapper'] = _with_amp(half.get('optim_wrapper') or {})
     if auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ValueError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config')
-        for half in halves:
+        for half in list_halves(cfg):
             half['auto_scale_lr'] = {**(half.get('auto_scale_lr') or {}), 'enable': True}
     return cfg
 

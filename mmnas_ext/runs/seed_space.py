@@ -16,7 +16,7 @@ from mmnas_ext.runs.sources import depth_of, said_keys
 _OUTPUTS = ('model', 'backbone', 'out_indices')
 
 
-def is_made(value: Any) -> bool:
+def has_no_stages(value: Any) -> bool:
     """Whether a space is given by how it is made."""
     return isinstance(value, Mapping) and 'stages' not in value
 
@@ -143,7 +143,7 @@ def keep_strides(cfg: Config, former: Any, space: Any) -> None:
     try:
         before, after = (places(SearchSpace.parse(each)) for each in (former, space))
     except (ValueError, TypeError, OSError):
-        if is_made(space):
+        if has_no_stages(space):
             raise
         return
     if _strides(before) == _strides(after) and (before.head is None or after.head is not None):

@@ -5,15 +5,15 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmnas_ext.datasets.inspect import random_states_kept
 from mmnas_ext.runs.building import built, read_loader, warn
 from mmnas_ext.runs.checks import check_data, check_work_dir
 from mmnas_ext.runs.classes import check_heads
+from mmnas_ext.runs.halves import TESTED
 from mmnas_ext.runs.keys import check_keys, check_shape
 from mmnas_ext.runs.loading import check_tested
-from mmnas_ext.runs.prepared import Prepared, random_states_kept, scope_of
+from mmnas_ext.runs.prepared import Prepared, scope_of
 from mmnas_ext.runs.training import open_runner
-
-_TESTED = ('test_dataloader', 'test_cfg', 'test_evaluator')
 
 
 def check_test(cfg: Config, checkpoint: str) -> Prepared:
@@ -33,9 +33,9 @@ def check_test(cfg: Config, checkpoint: str) -> Prepared:
     check_shape(cfg)
     if cfg.get('derived'):
         raise ValueError('this config describes a search: test what it wrote, <work dir>/derived/config.py')
-    lacking = [name for name in _TESTED if cfg.get(name) is None]
+    lacking = [name for name in TESTED if cfg.get(name) is None]
     if lacking:
-        raise ValueError(f'a config must have {", ".join(_TESTED)} to be tested, this one lacks {", ".join(lacking)}')
+        raise ValueError(f'a config must have {", ".join(TESTED)} to be tested, this one lacks {", ".join(lacking)}')
     check_keys(cfg)
     check_data(cfg, ('test_dataloader',))
     if cfg.get('work_dir'):

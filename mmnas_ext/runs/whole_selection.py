@@ -24,7 +24,7 @@ from mmnas_ext.engine.whole import price_wholes, within_reach
 from mmnas_ext.reports.training_log import main_metric
 from mmnas_ext.runs.selection import Selector, read_validated, spread_limits, tell_fewer
 from mmnas_ext.runs.session import say
-from mmnas_ext.search.between import best_path
+from mmnas_ext.search.between import best_network
 from mmnas_ext.search.choosing import Choosing, FrontPlan
 from mmnas_ext.search.decision import ComparedHost, Decision, HostDecision
 from mmnas_ext.search.host_belief import HostBelief, Validated, rank
@@ -143,7 +143,8 @@ class WholeSelector:
     def best(self, choice: HostChoice, effects: np.ndarray, limit: Limit) -> Choices | None:
         """The network of the lowest sum of effects with which a host meets a limit, exactly; ``None`` without any."""
         rows = [row.tolist() for row in self.own.chooser.belief.by_layer(effects)]
-        return best_path(self.wholes[choice], rows, limit)
+        found = best_network(self.own.supernet.space, self.wholes[choice], rows, limit)
+        return None if found is None else self.own.chooser.usual(found)
 
     def believe(self, detectors: Sequence[Detector]) -> tuple[str, HostBelief]:
         """Validates detectors; returns the metric that decides, and what is believed of them.

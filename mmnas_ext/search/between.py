@@ -1,12 +1,14 @@
 """The best choice whose cost lies between two bounds: what the front, which only knows an upper one, cannot tell."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from mmnas_ext.archs import Choices, Limit, Prices
+from mmnas_ext.archs import SKIP, Choices, Limit, Prices, SearchSpace
 from mmnas_ext.search.branch import lowest
-from mmnas_ext.search.front import ANY, Arcs, front
+from mmnas_ext.search.front import ANY, Arcs, Figures, front
+from mmnas_ext.search.linked_front import Links, chain_front
 
 Row = Sequence[tuple[int, float]]
 
@@ -63,6 +65,104 @@ def best_path(priced: Prices, ratings: Sequence[Sequence[float]], limit: Limit) 
         return None
     chosen = dict(zip(searched, found, strict=True))
     return tuple(tuple(chosen.get(f'{i}.{j}', 0) for j in range(len(stage))) for i, stage in enumerate(priced.layers))
+
+
+def best_network(
+    space: SearchSpace, priced: Prices, ratings: Sequence[Sequence[float]], limit: Limit
+) -> Choices | None:
+    """As `best_path`, among paths of which no layer could take the place of a skip before it: one for each network.
+
+    Paths that differ in the places of skips alone are one network: weights are remapped onto its layers in their order.
+
+    Args:
+        space: The space.
+        priced: Its prices.
+        ratings: As of `best_path`.
+        limit: In the metric's own figures.
+    """
+    searched = priced.searched()
+    blocks = _linked(space, [tuple(map(int, name.split('.'))) for name in searched])
+    steps = [[priced.by.steps(cost) for cost in row] for row in searched.values()]
+    costs = [
+        np.array([row[each.candidate] for each in block], np.int64) for row, block in zip(steps, blocks, strict=True)
+    ]
+    values = [
+        np.array([float(row[each.candidate]) for each in block]) for row, block in zip(ratings, blocks, strict=True)
+    ]
+    rows = _best_linked(blocks, costs, values, *steps_between(priced, limit))
+    if rows is None:
+        return None
+    chosen = {name: block[row].candidate for name, block, row in zip(searched, blocks, rows, strict=True)}
+    return tuple(tuple(chosen.get(f'{i}.{j}', 0) for j in range(len(stage))) for i, stage in enumerate(priced.layers))
+
+
+class _Entry(NamedTuple):
+    """A candidate of a layer, for what stands before it: 1 if the layer before is skipped, else 0."""
+
+    candidate: int
+    enters: int
+    leaves: int
+
+
+def _linked(space: SearchSpace, places: Sequence[tuple[int, ...]]) -> list[list[_Entry]]:
+    """Per searched layer its candidates, each for what may stand before it; all are part of some path."""
+    blocks = []
+    for number, (i, j) in enumerate(places):
+        before = space.stages[i].layers[j - 1] if number and places[number - 1] == (i, j - 1) else ()
+        blocks.append([
+            _Entry(candidate, enters, int(token == SKIP))
+            for candidate, token in enumerate(space.stages[i].layers[j])
+            for enters in (0, 1)
+            if not (enters and token != SKIP and token in before)
+        ])  # fmt: skip
+    left = {0}  # nothing stands before the first
+    for number, block in enumerate(blocks):
+        blocks[number] = [each for each in block if each.enters in left]
+        left = {each.leaves for each in blocks[number]}
+    wanted = {0, 1}
+    for number, block in reversed(list(enumerate(blocks))):
+        blocks[number] = [each for each in block if each.leaves in wanted]
+        wanted = {each.enters for each in blocks[number]}
+    return blocks
+
+
+def _best_linked(
+    blocks: Sequence[Sequence[_Entry]], costs: list[Figures], values: list[Figures], least: int | None, most: int | None
+) -> tuple[int, ...] | None:
+    """The rows of the lowest sum of values among linked entries that cost from `least` to `most`."""
+
+    def cheapest(sign: int, bound: int | None) -> tuple[int, ...] | None:
+        points = chain_front(
+            Links([sign * cost], value, [each.enters for each in block], [each.leaves for each in block])
+            for block, cost, value in zip(blocks, costs, values, strict=True)
+        )
+        bound = points.costs[-1].item() if bound is None else bound
+        return points.best(bound).choice if points.costs[0].item() <= bound else None
+
+    if least is None:
+        return cheapest(1, most)
+    for sign, bound in ((1, most), (-1, -least)):
+        found = None if bound is None else cheapest(sign, bound)
+        if bound is not None and found is None:
+            return None
+        if found is not None:
+            cost = sum(column[row].item() for column, row in zip(costs, found, strict=True))
+            if _is_between(cost, least, most):
+                return found
+    assert most is not None, 'one bound alone is met by its own best choice'
+    arcs: list[Arcs] = [
+        {
+            (each.enters if number else ANY, each.leaves): np.flatnonzero([
+                (other.enters, other.leaves) == (each.enters, each.leaves) for other in block
+            ])
+            for each in block
+        }
+        for number, block in enumerate(blocks)
+    ]  # fmt: skip
+    try:
+        return lowest(values, [costs, [-each for each in costs]], [most, -least], arcs)
+    except ValueError as error:
+        raise ValueError(f'{least} and {most} are too close together to find what lies between: {error}') from None
 
 
 def steps_between(priced: Prices, limit: Limit) -> tuple[int | None, int | None]:

@@ -17,7 +17,7 @@ _WRITER = 'a search by evolution'
 
 
 @dataclass(frozen=True)
-class Measured:
+class Bred:
     """A network of a generation.
 
     Args:
@@ -44,7 +44,7 @@ class Generations:
     Args:
         rank_by: What networks were ranked by: ``'loss'``, or a metric of the validation.
         rule: Whether a ``'greater'`` or a ``'less'`` value is better.
-        metric: What `Measured.cost` is.
+        metric: What `Bred.cost` is.
         limit: What every network costs at least and at most.
         asked: How many generations were asked for.
         rows: Those that were measured, at least one network in each.
@@ -58,7 +58,7 @@ class Generations:
     metric: str
     limit: Limit
     asked: int
-    rows: tuple[tuple[Measured, ...], ...]
+    rows: tuple[tuple[Bred, ...], ...]
 
     def __post_init__(self) -> None:
         for name, value, allowed in (('rule', self.rule, RULES), ('metric', self.metric, tuple(METRICS))):
@@ -135,12 +135,12 @@ def _parse(content: Mapping[str, Any], where: str) -> Generations:
     return call_at(where, Generations, rank_by, rule, metric, limit, asked, found)
 
 
-def _measured(row: Mapping[str, Any], where: str) -> Measured:
+def _measured(row: Mapping[str, Any], where: str) -> Bred:
     arch = call_at(f'{where}: arch', ArchSpec.parse, take(row, 'arch', str, where))
     value = row.get('value')
     return call_at(
         where,
-        Measured,
+        Bred,
         arch,
         take(row, 'cost', float, where),
         None if value is None else check_kind(value, float, f'{where}: value'),

@@ -22,7 +22,7 @@ import numpy as np
 from mmnas_ext.archs import Choices, Prices, SearchSpace
 from mmnas_ext.archs.limit import Limit
 from mmnas_ext.search.belief import Belief, Measured, tamed
-from mmnas_ext.search.between import best_path, meets
+from mmnas_ext.search.between import best_network, meets
 from mmnas_ext.search.decision import LayerChoice, normal
 from mmnas_ext.search.fields import check_count
 from mmnas_ext.search.statistics import t_quantile
@@ -174,10 +174,10 @@ class Chooser:
     def best_within(self, effects: np.ndarray, limit: Limit) -> Choices | None:
         """The network of the lowest sum of effects within a limit, exactly; ``None`` where there is none.
 
-        Paths that differ in the places of skips alone are one network, which weights are remapped onto by its layers'
-        order: its path is the one whose skips stand last.
+        Paths that differ in the places of skips alone are one network: its path is the one whose skips stand last.
         """
-        found = best_path(self.priced, [row.tolist() for row in self.belief.by_layer(effects)], limit)
+        ratings = [row.tolist() for row in self.belief.by_layer(effects)]
+        found = best_network(self.space, self.priced, ratings, limit)
         return None if found is None else self.usual(found)
 
     def usual(self, path: Choices) -> Choices:

@@ -7,8 +7,6 @@ from mmnas_ext.archs import zoo
 from mmnas_ext.backbones.named import NAMES
 from mmnas_ext.registry import MODELS
 
-IMAGE = (2, 3, 64, 96)
-
 
 def test_every_network_of_the_zoo_has_a_name() -> None:
     spaces = {'fna_det', 'fna_seg', 'efficientnet_lite0_det'}

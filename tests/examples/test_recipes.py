@@ -14,11 +14,10 @@ from mmnas_ext.engine import SearchOptimWrapperConstructor
 from mmnas_ext.runs import exporting
 from mmnas_ext.runs.host import _find
 from tests.examples.small import HOSTS, SIZE, SPACE, parse, read
-from tests.own_data import CONFIGS, derive_any
+from tests.own_data import derive_any
 from tests.small import small
 from tests.test_configs import assert_losses, moved, segmentations, values
 
-EXAMPLES = CONFIGS / 'examples'
 DETECTORS = [name for name in HOSTS if name.endswith('_coco')]
 SEGMENTORS = [name for name in HOSTS if name.endswith('_cityscapes')]
 _LISTED = ('optimizer', 'paramwise_cfg', 'clip_grad')

@@ -7,7 +7,7 @@ import pytest
 from mmnas_ext.archs import ArchSpec, Limit
 from mmnas_ext.reports import draw_generations, write_report
 from mmnas_ext.reports.evolution import generations_cells, generations_figure
-from mmnas_ext.search.generations import Generations, Measured
+from mmnas_ext.search.generations import Bred, Generations
 from mmnas_ext.workdir import WorkDir
 from tests.reports.distilled import drawn, words
 from tests.reports.drawn import png_size
@@ -20,7 +20,7 @@ MADE = (('seed', 'drawn', 'drawn'), ('crossed', 'mutated'), ('crossed', 'mutated
 def generations(values=VALUES, rule='less', rank_by='loss', **fields):
     rows = tuple(
         tuple(
-            Measured(
+            Bred(
                 ArchSpec.parse(f'[[8, 4], {json.dumps(["k3_e1"] * (4 * number + place + 1))}, 1]'), 100 + place, v, made
             )
             for place, (v, made) in enumerate(zip(row, names, strict=True))

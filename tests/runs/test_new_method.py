@@ -15,7 +15,7 @@ from mmnas_ext.archs import ArchSpec, SearchSpace, cost
 from mmnas_ext.runs.changes import flatten, settings_of
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.derived import derived_config
-from mmnas_ext.runs.gradient import describe_backbone, list_halves, read_space
+from mmnas_ext.runs.gradient import configs_to_check, describe_backbone, read_space
 from mmnas_ext.runs.manifest import SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.methods import METHODS, method_of
@@ -63,7 +63,7 @@ def find(session: Session) -> ArchSpec:
 def check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:
     if cfg.annealing.get('population', 0) < 2:
         raise ValueError(f'annealing.population must be at least 2, got {cfg.annealing.get("population")!r}')
-    return list_halves(cfg, cfg, read_space(cfg), arch, search_only)
+    return configs_to_check(cfg, cfg, read_space(cfg), arch, search_only)
 
 
 ANNEALING = Method(
