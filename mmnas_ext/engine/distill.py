@@ -15,10 +15,11 @@ from mmnas_ext.distill import BlockDistiller
 from mmnas_ext.engine.batches import Batches, reproducible
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.describe import describe_distillation
-from mmnas_ext.engine.loops import ResumableIterLoop, check_positive
+from mmnas_ext.engine.loops import ResumableIterLoop
 from mmnas_ext.engine.seeding import reseed
 from mmnas_ext.registry import LOOPS, MODEL_WRAPPERS, name_of
 from mmnas_ext.remap.checkpoints import read_state
+from mmnas_ext.search.fields import check_count
 
 _COUNTS = ('calibration_batches', 'log_interval', 'val_interval')
 # the rest is MMEngine's
@@ -163,7 +164,7 @@ def check_training(**settings: Any) -> None:
     if len(lengths) != 1:
         raise ValueError(f'train_cfg of a distillation must have either max_iters or max_epochs, got {lengths or None}')
     for name in (*lengths, *(name for name in _COUNTS if name in settings)):
-        check_positive(f'train_cfg.{name}', settings[name])
+        check_count(f'train_cfg.{name}', settings[name], 1)
     if not isinstance(settings.get('staged', False), bool):
         raise TypeError(f'train_cfg.staged must be True or False, got {settings["staged"]!r}')
 

@@ -12,6 +12,7 @@ from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper
 from mmnas_ext.engine.seeding import common_seed, reseed
 from mmnas_ext.registry import LOOPS
 from mmnas_ext.search.choosing import Choosing
+from mmnas_ext.search.fields import check_count
 from mmnas_ext.upstream import Unread, resumable
 
 
@@ -29,7 +30,7 @@ class Alternation:
     """
 
     def __init__(self, runner: Any, batches: Batches, arch_start: int, arch_interval: int, seed: int = 0) -> None:
-        check_positive('arch_interval', arch_interval)
+        check_count('arch_interval', arch_interval, 1)
         self.runner = runner
         self.batches = batches
         self.seed = seed
@@ -76,12 +77,6 @@ class Alternation:
             raise NonFiniteLossError(f'{error}; losses: {_totals(losses)}') from None
         finally:
             handle.remove()
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Raises ValueError unless an argument is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f'{name} must be a positive integer, got {value!r}')
 
 
 def _totals(losses: Mapping[str, Any]) -> dict[str, float]:

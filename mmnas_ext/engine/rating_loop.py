@@ -26,13 +26,13 @@ from mmnas_ext.distill.student import Student
 from mmnas_ext.engine.batches import Batches as Stream
 from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.distill import preprocess, same_for_all
-from mmnas_ext.engine.loops import check_positive
 from mmnas_ext.engine.measuring import COUNT, Choice, assemble, measure_students, open_measured
 from mmnas_ext.engine.pieces import Pieces
 from mmnas_ext.engine.progress import CountingBar
 from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.registry import LOOPS
 from mmnas_ext.remap.convert import save
+from mmnas_ext.search.fields import check_count
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import BlockRatings, CellRatings, Ratings, price_paths
 from mmnas_ext.search.select import RatingError, Selection, select
@@ -367,8 +367,8 @@ def check_rating(**settings: Any) -> None:
     unknown = sorted(set(settings) - set(_RATING_KEYS))
     if unknown:
         raise ValueError(f'val_cfg of a distillation takes {_RATING_KEYS}, got {unknown[0]!r}')
-    check_positive('calibration_batches', settings.get('calibration_batches', 1))
-    check_positive('front', settings.get('front', COUNT))
+    check_count('calibration_batches', settings.get('calibration_batches', 1), 1)
+    check_count('front', settings.get('front', COUNT), 1)
     memory = settings.get('max_memory', 1)
     if isinstance(memory, bool) or not isinstance(memory, int | float) or not memory > 0:
         raise ValueError(f'max_memory must be a positive number of GiB, got {memory!r}')

@@ -22,6 +22,7 @@ from mmnas_ext.runs.configs import read_config
 from mmnas_ext.runs.halves import counted_at
 from mmnas_ext.runs.host_choices import build_neck_and_head, features_of, list_hosts
 from mmnas_ext.runs.resolve import resolve
+from mmnas_ext.search.fields import check_count
 from mmnas_ext.workdir import write_text
 
 # times one call of a layer: milliseconds
@@ -128,9 +129,9 @@ def measure_latency(
         ValueError: An argument is out of range, or PyTorch does not see the device.
     """
     for name, value, least in (('batch_size', batch_size, 1), ('repeats', repeats, 1), ('warmup', warmup, 0)):
-        _check_count(name, value, least)
+        check_count(name, value, least)
     if threads is not None:
-        _check_count('threads', threads, 1)
+        check_count('threads', threads, 1)
     place = _device(device)
     layout = torch.channels_last if subject.channels_last else torch.contiguous_format
     layers = {}
@@ -224,11 +225,6 @@ def time_on_cuda(layer: nn.Module, x: Tensor) -> float:
     end.record(stream)
     torch.cuda.synchronize(x.device)
     return float(start.elapsed_time(end))
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f'{name} must be an integer of at least {least}, got {value!r}')
 
 
 def _device(name: str) -> torch.device:

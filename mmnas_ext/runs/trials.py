@@ -4,7 +4,7 @@ import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, get_type_hints
 
@@ -18,7 +18,7 @@ from mmnas_ext.runs.halves import counted_at
 from mmnas_ext.runs.keys import describe_hint, fits
 from mmnas_ext.runs.later import check_ranking
 from mmnas_ext.search import sample_within
-from mmnas_ext.search.fields import check_count
+from mmnas_ext.search.fields import check_count, check_known
 
 RULES = ('greater', 'less')
 _LIMIT_KEYS = ('metric', 'max', 'min', 'table')
@@ -96,10 +96,7 @@ class TrialSettings:
         if not isinstance(given, Mapping):
             raise ValueError(f'random_search must be a dict, got {given!r}')
         given = copy.deepcopy(cfg.to_dict()['random_search'])
-        known = [entry.name for entry in fields(cls)]
-        unknown = sorted(set(given) - set(known))
-        if unknown:
-            raise ValueError(f'random_search takes {known}, got {unknown}')
+        check_known('random_search', given, cls)
         if 'rank_by' not in given:
             raise ValueError(
                 f"random_search must name the metric that ranks trials, rank_by='mIoU', got {sorted(given)}"

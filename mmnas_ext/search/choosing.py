@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mmnas_ext.search.decision import KINDS
+from mmnas_ext.search.fields import check_count
 from mmnas_ext.search.measure import Measuring
 from mmnas_ext.search.measured import RULES
 
@@ -38,10 +39,8 @@ class FrontPlan:
     def __post_init__(self) -> None:
         for name in ('networks', 'images', 'calibration', 'candidates'):
             value = getattr(self, name)
-            if name == 'images' and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'selection.front.{name} must be a positive integer, got {value!r}')
+            if name != 'images' or value is not None:
+                check_count(f'selection.front.{name}', value, 1)
         if isinstance(self.least, bool) or not isinstance(self.least, int | float) or not 0 < self.least <= 1:
             raise ValueError(f'selection.front.least must be a share in (0, 1], got {self.least!r}')
         if self.rank_by is not None and (not isinstance(self.rank_by, str) or not self.rank_by):

@@ -17,13 +17,13 @@ No torch here: what a network is worth comes from a function.
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from mmnas_ext.archs import Choices, Prices, SearchSpace
 from mmnas_ext.archs.limit import Limit
 from mmnas_ext.search.between import meets
-from mmnas_ext.search.fields import check_count
+from mmnas_ext.search.fields import check_count, check_known
 from mmnas_ext.search.measured import RULES
 from mmnas_ext.search.sampling import draw_within
 
@@ -130,12 +130,9 @@ class Evolving:
         Raises:
             ValueError: It is no dict, a key is unknown, has no effect beside the others, or as above.
         """
-        known = [entry.name for entry in fields(cls)]
         if not isinstance(given, Mapping):
             raise ValueError(f'evolution must be a dict, got {given!r:.60}')
-        unknown = sorted(map(str, set(given) - set(known)))
-        if unknown:
-            raise ValueError(f'evolution takes {known}, got {unknown}')
+        check_known('evolution', given, cls)
         found = cls(**{key: value for key, value in given.items() if value is not None or key == 'images'})
         idle = [key for key in idle_beside(found.rank_by) if given.get(key) is not None]
         if idle:

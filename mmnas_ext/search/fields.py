@@ -1,5 +1,7 @@
 """Takes values of a kind from decoded JSON, and refuses what is of another kind with its place in the file."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,15 @@ def check_kind(value: Any, kind: type, where: str, finite: bool = True) -> Any:
 def check_count(name: str, value: Any, least: int) -> None:
     """Raises ValueError unless a setting is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f'{name} must be an integer of at least {least}, got {value!r}')
+        wanted = 'a positive integer' if least == 1 else f'an integer of at least {least}'
+        raise ValueError(f'{name} must be {wanted}, got {value!r}')
+
+
+def check_known(name: str, given: Mapping[str, Any], settings: type) -> None:
+    """Raises ValueError where settings by name have one that their dataclass does not know."""
+    known = [entry.name for entry in fields(settings)]
+    if unknown := sorted(map(str, set(given) - set(known))):
+        raise ValueError(f'{name} takes {known}, got {unknown}')
 
 
 def take(holder: Any, name: str, kind: type, where: str) -> Any:

@@ -14,7 +14,7 @@ No torch here: losses come from a function.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from mmnas_ext.archs.limit import Limit
 from mmnas_ext.search.belief import Belief, Measured, tamed
 from mmnas_ext.search.between import best_network, meets
 from mmnas_ext.search.decision import LayerChoice, normal
-from mmnas_ext.search.fields import check_count
+from mmnas_ext.search.fields import check_count, check_known
 from mmnas_ext.search.statistics import t_quantile
 
 Rate = Callable[[Sequence[Choices], Sequence[int]], np.ndarray]
@@ -66,9 +66,7 @@ class Measuring:
 
     def __post_init__(self) -> None:
         for name in ('first', 'networks', 'rounds', 'batches', 'finalists', 'most'):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'selection.{name} must be a positive integer, got {value!r}')
+            check_count(f'selection.{name}', getattr(self, name), 1)
         for name, highest in (('window', 1.0), ('certain', math.inf)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
@@ -82,10 +80,7 @@ class Measuring:
         Raises:
             ValueError: A key is unknown, or as above.
         """
-        known = [entry.name for entry in fields(cls)]
-        unknown = sorted(set(given) - set(known))
-        if unknown:
-            raise ValueError(f"selection of type 'measured' takes {known}, got {unknown}")
+        check_known("selection of type 'measured'", given, cls)
         return cls(**given)
 
     def within(self, batches: int) -> 'Measuring':

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmnas_ext.archs import SKIP, ArchSpec, Choices, Limit, Prices, SearchSpace, StageSpec
+from mmnas_ext.search.fields import check_count
 
 # costs are counted in that many bins: 40 ms and some 10 MB for FNA's spaces, and of networks that are drawn within
 # limits a thousandth of the whole range apart more than half lie within them
@@ -74,8 +75,7 @@ def sample_within(
             that can be reached lies within the limits (names the range that can), fewer than `count` networks do
             (says how many), or the limits are too narrow to find them.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f'count must be an integer of at least 1, got {count!r}')
+    check_count('count', count, 1)
     counter, lowest, highest = _counted(space, prices, min_cost, max_cost)
     found = list(islice(_drawn(space, counter, seed, lowest, highest), count))
     if len(found) == count:

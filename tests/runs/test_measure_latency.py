@@ -292,7 +292,7 @@ def test_a_run_that_is_stopped_leaves_the_old_table(monkeypatch, tmp_path):
     (['--space', 'fna_dte', '--input-size', '64', '64'], "unknown search space 'fna_dte'"),
     (['--space', 'fna_det', '--input-size', '0', '64'], 'size must be a pair of positive integers'),
     (['--space', 'fna_det', '--input-size', '64', '64', '--repeats', '0'],
-     'repeats must be an integer of at least 1, got 0'),
+     'repeats must be a positive integer, got 0'),
     (['--space', 'fna_det', '--input-size', '64', '64', '--device', 'tpu'],
      "device must be 'cpu', 'cuda' or 'cuda:<n>', got 'tpu'"),
 ])  # fmt: skip

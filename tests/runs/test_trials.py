@@ -32,9 +32,9 @@ def made(index, metrics, failure='', **changes):
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-    ({'count': 0}, 'random_search.count must be an integer of at least 1, got 0'),
-    ({'count': 2.5}, 'random_search.count must be an integer of at least 1, got 2.5'),
-    ({'count': True}, 'random_search.count must be an integer of at least 1, got True'),
+    ({'count': 0}, 'random_search.count must be a positive integer, got 0'),
+    ({'count': 2.5}, 'random_search.count must be a positive integer, got 2.5'),
+    ({'count': True}, 'random_search.count must be a positive integer, got True'),
     ({'seed': -1}, 'random_search.seed must be an integer of at least 0, got -1'),
     ({'rule': 'more'}, "random_search.rule must be one of ('greater', 'less'), got 'more'"),
     ({'rank_by': ''}, "random_search.rank_by must name a metric, such as 'mIoU', got ''"),

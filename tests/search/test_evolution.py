@@ -176,8 +176,8 @@ def test_settings_are_read():
     [
         (7, 'evolution must be a dict, got 7'),
         (dict(populations=3), r"evolution takes \['population', .*, got \['populations'\]"),
-        (dict(population=0), 'evolution.population must be an integer of at least 1, got 0'),
-        (dict(generations=True), 'evolution.generations must be an integer of at least 1, got True'),
+        (dict(population=0), 'evolution.population must be a positive integer, got 0'),
+        (dict(generations=True), 'evolution.generations must be a positive integer, got True'),
         (dict(seed=-1), 'evolution.seed must be an integer of at least 0, got -1'),
         (dict(final_batches=1), 'evolution.final_batches must be an integer of at least 2, got 1'),
         (dict(parents=51), 'evolution.parents must be at most evolution.population, 50, got 51'),

@@ -198,7 +198,7 @@ def test_limits_too_narrow_for_a_large_space():
 
 @pytest.mark.parametrize('count', [0, -1, 1.0, True, '3'])
 def test_a_count_that_is_none(count):
-    with pytest.raises(ValueError, match=f'count must be an integer of at least 1, got {count!r}'):
+    with pytest.raises(ValueError, match=f'count must be a positive integer, got {count!r}'):
         sample_within(SPACE, PRICES, count, 0)
 
 
