@@ -16,11 +16,13 @@ _RECIPE = (
     'data.', 'train_cfg.max_', 'train_dataloader.', 'optim_wrapper.', 'param_scheduler.', 'val_dataloader.dataset.',
     'val_evaluator.', 'launch.', 'position.', 'custom_hooks.', 'auto_scale_lr.', 'load_from',
 )  # fmt: skip
-# hooks that change no weights, by the end of their name: any other may
+# hooks of MMEngine, of the hosts and of ours that change no weights: any other may; all hosts' figures end alike
 _WATCHING = (
-    'VisualizationHook', 'VisualizerHook', 'LoggerHook', 'ProfilerHook', 'TimerHook', 'CheckpointHook', 'MonitorHook',
-    'ProgressHook', 'DeriveHook', 'RuntimeInfoHook', 'EmptyCacheHook', 'CheckHook', 'CheckInvalidLossHook',
+    'LoggerHook', 'IterTimerHook', 'RuntimeInfoHook', 'CheckpointHook', 'EmptyCacheHook', 'ProfilerHook',
+    'NPUProfilerHook', 'MemoryProfilerHook', 'NumClassCheckHook', 'ClassNumCheckHook', 'CheckInvalidLossHook',
+    'SearchMonitorHook', 'ProgressHook', 'DeriveHook',
 )  # fmt: skip
+_FIGURES = 'VisualizationHook'
 _FREE = (
     'num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'data_root', 'ann_file', 'data_prefix',
 )  # fmt: skip
@@ -33,7 +35,8 @@ def only_watches(key: str) -> bool:
         key: Of a part's settings, ``custom_hooks.<type>.…``; a second hook of a type has a plus behind it.
     """
     room, _, rest = key.partition('.')
-    return room == 'custom_hooks' and rest.partition('.')[0].rstrip('+').endswith(_WATCHING)
+    name = rest.partition('.')[0].rstrip('+')
+    return room == 'custom_hooks' and (name in _WATCHING or name.endswith(_FIGURES))
 
 
 def same_network(one: ArchSpec, other: ArchSpec) -> bool:

@@ -12,8 +12,6 @@ from mmnas_ext.reports.table import format_size
 from mmnas_ext.search.fields import check_kind, check_list_of, read_object, read_size, take
 from mmnas_ext.workdir import WorkDir
 
-# the size of FNA's cost table
-
 
 class Length(NamedTuple):
     """How long a part is, and in what: ``'epoch'`` or ``'iteration'``."""

@@ -18,6 +18,7 @@ from typing import IO, Any
 import torch
 
 from mmnas_ext.archs.json_file import read_json
+from mmnas_ext.runs.leases import NAME as LEASE
 from mmnas_ext.search.fields import check_kind
 from mmnas_ext.workdir import write_text
 
@@ -216,9 +217,11 @@ class Children:
 def _newest(*folders: Path | None) -> int:
     """When something was last written into folders, but for what is noted here of every start."""
     newest = 0
-    for file in (file for folder in folders if folder is not None for file in folder.rglob('*')):
-        with suppress(FileNotFoundError):  # another process may be at work in the other folder
-            newest = newest if file.name in (CLOCK, LOG, LOCK) else max(newest, file.stat().st_mtime_ns)
+    for folder in (folder for folder in folders if folder is not None):
+        for place, _, names in os.walk(folder):
+            for name in (name for name in names if not name.startswith((CLOCK, LOG, LOCK, LEASE))):
+                with suppress(FileNotFoundError):  # another process may be at work in the other folder
+                    newest = max(newest, os.stat(os.path.join(place, name)).st_mtime_ns)
     return newest
 
 

@@ -383,7 +383,12 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name:
         if found.rows:
             write_text(comparison.work_dir / name, found.format(), leases.token)
 
-    asked.check_shared()
+    try:
+        asked.check_shared()
+    except ValueError as error:
+        if not args.table:
+            raise
+        print(f'warning: {error}', file=sys.stderr)
     read()  # a metric or baseline that is not there is said before hours of training
     failed: dict[_Task, str] = {}
     leases = Leases()

@@ -87,7 +87,8 @@ class EvolutionPlan:
         term = CostTerm.parse(cfg.optim_wrapper.get('cost'))
         size, stride = counted_at(cfg.model.backbone)
         priced = prices(space, size, stride, term.metric, term.table)
-        if cfg[KEY].get('window') is not None and (term.limit.max is None or term.limit.min is not None):
+        limit = term.limit.binding(priced.range())
+        if cfg[KEY].get('window') is not None and (limit.max is None or term.limit.min is not None):
             raise ValueError(
                 f'evolution.window is a share of cost.max and stands for cost.min: it has no effect where the limit is '
                 f'{term.limit.show(priced.by)}'

@@ -18,7 +18,6 @@ from mmnas_ext.registry import name_of
 from mmnas_ext.runs.fitting import channels_of, pick_outputs, rewire
 from mmnas_ext.runs.halves import LOADERS, backbones_of, host_of, models_of, package_of, plain, tell, walk
 from mmnas_ext.runs.sources import depth_of, list_sources, said_keys
-from mmnas_ext.shipped import PACKAGE
 
 _EXAMPLE = "'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
 # of a preprocessor what the seed, the images and the training decide, not the host
@@ -114,7 +113,7 @@ def mend_heads(cfg: Config) -> None:
     """
     for model in models_of(cfg) if cfg.get('default_scope') == 'mmdet' else ():
         for part in walk(model.get('bbox_head')):
-            if name_of(part) == 'SSDHead' and package_of(part) != PACKAGE:
+            if name_of(part) == 'SSDHead' and package_of(part) in ('SSDHead', 'mmdet'):
                 part['type'] = 'mmnas_ext.SSDHead'
 
 

@@ -142,14 +142,15 @@ class Comparison:
                         f'{self.config_of(row)} has {where}randomness.seed={seed}, which every random seed of the '
                         'comparison would share: leave it out'
                     )
-                hooks = [((part or {}).get('default_hooks') or {}).get('checkpoint')]
-                hooks += [hook for hook in (part or {}).get('custom_hooks') or [] if name_of(hook) == 'CheckpointHook']
-                folder = next((hook['out_dir'] for hook in hooks if hook and hook.get('out_dir') is not None), None)
-                if folder is not None:
-                    raise ValueError(
-                        f'{self.config_of(row)} has {where}default_hooks.checkpoint.out_dir={folder}, where the '
-                        "checkpoints of one random seed would be written over by another's: leave it out"
-                    )
+                hooks = {'default_hooks.checkpoint': ((part or {}).get('default_hooks') or {}).get('checkpoint')}
+                for number, hook in enumerate((part or {}).get('custom_hooks') or []):
+                    hooks |= {f'custom_hooks.{number}': hook} if name_of(hook) == 'CheckpointHook' else {}
+                for place, hook in hooks.items():
+                    if hook and hook.get('out_dir') is not None:
+                        raise ValueError(
+                            f'{self.config_of(row)} has {where}{place}.out_dir={hook["out_dir"]}, where the '
+                            "checkpoints of one random seed would be written over by another's: leave it out"
+                        )
 
     @staticmethod
     def _check_needed(row: Row, needed: Row) -> None:

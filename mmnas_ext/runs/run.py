@@ -66,7 +66,9 @@ def prepare(
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(str(cfg.filename)).stem))
     if amp:
         for half in list_halves(cfg):
-            half['optim_wrapper'] = _with_amp(half.get('optim_wrapper') or {})
+            wrapper = half.get('optim_wrapper') or {}
+            if wrapper or 'config' in half:  # what says nothing has that of the other half, or of the file
+                half['optim_wrapper'] = _with_amp(wrapper)
     if auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ValueError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config')

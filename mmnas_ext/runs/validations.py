@@ -64,7 +64,7 @@ class ValidationsHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Notes what was validated, after all other hooks have its metrics; keeps the weights of a training's end."""
-        stopped = bool(runner.train_loop.stop_training)
+        stopped = bool(getattr(runner.train_loop, 'stop_training', False))
         if stopped:
             _save(runner)
         if is_main_process():

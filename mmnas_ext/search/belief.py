@@ -274,32 +274,41 @@ def _pool(measured: Measured, paths: Sequence[Choices], design: np.ndarray) -> V
     return best[1]
 
 
-def tamed(differences: Mapping[Choices, Mapping[int, float]]) -> tuple[dict[Choices, dict[int, float]], int]:
+def tamed(
+    differences: Mapping[Choices, Mapping[int, float]], reference: Choices
+) -> tuple[dict[Choices, dict[int, float]], int]:
     """Differences of which none is so far from all others that it alone would decide what is believed of these.
 
     On a batch, a network that was measured on three or more keeps within ten deviations of its own median: noise is
-    pooled over all networks. And none is worse by more than ten times what nine in ten networks differ by: how bad a
-    network is that nobody will take must not say how far the others may be believed. An infinite difference counts as
-    worse by as much as any other differs.
+    pooled over all networks. And none is worse, for each layer in which it differs, by more than ten times what nine in
+    ten networks are: how bad one diverging network is must not say how far the others may be believed. An infinite
+    difference counts as worse by as much as any other differs.
 
     Args:
         differences: Per path, by the batch's position; infinite ones too.
+        reference: The path that they are differences from.
 
     Returns:
         The same, drawn in, and how many of them were.
     """
     rows = {path: dict(row) for path, row in differences.items()}
     finite = {path: {place: d for place, d in row.items() if math.isfinite(d)} for path, row in rows.items()}
+    changed = {path: max(1, distance(path, reference)) for path in rows}
     middle = {path: float(np.median(list(row.values()))) for path, row in finite.items() if row}
-    apart = [abs(d - middle[path]) for path, row in finite.items() for d in row.values() if len(row) >= _ENOUGH]
+    apart = [
+        abs(d - middle[path]) / math.sqrt(changed[path])
+        for path, row in finite.items()
+        for d in row.values()
+        if len(row) >= _ENOUGH
+    ]
     spread = float(np.quantile(apart, _MOST)) / _NORMAL if apart else 0.0
-    far = max(float(np.quantile(np.abs(list(middle.values())), _MOST)), spread) if middle else 0.0
+    worse = [abs(m) / changed[path] for path, m in middle.items()]
+    far = max(float(np.quantile(worse, _MOST)), spread) if worse else 0.0
     for path, row in finite.items():
+        reach, top = _FAR * spread * math.sqrt(changed[path]), _FAR * far * changed[path]
         for place, d in row.items():
-            near = d
-            if spread and len(row) >= _ENOUGH:
-                near = min(max(near, middle[path] - _FAR * spread), middle[path] + _FAR * spread)
-            rows[path][place] = min(near, _FAR * far) if far else near
+            near = min(max(d, middle[path] - reach), middle[path] + reach) if reach and len(row) >= _ENOUGH else d
+            rows[path][place] = min(near, top) if top else near
     worst = max((abs(rows[path][place]) for path, row in finite.items() for place in row), default=0.0)
     for path, row in rows.items():
         row.update({place: worst for place in row.keys() - finite[path].keys()})

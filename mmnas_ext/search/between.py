@@ -70,9 +70,10 @@ def best_path(priced: Prices, ratings: Sequence[Sequence[float]], limit: Limit) 
 def best_network(
     space: SearchSpace, priced: Prices, ratings: Sequence[Sequence[float]], limit: Limit
 ) -> Choices | None:
-    """As `best_path`, among paths of which no layer could take the place of a skip before it: one for each network.
+    """As `best_path`, among paths of which no layer could take the place of a skip before it.
 
     Paths that differ in the places of skips alone are one network: weights are remapped onto its layers in their order.
+    Every network has such a path, and only one where the layers of a stage offer the same, a first one and skips aside.
 
     Args:
         space: The space.
@@ -97,7 +98,7 @@ def best_network(
 
 
 class _Entry(NamedTuple):
-    """A candidate of a layer, for what stands before it: 1 if the layer before is skipped, else 0."""
+    """A candidate of a layer, for what stands before it: so many layers in a row that are skipped."""
 
     candidate: int
     enters: int
@@ -105,24 +106,24 @@ class _Entry(NamedTuple):
 
 
 def _linked(space: SearchSpace, places: Sequence[tuple[int, ...]]) -> list[list[_Entry]]:
-    """Per searched layer its candidates, each for what may stand before it; all are part of some path."""
-    blocks = []
+    """Per searched layer its candidates, each for what may stand before it; all are part of some path.
+
+    A candidate is left out behind skips of which one could take its place, where its own layer could be skipped then.
+    Every network has a path without such candidates: that whose layers stand first.
+    """
+    blocks, left = [], {0}
     for number, (i, j) in enumerate(places):
-        before = space.stages[i].layers[j - 1] if number and places[number - 1] == (i, j - 1) else ()
-        blocks.append([
-            _Entry(candidate, enters, int(token == SKIP))
-            for candidate, token in enumerate(space.stages[i].layers[j])
-            for enters in (0, 1)
-            if not (enters and token != SKIP and token in before)
-        ])  # fmt: skip
-    left = {0}  # nothing stands before the first
-    for number, block in enumerate(blocks):
-        blocks[number] = [each for each in block if each.enters in left]
-        left = {each.leaves for each in blocks[number]}
-    wanted = {0, 1}
-    for number, block in reversed(list(enumerate(blocks))):
-        blocks[number] = [each for each in block if each.leaves in wanted]
-        wanted = {each.enters for each in blocks[number]}
+        layers = space.stages[i].layers
+        follows = number > 0 and places[number - 1] == (i, j - 1)  # else nothing before it could take its place
+        block = []
+        for enters in sorted(left):
+            run = enters if follows else 0
+            offered = {token for layer in layers[j - run : j] for token in layer} if SKIP in layers[j] else set()
+            for candidate, token in enumerate(layers[j]):
+                if token == SKIP or token not in offered:
+                    block.append(_Entry(candidate, enters, run + 1 if token == SKIP else 0))
+        blocks.append(block)
+        left = {each.leaves for each in block}
     return blocks
 
 

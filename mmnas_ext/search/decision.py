@@ -68,7 +68,7 @@ class ComparedHost:
     Args:
         choice: The text of its `HostChoice`.
         cost: Of the whole detector, in the decision's metric.
-        expected: Expected figure of the validation less that of the reference, after shrinkage; higher is better.
+        expected: Expected figure of the validation less that of the reference, after shrinkage.
         error: Its standard deviation.
         measured: The difference that was measured.
     """

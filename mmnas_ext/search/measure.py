@@ -124,7 +124,7 @@ class Chooser:
     def belief(self) -> Belief:
         """What is believed by now, of losses that are infinite or far from all others within bounds."""
         if self._belief is None:
-            known, drawn_in = tamed(self._differences)
+            known, drawn_in = tamed(self._differences, self.reference)
             if drawn_in > self._drawn_in:
                 total = sum(map(len, known.values()))
                 self.told(f'{drawn_in} of {total} differences are far from all others and count as less far')
@@ -272,19 +272,21 @@ class Chooser:
             raise ValueError(f'no network that costs {limit.show(self.priced.by)} has a finite loss')
         if not ranked:
             return self.reference
-        expected, error = self.belief.network(ranked[0])
-        wanted = caution(self.settings.certain, self.belief.measured.count(ranked[0]))
-        return self.reference if kept and not expected + wanted * error < 0 else ranked[0]
+        return self.reference if kept and not self._bound(ranked[0]) < 0 else ranked[0]
 
     def ranked(self, paths: Iterable[Choices]) -> list[Choices]:
         """Paths by the loss that they surely stay below, the lowest first; those of an infinite one are left out."""
-        belief = self.belief
+        return sorted(filter(self._is_finite, paths), key=self._order)
 
-        def bound(path: Choices) -> float:
-            expected, error = belief.network(path)
-            return expected + self.settings.certain * error
+    def _bound(self, path: Choices) -> float:
+        """The difference that a network surely stays below."""
+        expected, error = self.belief.network(path)
+        wanted = caution(self.settings.certain, self.belief.measured.count(path))
+        return expected + wanted * error if error else expected
 
-        return sorted(filter(self._is_finite, paths), key=bound)
+    def _order(self, path: Choices) -> tuple[float, float]:
+        """By what it surely stays below; where nothing is sure, by what is expected."""
+        return self._bound(path), self.belief.network(path)[0]
 
     def _is_open(self, path: Choices) -> bool:
         return self._is_finite(path) and len(self._differences.get(path, {})) < self.settings.batches

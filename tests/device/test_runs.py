@@ -64,7 +64,7 @@ def once(make: Any, folder: Path, kill: int | None = None) -> str:
     if kill is None:
         train(cfg, resume=True)
     else:
-        cfg.custom_hooks.append({'type': 'StopMonitorHook', 'at': kill})
+        cfg.custom_hooks.append({'type': 'StopVisualizationHook', 'at': kill})
         with pytest.raises(tiny_seg.KilledError):
             train(cfg, resume=True)
     return cfg.work_dir

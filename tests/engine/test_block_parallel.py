@@ -34,7 +34,7 @@ def shared(folder: str, max_iters: int = 6, **changes: Any) -> None:
 def interrupted(folder: str) -> None:
     """The same, ended before its fifth iteration."""
     stop = dict(
-        custom_imports=dict(imports=['tests.engine.tiny_seg']), custom_hooks=[dict(type='StopMonitorHook', at=4)]
+        custom_imports=dict(imports=['tests.engine.tiny_seg']), custom_hooks=[dict(type='StopVisualizationHook', at=4)]
     )
     with pytest.raises(tiny_seg.KilledError):
         shared(folder, **stop)

@@ -133,7 +133,7 @@ def once(folder: Path, kill: int | None = None, **changes: Any) -> None:
     if kill is None:
         run(cfg, resume=resume)
         return
-    cfg.custom_hooks = [dict(type='StopMonitorHook', at=kill)]
+    cfg.custom_hooks = [dict(type='StopVisualizationHook', at=kill)]
     with pytest.raises(tiny_seg.KilledError):
         run(cfg, resume=resume)
 

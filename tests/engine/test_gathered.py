@@ -19,7 +19,7 @@ def trained(folder: Path, *hooks: dict[str, Any], kill: int | None = None) -> Pa
     """Two batches an update, a checkpoint every three: that of the third waits for another."""
     cfg = tiny_seg.training_cfg(folder, **{'optim_wrapper.accumulative_counts': 2})
     cfg.experiment_name = f'{folder.parent.name} {folder.name} {kill}'
-    cfg.custom_hooks = [*hooks, *([] if kill is None else [dict(type='StopMonitorHook', at=kill)])]
+    cfg.custom_hooks = [*hooks, *([] if kill is None else [dict(type='StopVisualizationHook', at=kill)])]
     if kill is None:
         train(cfg, resume=True)
     else:

@@ -340,7 +340,7 @@ def switched(work_dir: Any, workers: int, kill: int | None = None) -> Config:
     cfg = tiny.search_cfg(work_dir, workers=workers, **changes)
     cfg.default_hooks.checkpoint = {'type': 'CheckpointHook', 'interval': 2, 'by_epoch': False}
     cfg.train_cfg.update(arch_interval=2, weight_fraction=0.45)  # so that the halves' epochs fall apart
-    cfg.custom_hooks = [SWITCH, *([] if kill is None else [{'type': 'StopMonitorHook', 'at': kill}])]
+    cfg.custom_hooks = [SWITCH, *([] if kill is None else [{'type': 'StopVisualizationHook', 'at': kill}])]
     cfg.experiment_name = f'{work_dir} {kill}'
     return cfg
 

@@ -368,7 +368,7 @@ def segmentor(folder, seed_file, *kills, until=0.5, hook=True):
         if kill is None:
             train(cfg, resume=True)
             continue
-        cfg.custom_hooks += [{'type': 'StopMonitorHook', 'at': kill}]
+        cfg.custom_hooks += [{'type': 'StopVisualizationHook', 'at': kill}]
         with pytest.raises(tiny_seg.KilledError):
             train(cfg, resume=True)
     return folder

@@ -26,8 +26,8 @@ def search(folder: Path, kill: int | None) -> Config:
     cfg.train_dataloader = loader
     optimizer = dict(type='RMSprop', lr=0.05, alpha=0.99, eps=1.0, momentum=0.9, weight_decay=4e-5)
     cfg.optim_wrapper.weights.optimizer = optimizer
-    stop: list[Any] = [] if kill is None else [dict(type='StopMonitorHook', at=kill)]
-    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook['type'] != 'KillMonitorHook'] + stop
+    stop: list[Any] = [] if kill is None else [dict(type='StopVisualizationHook', at=kill)]
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook['type'] != 'KillVisualizationHook'] + stop
     cfg.experiment_name = f'{folder} {kill}'
     return cfg
 

@@ -42,7 +42,7 @@ def once(folder: Path, variant: str, kill: int | None = None, **changes: Any) ->
     if kill is None:
         train(cfg, resume=True)
         return
-    cfg.custom_hooks = [{'type': 'StopMonitorHook', 'at': kill}]
+    cfg.custom_hooks = [{'type': 'StopVisualizationHook', 'at': kill}]
     with pytest.raises(tiny_seg.KilledError):
         train(cfg, resume=True)
 
@@ -150,7 +150,7 @@ def test_no_worker_outlives_its_run(tmp_path: Path, loop: str, kill: int | None)
     else:
         cfg = tiny_seg.training_cfg(tmp_path, workers=1, **(SEARCH if 'search' in loop else {}))
     workers_seen: list[int] = []
-    cfg.custom_hooks = [{'type': 'StopMonitorHook', 'at': -1 if kill is None else kill}]
+    cfg.custom_hooks = [{'type': 'StopVisualizationHook', 'at': -1 if kill is None else kill}]
     before = set(multiprocessing.active_children())
 
     def seen(*_: Any) -> None:

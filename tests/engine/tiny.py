@@ -124,7 +124,7 @@ class TinyPlain:
 
 
 @HOOKS.register_module()
-class KillMonitorHook(Hook):
+class KillVisualizationHook(Hook):
     """Ends the process as the kernel would, where ``TINY_KILL`` says: ``<half>:<place>:<iteration>``."""
 
     def __init__(self, half: str) -> None:
@@ -244,7 +244,7 @@ def search_cfg(work_dir: Any, loop: str = 'epoch', workers: int = 0, **changes: 
             'custom_hooks': [
                 {'type': 'mmnas_ext.DeriveHook'},
                 {'type': 'mmnas_ext.SearchMonitorHook', 'interval': 2},
-                {'type': 'KillMonitorHook', 'half': 'search'},
+                {'type': 'KillVisualizationHook', 'half': 'search'},
             ],
             'randomness': {'seed': 3},
             'log_level': 'WARNING',
@@ -256,7 +256,7 @@ def search_cfg(work_dir: Any, loop: str = 'epoch', workers: int = 0, **changes: 
                     'type': 'OptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 0.05, 'momentum': 0.9},
                 },
                 'default_hooks': {'checkpoint': {'interval': 1, 'by_epoch': True}},
-                'custom_hooks': [{'type': 'mmnas_ext.ReseedHook'}, {'type': 'KillMonitorHook', 'half': 'adapt'}],
+                'custom_hooks': [{'type': 'mmnas_ext.ReseedHook'}, {'type': 'KillVisualizationHook', 'half': 'adapt'}],
             },
         },
         format_python_code=False,  # MMEngine formats it for every checkpoint, longer than training takes here

@@ -40,7 +40,7 @@ class KilledError(BaseException):
 
 
 @HOOKS.register_module()
-class StopMonitorHook(Hook):
+class StopVisualizationHook(Hook):
     """Ends a run before an iteration, without a word to anyone."""
 
     priority = 'VERY_HIGH'

@@ -28,7 +28,7 @@ def wait_if(place: str) -> None:
 
 
 @HOOKS.register_module()
-class WaitMonitorHook(Hook):
+class WaitVisualizationHook(Hook):
     """Waits at a place of a training: ``<part>:<place>``.
 
     Args:
@@ -171,10 +171,10 @@ def wait_inside_files() -> None:
 
 def write_config(file: Path, cfg: Config) -> Path:
     """Writes a config whose parts wait where they are told to."""
-    hooks = [dict(type='WaitMonitorHook', part='search', at=2)]
+    hooks = [dict(type='WaitVisualizationHook', part='search', at=2)]
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks]
     if cfg.get('derived', {}).get('custom_hooks'):
-        cfg.derived.custom_hooks = [*cfg.derived.custom_hooks, dict(type='WaitMonitorHook', part='adapt', at=1)]
+        cfg.derived.custom_hooks = [*cfg.derived.custom_hooks, dict(type='WaitVisualizationHook', part='adapt', at=1)]
     imports = (cfg.get('custom_imports') or dict(imports=[]))['imports']
     cfg.custom_imports = dict(imports=[*imports, 'tests.runs.stops'])
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ def config(work_dir, stop=None, half='search', **changes):
         'train_cfg.max_epochs': 2, 'train_dataloader.dataset.count': 8, 'derived.train_cfg.max_epochs': 2, **changes,
     })  # fmt: skip
     if stop is not None:
-        hook = {'type': 'StopMonitorHook', 'at': stop}
+        hook = {'type': 'StopVisualizationHook', 'at': stop}
         hooks = cfg.custom_hooks if half == 'search' else cfg.derived.custom_hooks
         hooks.append(hook)
         cfg.custom_imports.imports = [*cfg.custom_imports.imports, 'tests.engine.tiny_seg']
@@ -212,7 +212,7 @@ def test_what_is_harmless_is_taken_over_and_named(tmp_path, reference, capsys):
     start(work_dir, stop=3)
     start(work_dir, resume=True, **{'default_hooks.logger.interval': 3})
     said = capsys.readouterr().out
-    assert 'search: taken over: custom_hooks.StopMonitorHook.at' in said
+    assert 'search: taken over: custom_hooks.StopVisualizationHook.at' in said
     assert 'default_hooks.logger.interval 1 -> 3' in said
     assert same_run(work_dir, reference)
 

@@ -71,8 +71,8 @@ def test_keys_that_no_runner_reads_are_not_compared():
 
 
 @pytest.mark.parametrize(('hook', 'refused'), [
-    ('VisualizerHook', False), ('mmdet.DetVisualizationHook', False), ('CheckpointHook', False),
-    ('mmdet.NumClassCheckHook', False), ('my.package.LaterHook', True), ('EMAHook', True),
+    ('mmnas_ext.ProgressHook', False), ('mmdet.DetVisualizationHook', False), ('CheckpointHook', False),
+    ('mmdet.NumClassCheckHook', False), ('my.package.LaterHook', True), ('PlateauMonitorHook', True), ('EMAHook', True),
     ('mmnas_ext.ReseedHook', True), ('mmdet.PipelineSwitchHook', True), ('mmdet.MeanTeacherHook', True),
     ('mmpretrain.PreciseBNHook', True), ('SyncBuffersHook', True), ('EarlyStoppingHook', True),
 ])  # fmt: skip

@@ -14,6 +14,7 @@ from mmnas_ext.backbones import MBNet
 from mmnas_ext.runs.checks import check_config, check_data, check_work_dir
 from mmnas_ext.runs.configs import read_config
 from mmnas_ext.runs.run import prepare, run
+from mmnas_ext.runs.trials import TrialPlan
 from tests.engine import tiny
 from tests.runs.tiny_coco import coco_of
 
@@ -356,6 +357,14 @@ def test_what_is_asked_of_both_halves_reaches_one_that_a_file_describes(tmp_path
     assert found.derived.optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')
     assert found.derived.auto_scale_lr == {**derived.get('auto_scale_lr', {}), 'enable': True}
     assert found.auto_scale_lr == dict(base_batch_size=8, enable=True)
+
+
+def test_mixed_precision_leaves_a_trial_the_optimizer_that_it_inherits():
+    cfg = prepare('random_retinanet_mbv2_steel', amp=True)
+    plan = TrialPlan.of(cfg)
+    trial = plan.trial_config(plan.drawn[0][0])
+    assert (trial.optim_wrapper.type, trial.optim_wrapper.optimizer.type) == ('AmpOptimWrapper', 'AdamW')
+    assert 'optim_wrapper' not in cfg.random_search.trial
 
 
 def test_mixed_precision_without_a_gpu_is_refused_by_the_host(tiny_file):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -117,18 +118,22 @@ def test_a_choice_of_before_its_settings_were_noted_is_not_made_again(tmp_path: 
     ({'random_search.trial.randomness': dict(seed=4)}, 'random_search.trial.randomness.seed=4, which every random'),
     ({'default_hooks.checkpoint.out_dir': 'o'}, "has default_hooks.checkpoint.out_dir=o, where .* by another's"),
     ({'derived.default_hooks': dict(checkpoint=dict(out_dir='o'))}, 'derived.default_hooks.checkpoint.out_dir=o'),
-    ({'derived.custom_hooks': [dict(type='CheckpointHook', out_dir='o')]}, 'derived.default_hooks.checkpoint.out_dir'),
+    ({'derived.custom_hooks': [dict(type='CheckpointHook', out_dir='o')]}, 'derived.custom_hooks.0.out_dir=o, where'),
 ])  # fmt: skip
-@pytest.mark.parametrize(('seeds', 'table'), [((0, 1), False), ((1,), False), ((0, 1), True)])
+@pytest.mark.parametrize('seeds', [(0, 1), (1,)])
 def test_what_all_random_seeds_would_share_is_refused(
-    changes: dict[str, object], where: str, seeds: tuple[int, ...], table: bool, tmp_path: Path
+    changes: dict[str, object], where: str, seeds: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_config(tmp_path / 'mine.py', seed=False, **changes)
     comparison = Comparison(config, tmp_path / 'all', (Row('search'),), seeds)
-    args = argparse.Namespace(rows=None, jobs=1, threads=1, metric=None, baseline='search', table=table)
+    args = argparse.Namespace(rows=None, jobs=1, threads=1, metric=None, baseline='search', table=False)
     with pytest.raises(ValueError, match=where):
         compare(comparison, args, TOOLS)
     assert not (tmp_path / 'all').exists()
+    args.table = True  # what has ended is shown, and what it is told
+    with pytest.raises(ValueError, match='nothing has ended yet'):
+        compare(comparison, args, TOOLS)
+    assert re.search(f'warning: .*{where}', capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(('option', 'is_refused'), [

@@ -29,7 +29,7 @@ def config(folder: Path, stop: int | None = None, **changes: Any) -> Config:
     folder.mkdir(exist_ok=True)
     cfg = tiny_distill.config(folder, **{'max_iters': 6, **STOP, **changes})
     if stop is not None:
-        cfg.custom_hooks = [dict(type='StopMonitorHook', at=stop)]
+        cfg.custom_hooks = [dict(type='StopVisualizationHook', at=stop)]
     return cfg
 
 

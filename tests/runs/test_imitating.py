@@ -38,7 +38,7 @@ def test_the_line_adds_a_hook_and_changes_nothing_else(tmp_path, seeded):
     cfg = tiny.search_cfg(tmp_path, **seeded)
     before = derived_config(cfg, ARCH).to_dict()
     after = derived_config(tiny.search_cfg(tmp_path, **seeded, **LINE), ARCH).to_dict()
-    assert [hook['type'] for hook in before['custom_hooks']] == ['mmnas_ext.ReseedHook', 'KillMonitorHook']
+    assert [hook['type'] for hook in before['custom_hooks']] == ['mmnas_ext.ReseedHook', 'KillVisualizationHook']
     assert after == {**before, 'custom_hooks': [*before['custom_hooks'], HOOK]}
     off = derived_config(tiny.search_cfg(tmp_path, **seeded, **{'derived.imitate': None}), ARCH)
     assert off.to_dict() == before

@@ -95,8 +95,15 @@ def test_heads_of_an_ssd_are_exchanged(kind: Any) -> None:
     assert cfg.model.bbox_head.type == 'mmnas_ext.SSDHead'
 
 
-@pytest.mark.parametrize('kind', ['mmnas_ext.SSDHead', OurHead])
-def test_heads_of_ours_stay(kind: Any) -> None:
+class MySSDHead(SSDHead):
+    """A head of somebody else."""
+
+
+MySSDHead.__name__ = 'SSDHead'
+
+
+@pytest.mark.parametrize('kind', ['mmnas_ext.SSDHead', OurHead, 'mine.SSDHead', MySSDHead])
+def test_heads_of_others_stay(kind: Any) -> None:
     cfg = Config(dict(default_scope='mmdet', model=dict(bbox_head=dict(type=kind))))
     mend_heads(cfg)
     assert cfg.model.bbox_head.type is kind

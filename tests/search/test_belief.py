@@ -209,30 +209,47 @@ def test_networks_of_more_batches_than_others_tell_of_noise_by_all_of_them():
     assert Belief(SPACE, REFERENCE, Measured(few)).noise.base == pytest.approx(1, abs=0.2)
 
 
-def test_a_spike_and_a_network_that_nobody_takes_are_drawn_in():
+def single(number):
+    """A path that differs from the reference, all zeros, in one layer."""
+    return ((0, 1 + number),)
+
+
+ALIKE = ((0, 0),)
+
+
+def test_a_spike_and_one_diverging_network_are_drawn_in():
     rng = np.random.default_rng(0)
-    rows = {n: dict(enumerate(rng.normal(0, 0.1, 4))) for n in range(40)}
-    assert tamed(rows) == (rows, 0)
-    spike = {**rows, 3: {**rows[3], 1: 20.0}}
-    found, count = tamed(spike)
-    assert count == 1 and {n: row for n, row in found.items() if n != 3} == {n: rows[n] for n in rows if n != 3}
-    assert {place: d for place, d in found[3].items() if place != 1} == {p: d for p, d in rows[3].items() if p != 1}
-    assert 0.5 < found[3][1] < 1.5
-    found, count = tamed({**rows, 3: dict.fromkeys(range(4), 1e6)})
-    assert count == 4 and all(0.5 < d < 1.5 for d in found[3].values())
+    rows = {single(n): dict(enumerate(rng.normal(0, 0.1, 4))) for n in range(40)}
+    odd = single(3)
+    assert tamed(rows, ALIKE) == (rows, 0)
+    found, count = tamed({**rows, odd: {**rows[odd], 1: 20.0}}, ALIKE)
+    assert count == 1 and {p: row for p, row in found.items() if p != odd} == {p: rows[p] for p in rows if p != odd}
+    assert {place: d for place, d in found[odd].items() if place != 1} == {b: rows[odd][b] for b in (0, 2, 3)}
+    assert 0.5 < found[odd][1] < 1.5
+    found, count = tamed({**rows, odd: dict.fromkeys(range(4), 1e6)}, ALIKE)
+    assert count == 4 and all(0.5 < d < 1.5 for d in found[odd].values())
     # one that is as much better is a finding
-    assert tamed({**rows, 3: dict.fromkeys(range(4), -50.0)})[1] == 0
-    found, count = tamed({**rows, 3: {**rows[3], 1: np.inf}})
-    assert count == 0 and found[3][1] == max(abs(d) for row in found.values() for d in row.values())
+    assert tamed({**rows, odd: dict.fromkeys(range(4), -50.0)}, ALIKE)[1] == 0
+    found, count = tamed({**rows, odd: {**rows[odd], 1: np.inf}}, ALIKE)
+    assert count == 0 and found[odd][1] == max(abs(d) for row in found.values() for d in row.values())
+
+
+def test_whole_networks_may_differ_by_as_much_more_as_they_change():
+    """Eight that a tight limit asks about, beside many replacements of one layer that hardly matter."""
+    rng = np.random.default_rng(0)
+    reference = ((0,) * 12,)
+    rows = {((0,) * 11 + (1 + n,),): dict(enumerate(rng.normal(0, 0.01, 3))) for n in range(150)}
+    wholes = {((1 + n,) * 12,): dict(enumerate(0.3 + 0.05 * n + rng.normal(0, 0.03, 3))) for n in range(8)}
+    assert tamed({**rows, **wholes}, reference) == ({**rows, **wholes}, 0)
 
 
 def test_differences_that_are_none_draw_nothing_in():
     """Kernels that are padded with zeros compute the same: half of the candidates may differ by rounding alone."""
-    same = {n: dict(enumerate([0.0, 1e-9, 0.0])) for n in range(30)}
-    rows = {**same, **{100 + n: dict(enumerate(row)) for n, row in enumerate(np.full((10, 3), 0.05))}}
-    assert tamed(rows) == (rows, 0)
-    assert tamed({1: {0: 0.5}}) == ({1: {0: 0.5}}, 0)
-    assert tamed({1: {}, 2: {0: np.inf}}) == ({1: {}, 2: {0: 0.0}}, 0)
+    same = {single(n): dict(enumerate([0.0, 1e-9, 0.0])) for n in range(30)}
+    rows = {**same, **{single(100 + n): dict(enumerate(row)) for n, row in enumerate(np.full((10, 3), 0.05))}}
+    assert tamed(rows, ALIKE) == (rows, 0)
+    assert tamed({single(1): {0: 0.5}}, ALIKE) == ({single(1): {0: 0.5}}, 0)
+    assert tamed({single(1): {}, single(2): {0: np.inf}}, ALIKE) == ({single(1): {}, single(2): {0: 0.0}}, 0)
 
 
 def test_caution_adds_deviations_to_all_but_the_reference():

@@ -127,6 +127,20 @@ def test_one_bad_candidate_decides_nothing_about_the_others():
         assert nothing == REFERENCE, special
 
 
+def test_a_network_of_few_batches_hides_no_surer_one():
+    """Both are ranked by what they surely stay below, by as many batches as each has."""
+    chooser = World(noise=0.1).chooser(Measuring(first=24))
+    few, many = ((0,), (0, 1), (0, 0)), ((0,), (0, 0), (0, 1))
+    rng = np.random.default_rng(0)
+    chooser._differences = {
+        path: dict(enumerate(mean + 0.1 * rng.standard_normal(count)))
+        for path, mean, count in ((few, -0.5, 2), (many, -0.3, 24), *((s, 0.0, 24) for s in chooser.singles()[2:]))
+        if path not in (few, many) or mean
+    }
+    ranked = chooser.ranked([few, many])
+    assert ranked[0] == many == chooser.decide(ranked, Limit())
+
+
 SKIPPABLE = SearchSpace((SpaceStage(8, 8, (CONVS[:2], *[(*CONVS[:2], 'skip')] * 3), 1),))
 
 
