@@ -21,12 +21,12 @@ from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.dry_run import dry_run
 from mmnas_ext.runs.evolution import EVOLUTION, KEY
 from mmnas_ext.runs.front_runs import pick_network
-from mmnas_ext.runs.gradient import select_again
 from mmnas_ext.runs.manifest import SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.rows import Comparison, Row
 from mmnas_ext.runs.run import prepare, run
+from mmnas_ext.runs.select_again import select_again
 from mmnas_ext.runs.session import Session
 from mmnas_ext.runs.usual_rows import draw_near
 from mmnas_ext.search.decision import Decision
