@@ -220,7 +220,7 @@ def generations(meter: Meter, folder: Path, number: int) -> None:
     """An evolution with a stand-in for the measuring; its file is written after each generation, as a run does."""
     from mmnas_ext.archs import Limit, prices, zoo
     from mmnas_ext.search.evolution import Evolution, Evolving
-    from mmnas_ext.search.generations import Generations, Measured
+    from mmnas_ext.search.generations import Bred, Generations
     from mmnas_ext.workdir import write_text
 
     space = zoo.space('fna_det')
@@ -229,10 +229,10 @@ def generations(meter: Meter, folder: Path, number: int) -> None:
     evolution = Evolution(
         space, priced, limit, Evolving(generations=number), lambda paths: [1e9 / priced.path(path) for path in paths]
     )
-    told: list[tuple[Measured, ...]] = []
+    told: list[tuple[Bred, ...]] = []
     with meter.part('bred and written down') as reading:
         for row in evolution.run():
-            told.append(tuple(Measured(space.arch(each.path), each.cost, each.value, each.made) for each in row))
+            told.append(tuple(Bred(space.arch(each.path), each.cost, each.value, each.made) for each in row))
             text = Generations('loss', 'less', 'macs', limit, number, tuple(told)).format()
             write_text(folder / 'evolution.json', text)
         count = len(evolution.members)

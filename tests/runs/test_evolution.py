@@ -434,7 +434,7 @@ def test_of_networks_of_a_front_of_losses_the_best_trained_one_is_told(metrics, 
     for number in metrics:
         write_text(files.adapted / str(number) / 'run.json', files.manifest.read_text())
     monkeypatch.setattr(front_runs, 'last_metrics', lambda folder: metrics[int(Path(folder).name)])
-    plan = front_runs.FrontPlan(
+    plan = front_runs.AdaptPlan(
         MeasuredFront.parse(work_dir), tuple(metrics), False, read_manifest(files.manifest), Prepared()
     )
     told = front_runs._best(cfg, plan, Session(cfg, EVOLUTION, plan.manifest))

@@ -329,7 +329,8 @@ def test_a_folder_is_no_table(tmp_path):
     ('batch_size', 0, 1), ('batch_size', True, 1), ('threads', 0, 1), ('repeats', 1.5, 1), ('warmup', -1, 0),
 ])  # fmt: skip
 def test_counts_are_whole(name, value, least):
-    with pytest.raises(ValueError, match=f'{name} must be an integer of at least {least}, got {value}'):
+    wanted = 'a positive integer' if least else 'an integer of at least 0'
+    with pytest.raises(ValueError, match=f'{name} must be {wanted}, got {value}'):
         measure_latency(Subject(SPACE, SIZE), **{name: value})
 
 
