@@ -84,18 +84,23 @@ class StampHook(Hook):
         checkpoint['meta'][STAMP] = self.part
 
 
+def checkpoint_hooks(cfg: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The hooks that write checkpoints, by their keys in the config, or in a half that says what differs."""
+    hooks = {'default_hooks.checkpoint': (cfg.get('default_hooks') or {}).get('checkpoint', {})}
+    for number, hook in enumerate(cfg.get('custom_hooks') or []):
+        if name_of(hook).endswith('CheckpointHook'):
+            hooks[f'custom_hooks.{number}'] = hook
+    return {key: hook for key, hook in hooks.items() if hook is not None}
+
+
 def checkpoint_places(cfg: Config) -> list[Places]:
     """Where the hooks of a config write checkpoints; what a part notes of it is a list of these as mappings.
 
     Raises:
         ValueError: A hook writes them where this cannot look.
     """
-    hooks: list[Any] = [(cfg.get('default_hooks') or {}).get('checkpoint', {})]
-    hooks += [hook for hook in cfg.get('custom_hooks') or [] if name_of(hook).endswith('CheckpointHook')]
     found = []
-    for hook in hooks:
-        if hook is None:
-            continue
+    for hook in checkpoint_hooks(cfg).values():
         folder = Path(cfg.work_dir)
         if hook.get('out_dir') is not None and str(hook['out_dir']) != str(cfg.work_dir):
             if '://' in str(hook['out_dir']):

@@ -274,7 +274,3 @@ def _check_device(cfg: Config) -> None:
             "--amp (optim_wrapper.type='AmpOptimWrapper') needs a GPU, and PyTorch sees none: train without it, or see "
             'to it that torch.cuda.is_available()'
         )
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, Mapping)

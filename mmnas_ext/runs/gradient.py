@@ -118,11 +118,10 @@ def check_search(cfg: Config, space: SearchSpace) -> None:
     built = constructor(settings, paramwise)
     if built.selection.front is not None:
         check_validating(cfg, 'optim_wrapper.selection.front')
-    if built.host_choices is not None:
-        check_validating(cfg, 'host_choices')
     if built.host_choices is None:
         built.cost.prices(space, size, stride)
     else:
+        check_validating(cfg, 'host_choices')
         within_reach(built.cost, price_wholes(built.cost, built.host_choices, space, stride))
 
 

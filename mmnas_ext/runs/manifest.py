@@ -3,11 +3,11 @@
 It is written last in each transition: what it calls done is done, and nothing else says so. A run's state follows from
 its parts::
 
-    gradient, random   created -> searching -> found -> derived -> adapting -> done
-    gradient, by losses  created -> searching -> rating -> found -> derived -> adapting -> done
-    evolution          created -> searching -> rating -> found -> derived -> adapting -> done
-    distillation       created -> searching -> rating -> found -> derived -> adapting -> done
-    plain training     created -> adapting -> done
+    gradient, random    created -> searching -> found -> derived -> adapting -> done
+    gradient by losses  created -> searching -> rating -> found -> derived -> adapting -> done
+    evolution           created -> searching -> rating -> found -> derived -> adapting -> done
+    distillation        created -> searching -> rating -> found -> derived -> adapting -> done
+    plain training      created -> adapting -> done
 """
 
 import json

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from mmnas_ext.registry import name_of
+from mmnas_ext.runs.checkpoints import checkpoint_hooks
 from mmnas_ext.runs.halves import seed_arch
 from mmnas_ext.runs.methods import METHODS, method_of
 from mmnas_ext.runs.run import prepare
@@ -134,19 +134,16 @@ class Comparison:
         for row in self.rows:
             cfg = self.read(row)
             trial = (cfg.get('random_search') or {}).get('trial')
-            parts = {'': cfg, 'derived.': cfg.get('derived'), 'random_search.trial.': trial}
+            parts = {'': cfg, 'derived.': cfg.get('derived') or {}, 'random_search.trial.': trial or {}}
             for where, part in parts.items():
-                seed = ((part or {}).get('randomness') or {}).get('seed')
+                seed = (part.get('randomness') or {}).get('seed')
                 if where and seed is not None:
                     raise ValueError(
                         f'{self.config_of(row)} has {where}randomness.seed={seed}, which every random seed of the '
                         'comparison would share: leave it out'
                     )
-                hooks = {'default_hooks.checkpoint': ((part or {}).get('default_hooks') or {}).get('checkpoint')}
-                for number, hook in enumerate((part or {}).get('custom_hooks') or []):
-                    hooks |= {f'custom_hooks.{number}': hook} if name_of(hook) == 'CheckpointHook' else {}
-                for place, hook in hooks.items():
-                    if hook and hook.get('out_dir') is not None:
+                for place, hook in checkpoint_hooks(part).items():
+                    if hook.get('out_dir') is not None:
                         raise ValueError(
                             f'{self.config_of(row)} has {where}{place}.out_dir={hook["out_dir"]}, where the '
                             "checkpoints of one random seed would be written over by another's: leave it out"

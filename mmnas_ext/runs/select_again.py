@@ -115,8 +115,8 @@ def _asked(cfg: Config, kind: str | None, limits: Mapping[str, Limit]) -> tuple[
     for metric, limit in limits.items():
         if metric == cost.get('metric', 'macs'):  # the bound that is not given stays
             known = CostTerm.parse(cost).limit
-            limit = Limit(*(known[n] if bound is None else bound for n, bound in enumerate(limit)))
-            Limit.parse(limit._asdict(), metric)
+            both = (old if new is None else new for old, new in zip(known, limit, strict=True))
+            limit = Limit.parse(Limit(*both), metric)
         kept = {key: value for key, value in cost.items() if key not in (*LIMITS, 'metric')}
         table = kept.pop('table', None)
         cost = {**kept, **({'table': table} if METRICS[metric].measured else {}), 'metric': metric, **limit._asdict()}

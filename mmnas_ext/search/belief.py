@@ -30,8 +30,9 @@ _REMAINDERS = (0.0, 0.03, 0.1, 0.3, 1.0)
 # shares of a difference's variance that grow with the layers changed
 _SLOPES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 _SCALES = tuple(10.0 ** (power / 3) for power in range(-9, 4))
-# what is far: so often what all but a tenth keep within, their deviation by a normal's; of a network on enough batches
-_FAR, _MOST, _NORMAL, _ENOUGH = 10.0, 0.9, 1.645, 3
+_FAR = 10.0  # times what most differences keep within
+_MOST, _NORMAL = 0.9, 1.645  # how many these are, and how many standard deviations of a normal that is
+_ENOUGH = 3  # batches on which one that is far from the others can be told
 _NOTHING = 1e-12  # the least variance of a difference
 
 
@@ -246,9 +247,11 @@ def _pool(measured: Measured, paths: Sequence[Choices], design: np.ndarray) -> V
     likelihood (Patterson and Thompson, Biometrika 58, 1971). So what all differences share with the reference's loss is
     not counted as often as there are networks.
     """
+    if not paths:
+        return Variance(1.0, 0.0)
     places = sorted({place for path in paths for place in measured.differences[path]})
     rows = [[measured.differences[path].get(place, math.nan) for place in places] for path in paths]
-    values = np.array(rows, np.float64).reshape(len(paths), len(places))
+    values = np.array(rows, np.float64)
     known = np.logical_and.accumulate(np.isfinite(values), axis=1)
     contrasts = [
         (on, math.sqrt(number / (number + 1)) * (values[on, number] - values[on, :number].mean(1)))
@@ -257,9 +260,8 @@ def _pool(measured: Measured, paths: Sequence[Choices], design: np.ndarray) -> V
     ]
     if not contrasts:
         # a batch each: what they differ by is all that is known of their spread, of which half is the network's own
-        first = values[known[:, 0], 0] if len(places) else values[:0].ravel()
-        spread = max(2 * float(np.var(first)), float(np.mean(first**2)), _NOTHING) if len(first) else 1.0
-        return Variance(spread, 0.0)
+        first = values[known[:, 0], 0]
+        return Variance(max(2 * float(np.var(first)), float(np.mean(first**2)), _NOTHING), 0.0)
     total = sum(len(contrast) for _, contrast in contrasts)
     if sum(float(contrast @ contrast) for _, contrast in contrasts) <= _NOTHING * total:
         return Variance(_NOTHING, 0.0)

@@ -1,13 +1,13 @@
 """The best choice whose cost lies between two bounds: what the front, which only knows an upper one, cannot tell."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from mmnas_ext.archs import SKIP, Choices, Limit, Prices, SearchSpace
 from mmnas_ext.search.branch import lowest
-from mmnas_ext.search.front import ANY, Arcs, Figures, front
+from mmnas_ext.search.front import ANY, Arcs, Figures, Front, front
 from mmnas_ext.search.linked_front import Links, chain_front
 
 Row = Sequence[tuple[int, float]]
@@ -29,22 +29,16 @@ def best_between(blocks: Sequence[Row], least: int | None, most: int | None) -> 
     """
     if least is None and most is None:
         return tuple(min(range(len(block)), key=lambda i: block[i][1]) for block in blocks)
-    mirrored = [[(-cost, rating) for cost, rating in block] for block in blocks]
-    # mostly one of two bounds decides: the best choice within it meets the other one too
-    for bounded, bound in ((blocks, most), (mirrored, None if least is None else -least)):
-        if bound is None:
-            continue
-        found = _best_up_to(bounded, bound)
-        if found is None or _is_between(_cost(blocks, found), least, most):
-            return found
-    assert least is not None and most is not None, 'one bound alone is met by its own best choice'
     costs = [np.array([cost for cost, _ in block], np.int64) for block in blocks]
     ratings = [np.array([rating for _, rating in block], np.float64) for block in blocks]
-    arcs: list[Arcs] = [{(0 if number else ANY, 0): np.arange(len(block))} for number, block in enumerate(blocks)]
-    try:
-        return lowest(ratings, [costs, [-each for each in costs]], [most, -least], arcs)
-    except ValueError as error:
-        raise ValueError(f'{least} and {most} are too close together to find what lies between: {error}') from None
+
+    def points(sign: int) -> Front:
+        return front([(sign * cost, rating) for cost, rating in block] for block in blocks)
+
+    def arcs() -> list[Arcs]:
+        return [{(0 if number else ANY, 0): np.arange(len(block))} for number, block in enumerate(blocks)]
+
+    return _solve(points, costs, ratings, arcs, least, most)
 
 
 def best_path(priced: Prices, ratings: Sequence[Sequence[float]], limit: Limit) -> Choices | None:
@@ -132,38 +126,67 @@ def _best_linked(
 ) -> tuple[int, ...] | None:
     """The rows of the lowest sum of values among linked entries that cost from `least` to `most`."""
 
-    def cheapest(sign: int, bound: int | None) -> tuple[int, ...] | None:
-        points = chain_front(
+    def points(sign: int) -> Front:
+        return chain_front(
             Links([sign * cost], value, [each.enters for each in block], [each.leaves for each in block])
             for block, cost, value in zip(blocks, costs, values, strict=True)
         )
-        bound = points.costs[-1].item() if bound is None else bound
-        return points.best(bound).choice if points.costs[0].item() <= bound else None
 
-    if least is None:
-        return cheapest(1, most)
-    for sign, bound in ((1, most), (-1, -least)):
-        found = None if bound is None else cheapest(sign, bound)
-        if bound is not None and found is None:
+    def arcs() -> list[Arcs]:
+        return [_ways(block, first=not number) for number, block in enumerate(blocks)]
+
+    if least is None and most is None:
+        found = points(1)
+        return found.best(found.costs[-1].item()).choice
+    return _solve(points, costs, values, arcs, least, most)
+
+
+def _ways(block: Sequence[_Entry], first: bool) -> Arcs:
+    """The entries of a block by what stands before them and what they leave."""
+    ways = [(ANY if first else each.enters, each.leaves) for each in block]
+    return {way: np.flatnonzero([each == way for each in ways]) for way in ways}
+
+
+def _solve(
+    points: Callable[[int], Front],
+    costs: Sequence[Figures],
+    values: Sequence[Figures],
+    arcs: Callable[[], list[Arcs]],
+    least: int | None,
+    most: int | None,
+) -> tuple[int, ...] | None:
+    """The rows, one per block, of the lowest sum of values that cost from `least` to `most`; one of them is given.
+
+    Args:
+        points: The front, of costs that are multiplied by a sign.
+        costs: Per block, (entries,).
+        values: Per block, (entries,).
+        arcs: As of `lowest`.
+        least: Lowest cost, itself allowed.
+        most: Highest cost, itself allowed.
+
+    Raises:
+        ValueError: Telling the best choice would take too long: the bounds are too close together.
+    """
+    # mostly one of two bounds decides: the best choice within it meets the other one too
+    for sign, bound in ((1, most), (-1, None if least is None else -least)):
+        if bound is None:
+            continue
+        found = _up_to(points(sign), bound)
+        if found is None:
             return None
-        if found is not None:
-            cost = sum(column[row].item() for column, row in zip(costs, found, strict=True))
-            if _is_between(cost, least, most):
-                return found
-    assert most is not None, 'one bound alone is met by its own best choice'
-    arcs: list[Arcs] = [
-        {
-            (each.enters if number else ANY, each.leaves): np.flatnonzero([
-                (other.enters, other.leaves) == (each.enters, each.leaves) for other in block
-            ])
-            for each in block
-        }
-        for number, block in enumerate(blocks)
-    ]  # fmt: skip
+        cost = sum(column[row].item() for column, row in zip(costs, found, strict=True))
+        if (least is None or least <= cost) and (most is None or cost <= most):
+            return found
+    assert least is not None and most is not None, 'one bound alone is met by its own best choice'
     try:
-        return lowest(values, [costs, [-each for each in costs]], [most, -least], arcs)
+        return lowest(values, [costs, [-each for each in costs]], [most, -least], arcs())
     except ValueError as error:
         raise ValueError(f'{least} and {most} are too close together to find what lies between: {error}') from None
+
+
+def _up_to(points: Front, most: int) -> tuple[int, ...] | None:
+    return points.best(most).choice if points.costs[0].item() <= most else None
 
 
 def steps_between(priced: Prices, limit: Limit) -> tuple[int | None, int | None]:
@@ -181,16 +204,3 @@ def meets(priced: Prices, path: Choices, limit: Limit) -> bool:
     return (limit.min is None or by.steps(figure) >= by.steps_from(limit.min)) and (
         limit.max is None or by.steps(figure) <= by.steps_within(limit.max)
     )
-
-
-def _best_up_to(blocks: Sequence[Row], most: int) -> tuple[int, ...] | None:
-    points = front(blocks)
-    return points.best(most).choice if points.costs[0].item() <= most else None
-
-
-def _cost(blocks: Sequence[Row], choice: tuple[int, ...]) -> int:
-    return sum(block[index][0] for block, index in zip(blocks, choice, strict=True))
-
-
-def _is_between(cost: int, least: int | None, most: int | None) -> bool:
-    return (least is None or least <= cost) and (most is None or cost <= most)
