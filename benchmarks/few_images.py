@@ -36,6 +36,7 @@ BY_ALPHA = (
     'optim_wrapper.selection=None',
 )
 BY_LOSSES = ('optim_wrapper.selection.front=None',)
+BRIEFLY = ('optim_wrapper.selection.adapt.networks=6',)
 SHARE = 0.6
 MACS = {'steel': 279423872, 'photos5': 570252800}  # of the seed's backbone, at the size of the images
 
@@ -49,7 +50,14 @@ def shared(data: str) -> tuple[Row, ...]:
         Row('seed', 'seed (MobileNetV2)', arch='seed'),
         Row('argmax', 'found by argmax of alpha', search_of='search', selection='argmax', options=BY_ALPHA),
         Row('measured', 'found by measured losses', search_of='near', options=BY_LOSSES),
+        Row('adapted', 'found by losses and brief adaptations', search_of='near', options=(*BY_LOSSES, *BRIEFLY)),
         Row('measured60', 'found by measured losses, 60 % of the cost', search_of='near', options=less),
+        Row(
+            'adapted60',
+            'found by losses and brief adaptations, 60 % of the cost',
+            search_of='near',
+            options=(*less, *BRIEFLY),
+        ),
     )
 
 

@@ -128,6 +128,11 @@ class WorkDir:
         return self.root / 'selection' / 'validated.jsonl'
 
     @property
+    def brief(self) -> Path:
+        """Networks that were adapted briefly to choose one: a folder of logs each, and a record a line in a file."""
+        return self.root / 'selection' / 'brief'
+
+    @property
     def selected(self) -> Path:
         """Another choice from the search in this work dir, unless it was written elsewhere."""
         return self.root / 'selected'

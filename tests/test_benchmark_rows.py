@@ -121,9 +121,12 @@ def test_rows_of_the_whole_detector_have_one_limit_and_one_recipe(monkeypatch: p
 
 def test_rows_on_few_images() -> None:
     rows = {data: few_images.rows(data, *MBV2.values()) for data in few_images.CONFIGS}
-    assert [row.name for row in rows['photos5']] == ['search', 'near', 'seed', 'argmax', 'measured', 'measured60']
+    assert [row.name for row in rows['photos5']] == [
+        'search', 'near', 'seed', 'argmax', 'measured', 'adapted', 'measured60', 'adapted60'
+    ]  # fmt: skip
     assert [row.name for row in rows['steel'] if row.train] == [
-        'seed', 'argmax', 'measured', 'measured60', 'imitated60', 'random', 'not_remapped', 'random_weights'
+        'seed', 'argmax', 'measured', 'adapted', 'measured60', 'adapted60', 'imitated60', 'random', 'not_remapped',
+        'random_weights',
     ]  # fmt: skip
     for data, found in rows.items():
         Comparison(few_images.CONFIGS[data], Path(), found)  # each has what it needs before it
@@ -138,6 +141,10 @@ def test_rows_on_few_images() -> None:
             for o in (None, read_options(less.options))
         ]
         assert both[1].optim_wrapper.cost.target == int(0.6 * both[0].optim_wrapper.cost.target)
+        briefly = next(row for row in found if row.name == 'adapted60')
+        cfg = prepare(str(few_images.ROOT / few_images.CONFIGS[data]), options=read_options(briefly.options))
+        assert cfg.optim_wrapper.cost.target == both[1].optim_wrapper.cost.target
+        assert cfg.optim_wrapper.selection.adapt.networks == 6
 
 
 def test_rows_on_road_scenes_are_a_comparison() -> None:

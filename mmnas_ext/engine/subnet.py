@@ -118,14 +118,25 @@ def validate(model: Any, runner: Any, view: DatasetView, evaluator: Any) -> dict
     cfg = {key: value for key, value in (runner.cfg.get('val_dataloader') or {}).items() if key != 'dataset'}
     cfg.update(dataset=view, sampler=dict(type='DefaultSampler', shuffle=False), persistent_workers=False)
     loader = runner.build_dataloader(cfg, seed=0)
-    metrics = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
     with torch.no_grad(), redirect_stdout(StringIO()):  # COCO's reader prints, into progress bars
-        built = Evaluator([_build_metric(each, view) for each in metrics])
-        built.dataset_meta = view.metainfo
+        built = evaluator_of(view, evaluator)
         for batch in loader:
             built.process(data_samples=model.val_step(batch), data_batch=batch)
         found = built.evaluate(len(view))
     return {name: float(value) for name, value in found.items() if _is_number(value)}
+
+
+def evaluator_of(view: DatasetView, evaluator: Any) -> Evaluator:
+    """Builds the metrics of a validation on a view; those that read a file of annotations look at its images alone.
+
+    Args:
+        view: The images.
+        evaluator: Config of the metrics, one or a list.
+    """
+    metrics = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
+    built = Evaluator([_build_metric(each, view) for each in metrics])
+    built.dataset_meta = view.metainfo
+    return built
 
 
 def _build_metric(cfg: Mapping[str, Any], view: DatasetView) -> Any:

@@ -1,13 +1,30 @@
-"""Table of the networks that a decision compared as wholes."""
+"""Tables of the networks that a decision compared as wholes: by losses of the super-network, and adapted briefly."""
 
-from mmnas_ext.search.decision import Decision
+from collections.abc import Sequence
+
+from mmnas_ext.search.decision import Adapted, Compared, Decision
 
 
 def decision_cells(decision: Decision) -> list[list[str]]:
     """Head and rows of the networks that were compared as wholes, the best first."""
-    rows = [['network', 'expected loss less the reference', 'measured', 'batches']]
-    for each in decision.networks:
-        measured = '–' if each.measured is None else f'{each.measured:+.4f}'
-        network = each.arch.format('fna')
-        rows.append([network, f'{each.expected:+.4f} ± {each.error:.4f}', measured, str(each.batches)])
-    return rows
+    return [['network', 'expected loss less the reference', 'measured', 'batches'], *_rows(decision.networks)]
+
+
+def adapted_cells(adapted: Adapted) -> list[list[str]]:
+    """Head and rows of the networks that were adapted briefly, the best first."""
+    return [
+        ['network', f'expected {adapted.metric} less the reference', 'measured', 'trainings'],
+        *_rows(adapted.networks),
+    ]
+
+
+def _rows(networks: Sequence[Compared]) -> list[list[str]]:
+    return [
+        [
+            each.arch.format('fna'),
+            f'{each.expected:+.4f} ± {each.error:.4f}',
+            '–' if each.measured is None else f'{each.measured:+.4f}',
+            str(each.batches),
+        ]
+        for each in networks
+    ]

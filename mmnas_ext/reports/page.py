@@ -11,7 +11,7 @@ from mmnas_ext.archs import SKIP, ArchSpec, SearchSpace, cost
 from mmnas_ext.reports import charts
 from mmnas_ext.reports.alphas import draw_alphas
 from mmnas_ext.reports.beside import same_network
-from mmnas_ext.reports.decision import decision_cells
+from mmnas_ext.reports.decision import adapted_cells, decision_cells
 from mmnas_ext.reports.distill_page import Distilled
 from mmnas_ext.reports.evolution import (
     describe_generations,
@@ -302,17 +302,20 @@ def _tell_decision(result: Result) -> str:
         return ''
     note = f'Chosen by {_CHOSEN_BY[decision.type]}; {certainty_note(decision)}.'
     if decision.beats is not None:
-        seed, other = result.find('seed'), decision.reference
+        seed, other = result.find('seed'), decision.rival
         whose = 'seed' if seed and seed.arch and other and same_network(other, seed.arch) else 'reference'
-        note += (
-            f' In the super-network its loss is below that of the {whose} with a probability of {decision.beats:.0%}.'
+        how = (
+            'In the super-network its loss is below that of' if decision.adapted is None else 'Adapted briefly it beats'
         )
+        note += f' {how} the {whose} with a probability of {decision.beats:.0%}.'
     text = 'Per layer how certain the chosen candidate is better than the runner-up; dashed: 95%.'
     chart = chart_html(charts.decision_chart(decision), text)
     compared = table_html(decision_cells(decision), texts=(0,)) if decision.networks else ''
+    adapted = '' if decision.adapted is None else table_html(adapted_cells(decision.adapted), texts=(0,))
     return section_html(
         'How sure', note_html(note), note_html(decision.why), chart, note_html(text),
         details_html('Networks that were compared as wholes', compared),
+        details_html('Networks that were adapted briefly', adapted),
     )  # fmt: skip
 
 

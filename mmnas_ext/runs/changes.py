@@ -94,6 +94,11 @@ def find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[C
     return harmless, [change for change in both if change not in harmless]
 
 
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a training's settings that decide what it reaches when it is validated."""
+    return {key: v for key, v in settings.items() if not _is_harmless(Change(TRIAL + key, None, v), settings)}
+
+
 def list_changes(changes: Iterable[Change]) -> str:
     """Changes in words, the first few of many."""
     texts = list(map(str, changes))

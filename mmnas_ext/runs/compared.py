@@ -10,13 +10,13 @@ from mmnas_ext.archs import INPUT_SIZE, OUTPUT_STRIDE, ArchSpec, HostChoice, cos
 from mmnas_ext.archs.json_file import parse_json
 from mmnas_ext.reports import format_count
 from mmnas_ext.reports.training_log import USUAL, main_metric
+from mmnas_ext.runs.brief import keep_numbers
 from mmnas_ext.runs.children import CLOCK, PARTS, Clock
 from mmnas_ext.runs.keys import describe_hint, fits
 from mmnas_ext.runs.manifest import DERIVE, read_manifest
 from mmnas_ext.runs.repeated import trained_in
 from mmnas_ext.runs.results import last_metrics
 from mmnas_ext.runs.rows import SEED, Comparison, Row
-from mmnas_ext.runs.trials import keep_numbers
 from mmnas_ext.search.fields import read_object
 from mmnas_ext.search.statistics import Paired, deviation, paired
 from mmnas_ext.workdir import WorkDir

@@ -27,6 +27,7 @@ from mmnas_ext.runs.host_choices import (
     read_choices,
     search_config,
 )
+from mmnas_ext.runs.last_rung import check_adapting, describe_recipe
 from mmnas_ext.runs.manifest import RATING, SEARCH, Manifest, ResumeError
 from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.selection import check_validating, evaluation_of, select
@@ -90,6 +91,9 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
         check_chosen(cfg)
         first = search_config(cfg)
         check_search(first, space)
+        plan = Choosing.parse(cfg.optim_wrapper.get('selection')).adapt
+        if plan is not None:
+            check_adapting(cfg, plan, next(space.sample(0, 1)))
     return configs_to_check(cfg, first, space, arch, search_only)
 
 
@@ -167,6 +171,8 @@ def _settings(cfg: Config) -> Settings:
     chosen = {} if choosing == Choosing() else flatten(asdict(choosing), 'selection')
     if choosing.front is not None or has_host(cfg):
         chosen[EVALUATION] = evaluation_of(cfg)
+    if choosing.adapt is not None:
+        chosen['selection.adapt.recipe'] = describe_recipe(cfg, choosing.adapt, next(read_space(cfg).sample(0, 1)))
     return Settings(
         search=settings_of(search, 'train_dataloader'),
         choice={**flatten({metric: limits}, 'choice'), **chosen},
@@ -273,6 +279,8 @@ def _plan(cfg: Config) -> list[str]:
     how = 'argmax of alpha' if choosing.type == 'argmax' else 'losses on held-out images'
     choices = read_choices(cfg)
     said = [] if choices is None else [f'host         {describe_choices(choices)}; limits are of whole detectors']
+    if choosing.adapt is not None:
+        how += f', then {choosing.adapt.networks} networks adapted for {choosing.adapt.share:.0%} of the whole length'
     return [*said, *([f'selection    {how}{kept}'] if choosing.measures else [])]
 
 

@@ -6,41 +6,33 @@ the one that validates best is kept. Files: ``trials/<nn>/`` for each (``config.
 """
 
 import logging
-import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_world_size, is_main_process
-from mmengine.hooks import Hook
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 
 from mmnas_ext.archs import ArchSpec, Limit, cost
-from mmnas_ext.engine.finite import FiniteLossHook
-from mmnas_ext.engine.optim import NonFiniteLossError
 from mmnas_ext.reports import write_report
+from mmnas_ext.runs.brief import adapt_briefly, drop_weights
 from mmnas_ext.runs.changes import flatten, settings_of
-from mmnas_ext.runs.checkpoints import checkpoint_places, nest_checkpoints
+from mmnas_ext.runs.checkpoints import nest_checkpoints
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import configs_to_check, describe_backbone, read_space
 from mmnas_ext.runs.manifest import SEARCH, NoNetworkError, ResumeError
 from mmnas_ext.runs.method import Method, Settings
-from mmnas_ext.runs.session import Session, resume_from, say
+from mmnas_ext.runs.session import Session, say
 from mmnas_ext.runs.sharing import Alone, LostTrialError, place_of
-from mmnas_ext.runs.training import open_runner
-from mmnas_ext.runs.trials import Trial, TrialPlan, describe, keep_numbers, rank_trials, table_is_due, trials_table
+from mmnas_ext.runs.trials import Trial, TrialPlan, describe, rank_trials, table_is_due, trials_table
 from mmnas_ext.workdir import write_text
 
 KEY = 'random_search'
 _RESULT_NAME = 'result.json'
-_LOOK_INTERVAL = 10  # iterations after which ranks agree whether the trial is theirs still
 
 
 def random_search(session: Session) -> ArchSpec | None:
@@ -69,7 +61,7 @@ def random_search(session: Session) -> ArchSpec | None:
     while len(trials) < len(plan.drawn):
         for index in sorted({*work.ended()} & {*range(len(plan.drawn))} - trials.keys()):
             trials[index] = _read_result(place_of(session.files, index), plan.drawn[index][0])
-            _drop_weights(_trial_config(plan, index, session), plan.settings.keep_checkpoints)
+            drop_weights(_trial_config(plan, index, session), plan.settings.keep_checkpoints)
             _tell(trials, plan, session)
         left = [index for index in range(len(plan.drawn)) if index not in trials]
         chosen = work.take(left) if left else None
@@ -95,7 +87,7 @@ def _make(plan: TrialPlan, index: int, session: Session) -> Trial | None:
     if trial is None or not work.note(index, Path(cfg.work_dir, _RESULT_NAME), trial.format()):
         say(f'trial {index + 1}: this process was taken for dead, and another one makes it now')
         return None
-    _drop_weights(cfg, plan.settings.keep_checkpoints)
+    drop_weights(cfg, plan.settings.keep_checkpoints)
     work.give_back(index)
     return trial
 
@@ -155,47 +147,9 @@ def _try(plan: TrialPlan, index: int, arch: ArchSpec, price: float, cfg: Config,
     if is_main_process():
         write_text(Path(cfg.work_dir, 'arch.json'), arch.format('json'))
         write_text(Path(cfg.work_dir, 'config.py'), plan.trial_config(arch).pretty_text)
-    # validated once, at the end, by the watch: also where a trial was killed between its last step and that
-    cfg.train_cfg.val_begin = 1 + max(cfg.train_cfg.get(key) or 0 for key in ('max_epochs', 'max_iters'))
-    watch = _Watch(_work(session).lost)
-    failure = ''
-    checkpoint = resume_from(checkpoint_places(cfg), part, f'trial {index:02d}')
-    with open_runner(cfg, checkpoint, part, session.prepared) as runner:
-        runner.register_hook(FiniteLossHook())
-        runner.register_hook(watch, priority='LOWEST')
-        try:
-            runner.train()
-        except NonFiniteLossError as error:
-            failure = str(error)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        macs, params = cost(arch, plan.size, plan.output_stride)
-        seconds, cpu_seconds = watch.spent()
-        return Trial(
-            index=index,
-            arch=arch.format('fna'),
-            macs=macs,
-            params=params,
-            cost=price,
-            metrics=keep_numbers(watch.metrics),
-            failure=failure,
-            iterations=runner.iter + bool(failure),  # the one that failed was done as well
-            seconds=seconds,
-            cpu_seconds=cpu_seconds,
-            bn_eps=getattr(model.backbone, 'bn_eps', None),
-        )
-
-
-def _drop_weights(cfg: Config, keep_last: bool) -> None:
-    """Deletes the checkpoints of a trial that has ended: its weights are of no more use."""
-    if is_main_process():
-        written = {path for place in checkpoint_places(cfg) for _, _, path in place.numbered()}
-        with suppress(FileNotFoundError):  # another process deletes them at this moment
-            checkpoints = sorted(
-                {*written, *Path(cfg.work_dir).glob('*.pth')}, key=lambda path: path.stat().st_mtime_ns
-            )
-            for path in checkpoints[:-1] if keep_last else checkpoints:
-                path.unlink()
-    barrier()
+    found = adapt_briefly(cfg, part, f'trial {index:02d}', session.prepared, lost=_work(session).lost)
+    macs, params = cost(arch, plan.size, plan.output_stride)
+    return Trial(index=index, arch=arch.format('fna'), macs=macs, params=params, cost=price, **found._asdict())
 
 
 def _check_metric(trials: list[Trial], plan: TrialPlan) -> None:
@@ -219,56 +173,6 @@ def _best(trials: list[Trial], plan: TrialPlan) -> ArchSpec:
         raise NoNetworkError(f'all {len(trials)} trials failed: {"; ".join(reasons)}')
     say(f'best: trial {best.index:02d}, {best.arch}')
     return ArchSpec.parse(best.arch).replace(bn_eps=best.bn_eps)
-
-
-class _Watch(Hook):
-    """Validates at a trial's end, counts its time over resumptions, and ends it when another process has it.
-
-    Args:
-        lost: Says whether another process has the trial by now; the main process's word counts.
-
-    Attributes:
-        metrics: Of the validation, empty before it.
-    """
-
-    def __init__(self, lost: Callable[[], bool] = lambda: False) -> None:
-        self.metrics: dict[str, Any] = {}
-        self._lost = lost
-        self._begun = _clocks()
-        self._before = (0.0, 0.0)
-
-    def spent(self) -> tuple[float, float]:
-        """Seconds, and seconds of the processor, up to now."""
-        now = _clocks()
-        wall, cpu = (before + n - b for before, n, b in zip(self._before, now, self._begun, strict=True))
-        return wall, cpu
-
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Raises LostTrialError, on all ranks at once, if another process has the trial."""
-        if runner.iter + 1 < runner.max_iters and not self.every_n_train_iters(runner, _LOOK_INTERVAL):
-            return
-        lost = torch.tensor([float(self._lost())])
-        all_reduce(lost, 'max')
-        if lost.item():
-            raise LostTrialError
-
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Keeps the time in the checkpoint."""
-        checkpoint['trial_seconds'] = list(self.spent())
-
-    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Takes the time up again."""
-        wall, cpu = checkpoint.get('trial_seconds') or (0.0, 0.0)
-        self._before = (wall, cpu)
-
-    def after_train(self, runner: Any) -> None:
-        """Validates."""
-        self.metrics = runner.val_loop.run()
-
-
-def _clocks() -> tuple[float, float]:
-    """Seconds on the clock, and seconds of the processor that this process and its ended children took."""
-    return time.monotonic(), sum(os.times()[:4])
 
 
 def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config]:

@@ -30,9 +30,10 @@ from mmnas_ext.runs.changes import flatten
 from mmnas_ext.runs.halves import evaluators_of, host_of
 from mmnas_ext.runs.host_choices import has_host
 from mmnas_ext.runs.image_size import former_size, scaled_pipeline
+from mmnas_ext.runs.last_rung import LastRung
 from mmnas_ext.runs.session import say
-from mmnas_ext.search.choosing import Choosing, FrontPlan
-from mmnas_ext.search.decision import Compared, Decision, LayerChoice, normal
+from mmnas_ext.search.choosing import AdaptPlan, Choosing, FrontPlan
+from mmnas_ext.search.decision import Adapted, Compared, Decision, LayerChoice, normal
 from mmnas_ext.search.measure import Chooser, window
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.workdir import WorkDir, append_line
@@ -138,6 +139,8 @@ class Selector:
         bounds = self.window(self.limit)
         ranked = chooser.search(bounds)
         best, networks = chooser.decide(ranked, self.limit), tuple(self.compared(path) for path in ranked)
+        if self.choosing.adapt is not None and set(ranked) - {best}:
+            return self._by_adapting(self.choosing.adapt, best, ranked)
         layers = chooser.explain(best, bounds)
         if best != self.reference:
             first = networks[0]
@@ -146,6 +149,42 @@ class Selector:
         told = [f'{each.expected:+.4f} ± {each.error:.4f}' for each in networks[:1]]
         why = f'the best other network is expected to differ by {told[0]}' if told else 'no other one costs as much'
         return self.decision(best, layers, 'loss', networks, why=f'the reference is kept: {why}'), best
+
+    def _by_adapting(self, plan: AdaptPlan, first: Choices, ranked: Sequence[Choices]) -> tuple[Decision, Choices]:
+        """Adapts the most promising of measured networks briefly; one must be surely better than what stands by now.
+
+        Args:
+            plan: How.
+            first: What losses have chosen.
+            ranked: All that were measured as wholes.
+        """
+        stands = self.reference if self.chooser.meets(self.reference, self.limit) else first
+        tried = dict.fromkeys([first, *self.chooser.promising(ranked, plan.networks + 1)])
+        others = [path for path in tried if path != stands][: plan.networks]
+        settings = replace(self.choosing.measuring, certain=plan.certain)
+        judge = Chooser(self.supernet.space, self.priced, stands, self.rung.rate, settings, say, alike=True)
+        say(f'{len(others)} networks and the one that stands are adapted briefly')
+        order = judge.halve(others, plan.repeats)
+        best, sign, known = judge.decide(order, self.limit), -self.rung.sign, judge.belief.measured
+        compared = []
+        for path in order:
+            expected, error = judge.belief.network(path)
+            figures = sign * expected, error, sign * known.mean(path), known.count(path)
+            compared.append(Compared(self.arch(path), self.priced.path(path), *figures))
+        adapted = Adapted(self.rung.metric or '', plan.share, self.arch(stands), tuple(compared))
+        layers, networks = self.chooser.explain(best, self.window(self.limit)), tuple(map(self.compared, ranked))
+        if best == stands:
+            why, better = f'the network that stood is kept: {adapted.describe()}', None
+        else:
+            top = compared[0]
+            why, better = adapted.describe(), normal(sign * -top.expected / top.error) if top.error else None
+        return replace(self.decision(best, layers, 'loss', networks, better, why), adapted=adapted), best
+
+    @cached_property
+    def rung(self) -> LastRung:
+        """What adapts networks briefly."""
+        assert self.choosing.adapt is not None
+        return LastRung(self.runner.cfg, self.choosing.adapt, self.arch, self.arch(self.reference), self.files)
 
     def decision(
         self,
@@ -325,6 +364,8 @@ def select(
         decision, path = selector.choose()
         if choosing.type == 'measured':
             spent = {'losses': selector.losses.computed, 'seconds': round(time.monotonic() - begun, 1)}
+            if choosing.adapt is not None:
+                spent['trainings'] = selector.rung.trained
             decision = replace(decision, notes=spent)
         say(f'{decision.describe()}\n{decision.table()}')
         if choosing.front is None:

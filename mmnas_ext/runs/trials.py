@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
@@ -12,6 +11,7 @@ from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec, Prices, SearchSpace, cost, prices
 from mmnas_ext.archs.json_file import parse_json
+from mmnas_ext.runs.brief import keep_few_checkpoints
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import read_space
 from mmnas_ext.runs.halves import counted_at
@@ -23,8 +23,6 @@ from mmnas_ext.search.fields import check_count, check_known
 RULES = ('greater', 'less')
 _LIMIT_KEYS = ('metric', 'max', 'min', 'table')
 _EVALUATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
-# one to go on from while the next is being written
-_KEPT_CHECKPOINTS = 2
 _MISSING = '\N{EN DASH}'
 # a table is written again once there are a fiftieth more trials, or fifty: one of thousands takes
 # a good part of a second, and one after each of them would take an hour
@@ -184,10 +182,7 @@ class TrialPlan:
                 'random_search.trial.train_cfg must be a whole training loop with max_epochs or max_iters, '
                 f'got {dict(loop)}'
             )
-        hooks = result.setdefault('default_hooks', {})
-        if hooks.get('checkpoint', {}) is not None:
-            given = hooks.get('checkpoint') or dict(type='CheckpointHook', interval=1)
-            hooks.checkpoint = {**given, 'max_keep_ckpts': _KEPT_CHECKPOINTS, 'save_best': None}
+        keep_few_checkpoints(result)
         return result
 
     def check(self) -> None:
@@ -322,15 +317,6 @@ def describe(arch: ArchSpec, plan: TrialPlan, index: int, price: float) -> str:
     if plan.prices.metric not in _COUNTED:
         shown += f', {plan.prices.show(price)}'
     return f'trial {index + 1} of {plan.settings.count}: {shown}'
-
-
-def keep_numbers(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    """The numbers among metrics, ``None`` in place of those that are not finite."""
-    return {
-        name: float(value) if math.isfinite(value) else None
-        for name, value in metrics.items()
-        if isinstance(value, int | float) or getattr(value, 'ndim', None) == 0
-    }
 
 
 def _metric_column(values: Sequence[float | None]) -> list[str]:

@@ -54,6 +54,10 @@ class Measured:
         """Batches that a path was measured on."""
         return len(self.differences.get(path, {}))
 
+    def repetitions(self) -> int:
+        """Batches beyond the first of each path: so many differences say how large noise is."""
+        return sum(max(0, len(row) - 1) for row in self.differences.values())
+
 
 @dataclass(frozen=True)
 class Variance:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from mmnas_ext.search.decision import KINDS
-from mmnas_ext.search.fields import check_count
+from mmnas_ext.search.fields import check_count, check_number, check_share
 from mmnas_ext.search.measure import Measuring
 from mmnas_ext.search.measured import RULES
+
+Plan = TypeVar('Plan', 'FrontPlan', 'AdaptPlan')
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,49 @@ class FrontPlan:
     rule: str = 'greater'
 
     def __post_init__(self) -> None:
-        for name in ('networks', 'images', 'calibration', 'candidates'):
-            value = getattr(self, name)
-            if name != 'images' or value is not None:
-                check_count(f'selection.front.{name}', value, 1)
-        if isinstance(self.least, bool) or not isinstance(self.least, int | float) or not 0 < self.least <= 1:
-            raise ValueError(f'selection.front.least must be a share in (0, 1], got {self.least!r}')
-        if self.rank_by is not None and (not isinstance(self.rank_by, str) or not self.rank_by):
-            raise ValueError(f'selection.front.rank_by must name a metric of the validation, got {self.rank_by!r}')
-        if self.rule not in RULES:
-            raise ValueError(f'selection.front.rule must be one of {RULES}, got {self.rule!r}')
+        for name in ('networks', 'calibration', 'candidates'):
+            check_count(f'selection.front.{name}', getattr(self, name), 1)
+        check_share('selection.front.least', self.least)
+        _check_validation('selection.front', self.images, self.rank_by, self.rule)
+
+
+@dataclass(frozen=True)
+class AdaptPlan:
+    """Which networks are adapted briefly before one is chosen, and for how long; ``selection.adapt`` of a config.
+
+    Each is trained as the chosen one will be, for a share of that length and on the half of the images that trained the
+    super-network's weights, and is validated on the other half.
+
+    Args:
+        networks: How many, beside the reference.
+        share: Of the adaptation's length.
+        repeats: Trainings of those that are left in the end, each with another random seed; the better half of the
+            networks goes on from one to the next.
+        certain: Standard deviations by which a network must beat the reference, where that meets the limit. One is
+            enough here: what is measured is what counts, and an error costs little.
+        images: Held-out images that each is validated on; ``None`` takes all.
+        rank_by: The validation's metric that decides; by default the usual one of a detector, a segmentor or a
+            classifier, else its first.
+        rule: Whether a ``'greater'`` or a ``'less'`` one is better.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    networks: int = 6
+    share: float = 0.2
+    repeats: int = 3
+    certain: float = 1.0
+    images: int | None = 1024
+    rank_by: str | None = None
+    rule: str = 'greater'
+
+    def __post_init__(self) -> None:
+        check_count('selection.adapt.networks', self.networks, 1)
+        check_count('selection.adapt.repeats', self.repeats, 2)  # one training says nothing of its luck
+        check_share('selection.adapt.share', self.share)
+        check_number('selection.adapt.certain', self.certain)
+        _check_validation('selection.adapt', self.images, self.rank_by, self.rule)
 
 
 @dataclass(frozen=True)
@@ -58,6 +93,7 @@ class Choosing:
             ``'measured'``: that of the lowest loss on held-out images, see `mmnas_ext.search.measure`.
         measuring: Settings of ``'measured'``.
         front: What else is handed over; ``None`` for nothing.
+        adapt: What is adapted briefly before ``'measured'`` decides; ``None`` for nothing.
 
     Raises:
         ValueError: The type is unknown.
@@ -66,6 +102,7 @@ class Choosing:
     type: str = 'argmax'
     measuring: Measuring = field(default_factory=Measuring)
     front: FrontPlan | None = None
+    adapt: AdaptPlan | None = None
 
     def __post_init__(self) -> None:
         if self.type not in KINDS:
@@ -92,18 +129,30 @@ class Choosing:
         if not isinstance(given, Mapping) or 'type' not in given:
             raise ValueError(f"selection must be dict(type='argmax' or 'measured', …), got {given!r:.100}")
         rest = dict(given)
-        kind, front = rest.pop('type'), _read_front(rest.pop('front', None))
+        kind, front = rest.pop('type'), _read('front', FrontPlan, rest.pop('front', None))
+        adapt = _read('adapt', AdaptPlan, rest.pop('adapt', None)) if kind == 'measured' else None
         if kind != 'measured' and rest:
             raise ValueError(f'selection of type {kind!r:.40} takes type and front, got {sorted(map(str, rest))}')
-        return cls(kind, Measuring.parse(rest), front)
+        return cls(kind, Measuring.parse(rest), front, adapt)
 
 
-def _read_front(given: Any) -> FrontPlan | None:
+def _read(name: str, plan: type[Plan], given: Any) -> Plan | None:
+    """Reads a part of a selection: ``None``, a number of networks, or its settings."""
     if given is None:
         return None
     if isinstance(given, int) and not isinstance(given, bool):
         given = {'networks': given}
-    known = [entry.name for entry in fields(FrontPlan)]
+    known = [entry.name for entry in fields(plan)]
     if not isinstance(given, Mapping) or set(given) - set(known):
-        raise ValueError(f'selection.front takes a number of networks or dict({", ".join(known)}), got {given!r:.100}')
-    return FrontPlan(**given)
+        raise ValueError(f'selection.{name} takes a number of networks or dict({", ".join(known)}), got {given!r:.100}')
+    return plan(**given)
+
+
+def _check_validation(where: str, images: Any, rank_by: Any, rule: Any) -> None:
+    """Raises ValueError for settings of a validation on held-out images that are out of their range."""
+    if images is not None:
+        check_count(f'{where}.images', images, 1)
+    if rank_by is not None and (not isinstance(rank_by, str) or not rank_by):
+        raise ValueError(f'{where}.rank_by must name a metric of the validation, got {rank_by!r}')
+    if rule not in RULES:
+        raise ValueError(f'{where}.rule must be one of {RULES}, got {rule!r}')

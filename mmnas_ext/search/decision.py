@@ -10,7 +10,7 @@ from typing import Any
 from mmnas_ext.archs import METRICS, ArchSpec, HostChoice, Limit
 from mmnas_ext.archs.literal import call_at
 from mmnas_ext.archs.metrics import show
-from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, take
+from mmnas_ext.search.fields import check_kind, check_list_of, find_file, read_object, take, take_list
 
 SURE = 0.95  # a candidate that is better than the next one with this probability is decided
 KINDS = ('argmax', 'measured')  # ways to choose from a search by gradients
@@ -118,6 +118,38 @@ class HostDecision:
 
 
 @dataclass(frozen=True)
+class Adapted:
+    """What brief adaptations of networks decided.
+
+    Args:
+        metric: What the validation counts that decided; differences are in its unit.
+        share: Of the whole adaptation's length.
+        reference: The network that all are compared with.
+        networks: The others, the best first; ``batches`` are trainings.
+    """
+
+    metric: str
+    share: float
+    reference: ArchSpec
+    networks: tuple[Compared, ...]
+
+    def describe(self) -> str:
+        """What decided in words."""
+        if not self.networks:
+            return 'no brief adaptation of another network succeeded'
+        first = self.networks[0]
+        return (
+            f'adapted for {self.share:.0%} of the whole length and validated on held-out images, the best other '
+            f'network is expected to differ by {first.expected:+.4f} ± {first.error:.4f} {self.metric}'
+        )
+
+    def table(self) -> str:
+        """The networks as aligned text."""
+        head = ('adapted briefly', 'cost', f'{self.metric} less the reference, expected', 'measured', 'trainings')
+        return aligned([head, *(tuple(_cells(each)) for each in self.networks)])
+
+
+@dataclass(frozen=True)
 class Decision:
     """Content of ``decision.json``.
 
@@ -132,11 +164,12 @@ class Decision:
         layers: The searched layers.
         networks: Networks that were compared as wholes, the best first; none of ``'argmax'``.
         reference: The network that all are compared with.
-        better: Probability that the chosen network has a lower loss than the reference; ``None`` where nothing says, or
-            where it is the reference.
+        better: Probability that the chosen network is better than its `rival`; ``None`` where nothing says, or where it
+            is the rival.
         why: A sentence about what decided.
         notes: What it took: ``losses`` that were computed, ``seconds``, in the last go.
         host: What was decided of the host, where that is searched too; costs are whole detectors' then.
+        adapted: What brief adaptations decided, where networks were adapted.
     """
 
     type: str
@@ -152,6 +185,7 @@ class Decision:
     why: str = ''
     notes: Mapping[str, float] = field(default_factory=dict)
     host: HostDecision | None = None
+    adapted: Adapted | None = None
 
     @property
     def certainty(self) -> float:
@@ -165,8 +199,13 @@ class Decision:
 
     @property
     def beats(self) -> float | None:
-        """`better`, and nothing where the reference was kept: files of earlier versions have a coin's 0.5 there."""
-        return None if self.arch == self.reference else self.better
+        """`better`, and nothing where the rival was kept: files of earlier versions have a coin's 0.5 there."""
+        return None if self.arch == self.rival else self.better
+
+    @property
+    def rival(self) -> ArchSpec | None:
+        """The network that the chosen one had to beat: the reference; where that costs too much, what losses chose."""
+        return self.reference if self.adapted is None else self.adapted.reference
 
     def describe(self) -> str:
         """The decision in words."""
@@ -177,14 +216,16 @@ class Decision:
         sure += '' if self.beats is None else f'; better than the reference with a probability of {self.beats:.0%}'
         took = ''
         if {'losses', 'seconds'} <= set(self.notes):
-            took = f'; {self.notes["losses"]:.0f} losses in {self.notes["seconds"]:.0f} s'
+            trained = f' and {self.notes["trainings"]:.0f} brief adaptations' if self.notes.get('trainings') else ''
+            took = f'; {self.notes["losses"]:.0f} losses{trained} in {self.notes["seconds"]:.0f} s'
         why = f'. {self.why}' if self.why else ''
         host = '' if self.host is None else f', neck and head included; {self.host.describe()}'
         return f'chosen by {self.type}: {self.arch.format("fna")}: {costs}{host}; {sure}{took}{why}'
 
     def table(self) -> str:
         """The layers as aligned text, which Markdown reads as a table."""
-        return _layer_table(self.layers) if self.host is None else f'{_layer_table(self.layers)}\n{self.host.table()}'
+        more = [part.table() for part in (self.host, self.adapted) if part is not None]
+        return '\n'.join([_layer_table(self.layers), *more])
 
     def format(self) -> str:
         """As JSON text; `parse` reads it back."""
@@ -195,8 +236,13 @@ class Decision:
         for row, each in zip(content['networks'], self.networks, strict=True):
             row['arch'] = each.arch.format('fna')
         content['certainty'] = self.certainty
-        if self.host is None:
-            del content['host']  # files of a backbone's search are as they were
+        if self.adapted is not None:
+            content['adapted']['reference'] = self.adapted.reference.format('fna')
+            for row, each in zip(content['adapted']['networks'], self.adapted.networks, strict=True):
+                row['arch'] = each.arch.format('fna')
+        for name in ('host', 'adapted'):
+            if content[name] is None:
+                del content[name]  # files of a search without it are as they were
         return json.dumps(content, indent=1) + '\n'
 
     @classmethod
@@ -211,6 +257,15 @@ class Decision:
             return _parse(source, 'decision')
         file = find_file(source, 'decision', 'the end of a search')
         return _parse(read_object(file), str(file))
+
+
+def _cells(each: Compared) -> list[str]:
+    """A network that was compared, as the cells of a row."""
+    measured = '–' if each.measured is None else f'{each.measured:+.4f}'
+    return [
+        each.arch.format('fna'), f'{each.cost:.5g}', f'{each.expected:+.4f} ± {each.error:.4f}', measured,
+        str(each.batches),
+    ]  # fmt: skip
 
 
 def _layer_table(layers: Sequence[LayerChoice], name: str = 'layer') -> str:
@@ -277,6 +332,20 @@ def _parse(content: Mapping[str, Any], where: str) -> Decision:
         why=take(content, 'why', str, where),
         notes=_numbers(content, 'notes', where),
         host=None if content.get('host') is None else _host(take(content, 'host', dict, where), f'{where}: host'),
+        adapted=_adapted(take(content, 'adapted', dict, where), f'{where}: adapted')
+        if content.get('adapted')
+        else None,
+    )
+
+
+def _adapted(row: Mapping[str, Any], where: str) -> Adapted:
+    return Adapted(
+        metric=take(row, 'metric', str, where),
+        share=_share(row, 'share', where),
+        reference=call_at(f'{where}: reference', ArchSpec.parse, take(row, 'reference', str, where)),
+        networks=tuple(
+            _compared(each, f'{where}: networks {i}') for i, each in enumerate(take_list(row, 'networks', dict, where))
+        ),
     )
 
 

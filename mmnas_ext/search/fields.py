@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,18 @@ def check_count(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         wanted = 'a positive integer' if least == 1 else f'an integer of at least {least}'
         raise ValueError(f'{name} must be {wanted}, got {value!r}')
+
+
+def check_number(name: str, value: Any, highest: float = inf) -> None:
+    """Raises ValueError unless a setting is a number that is not negative, of at most `highest`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
+        raise ValueError(f'{name} must be a number in 0..{highest}, got {value!r}')
+
+
+def check_share(name: str, value: Any) -> None:
+    """Raises ValueError unless a setting is a share, greater than 0 and at most 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError(f'{name} must be a share in (0, 1], got {value!r}')
 
 
 def check_known(name: str, given: Mapping[str, Any], settings: type) -> None:

@@ -24,7 +24,7 @@ from mmnas_ext.archs.limit import Limit
 from mmnas_ext.search.belief import Belief, Measured, tamed
 from mmnas_ext.search.between import best_network, meets
 from mmnas_ext.search.decision import LayerChoice, normal
-from mmnas_ext.search.fields import check_count, check_known
+from mmnas_ext.search.fields import check_count, check_known, check_number
 from mmnas_ext.search.statistics import t_quantile
 
 Rate = Callable[[Sequence[Choices], Sequence[int]], np.ndarray]
@@ -68,9 +68,7 @@ class Measuring:
         for name in ('first', 'networks', 'rounds', 'batches', 'finalists', 'most'):
             check_count(f'selection.{name}', getattr(self, name), 1)
         for name, highest in (('window', 1.0), ('certain', math.inf)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
-                raise ValueError(f'selection.{name} must be a number in 0..{highest}, got {value!r}')
+            check_number(f'selection.{name}', getattr(self, name), highest)
         check_count('selection.seed', self.seed, 0)
 
     @classmethod
@@ -102,6 +100,8 @@ class Chooser:
         rate: Losses ``(paths, batches)`` of paths on batches by position; the batches are the same for all paths.
         settings: How to go about it.
         told: Told in words what is being done.
+        alike: Whether a batch is a training, whose noise is each network's own and of one size for all: what
+            repetitions of any of them say of it then counts for all.
     """
 
     def __init__(
@@ -112,7 +112,9 @@ class Chooser:
         rate: Rate,
         settings: Measuring | None = None,
         told: Callable[[str], None] | None = None,
+        alike: bool = False,
     ) -> None:
+        self.alike = alike
         self.space, self.priced, self.reference, self.rate = space, priced, reference, rate
         self.settings = settings or Measuring()
         self.told = told or (lambda _text: None)
@@ -142,8 +144,8 @@ class Chooser:
         usable = [place for place in range(batches) if math.isfinite(losses[0][place])]
         if not usable:
             raise ValueError(
-                f'the loss of the reference network must be finite, got none in {batches} held-out batches: nothing '
-                'can be compared with it'
+                f'the loss of the reference network must be finite, got none in {batches} '
+                f'{"trainings" if self.alike else "held-out batches"}: nothing can be compared with it'
             )
         for path, row in zip(paths, losses[1:], strict=True):
             found = {place: float(row[place] - losses[0][place]) for place in usable}
@@ -224,6 +226,30 @@ class Chooser:
                 found[path] = float(self.belief.row(path) @ effects)
         return sorted(found, key=lambda path: found[path])
 
+    def promising(self, paths: Iterable[Choices], count: int) -> list[Choices]:
+        """Those of paths that may be the best: by the loss that is `certain` deviations below what is expected.
+
+        A network of which little is known may be better than one that is known to be as good as the reference.
+        """
+        certain = self.settings.certain
+        lowest = {path: expected - certain * error for path in paths for expected, error in [self.belief.network(path)]}
+        return sorted(filter(self._is_finite, lowest), key=lambda path: lowest[path])[:count]
+
+    def halve(self, paths: Sequence[Choices], most: int) -> list[Choices]:
+        """Measures networks once more and goes on with the better half of them, until the last have `most`.
+
+        Returns:
+            All of a finite loss, the best first.
+        """
+        left = list(paths)
+        for batches in range(1, most + 1):
+            self.told(f'{len(left)} networks and the reference, training {batches} of at most {most}')
+            self.measure(left, batches)
+            left = self.ranked(left)[: max(1, (len(left) + 1) // 2)]
+            if not left:
+                break
+        return self.ranked(paths)
+
     def search(self, limit: Limit) -> list[Choices]:
         """Measures networks within a limit by rounds and halvings.
 
@@ -281,7 +307,9 @@ class Chooser:
     def _bound(self, path: Choices) -> float:
         """The difference that a network surely stays below."""
         expected, error = self.belief.network(path)
-        wanted = caution(self.settings.certain, self.belief.measured.count(path))
+        known = self.belief.measured
+        seen = known.repetitions() + 1 if self.alike else known.count(path)
+        wanted = caution(self.settings.certain, seen)
         return expected + wanted * error if error else expected
 
     def _order(self, path: Choices) -> tuple[float, float]:

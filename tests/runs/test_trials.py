@@ -6,10 +6,11 @@ import pytest
 from mmengine.registry import METRICS
 
 from mmnas_ext.archs import ArchSpec
+from mmnas_ext.runs.brief import keep_numbers
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.random_search import RANDOM_SEARCH
 from mmnas_ext.runs.run import prepare
-from mmnas_ext.runs.trials import Trial, TrialPlan, TrialSettings, keep_numbers, rank_trials, trials_table
+from mmnas_ext.runs.trials import Trial, TrialPlan, TrialSettings, rank_trials, trials_table
 from tests.engine import tiny
 from tests.engine.tiny_trials import MIDDLE, PATHS, TinyCloseness, macs, random_cfg
 

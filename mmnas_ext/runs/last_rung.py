@@ -1,0 +1,255 @@
+"""The last rung of a choice by losses: the most promising networks are adapted briefly, and these decide.
+
+Losses of a super-network tell the neighbourhood of the seed from the rest of a space, and rank nothing within it
+(docs/benchmarks.md): a larger kernel begins as the seed's own one, so that only training shows its worth. Here the seed
+is remapped onto each network, which is trained as the chosen one will be, for a share of that length, on the half of
+the images that trained the super-network's weights, and validated on the other half; the validation's own images have
+no part in it. The better half of the networks is trained once more with another random seed, and so on. What luck there
+is in a training is estimated from those that were trained several times, and discounted (`mmnas_ext.search.belief`).
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from io import StringIO
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+from mmengine.registry import DATASETS
+
+from mmnas_ext.archs import ArchSpec, Choices
+from mmnas_ext.archs.json_file import parse_lines
+from mmnas_ext.datasets import DatasetView, split_halves
+from mmnas_ext.datasets.identity import list_datasets
+from mmnas_ext.engine.batches import named_scope
+from mmnas_ext.engine.runner import SafeRunner
+from mmnas_ext.engine.subnet import evaluator_of, held_out_view
+from mmnas_ext.registry import name_of
+from mmnas_ext.reports.training_log import main_metric
+from mmnas_ext.runs.brief import adapt_briefly, drop_weights, keep_few_checkpoints, shorten
+from mmnas_ext.runs.changes import deciding, settings_of
+from mmnas_ext.runs.checkpoints import nest_checkpoints
+from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.host_choices import has_host
+from mmnas_ext.runs.later import check_ranking
+from mmnas_ext.runs.session import say
+from mmnas_ext.search.choosing import AdaptPlan
+from mmnas_ext.workdir import WorkDir, append_line
+
+Metrics = Mapping[str, float | None] | None  # of a training that failed
+_UNDEFINED = -1  # COCO's word for nothing of this size
+_SPLITTABLE = ('RepeatDataset', 'ConcatDataset', 'ClassBalancedDataset')
+
+
+@dataclass
+class LastRung:
+    """Adapts networks briefly; what was trained once is not trained again.
+
+    Args:
+        cfg: Config of the search.
+        plan: How many, and for how long.
+        arch: The network of a path.
+        example: Any network of the space, to read data and recipe by.
+        files: The run's work dir; records, logs and checkpoints are kept in it.
+
+    Attributes:
+        trained: Trainings that were made in this go.
+    """
+
+    cfg: Config
+    plan: AdaptPlan
+    arch: Callable[[Choices], ArchSpec]
+    example: ArchSpec
+    files: WorkDir
+    trained: int = 0
+    _seconds: list[float] = field(default_factory=list)
+
+    @cached_property
+    def stamp(self) -> str:
+        """Tells trainings of this recipe, on these images, from others."""
+        return describe_recipe(self.cfg, self.plan, self.example)
+
+    @cached_property
+    def known(self) -> dict[tuple[str, int], Metrics]:
+        """What networks have reached by now, by their text and the number of the training; the same on all ranks."""
+        found: list[Any] = [{}]
+        file = self.files.brief.with_suffix('.jsonl')
+        if is_main_process() and file.is_file():
+            for record in parse_lines(file):
+                with suppress(KeyError, TypeError, ValueError, AttributeError):
+                    if record['stamp'] == self.stamp:
+                        found[0][str(record['arch']), int(record['repeat'])] = _read_metrics(record['metrics'])
+        broadcast_object_list(found)
+        return dict(found[0])
+
+    @cached_property
+    def halves(self) -> tuple[DatasetView, DatasetView]:
+        """The images that the adaptation reads, to train on and, as its validation reads them, to validate on."""
+        cfg = brief_config(self.cfg, self.plan, self.example)
+        return split_data(cfg, self.cfg.train_cfg, self.plan.images)
+
+    def rate(self, paths: Sequence[Choices], positions: Iterable[int]) -> np.ndarray:
+        """What is minimised, ``(paths, trainings)``: the metric, or minus it; infinite where a training failed.
+
+        Raises:
+            ValueError: The validation does not give the metric.
+        """
+        places, archs = list(positions), [self.arch(path) for path in paths]
+        missing = [(arch, place) for place in places for arch in archs if (arch.format('fna'), place) not in self.known]
+        for number, each in enumerate(missing):
+            left = len(missing) - number
+            pace = np.mean(self._seconds) if self._seconds else None
+            said = '' if pace is None else f', about {timedelta(seconds=round(left * float(pace)))}'
+            say(f'{left} brief adaptation{"s" * (left > 1)} until the next halving{said}')
+            self._train(*each)
+        return np.array([[self._loss(self.known[arch.format('fna'), place]) for place in places] for arch in archs])
+
+    @property
+    def metric(self) -> str | None:
+        """The metric that decides, as far as validations have given any."""
+        return self.plan.rank_by or main_metric(self._names)
+
+    @property
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for metrics in self.known.values() for name in metrics or {}))
+
+    @property
+    def sign(self) -> int:
+        """What makes figures of the metric such that higher is better."""
+        return 1 if self.plan.rule == 'greater' else -1
+
+    def _loss(self, metrics: Metrics) -> float:
+        name = self.metric
+        if metrics is None:
+            return math.inf
+        if self.plan.rank_by and self._names and name not in self._names:
+            raise ValueError(
+                f'selection.adapt.rank_by must be one of {self._names}, which the validation gives, got {name!r}'
+            )
+        # COCO gives no figure for a detector that finds nothing
+        nothing = 0.0 if self.plan.rule == 'greater' else None
+        value = metrics.get(name or '', nothing)
+        return math.inf if value is None else -self.sign * value
+
+    def _train(self, arch: ArchSpec, repeat: int) -> None:
+        """Makes one training, and writes down what it gave."""
+        text = arch.format('fna')
+        name = hashlib.sha256(text.encode()).hexdigest()[:8] + f'_{repeat}'
+        cfg = brief_config(self.cfg, self.plan, arch)
+        cfg.work_dir, cfg.launcher = str(self.files.brief / name), self.cfg.get('launcher', 'none')
+        # each number is one random seed, the same for all networks, and no other part of a run has it
+        given = int((cfg.get('randomness') or {}).get('seed') or 0)
+        seed = int(np.random.SeedSequence([given, repeat]).generate_state(1)[0])
+        cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
+        nest_checkpoints(cfg, f'{self.files.root.name}/{self.files.brief.parent.name}/{self.files.brief.name}')
+        say(f'brief adaptation {repeat + 1} of {text}')
+        found = adapt_briefly(cfg, f'{self.stamp}/{name}', 'brief adaptation', ready=self._give_data)
+        metrics = None if found.failure else {k: v for k, v in found.metrics.items() if v != _UNDEFINED}
+        if found.failure:
+            say(f'warning: it failed: {found.failure}')
+        record = dict(stamp=self.stamp, arch=text, repeat=repeat, metrics=metrics, seconds=round(found.seconds, 1))
+        if is_main_process():
+            append_line(self.files.brief.with_suffix('.jsonl'), json.dumps(record))
+        self.known[text, repeat] = metrics
+        self._seconds.append(found.seconds)
+        self.trained += 1
+        drop_weights(cfg, keep_last=False)
+
+    def _give_data(self, runner: SafeRunner) -> None:
+        trained, held_out = self.halves
+        given: Any = runner
+        given._train_dataloader = {**given._train_dataloader, 'dataset': trained.renewed()}
+        given._val_dataloader = {**given._val_dataloader, 'dataset': held_out.renewed()}
+        with redirect_stdout(StringIO()):  # COCO's reader prints
+            given._val_evaluator = evaluator_of(held_out, runner.cfg.val_evaluator)
+
+
+def _read_metrics(given: Any) -> Metrics:
+    if given is None:
+        return None
+    return {str(name): None if value is None else float(value) for name, value in given.items()}
+
+
+def brief_config(cfg: Config, plan: AdaptPlan, arch: ArchSpec) -> Config:
+    """The config of a brief adaptation: that of the whole one, shortened.
+
+    Args:
+        cfg: Config of the search.
+        plan: How short.
+        arch: The network.
+
+    Raises:
+        ValueError: The adaptation does not say how long it is, or validates nothing.
+    """
+    found = derived_config(cfg, arch)
+    missing = [key for key in ('val_dataloader', 'val_cfg', 'val_evaluator') if found.get(key) is None]
+    if missing:
+        raise ValueError(f'selection.adapt validates networks, but the config has no {missing[0]}')
+    shorten(found, plan.share)
+    keep_few_checkpoints(found)
+    return found
+
+
+def describe_recipe(cfg: Config, plan: AdaptPlan, arch: ArchSpec) -> str:
+    """A digest of what decides how good a network is after a brief adaptation, beside the network and its random seed.
+
+    Args:
+        cfg: Config of the search.
+        plan: How short, and how it is validated.
+        arch: Any network of the space.
+    """
+    settings = deciding(settings_of(brief_config(cfg, plan, arch), 'train_dataloader'))
+    settings = {key: value for key, value in settings.items() if not key.startswith('model.backbone.arch')}
+    split = [cfg.train_cfg.get(key) for key in ('split_seed', 'weight_fraction')]
+    text = json.dumps([settings, split, plan.images, get_world_size()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def split_data(cfg: Config, loop: Mapping[str, Any], images: int | None) -> tuple[DatasetView, DatasetView]:
+    """The training images of a brief adaptation, as many items as of the whole one, and those that validate it.
+
+    Args:
+        cfg: Its config.
+        loop: The search's ``train_cfg``, which says how images are split.
+        images: So many of them validate; ``None`` for all.
+    """
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    trained, held_out = split_halves(dataset, loop.get('split_seed', 0), loop.get('weight_fraction', 0.5))
+    given = cfg.val_dataloader.dataset
+    read = next(list_datasets(given))  # inside of wrappers
+    view = held_out_view(held_out, read['pipeline'], images, named_scope(read) or named_scope(given))
+    # an epoch has as many iterations as one of the whole adaptation
+    indices = np.resize(trained.indices, len(trained) + len(held_out))
+    return DatasetView(dataset, indices, trained.seed), view
+
+
+def check_adapting(cfg: Config, plan: AdaptPlan, arch: ArchSpec) -> None:
+    """Raises ValueError for what would fail in brief adaptations, after the search.
+
+    Args:
+        cfg: Config of the search.
+        plan: What is asked for.
+        arch: Any network of the space.
+    """
+    if has_host(cfg):
+        raise ValueError(
+            'selection.adapt goes with one host, and host_choices searches that too: leave one of them out'
+        )
+    brief = brief_config(cfg, plan, arch)
+    if plan.rank_by:
+        check_ranking(brief, plan.rank_by, 'selection.adapt.rank_by')
+    dataset = brief.train_dataloader.dataset
+    while isinstance(dataset, Mapping) and isinstance(dataset.get('dataset'), Mapping):
+        if name_of(dataset) not in _SPLITTABLE:
+            raise ValueError(
+                'selection.adapt trains on one half of the images and validates on the other, and derived.'
+                f'train_dataloader.dataset is a {name_of(dataset)}, which mixes images: leave it or selection.adapt out'
+            )
+        dataset = dataset['dataset']
