@@ -97,10 +97,11 @@ def adapt_briefly(
 
 def keep_few_checkpoints(cfg: Config) -> None:
     """Has a training keep its newest checkpoints alone, to go on from, and none for being the best."""
-    hooks = cfg.setdefault('default_hooks', {})
+    hooks = cfg.get('default_hooks') or {}
     if hooks.get('checkpoint', {}) is not None:
         given = hooks.get('checkpoint') or dict(type='CheckpointHook', interval=1)
-        hooks.checkpoint = {**given, 'max_keep_ckpts': _KEPT_CHECKPOINTS, 'save_best': None}
+        few = {**given, 'max_keep_ckpts': _KEPT_CHECKPOINTS, 'save_best': None}
+        cfg.default_hooks = {**hooks, 'checkpoint': few}
 
 
 def length_of(loop: Mapping[str, Any]) -> tuple[str, int] | None:

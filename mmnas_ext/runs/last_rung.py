@@ -90,6 +90,11 @@ class LastRung:
         return dict(found[0])
 
     @cached_property
+    def share(self) -> float:
+        """The share of the whole adaptation that a brief one is, in whole epochs or iterations."""
+        return shorten(derived_config(self.cfg, self.example), self.plan.share)
+
+    @cached_property
     def halves(self) -> tuple[DatasetView, DatasetView]:
         """The images that the adaptation reads, to train on and, as its validation reads them, to validate on."""
         cfg = brief_config(self.cfg, self.plan, self.example)

@@ -54,7 +54,7 @@ class AdaptPlan:
 
     Args:
         networks: How many, beside the reference.
-        share: Of the adaptation's length.
+        share: Of the adaptation's length, to whole epochs or iterations.
         repeats: Trainings of those that are left in the end, each with another random seed; the better half of the
             networks goes on from one to the next.
         certain: Standard deviations by which a network must beat the reference, where that meets the limit. One is
@@ -69,7 +69,7 @@ class AdaptPlan:
     """
 
     networks: int = 6
-    share: float = 0.2
+    share: float = 0.25
     repeats: int = 3
     certain: float = 1.0
     images: int | None = 1024

@@ -1,35 +1,47 @@
-"""The last rung of a choice by losses: networks that are adapted briefly, end to end, killed, and by a changed recipe."""
+"""The last rung of a choice by losses: networks are adapted briefly; end to end, killed, and with another recipe."""
 
 import json
+import re
+import shutil
 
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mmnas_ext.archs import ArchSpec, price
+from mmnas_ext.datasets import split_halves
+from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.last_rung import LastRung, brief_config, check_adapting, describe_recipe
+from mmnas_ext.runs.manifest import ADAPT, SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.run import run
+from mmnas_ext.runs.select_again import select_again
+from mmnas_ext.search.choosing import AdaptPlan
 from mmnas_ext.search.decision import Decision
 from mmnas_ext.workdir import WorkDir
-from tests.engine import tiny, tiny_trials
+from tests.engine import tiny, tiny_seg, tiny_trials
 
 PATHS = tiny_trials.PATHS
-ADAPT = dict(networks=3, share=0.5, repeats=2, certain=0.0, rank_by='closeness')
+ADAPT_PLAN = dict(networks=3, share=0.5, repeats=2, certain=0.0, rank_by='closeness')
 MEASURED = dict(
-    type='measured', first=2, networks=3, rounds=2, batches=2, most=4, finalists=2, certain=0.0, window=0.5, adapt=ADAPT
+    type='measured', first=2, networks=3, rounds=2, batches=2, most=4, finalists=2, certain=0.0, window=0.5
 )  # fmt: skip
-LIMIT = sorted(map(tiny_trials.macs, PATHS))[7]
+COSTS = sorted(map(tiny_trials.macs, PATHS))
+LIMIT = COSTS[7]
+EXAMPLE = tiny.SPACE.arch(PATHS[0])
 
 
-def config(work_dir, limit=LIMIT, failing=(), **changes):
+def config(work_dir, adapt=ADAPT_PLAN, limit=LIMIT, failing=(), **changes):
     """A search of eight iterations; an adaptation is of four epochs."""
+    plain = {'sampler': {'type': 'DefaultSampler', 'shuffle': False}}
     cfg = tiny.search_cfg(work_dir, **{
         'train_cfg.max_epochs': 2, 'train_dataloader.dataset.count': 16, 'derived.train_cfg.max_epochs': 4,
-    })  # fmt: skip
-    cfg.merge_from_dict({
-        'custom_imports': {'imports': ['tests.engine.tiny_trials']},
-        'model': {'type': 'TinyTried', 'failing': list(failing)},
-        'val_dataloader': {
-            **tiny.loader_cfg(3, transform='TinyPlain', count=7), 'sampler': {'type': 'DefaultSampler', 'shuffle': False}
-        },
+        'custom_imports.imports': ['tests.engine.tiny_trials'],
+        'model.type': 'TinyTried', 'model.failing': list(failing),
+        'val_dataloader': {**tiny.loader_cfg(3, transform='TinyPlain', count=7), **plain},
         'val_cfg': {}, 'val_evaluator': {'type': 'TinyCloseness'},
     })  # fmt: skip
     cfg.optim_wrapper.cost = dict(weight=0.1, max=limit)
-    cfg.optim_wrapper.selection = json.loads(json.dumps(MEASURED))
+    cfg.optim_wrapper.selection = {**MEASURED, 'adapt': adapt}
     cfg.merge_from_dict(changes)
     return cfg
 
@@ -38,7 +50,229 @@ def records(work_dir):
     return [json.loads(line) for line in WorkDir(work_dir).brief.with_suffix('.jsonl').read_text().splitlines()]
 
 
-def test_networks_are_adapted_and_the_best_is_chosen(tmp_path):
-    run(config(tmp_path))
+def figures(work_dir):
+    """What each network reached, by its text and the number of the training."""
+    return {(r['arch'], r['repeat']): r['metrics'] for r in records(work_dir)}
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('adapted') / 'work'
+    run(config(folder))
+    return folder
+
+
+@pytest.fixture
+def work_dir(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / 'work')
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Counts the steps of brief adaptations; one more than `last` ends the process, so to speak."""
+    done = {'count': 0, 'last': 10_000}
+    step = tiny_trials.TinyTried.train_step
+
+    def train_step(self, data, optim_wrapper):
+        if hasattr(self.backbone, 'arch') and done['count'] == done['last']:
+            raise tiny_seg.KilledError
+        done['count'] += hasattr(self.backbone, 'arch')
+        return step(self, data, optim_wrapper)
+
+    monkeypatch.setattr(tiny_trials.TinyTried, 'train_step', train_step)
+    return done
+
+
+def test_brief_adaptations_decide_and_what_they_decide_is_trained(finished):
+    decision, known = Decision.parse(finished), figures(finished)
+    adapted = decision.adapted
+    assert (adapted.metric, adapted.share, adapted.reference) == ('closeness', 0.5, decision.reference)
+    # three networks and the reference once, the better two of them once more
+    reference = adapted.reference.format('fna')
+    assert sorted(repeat for _, repeat in known) == [0] * 4 + [1] * 3
+    assert {(reference, 0), (reference, 1)} < known.keys()
+    assert decision.notes['trainings'] == 7
+    for network in adapted.networks:
+        text = network.arch.format('fna')
+        differences = [
+            known[text, n]['closeness'] - known[reference, n]['closeness'] for n in range(2) if (text, n) in known
+        ]
+        assert network.measured == pytest.approx(float(np.mean(differences)))
+        assert network.batches == len(differences)
+        assert network.cost <= LIMIT
+    assert [n.expected for n in adapted.networks] == sorted((n.expected for n in adapted.networks), reverse=True)
+    better = adapted.networks[0].expected > 0
+    assert decision.arch == (adapted.networks[0].arch if better else adapted.reference)
+    assert (decision.better is not None) == better
+    trained = read_manifest(finished / 'run.json').parts[ADAPT].settings['model.backbone.arch']
+    assert ArchSpec.parse(trained) == decision.arch.replace(bn_eps=None)
+    # what is adapted is what losses find promising
+    tried = {network.arch for network in decision.networks}
+    assert {network.arch for network in adapted.networks} < tried
+    assert not list(WorkDir(finished).brief.rglob('*.pth'))
+    assert 'adapted for 50%' in decision.why
+
+
+def test_the_network_is_chosen_that_reaches_most(tmp_path, monkeypatch):
+    """By a metric that is made up, of which the losses know nothing."""
+    worth, done = {}, []
+
+    def rated(self, arch, repeat):
+        text = arch.format('fna')
+        done.append((text, repeat))
+        worth.setdefault(text, 0.1 * (1 + len(worth)))  # the later, the better
+        self.known[text, repeat] = {'closeness': worth[text] + 1e-3 * repeat}
+
+    monkeypatch.setattr(LastRung, '_train', rated)
+    run(config(tmp_path / 'more'), search_only=True)
+    decision = Decision.parse(tmp_path / 'more')
+    best = max(worth, key=worth.get)
+    assert decision.arch.format('fna') == best != decision.reference.format('fna')
+    assert done[0] == (decision.reference.format('fna'), 0)
+    assert decision.better > 0.5
+    worth.clear()
+    run(config(tmp_path / 'less', {**ADAPT_PLAN, 'rule': 'less'}), search_only=True)
+    decision = Decision.parse(tmp_path / 'less')
+    assert decision.arch == decision.reference == decision.adapted.reference
+    assert decision.why.startswith('the network that stood is kept: ')
+    assert all(network.expected > 0 for network in decision.adapted.networks)
+    # where the reference costs too much, what losses chose is to be beaten
+    worth.clear()
+    limit = price(decision.reference, tiny.SIZE) - 1
+    run(config(tmp_path / 'cheap', limit=limit), search_only=True)
+    cheap = Decision.parse(tmp_path / 'cheap')
+    assert (cheap.reference, cheap.limit.max) == (decision.reference, limit)
+    assert cheap.reference.format('fna') not in worth
+    assert cheap.adapted.reference == cheap.rival == cheap.networks[0].arch
+    assert cheap.arch.format('fna') == max(worth, key=worth.get)
+
+
+def test_training_and_validation_images_are_the_searchs_halves(tmp_path):
+    cfg = config(tmp_path, **{'train_cfg.split_seed': 5, 'train_cfg.weight_fraction': 0.75})
+    rung = LastRung(cfg, AdaptPlan(images=3), tiny.SPACE.arch, EXAMPLE, WorkDir(tmp_path))
+    trained, held_out = rung.halves
+    weights, arch = split_halves(trained.dataset, 5, 0.75)
+    assert set(trained.indices) == set(weights.indices)
+    assert set(held_out.indices) < set(arch.indices)
+    # as many iterations as a pass over all images
+    assert (len(trained), len(weights), len(held_out)) == (16, 12, 3)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, steps):
+    work_dir, whole = tmp_path / 'work', len(records(finished))
+    for last in (5, 30):
+        steps['last'] = last
+        with pytest.raises(tiny_seg.KilledError):
+            run(config(work_dir), resume=work_dir.exists())
+        assert read_manifest(work_dir / 'run.json').state == 'rating'
+    begun = len(records(work_dir))
+    assert 0 < begun < whole
+    with WorkDir(work_dir).brief.with_suffix('.jsonl').open('a') as file:
+        file.write('{"stamp": "half of a\n{"stamp": 3, "arch": 4}')
+    steps['last'] = 10_000
+    run(config(work_dir), resume=True)
+    text = WorkDir(work_dir).brief.with_suffix('.jsonl').read_text()
+    assert len(re.findall('"repeat"', text)) == whole
+    kept = [json.loads(line) for line in text.splitlines() if 'repeat' in line]
+    assert {(r['arch'], r['repeat']): r['metrics'] for r in kept} == figures(finished)
+    assert Decision.parse(work_dir).adapted == Decision.parse(finished).adapted
+    assert Decision.parse(work_dir).notes['trainings'] == whole - begun
+
+
+def test_another_choice_trains_what_is_new_alone(work_dir, tmp_path, steps):
+    before = records(work_dir)
+    select_again(config(work_dir), tmp_path / 'same')
+    assert records(work_dir) == before
+    assert steps['count'] == 0
+    again = Decision.parse(tmp_path / 'same' / 'decision.json')
+    assert again.adapted == Decision.parse(work_dir).adapted
+    assert again.notes['trainings'] == 0
+    select_again(config(work_dir, {**ADAPT_PLAN, 'repeats': 3}), tmp_path / 'more')
+    assert records(work_dir)[: len(before)] == before
+    assert {record['repeat'] for record in records(work_dir)[len(before) :]} == {2}
+    assert len(records(work_dir)) == len(before) + 2
+
+
+def test_another_recipe_is_another_choice_of_the_same_search(work_dir, steps, capsys):
+    part, before = read_manifest(work_dir / 'run.json').parts[SEARCH].id, records(work_dir)
+    run(config(work_dir, **{'derived.optim_wrapper.optimizer.lr': 0.01}), resume=True)
+    assert 'the network is chosen again' in capsys.readouterr().out
+    assert read_manifest(work_dir / 'run.json').parts[SEARCH].id == part
+    new = records(work_dir)[len(before) :]
+    assert len(new) >= 7
+    assert {record['stamp'] for record in new}.isdisjoint(record['stamp'] for record in before)
+    count = steps['count']
+    run(config(work_dir, **{'derived.optim_wrapper.optimizer.lr': 0.01}), resume=True)
+    assert steps['count'] == count
+
+
+@pytest.mark.parametrize(('change', 'same'), [
+    ({'derived.optim_wrapper.optimizer.lr': 0.01}, False),
+    ({'derived.train_dataloader': {'batch_size': 3}}, False),
+    ({'derived.train_cfg.max_epochs': 6}, False),
+    ({'train_cfg.split_seed': 1}, False),
+    ({'val_evaluator': {'type': 'TinyCloseness', 'prefix': 'x'}}, False),
+    ({'randomness.seed': 4}, False),
+    ({'derived.train_dataloader': {'num_workers': 1}}, True),
+    ({'default_hooks.logger.interval': 7}, True),
+    ({'optim_wrapper.cost.max': LIMIT - 1}, True),
+])  # fmt: skip
+def test_what_makes_another_recipe(tmp_path, change, same):
+    plan, cfg = AdaptPlan(share=0.5), config(tmp_path)
+    known = describe_recipe(cfg, plan, EXAMPLE)
+    assert (describe_recipe(config(tmp_path, **change), plan, EXAMPLE) == known) == same
+    assert describe_recipe(cfg, plan, tiny.SPACE.arch(PATHS[-1])) == known
+    assert describe_recipe(cfg, AdaptPlan(share=0.25), EXAMPLE) != known
+    assert describe_recipe(cfg, AdaptPlan(share=0.5, images=3), EXAMPLE) != known
+    # how many are compared, and how carefully, changes no training
+    assert describe_recipe(cfg, AdaptPlan(networks=2, share=0.5, certain=3.0), EXAMPLE) == known
+
+
+def test_networks_whose_training_fails_are_no_candidates(finished, tmp_path, capsys):
+    stood = Decision.parse(finished)
+    lost = [network.arch for network in stood.adapted.networks]
+    # the adaptation's own network is built without its epsilon
+    failing = [(arch.format('fna'), 'diverge') for arch in lost]
+    failing += [(arch.replace(bn_eps=None).format('fna'), 'diverge') for arch in lost]
+    run(config(tmp_path, failing=failing), search_only=True)
     decision = Decision.parse(tmp_path)
-    assert decision.adapted is not None
+    assert decision.arch == decision.reference
+    assert decision.adapted.networks == ()
+    assert decision.why == 'the network that stood is kept: no brief adaptation of another network succeeded'
+    assert capsys.readouterr().out.count('warning: it failed: ') == 3
+    assert [record['metrics'] for record in records(tmp_path)].count(None) == 3
+
+
+def test_a_metric_that_no_validation_gives_is_told_and_trained_networks_stay(tmp_path):
+    with pytest.raises(
+        ResumeError, match=r"selection.adapt.rank_by must be one of \['distance', 'closeness'\], .*'mAP'"
+    ):
+        run(config(tmp_path, {**ADAPT_PLAN, 'rank_by': 'mAP'}), search_only=True)
+    known = records(tmp_path)
+    run(config(tmp_path), resume=True, search_only=True)
+    assert records(tmp_path)[: len(known)] == known
+
+
+def test_brief_trainings_are_the_adaptation_made_shorter(tmp_path):
+    cfg = config(tmp_path, **{'derived.default_hooks.checkpoint.save_best': 'auto'})
+    whole, brief = derived_config(cfg, EXAMPLE), brief_config(cfg, AdaptPlan(share=0.5), EXAMPLE)
+    assert (whole.train_cfg.max_epochs, brief.train_cfg.max_epochs) == (4, 2)
+    assert brief.default_hooks.checkpoint.save_best is None
+    assert {key for key in whole if whole[key] != brief[key]} == {'train_cfg', 'param_scheduler', 'default_hooks'}
+
+
+def test_what_cannot_be_adapted_is_told_before_the_search(tmp_path):
+    mosaic = {'type': 'MultiImageMixDataset', 'dataset': config(tmp_path).train_dataloader.dataset}
+    cases = [
+        ({'train_dataloader': {'dataset': {'_delete_': True, **mosaic}}}, 'is a MultiImageMixDataset, which mixes'),
+        ({'train_cfg': {'_delete_': True, 'type': 'EpochBasedTrainLoop'}}, 'must be a training loop with one of'),
+    ]  # fmt: skip
+    for change, message in cases:
+        with pytest.raises(ValueError, match=message):
+            run(config(tmp_path, derived=change))
+    blind = Config({key: value for key, value in config(tmp_path).to_dict().items() if not key.startswith('val_')})
+    with pytest.raises(ValueError, match='selection.adapt validates networks, but the config has no val_dataloader'):
+        run(blind)
+    with pytest.raises(ValueError, match='selection.adapt goes with one host, and host_choices searches that too'):
+        check_adapting(Config({**config(tmp_path).to_dict(), 'host_choices': {}}), AdaptPlan(), EXAMPLE)
+    assert not WorkDir(tmp_path).manifest.exists()

@@ -11,9 +11,9 @@ import torch
 from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec
+from mmnas_ext.runs.brief import _Watch
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.manifest import SEARCH, read_manifest
-from mmnas_ext.runs.brief import _Watch
 from mmnas_ext.runs.run import run
 from mmnas_ext.runs.sharing import Shared
 from tests.engine import processes, tiny, tiny_trials

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmnas_ext.search.choosing import Choosing, FrontPlan
+from mmnas_ext.search.choosing import AdaptPlan, Choosing, FrontPlan
 from mmnas_ext.search.measure import Measuring
 
 
@@ -17,6 +17,11 @@ from mmnas_ext.search.measure import Measuring
     (
         {'type': 'measured', 'front': {'networks': 3, 'least': 1, 'images': None, 'rank_by': 'mIoU', 'rule': 'less'}},
         Choosing('measured', front=FrontPlan(3, 1, None, rank_by='mIoU', rule='less')),
+    ),
+    ({'type': 'measured', 'adapt': 5}, Choosing('measured', adapt=AdaptPlan(networks=5))),
+    (
+        {'type': 'measured', 'adapt': {'share': 1, 'repeats': 2, 'certain': 0, 'images': None, 'rule': 'less'}},
+        Choosing('measured', adapt=AdaptPlan(6, 1, 2, 0, None, None, 'less')),
     ),
     (Choosing('measured'), Choosing('measured')),
 ])  # fmt: skip
@@ -60,6 +65,16 @@ def test_what_is_given_is_left_as_it_is():
     ({'type': 'argmax', 'front': {'least': '0.5'}}, r"selection.front.least must be a share in \(0, 1\], got '0.5'"),
     ({'type': 'argmax', 'front': {'rank_by': ''}}, "selection.front.rank_by must name a metric of the validation"),
     ({'type': 'argmax', 'front': {'rule': 'more'}}, r"selection.front.rule must be one of \('greater', 'less'\)"),
+    ({'type': 'argmax', 'adapt': 3}, r"selection of type 'argmax' takes type and front, got \['adapt'\]"),
+    ({'type': 'measured', 'adapt': True}, r'selection.adapt takes a number of networks or dict\(.*\), got True'),
+    ({'type': 'measured', 'adapt': {'count': 3}}, r"selection.adapt takes .*, got {'count': 3}"),
+    ({'type': 'measured', 'adapt': 0}, 'selection.adapt.networks must be a positive integer, got 0'),
+    ({'type': 'measured', 'adapt': {'repeats': 1}}, 'selection.adapt.repeats must be an integer of at least 2, got 1'),
+    ({'type': 'measured', 'adapt': {'share': 1.5}}, r'selection.adapt.share must be a share in \(0, 1\], got 1.5'),
+    ({'type': 'measured', 'adapt': {'certain': -1}}, 'selection.adapt.certain must be a number in 0..inf, got -1'),
+    ({'type': 'measured', 'adapt': {'images': 0}}, 'selection.adapt.images must be a positive integer, got 0'),
+    ({'type': 'measured', 'adapt': {'rank_by': 3}}, 'selection.adapt.rank_by must name a metric of the validation'),
+    ({'type': 'measured', 'adapt': {'rule': 'more'}}, r"selection.adapt.rule must be one of \('greater', 'less'\)"),
 ])  # fmt: skip
 def test_every_wrong_key_and_value_is_told(given, message):
     with pytest.raises(ValueError, match=message) as raised:

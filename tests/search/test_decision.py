@@ -7,7 +7,7 @@ import math
 import pytest
 
 from mmnas_ext.archs import Limit, SearchSpace, SpaceStage
-from mmnas_ext.search.decision import Compared, Decision, LayerChoice, aligned, normal
+from mmnas_ext.search.decision import Adapted, Compared, Decision, LayerChoice, aligned, normal
 
 SPACE = SearchSpace(
     (SpaceStage(8, 8, (('k3_e1', 'k5_e1'), ('k3_e3', 'k5_e3', 'skip')), 1), SpaceStage(8, 8, (('k3_e3',),), 2))
@@ -17,6 +17,9 @@ LAYERS = (
     LayerChoice('1.0', 'k3_e3', 'k5_e3', 0.25, 0.1, 0.99, {'k3_e3': 0.0, 'k5_e3': 0.25}),
     LayerChoice('1.1', 'skip', 'k3_e3', -0.0125, None, 0.5, {'k3_e3': -0.0125, 'k5_e3': 0.5, 'skip': 0}),
 )
+
+
+ADAPTED = Adapted('bbox_mAP', 0.2, CHEAP, (Compared(MIDDLE, 3e6, 0.0125, 0.01, 0.02, 3),))
 
 
 def decision(**changes):
@@ -37,6 +40,8 @@ def content():
     decision(),
     decision(type='argmax', score='probability', networks=(), reference=None, better=None, why='', notes={}),
     decision(limit=Limit(), layers=()),
+    decision(adapted=ADAPTED),
+    decision(adapted=Adapted('mIoU', 1.0, CHEAP, ())),
     decision(limit=Limit(1e6, 2e6), metric='latency', costs={'macs': 1, 'params': 2, 'latency': 0.125}),
 ])  # fmt: skip
 def test_what_is_written_is_read_back(value, tmp_path):
@@ -143,3 +148,43 @@ def test_the_table_has_a_row_per_layer():
 
 def test_the_normal_distribution_by_its_table():
     assert [round(normal(z), 4) for z in (-1.96, 0, 1, 1.6449)] == [0.025, 0.5, 0.8413, 0.95]
+
+
+def test_what_brief_adaptations_decided_is_told():
+    told = decision(adapted=ADAPTED, notes={'losses': 9, 'trainings': 5, 'seconds': 70})
+    assert '9 losses and 5 brief adaptations in 70 s' in told.describe()
+    assert ADAPTED.describe() == (
+        'adapted for 20% of the whole length and validated on held-out images, the best other network is expected to '
+        'differ by +0.0125 ± 0.0100 bbox_mAP'
+    )
+    row = told.table().splitlines()[-1]
+    assert [cell.strip() for cell in row.split('|')[-5:-1]] == ['3e+06', '+0.0125 ± 0.0100', '+0.0200', '3']
+    assert decision().table() in told.table()
+    assert Adapted('mIoU', 1.0, CHEAP, ()).describe() == 'no brief adaptation of another network succeeded'
+    # files of a choice without them are as they were
+    assert 'adapted' not in content()
+
+
+def test_the_rival_is_the_network_that_had_to_be_beaten():
+    """Where the seed costs too much that is what losses have chosen."""
+    assert decision().rival == decision(adapted=ADAPTED).rival == CHEAP
+    stood = decision(adapted=Adapted('mIoU', 0.2, MIDDLE, ADAPTED.networks))
+    assert (stood.rival, stood.reference, stood.beats) == (MIDDLE, CHEAP, None)
+    assert decision(adapted=ADAPTED).beats == 0.975
+
+
+@pytest.mark.parametrize(('place', 'value', 'message'), [
+    (('metric',), None, 'decision: adapted: metric must be a text, got None'),
+    (('share',), 1.5, 'decision: adapted: share must be a probability, got 1.5'),
+    (('reference',), 'k3', 'decision: adapted: reference'),
+    (('networks',), {}, 'decision: adapted: networks must be a list'),
+    (('networks', 0, 'batches'), 0.5, 'decision: adapted: networks 0: batches must be an integer, got 0.5'),
+])  # fmt: skip
+def test_damage_to_brief_adaptations_is_told(place, value, message):
+    damaged = json.loads(decision(adapted=ADAPTED).format())
+    holder = damaged['adapted']
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    with pytest.raises(ValueError, match=message):
+        Decision.parse(damaged)
