@@ -14,6 +14,7 @@ from mmnas_ext.search.generations import Generations
 from mmnas_ext.search.measured import MeasuredFront
 from tests.engine.test_ddp import DISTRIBUTED, both_ranks
 from tests.runs.test_evolution import BRED, config, losses_of
+from tests.runs.test_last_rung import records
 from tests.runs.test_selection import MEASURED
 
 BY_METRIC = {key: value for key, value in BRED.items() if key != 'batches'}
@@ -48,6 +49,12 @@ def choose_each_way(folder, batch):
     measured.pop('evolution')
     measured.optim_wrapper.selection = dict(MEASURED, front=dict(networks=2, images=3, calibration=2))
     run(measured, search_only=True)
+    scales = {'derived.model.backbone.norm_cfg': dict(type='TinyScale')}
+    adapted = config(folder / 'adapted', **changes, **scales)
+    adapted.pop('evolution')
+    adapt = dict(networks=2, share=0.5, repeats=2, rank_by='closeness', images=3)
+    adapted.optim_wrapper.selection = dict(MEASURED, adapt=adapt)
+    run(adapted, search_only=True)
 
 
 @pytest.fixture(scope='module')
@@ -87,3 +94,12 @@ def test_a_selection_measures_the_same_and_chooses_the_same(folders: tuple[Path,
     assert [each.arch for each in fronts[0].points] == [each.arch for each in fronts[1].points]
     for each, other in zip(fronts[0].points, fronts[1].points, strict=True):
         assert each.metrics == pytest.approx(other.metrics, rel=1e-4) and 'closeness' in each.metrics
+
+
+def test_networks_are_adapted_alike_and_the_same_is_chosen(folders: tuple[Path, Path]) -> None:
+    one, two = (folder / 'adapted' for folder in folders)
+    reached = [{(r['arch'], r['repeat']): r['metrics']['closeness'] for r in records(folder)} for folder in (one, two)]
+    assert len(records(two)) == len(reached[1]) >= 4  # one process writes
+    assert reached[1] == pytest.approx(reached[0], abs=1e-4)
+    assert Decision.parse(two).arch == Decision.parse(one).arch
+    assert read_manifest(two / 'run.json').is_done(RATING)
