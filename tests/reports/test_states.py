@@ -12,7 +12,7 @@ from mmnas_ext.reports.facts import Facts, read_facts
 from mmnas_ext.reports.glossary import WORDS
 from mmnas_ext.reports.going_on import next_commands, options_of
 from mmnas_ext.reports.result import read_result
-from mmnas_ext.search.decision import Decision
+from mmnas_ext.search.decision import Adapted, Compared, Decision
 from mmnas_ext.workdir import WorkDir
 from tests.reports import kinds
 from tests.reports.kinds import FOUND, METRIC, SEED, SMALL
@@ -68,6 +68,18 @@ def test_a_kept_reference_is_not_compared_with_itself(found):
     assert kept.beats is None and 'probability' not in kept.describe()
     file.write_text(kept.format())
     assert 'its loss is below' not in text_of(found)
+
+
+def test_brief_adaptations_that_decided_are_shown(found):
+    kinds.manifest(found)
+    file = WorkDir(found).decision
+    adapted = Adapted('coco/bbox_mAP', 0.25, SEED, (Compared(FOUND, 3e6, 0.0125, 0.01, 0.02, 3),))
+    file.write_text(replace(Decision.parse(file), adapted=adapted).format())
+    text = text_of(found)
+    assert 'Adapted briefly it beats the seed with a probability of 90%' in text
+    assert 'its loss is below' not in text
+    assert 'Networks that were adapted briefly' in text
+    assert 'expected coco/bbox_mAP less the reference' in text and '+0.0125 ± 0.0100' in text
 
 
 def test_a_network_of_the_own_front_was_picked_not_given(found):
