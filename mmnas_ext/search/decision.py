@@ -145,8 +145,16 @@ class Adapted:
 
     def table(self) -> str:
         """The networks as aligned text."""
-        head = ('adapted briefly', 'cost', f'{self.metric} less the reference, expected', 'measured', 'trainings')
-        return aligned([head, *(tuple(_cells(each)) for each in self.networks)])
+        what = 'adapted briefly: stages that differ from the reference'
+        head = (what, 'cost', f'{self.metric}, expected', 'measured', 'trainings')
+        rows = [
+            (
+                differing(each.arch, self.reference), f'{each.cost:.5g}', f'{each.expected:+.4f} ± {each.error:.4f}',
+                '–' if each.measured is None else f'{each.measured:+.4f}', str(each.batches),
+            )
+            for each in self.networks
+        ]  # fmt: skip
+        return aligned([head, *rows])
 
 
 @dataclass(frozen=True)
@@ -259,13 +267,10 @@ class Decision:
         return _parse(read_object(file), str(file))
 
 
-def _cells(each: Compared) -> list[str]:
-    """A network that was compared, as the cells of a row."""
-    measured = '–' if each.measured is None else f'{each.measured:+.4f}'
-    return [
-        each.arch.format('fna'), f'{each.cost:.5g}', f'{each.expected:+.4f} ± {each.error:.4f}', measured,
-        str(each.batches),
-    ]  # fmt: skip
+def differing(arch: ArchSpec, reference: ArchSpec) -> str:
+    """The stages of a network, counted from 0, that are not as those of another one: their layers."""
+    pairs = enumerate(zip(arch.stages, reference.stages, strict=True))
+    return '; '.join(f'{number}: {" ".join(one.layers)}' for number, (one, other) in pairs if one != other)
 
 
 def _layer_table(layers: Sequence[LayerChoice], name: str = 'layer') -> str:

@@ -160,6 +160,7 @@ def test_what_brief_adaptations_decided_is_told():
     row = told.table().splitlines()[-1]
     assert [cell.strip() for cell in row.split('|')[-5:-1]] == ['3e+06', '+0.0125 ± 0.0100', '+0.0200', '3']
     assert decision().table() in told.table()
+    assert row.startswith('| 0: k3_e1 k5_e3 ')
     assert Adapted('mIoU', 1.0, CHEAP, ()).describe() == 'no brief adaptation of another network succeeded'
     # files of a choice without them are as they were
     assert 'adapted' not in content()
