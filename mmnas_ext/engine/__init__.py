@@ -8,6 +8,7 @@ from mmnas_ext.engine.imitation import SeedImitationHook
 from mmnas_ext.engine.loops import ResumableIterLoop, SearchEpochLoop, SearchIterLoop
 from mmnas_ext.engine.monitor import SearchMonitorHook
 from mmnas_ext.engine.optim import NonFiniteLossError, SearchOptimWrapper, SearchOptimWrapperConstructor
+from mmnas_ext.engine.pace import PacedScheduleHook
 from mmnas_ext.engine.progress import ProgressHook
 from mmnas_ext.engine.rating_loop import RatingLoop
 from mmnas_ext.engine.seeding import ReseedHook
@@ -21,6 +22,7 @@ __all__ = [
     'DistillLoop',
     'GatherHook',
     'NonFiniteLossError',
+    'PacedScheduleHook',
     'ProgressHook',
     'RatingLoop',
     'ReseedHook',

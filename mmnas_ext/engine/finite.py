@@ -12,6 +12,10 @@ from mmnas_ext.engine.optim import NonFiniteLossError
 _SCALED = 10
 
 
+class NonFiniteParameterError(NonFiniteLossError):
+    """A parameter is NaN or infinite, as the process that saves a checkpoint has found."""
+
+
 class FiniteLossHook(Hook):
     """Looks at the loss of each iteration, and at the parameters before they are saved.
 
@@ -41,9 +45,9 @@ class FiniteLossHook(Hook):
         """Looks at the parameters, which the last step may have broken.
 
         Raises:
-            NonFiniteLossError: One is NaN or infinite.
+            NonFiniteParameterError: One is NaN or infinite.
         """
         for name, parameter in runner.model.named_parameters():
             if not torch.isfinite(parameter).all():
                 done = checkpoint['meta']['iter']
-                raise NonFiniteLossError(f'parameter {name} was not finite after iteration {done}')
+                raise NonFiniteParameterError(f'parameter {name} was not finite after iteration {done}')

@@ -49,9 +49,13 @@ class TrainingLog:
 
 def main_metric(names: Any) -> str | None:
     """The metric by which a task's networks are compared, of those that there are; ``None`` if there are none."""
+    return usual_metric(names) or next(iter(names), None)
+
+
+def usual_metric(names: Any) -> str | None:
+    """The usual metric of a task, of which more is better, among those that there are; ``None`` if there is none."""
     short = {name.rpartition('/')[2]: name for name in names}
-    usual = [name for each in USUAL for name in (each, short.get(each.rpartition('/')[2])) if name in names]
-    return (usual or [*names, None])[0]
+    return next((name for each in USUAL for name in (each, short.get(each.rpartition('/')[2])) if name in names), None)
 
 
 def read_training(folder: str | Path) -> TrainingLog:

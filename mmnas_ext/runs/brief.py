@@ -10,24 +10,22 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce, barrier, is_main_process
+from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from mmnas_ext.engine.finite import FiniteLossHook
+from mmnas_ext.engine.finite import FiniteLossHook, NonFiniteParameterError
 from mmnas_ext.engine.optim import NonFiniteLossError
 from mmnas_ext.engine.runner import SafeRunner
 from mmnas_ext.runs.checkpoints import checkpoint_places
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.session import resume_from
 from mmnas_ext.runs.sharing import LostTrialError
+from mmnas_ext.runs.shorten import LENGTHS
 from mmnas_ext.runs.training import open_runner
 
-LENGTHS = ('max_epochs', 'max_iters')
 _LOOK_INTERVAL = 10  # iterations after which ranks agree whether the training is theirs still
 _KEPT_CHECKPOINTS = 2  # one to go on from while the next is being written
-# what a schedule counts in iterations or epochs
-_PLACES, _SPANS = ('begin',), ('end', 'T_max', 'step_size', 'total_steps')
 
 
 class Brief(NamedTuple):
@@ -82,6 +80,8 @@ def adapt_briefly(
         try:
             runner.train()
         except NonFiniteLossError as error:
+            if get_world_size() > 1 and isinstance(error, NonFiniteParameterError):
+                raise  # of the process that saves alone: others go on
             failure = str(error)
         model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
         seconds, cpu_seconds = watch.spent()
@@ -102,43 +102,6 @@ def keep_few_checkpoints(cfg: Config) -> None:
         given = hooks.get('checkpoint') or dict(type='CheckpointHook', interval=1)
         few = {**given, 'max_keep_ckpts': _KEPT_CHECKPOINTS, 'save_best': None}
         cfg.default_hooks = {**hooks, 'checkpoint': few}
-
-
-def length_of(loop: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Which of `LENGTHS` says how long a loop trains, and its number; ``None`` where neither does."""
-    return next(((key, loop[key]) for key in LENGTHS if isinstance(loop.get(key), int)), None)
-
-
-def shorten(cfg: Config, share: float) -> float:
-    """Makes a training shorter, its schedules with it, which keep their shape; at least one epoch or iteration is left.
-
-    Args:
-        cfg: The config; changed.
-        share: Of its length.
-
-    Returns:
-        The share that it was made, in whole epochs or iterations.
-
-    Raises:
-        ValueError: The loop does not say how long it trains.
-    """
-    found = length_of(cfg.train_cfg)
-    if found is None:
-        raise ValueError(f'derived.train_cfg must be a training loop with one of {LENGTHS}, got {dict(cfg.train_cfg)}')
-    key, length = found
-    cfg.train_cfg[key] = max(1, round(share * length))
-    schedules = cfg.get('param_scheduler') or []
-    for schedule in schedules if isinstance(schedules, list | tuple) else [schedules]:
-        for place in _PLACES:
-            if isinstance(schedule.get(place), int):
-                schedule[place] = round(share * schedule[place])
-        for span in _SPANS:
-            if isinstance(schedule.get(span), int):
-                least = schedule.get('begin', 0) + 1 if span == 'end' else 1
-                schedule[span] = max(least, round(share * schedule[span]))
-        if schedule.get('milestones'):
-            schedule['milestones'] = [max(1, round(share * each)) for each in schedule['milestones']]
-    return float(cfg.train_cfg[key] / length)
 
 
 def drop_weights(cfg: Config, keep_last: bool) -> None:

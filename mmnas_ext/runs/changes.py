@@ -42,6 +42,7 @@ _PLACES = ('data_root', 'ann_file', 'data_prefix', 'sources', 'img_path', 'seg_m
 LONGER = ('train_cfg.max_epochs', 'train_cfg.max_iters')
 _LONGEST_PATH = 1024
 EVALUATION = 'selection.evaluation'  # how networks of a front are validated, or whole detectors
+RECIPE = 'selection.adapt.recipe'  # how networks are adapted briefly, which is how the chosen one is
 TRIAL = 'random_search.trial.'  # before the settings of a trial
 _VALIDATION = ('val_*', 'custom_hooks')
 _SHOWN = 3  # changes that a message names
@@ -95,8 +96,8 @@ def find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[C
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a training's settings that decide what it reaches when it is validated."""
-    return {key: v for key, v in settings.items() if not _is_harmless(Change(TRIAL + key, None, v), settings)}
+    """Those of a training's settings that decide its weights."""
+    return {key: v for key, v in settings.items() if key in LONGER or not _is_harmless(Change(key, None, v), settings)}
 
 
 def list_changes(changes: Iterable[Change]) -> str:

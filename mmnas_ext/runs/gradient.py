@@ -15,7 +15,7 @@ from mmnas_ext.engine.optim import SearchOptimWrapperConstructor, find_host
 from mmnas_ext.engine.whole import price_wholes, within_reach
 from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, class_of
 from mmnas_ext.reports import write_report
-from mmnas_ext.runs.changes import EVALUATION, flatten, settings_of
+from mmnas_ext.runs.changes import EVALUATION, RECIPE, flatten, settings_of
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.halves import counted_at, seed_arch
 from mmnas_ext.runs.host_choices import (
@@ -27,7 +27,7 @@ from mmnas_ext.runs.host_choices import (
     read_choices,
     search_config,
 )
-from mmnas_ext.runs.last_rung import check_adapting, describe_recipe
+from mmnas_ext.runs.last_rung import brief_config, check_adapting, describe_recipe
 from mmnas_ext.runs.manifest import RATING, SEARCH, Manifest, ResumeError
 from mmnas_ext.runs.method import Method, Settings
 from mmnas_ext.runs.selection import check_validating, evaluation_of, select
@@ -94,6 +94,7 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
         plan = Choosing.parse(cfg.optim_wrapper.get('selection')).adapt
         if plan is not None:
             check_adapting(cfg, plan, next(space.sample(0, 1)))
+            check_validating(brief_config(cfg, plan, next(space.sample(0, 1))), 'optim_wrapper.selection.adapt')
     return configs_to_check(cfg, first, space, arch, search_only)
 
 
@@ -172,7 +173,7 @@ def _settings(cfg: Config) -> Settings:
     if choosing.front is not None or has_host(cfg):
         chosen[EVALUATION] = evaluation_of(cfg)
     if choosing.adapt is not None:
-        chosen['selection.adapt.recipe'] = describe_recipe(cfg, choosing.adapt, next(read_space(cfg).sample(0, 1)))
+        chosen[RECIPE] = describe_recipe(cfg, choosing.adapt, next(read_space(cfg).sample(0, 1)))
     return Settings(
         search=settings_of(search, 'train_dataloader'),
         choice={**flatten({metric: limits}, 'choice'), **chosen},

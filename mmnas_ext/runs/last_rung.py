@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from io import StringIO
 from typing import Any
 
@@ -32,19 +32,24 @@ from mmnas_ext.engine.batches import named_scope
 from mmnas_ext.engine.runner import SafeRunner
 from mmnas_ext.engine.subnet import evaluator_of, held_out_view
 from mmnas_ext.registry import name_of
-from mmnas_ext.reports.training_log import main_metric
-from mmnas_ext.runs.brief import adapt_briefly, drop_weights, keep_few_checkpoints, shorten
-from mmnas_ext.runs.changes import deciding, settings_of
+from mmnas_ext.reports.training_log import usual_metric
+from mmnas_ext.runs.brief import adapt_briefly, drop_weights, keep_few_checkpoints
+from mmnas_ext.runs.changes import deciding, flatten, settings_of
 from mmnas_ext.runs.checkpoints import nest_checkpoints
 from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.halves import evaluators_of, walk
 from mmnas_ext.runs.host_choices import has_host
 from mmnas_ext.runs.later import check_ranking
+from mmnas_ext.runs.manifest import ResumeError
 from mmnas_ext.runs.session import say
+from mmnas_ext.runs.shorten import shorten
 from mmnas_ext.search.choosing import AdaptPlan
 from mmnas_ext.workdir import WorkDir, append_line
 
 Metrics = Mapping[str, float | None] | None  # of a training that failed
 _UNDEFINED = -1  # COCO's word for nothing of this size
+_NETWORK = ('model.backbone.arch', 'model.backbone.norm_cfg.eps')
+_FILES = ('ann_file', 'outfile_prefix')  # the images' own, and where results are written
 _SPLITTABLE = ('RepeatDataset', 'ConcatDataset', 'ClassBalancedDataset')
 
 
@@ -73,8 +78,8 @@ class LastRung:
 
     @cached_property
     def stamp(self) -> str:
-        """Tells trainings of this recipe, on these images, from others."""
-        return describe_recipe(self.cfg, self.plan, self.example)
+        """Tells trainings of this recipe, on these images and in so many processes, from others."""
+        return f'{describe_recipe(self.cfg, self.plan, self.example)}/{get_world_size()}'
 
     @cached_property
     def known(self) -> dict[tuple[str, int], Metrics]:
@@ -87,6 +92,8 @@ class LastRung:
                     if record['stamp'] == self.stamp:
                         found[0][str(record['arch']), int(record['repeat'])] = _read_metrics(record['metrics'])
         broadcast_object_list(found)
+        for text, repeat in found[0]:  # a run may have been killed between the record and this
+            drop_weights(self._config(ArchSpec.parse(text), repeat), keep_last=False)
         return dict(found[0])
 
     @cached_property
@@ -94,17 +101,15 @@ class LastRung:
         """The share of the whole adaptation that a brief one is, in whole epochs or iterations."""
         return shorten(derived_config(self.cfg, self.example), self.plan.share)
 
-    @cached_property
-    def halves(self) -> tuple[DatasetView, DatasetView]:
-        """The images that the adaptation reads, to train on and, as its validation reads them, to validate on."""
-        cfg = brief_config(self.cfg, self.plan, self.example)
-        return split_data(cfg, self.cfg.train_cfg, self.plan.images)
-
     def rate(self, paths: Sequence[Choices], positions: Iterable[int]) -> np.ndarray:
         """What is minimised, ``(paths, trainings)``: the metric, or minus it; infinite where a training failed.
 
+        Args:
+            paths: The networks, the one that all are compared with first.
+            positions: Numbers of trainings; each is one random seed, the same for all networks.
+
         Raises:
-            ValueError: The validation does not give the metric.
+            ValueError: The validation does not give the metric, or all trainings of the first network failed.
         """
         places, archs = list(positions), [self.arch(path) for path in paths]
         missing = [(arch, place) for place in places for arch in archs if (arch.format('fna'), place) not in self.known]
@@ -114,12 +119,19 @@ class LastRung:
             said = '' if pace is None else f', about {timedelta(seconds=round(left * float(pace)))}'
             say(f'{left} brief adaptation{"s" * (left > 1)} until the next halving{said}')
             self._train(*each)
+            self._check_metric()
+        first = archs[0].format('fna')
+        if all(self.known[first, place] is None for place in places):
+            raise ValueError(
+                f'the brief adaptation of {first} failed, and others are compared with it: a lower learning rate or '
+                'optim_wrapper.clip_grad in derived may help; or leave selection.adapt out'
+            )
         return np.array([[self._loss(self.known[arch.format('fna'), place]) for place in places] for arch in archs])
 
     @property
     def metric(self) -> str | None:
         """The metric that decides, as far as validations have given any."""
-        return self.plan.rank_by or main_metric(self._names)
+        return self.plan.rank_by or usual_metric(self._names)
 
     @property
     def _names(self) -> list[str]:
@@ -130,32 +142,55 @@ class LastRung:
         """What makes figures of the metric such that higher is better."""
         return 1 if self.plan.rule == 'greater' else -1
 
+    def check_found(self) -> None:
+        """Raises ValueError where no network has found anything, which says nothing of any."""
+        if not self._names and any(metrics is not None for metrics in self.known.values()):
+            raise ValueError(
+                'no brief adaptation gave a metric: they are too short for any network to find something; '
+                f'selection.adapt.share must be more than {self.plan.share}'
+            )
+
+    def _check_metric(self) -> None:
+        if self._names and self.metric not in self._names:
+            raise ValueError(
+                f'selection.adapt.rank_by must name the metric that decides, one of {self._names}, which the '
+                f'validation gives, got {self.plan.rank_by!r}'
+            )
+
     def _loss(self, metrics: Metrics) -> float:
-        name = self.metric
         if metrics is None:
             return math.inf
-        if self.plan.rank_by and self._names and name not in self._names:
-            raise ValueError(
-                f'selection.adapt.rank_by must be one of {self._names}, which the validation gives, got {name!r}'
-            )
         # COCO gives no figure for a detector that finds nothing
         nothing = 0.0 if self.plan.rule == 'greater' else None
-        value = metrics.get(name or '', nothing)
+        value = metrics.get(self.metric or '', nothing)
         return math.inf if value is None else -self.sign * value
 
-    def _train(self, arch: ArchSpec, repeat: int) -> None:
-        """Makes one training, and writes down what it gave."""
-        text = arch.format('fna')
-        name = hashlib.sha256(text.encode()).hexdigest()[:8] + f'_{repeat}'
+    def _config(self, arch: ArchSpec, repeat: int) -> Config:
+        """The config of one training, in its place."""
         cfg = brief_config(self.cfg, self.plan, arch)
+        name = hashlib.sha256(arch.format('fna').encode()).hexdigest()[:8] + f'_{repeat}'
         cfg.work_dir, cfg.launcher = str(self.files.brief / name), self.cfg.get('launcher', 'none')
-        # each number is one random seed, the same for all networks, and no other part of a run has it
+        # no other part of a run has this random seed
         given = int((cfg.get('randomness') or {}).get('seed') or 0)
         seed = int(np.random.SeedSequence([given, repeat]).generate_state(1)[0])
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
         nest_checkpoints(cfg, f'{self.files.root.name}/{self.files.brief.parent.name}/{self.files.brief.name}')
+        return cfg
+
+    def _train(self, arch: ArchSpec, repeat: int) -> None:
+        """Makes one training, and writes down what it gave.
+
+        Raises:
+            ResumeError: It cannot be trained as it is configured.
+        """
+        text, cfg = arch.format('fna'), self._config(arch, repeat)
         say(f'brief adaptation {repeat + 1} of {text}')
-        found = adapt_briefly(cfg, f'{self.stamp}/{name}', 'brief adaptation', ready=self._give_data)
+        try:
+            found = adapt_briefly(
+                cfg, f'{self.stamp}/{text}/{repeat}', 'brief adaptation', ready=partial(self._give_data, cfg)
+            )
+        except (ValueError, TypeError, AssertionError) as error:
+            raise ResumeError(f'the brief adaptation in {cfg.work_dir} cannot be trained: {error}') from error
         metrics = None if found.failure else {k: v for k, v in found.metrics.items() if v != _UNDEFINED}
         if found.failure:
             say(f'warning: it failed: {found.failure}')
@@ -167,13 +202,14 @@ class LastRung:
         self.trained += 1
         drop_weights(cfg, keep_last=False)
 
-    def _give_data(self, runner: SafeRunner) -> None:
-        trained, held_out = self.halves
+    def _give_data(self, cfg: Config, runner: SafeRunner) -> None:
+        # anew for each: hooks may exchange the transforms of a dataset while it trains
+        trained, held_out = split_data(cfg, self.cfg.train_cfg, self.plan.images)
         given: Any = runner
-        given._train_dataloader = {**given._train_dataloader, 'dataset': trained.renewed()}
-        given._val_dataloader = {**given._val_dataloader, 'dataset': held_out.renewed()}
+        given._train_dataloader = {**given._train_dataloader, 'dataset': trained}
+        given._val_dataloader = {**given._val_dataloader, 'dataset': held_out}
         with redirect_stdout(StringIO()):  # COCO's reader prints
-            given._val_evaluator = evaluator_of(held_out, runner.cfg.val_evaluator)
+            given._val_evaluator = evaluator_of(held_out, cfg.val_evaluator)
 
 
 def _read_metrics(given: Any) -> Metrics:
@@ -199,6 +235,10 @@ def brief_config(cfg: Config, plan: AdaptPlan, arch: ArchSpec) -> Config:
         raise ValueError(f'selection.adapt validates networks, but the config has no {missing[0]}')
     shorten(found, plan.share)
     keep_few_checkpoints(found)
+    if found.get('custom_hooks'):
+        found.custom_hooks = [hook for hook in found.custom_hooks if not name_of(hook).endswith('CheckpointHook')]
+    if found.get('visualizer'):  # a service would take each for a run of its own, or for the search
+        found.visualizer = {**found.visualizer, 'vis_backends': [dict(type='LocalVisBackend')]}
     return found
 
 
@@ -210,11 +250,16 @@ def describe_recipe(cfg: Config, plan: AdaptPlan, arch: ArchSpec) -> str:
         plan: How short, and how it is validated.
         arch: Any network of the space.
     """
-    settings = deciding(settings_of(brief_config(cfg, plan, arch), 'train_dataloader'))
-    settings = {key: value for key, value in settings.items() if not key.startswith('model.backbone.arch')}
-    split = [cfg.train_cfg.get(key) for key in ('split_seed', 'weight_fraction')]
-    text = json.dumps([settings, split, plan.images, get_world_size()], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    brief = brief_config(cfg, plan, arch)
+    trained = deciding(settings_of(brief, 'train_dataloader'))
+    evaluators = [{k: v for k, v in each.items() if k not in _FILES} for each in evaluators_of(brief, 'val_evaluator')]
+    read = next(list_datasets(brief.val_dataloader.dataset))
+    content = {
+        'trained': {key: value for key, value in trained.items() if not key.startswith(_NETWORK)},
+        'validated': flatten({'pipeline': read['pipeline'], 'evaluators': evaluators, 'images': plan.images}),
+        'split': [cfg.train_cfg.get(key) for key in ('split_seed', 'weight_fraction')],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def split_data(cfg: Config, loop: Mapping[str, Any], images: int | None) -> tuple[DatasetView, DatasetView]:
@@ -225,14 +270,17 @@ def split_data(cfg: Config, loop: Mapping[str, Any], images: int | None) -> tupl
         loop: The search's ``train_cfg``, which says how images are split.
         images: So many of them validate; ``None`` for all.
     """
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    trained, held_out = split_halves(dataset, loop.get('split_seed', 0), loop.get('weight_fraction', 0.5))
+    split = loop.get('split_seed', 0), loop.get('weight_fraction', 0.5)
+    # two of them: a hook that exchanges the transforms of the one must not reach the other
+    trained, _ = split_halves(DATASETS.build(cfg.train_dataloader.dataset), *split)
+    whole = DATASETS.build(cfg.train_dataloader.dataset)
     given = cfg.val_dataloader.dataset
     read = next(list_datasets(given))  # inside of wrappers
-    view = held_out_view(held_out, read['pipeline'], images, named_scope(read) or named_scope(given))
+    _, rest = split_halves(whole, *split)
+    held_out = held_out_view(rest, read['pipeline'], images, named_scope(read) or named_scope(given))
     # an epoch has as many iterations as one of the whole adaptation
-    indices = np.resize(trained.indices, len(trained) + len(held_out))
-    return DatasetView(dataset, indices, trained.seed), view
+    indices = trained.indices[np.arange(len(whole)) * len(trained) // len(whole)]
+    return DatasetView(trained.dataset, indices, trained.seed), held_out
 
 
 def check_adapting(cfg: Config, plan: AdaptPlan, arch: ArchSpec) -> None:
@@ -250,11 +298,10 @@ def check_adapting(cfg: Config, plan: AdaptPlan, arch: ArchSpec) -> None:
     brief = brief_config(cfg, plan, arch)
     if plan.rank_by:
         check_ranking(brief, plan.rank_by, 'selection.adapt.rank_by')
-    dataset = brief.train_dataloader.dataset
-    while isinstance(dataset, Mapping) and isinstance(dataset.get('dataset'), Mapping):
-        if name_of(dataset) not in _SPLITTABLE:
+    for part in walk(brief.train_dataloader.dataset):
+        if ('dataset' in part or 'datasets' in part) and name_of(part) not in _SPLITTABLE:
             raise ValueError(
-                'selection.adapt trains on one half of the images and validates on the other, and derived.'
-                f'train_dataloader.dataset is a {name_of(dataset)}, which mixes images: leave it or selection.adapt out'
+                'selection.adapt trains on one half of the images and validates on the other: around datasets in '
+                f'derived.train_dataloader.dataset there may be {_SPLITTABLE}, got {name_of(part)!r}; leave it or '
+                'selection.adapt out'
             )
-        dataset = dataset['dataset']

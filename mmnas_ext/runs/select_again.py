@@ -16,8 +16,9 @@ from mmnas_ext.reports import draw_measured, front_table
 from mmnas_ext.runs.changes import LONGER, find_changes, list_changes
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.ending import tell_choice
-from mmnas_ext.runs.gradient import GRADIENT, LIMITS, check_chosen, check_loop, choose_network, stamp_of
+from mmnas_ext.runs.gradient import GRADIENT, LIMITS, check_chosen, check_loop, choose_network, read_space, stamp_of
 from mmnas_ext.runs.host_choices import search_config
+from mmnas_ext.runs.last_rung import check_adapting
 from mmnas_ext.runs.manifest import SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.session import begun_otherwise, say
@@ -45,6 +46,8 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
     if folder.resolve() == Path(cfg.work_dir).resolve():
         raise ValueError(f'--out must be another folder than the work dir, whose run stays as it is, got {folder}')
     term, choosing = _asked(cfg, kind, limits or {})
+    if choosing.adapt is not None:
+        check_adapting(cfg, choosing.adapt, next(read_space(cfg).sample(0, 1)))
     files = WorkDir(cfg.work_dir)
     with open_searched(cfg) as (runner, stamp):
         decision, front = choose_network(runner, term, choosing, files, stamp)

@@ -33,7 +33,7 @@ from mmnas_ext.runs.image_size import former_size, scaled_pipeline
 from mmnas_ext.runs.last_rung import LastRung
 from mmnas_ext.runs.session import say
 from mmnas_ext.search.choosing import AdaptPlan, Choosing, FrontPlan
-from mmnas_ext.search.decision import Adapted, Compared, Decision, LayerChoice, normal
+from mmnas_ext.search.decision import Adapted, Compared, Decision, LayerChoice
 from mmnas_ext.search.measure import Chooser, window
 from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 from mmnas_ext.workdir import WorkDir, append_line
@@ -139,32 +139,40 @@ class Selector:
         bounds = self.window(self.limit)
         ranked = chooser.search(bounds)
         best, networks = chooser.decide(ranked, self.limit), tuple(self.compared(path) for path in ranked)
-        if self.choosing.adapt is not None and set(ranked) - {best}:
-            return self._by_adapting(self.choosing.adapt, best, ranked)
+        if self.choosing.adapt is not None:
+            stands = self.reference if chooser.meets(self.reference, self.limit) else best
+            if set(ranked) - {stands}:
+                return self._by_adapting(self.choosing.adapt, best, stands, ranked)
+            say('nothing is adapted: no other network was measured within the limit')
         layers = chooser.explain(best, bounds)
         if best != self.reference:
-            first = networks[0]
-            better = normal(-first.expected / first.error) if first.error else None
-            return self.decision(best, layers, 'loss', networks, better), best
+            return self.decision(best, layers, 'loss', networks, chooser.better(best)), best
         told = [f'{each.expected:+.4f} ± {each.error:.4f}' for each in networks[:1]]
         why = f'the best other network is expected to differ by {told[0]}' if told else 'no other one costs as much'
         return self.decision(best, layers, 'loss', networks, why=f'the reference is kept: {why}'), best
 
-    def _by_adapting(self, plan: AdaptPlan, first: Choices, ranked: Sequence[Choices]) -> tuple[Decision, Choices]:
+    def _by_adapting(
+        self, plan: AdaptPlan, first: Choices, stands: Choices, ranked: Sequence[Choices]
+    ) -> tuple[Decision, Choices]:
         """Adapts the most promising of measured networks briefly; one must be surely better than what stands by now.
 
         Args:
             plan: How.
             first: What losses have chosen.
+            stands: What is to be beaten.
             ranked: All that were measured as wholes.
+
+        Raises:
+            ValueError: No network finds anything after so short a training.
         """
-        stands = self.reference if self.chooser.meets(self.reference, self.limit) else first
         tried = dict.fromkeys([first, *self.chooser.promising(ranked, plan.networks + 1)])
         others = [path for path in tried if path != stands][: plan.networks]
         settings = replace(self.choosing.measuring, certain=plan.certain)
         judge = Chooser(self.supernet.space, self.priced, stands, self.rung.rate, settings, say, alike=True)
-        say(f'{len(others)} networks and the one that stands are adapted briefly')
+        few = '' if len(others) == plan.networks else f', where selection.adapt.networks is {plan.networks}'
+        say(f'{len(others)} networks and the one that stands are adapted briefly{few}')
         order = judge.halve(others, plan.repeats)
+        self.rung.check_found()
         best, sign, known = judge.decide(order, self.limit), -self.rung.sign, judge.belief.measured
         compared = []
         for path in order:
@@ -176,8 +184,7 @@ class Selector:
         if best == stands:
             why, better = f'the network that stood is kept: {adapted.describe()}', None
         else:
-            top = compared[0]
-            why, better = adapted.describe(), normal(sign * -top.expected / top.error) if top.error else None
+            why, better = adapted.describe(), judge.better(best)
         return replace(self.decision(best, layers, 'loss', networks, better, why), adapted=adapted), best
 
     @cached_property

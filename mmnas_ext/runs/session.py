@@ -20,6 +20,7 @@ from mmnas_ext.archs import ArchSpec
 from mmnas_ext.runs.changes import (
     EVALUATION,
     LONGER,
+    RECIPE,
     Change,
     find_changes,
     find_versions,
@@ -455,6 +456,10 @@ def _choose_again(
     # runs of before it was noted are not chosen again for that
     choice = {key: value for key, value in choice.items() if key in known or key != EVALUATION}
     taken, refused = find_changes(known, choice)
+    if [change.key for change in [*taken, *refused]] == [RECIPE] and ADAPT in manifest.parts:
+        # whether the training goes on with it is told by the training itself
+        said.append('the choice stays, though brief adaptations of this recipe might choose another network')
+        return manifest
     if taken or refused:
         said.append(f'the network is chosen again: {list_changes([*taken, *refused])}')
         return _open_again(manifest, DERIVE)

@@ -82,6 +82,7 @@ class Belief:
         space: The space.
         reference: The network that all are compared with, such as the seed.
         measured: Differences from it.
+        alike: Whether noise is each network's own, and no layer's, as that of trainings.
 
     Attributes:
         noise: Variance of a single batch's difference.
@@ -90,7 +91,7 @@ class Belief:
         remainder: Variance, per layer changed, of what the sum of effects leaves unexplained.
     """
 
-    def __init__(self, space: SearchSpace, reference: Choices, measured: Measured) -> None:
+    def __init__(self, space: SearchSpace, reference: Choices, measured: Measured, alike: bool = False) -> None:
         self.space, self.reference, self.measured = space, reference, measured
         self.layers = [
             (i, j) for i, stage in enumerate(space.stages) for j, row in enumerate(stage.layers) if len(row) > 1
@@ -98,7 +99,7 @@ class Belief:
         self._offsets = np.cumsum([0, *(len(space.stages[i].layers[j]) for i, j in self.layers)])
         self._paths = [path for path, found in measured.differences.items() if found and path != reference]
         self._design = np.array([self.row(path) for path in self._paths]).reshape(len(self._paths), self._offsets[-1])
-        self.noise = _pool(measured, self._paths, self._design)
+        self.noise = _pool(measured, self._paths, self._design, (0.0,) if alike else _SLOPES)
         self._values = np.array([measured.mean(path) for path in self._paths])
         self._changed = np.array([distance(path, reference) for path in self._paths], np.float64)
         counts = np.array([measured.count(path) for path in self._paths], np.float64)
@@ -243,7 +244,9 @@ def distance(path: Choices, other: Choices) -> int:
     return sum(a != b for one, two in zip(path, other, strict=True) for a, b in zip(one, two, strict=True))
 
 
-def _pool(measured: Measured, paths: Sequence[Choices], design: np.ndarray) -> Variance:
+def _pool(
+    measured: Measured, paths: Sequence[Choices], design: np.ndarray, slopes: Sequence[float] = _SLOPES
+) -> Variance:
     """Variance of a batch's difference: of all that are tried the one under which contrasts of batches are most likely.
 
     What a network differs by on a batch, less its mean over the batches before, is noise alone, whatever the network is
@@ -270,7 +273,7 @@ def _pool(measured: Measured, paths: Sequence[Choices], design: np.ndarray) -> V
     if sum(float(contrast @ contrast) for _, contrast in contrasts) <= _NOTHING * total:
         return Variance(_NOTHING, 0.0)
     best = (-math.inf, Variance(1.0, 0.0))
-    for share in _SLOPES:
+    for share in slopes:
         shape = Variance(1 - share, share).covariance(design)
         parts = [(shape[np.ix_(on, on)], contrast) for on, contrast in contrasts]
         squares = sum(float(contrast @ np.linalg.solve(part, contrast)) for part, contrast in parts)

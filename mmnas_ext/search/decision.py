@@ -221,7 +221,8 @@ class Decision:
         sure = (
             f'{self.decided} of {len(self.layers)} layers decided with {SURE:.0%} certainty, mean {self.certainty:.0%}'
         )
-        sure += '' if self.beats is None else f'; better than the reference with a probability of {self.beats:.0%}'
+        rival = 'the reference' if self.rival == self.reference else 'what losses chose'
+        sure += '' if self.beats is None else f'; better than {rival} with a probability of {self.beats:.0%}'
         took = ''
         if {'losses', 'seconds'} <= set(self.notes):
             trained = f' and {self.notes["trainings"]:.0f} brief adaptations' if self.notes.get('trainings') else ''

@@ -25,7 +25,7 @@ from mmnas_ext.search.belief import Belief, Measured, tamed
 from mmnas_ext.search.between import best_network, meets
 from mmnas_ext.search.decision import LayerChoice, normal
 from mmnas_ext.search.fields import check_count, check_known, check_number
-from mmnas_ext.search.statistics import t_quantile
+from mmnas_ext.search.statistics import t_probability, t_quantile
 
 Rate = Callable[[Sequence[Choices], Sequence[int]], np.ndarray]
 _STEP = 0.9  # of the way from the cheapest network to the limit: where the front's slope is taken
@@ -131,7 +131,7 @@ class Chooser:
                 total = sum(map(len, known.values()))
                 self.told(f'{drawn_in} of {total} differences are far from all others and count as less far')
             self._drawn_in = drawn_in
-            self._belief = Belief(self.space, self.reference, Measured(known))
+            self._belief = Belief(self.space, self.reference, Measured(known), self.alike)
         return self._belief
 
     def measure(self, paths: Sequence[Choices], batches: int) -> None:
@@ -303,6 +303,14 @@ class Chooser:
     def ranked(self, paths: Iterable[Choices]) -> list[Choices]:
         """Paths by the loss that they surely stay below, the lowest first; those of an infinite one are left out."""
         return sorted(filter(self._is_finite, paths), key=self._order)
+
+    def better(self, path: Choices) -> float | None:
+        """Probability that a network is better than the reference; ``None`` where nothing says."""
+        expected, error = self.belief.network(path)
+        if not error:
+            return None
+        seen = self.belief.measured.repetitions() if self.alike else 0
+        return t_probability(-expected / error, seen) if seen else normal(-expected / error)
 
     def _bound(self, path: Choices) -> float:
         """The difference that a network surely stays below."""

@@ -76,6 +76,16 @@ def t_quantile(freedom: int, level: float = 0.95) -> float:
     return math.sqrt(freedom) * math.tan((low + high) / 2)
 
 
+def t_probability(value: float, freedom: int) -> float:
+    """Probability that Student's t is below a value.
+
+    Args:
+        value: The value.
+        freedom: Degrees of freedom.
+    """
+    return 0.5 + math.copysign(_within(math.atan(abs(value) / math.sqrt(freedom)), freedom), value) / 2
+
+
 def _within(angle: float, freedom: int) -> float:
     """Probability that the absolute value of t is at most ``sqrt(freedom) * tan(angle)``."""
     sine, cosine = math.sin(angle), math.cos(angle)

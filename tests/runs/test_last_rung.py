@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmnas_ext.archs import ArchSpec, price
 from mmnas_ext.datasets import split_halves
 from mmnas_ext.runs.derived import derived_config
-from mmnas_ext.runs.last_rung import LastRung, brief_config, check_adapting, describe_recipe
+from mmnas_ext.runs.last_rung import LastRung, brief_config, check_adapting, describe_recipe, split_data
 from mmnas_ext.runs.manifest import ADAPT, SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.run import run
 from mmnas_ext.runs.select_again import select_again
@@ -149,13 +149,16 @@ def test_the_network_is_chosen_that_reaches_most(tmp_path, monkeypatch):
 
 def test_training_and_validation_images_are_the_searchs_halves(tmp_path):
     cfg = config(tmp_path, **{'train_cfg.split_seed': 5, 'train_cfg.weight_fraction': 0.75})
-    rung = LastRung(cfg, AdaptPlan(images=3), tiny.SPACE.arch, EXAMPLE, WorkDir(tmp_path))
-    trained, held_out = rung.halves
+    trained, held_out = split_data(derived_config(cfg, EXAMPLE), cfg.train_cfg, 3)
     weights, arch = split_halves(trained.dataset, 5, 0.75)
     assert set(trained.indices) == set(weights.indices)
     assert set(held_out.indices) < set(arch.indices)
-    # as many iterations as a pass over all images
+    # as many items as there are images, spread evenly over the half's
     assert (len(trained), len(weights), len(held_out)) == (16, 12, 3)
+    assert list(trained.indices) == sorted(trained.indices)
+    assert max(np.bincount(trained.indices)) == 2
+    # a hook that exchanges the transforms of the one leaves the other
+    assert trained.dataset is not held_out.dataset
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, steps):
@@ -179,6 +182,45 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, steps):
     assert Decision.parse(work_dir).notes['trainings'] == whole - begun
 
 
+def test_weights_of_a_training_that_is_known_do_not_stay(work_dir, tmp_path):
+    """A run may be killed after it has written the record down."""
+    folder = next(path for path in WorkDir(work_dir).brief.iterdir() if path.is_dir())
+    (folder / 'epoch_2.pth').write_bytes(b'weights')
+    select_again(config(work_dir), tmp_path / 'same')
+    assert folder.is_dir() and not list(WorkDir(work_dir).brief.rglob('*.pth'))
+
+
+def test_what_nobody_can_learn_from_decides_nothing(finished, tmp_path, monkeypatch):
+    def nothing(self, arch, repeat):
+        self.known[arch.format('fna'), repeat] = {}
+
+    monkeypatch.setattr(LastRung, '_train', nothing)
+    for adapt in (ADAPT_PLAN, {**ADAPT_PLAN, 'rank_by': None}):
+        with pytest.raises(ResumeError, match='no brief adaptation gave a metric: .*adapt.share must be more than 0.5'):
+            run(config(tmp_path / str(len(adapt['rank_by'] or '')), adapt), search_only=True)
+
+
+def test_a_metric_of_which_nobody_knows_whether_more_is_better_must_be_named(tmp_path):
+    with pytest.raises(ResumeError, match=r'rank_by must name the metric that decides, one of .*, got None'):
+        run(config(tmp_path, {**ADAPT_PLAN, 'rank_by': None}), search_only=True)
+
+
+def test_where_nothing_can_be_compared_the_failure_is_told(tmp_path, monkeypatch):
+    failing = [(tiny.SPACE.arch(path).format('fna'), 'diverge') for path in PATHS]
+    failing += [(tiny.SPACE.arch(path).replace(bn_eps=1e-5).format('fna'), 'diverge') for path in PATHS]
+    with pytest.raises(ResumeError, match=r'the brief adaptation of \[\[.* failed, and others are compared with it'):
+        run(config(tmp_path, failing=failing), search_only=True)
+
+
+def test_a_recipe_that_cannot_be_trained_names_its_place(tmp_path, monkeypatch):
+    def refused(*_args, **_kwargs):
+        raise ValueError('Tried to step 17 times')
+
+    monkeypatch.setattr('mmnas_ext.runs.last_rung.adapt_briefly', refused)
+    with pytest.raises(ResumeError, match=r'the brief adaptation in .*selection/brief/\w+_0 cannot be trained: Tried'):
+        run(config(tmp_path), search_only=True)
+
+
 def test_another_choice_trains_what_is_new_alone(work_dir, tmp_path, steps):
     before = records(work_dir)
     select_again(config(work_dir), tmp_path / 'same')
@@ -193,17 +235,34 @@ def test_another_choice_trains_what_is_new_alone(work_dir, tmp_path, steps):
     assert len(records(work_dir)) == len(before) + 2
 
 
-def test_another_recipe_is_another_choice_of_the_same_search(work_dir, steps, capsys):
+def test_another_recipe_is_another_choice_of_the_same_search(finished, tmp_path, steps, capsys):
+    work_dir, changed = tmp_path / 'work', {'derived.optim_wrapper.optimizer.lr': 0.01}
+    run(config(work_dir), search_only=True)
     part, before = read_manifest(work_dir / 'run.json').parts[SEARCH].id, records(work_dir)
-    run(config(work_dir, **{'derived.optim_wrapper.optimizer.lr': 0.01}), resume=True)
+    run(config(work_dir, **changed), resume=True, search_only=True)
     assert 'the network is chosen again' in capsys.readouterr().out
     assert read_manifest(work_dir / 'run.json').parts[SEARCH].id == part
     new = records(work_dir)[len(before) :]
     assert len(new) >= 7
     assert {record['stamp'] for record in new}.isdisjoint(record['stamp'] for record in before)
     count = steps['count']
-    run(config(work_dir, **{'derived.optim_wrapper.optimizer.lr': 0.01}), resume=True)
+    run(config(work_dir, **changed), resume=True, search_only=True)
     assert steps['count'] == count
+
+
+def test_a_training_that_has_begun_is_not_set_aside_for_another_recipe(work_dir, steps, capsys):
+    """It goes on, or is refused, as any that is configured otherwise."""
+    before = records(work_dir)
+    with pytest.raises(ResumeError, match='the adaptation in .* was begun with other settings .*lr 0.05 -> 0.01'):
+        run(config(work_dir, **{'derived.optim_wrapper.optimizer.lr': 0.01}), resume=True)
+    assert steps['count'] == 0
+    run(config(work_dir, **{'derived.train_cfg.max_epochs': 5}), resume=True)
+    said = capsys.readouterr().out
+    assert 'the choice stays, though brief adaptations of this recipe might choose another network' in said
+    assert 'chosen again' not in said
+    assert records(work_dir) == before
+    assert Decision.parse(work_dir).adapted is not None
+    assert steps['count'] == 8  # an epoch more
 
 
 @pytest.mark.parametrize(('change', 'same'), [
@@ -214,6 +273,8 @@ def test_another_recipe_is_another_choice_of_the_same_search(work_dir, steps, ca
     ({'val_evaluator': {'type': 'TinyCloseness', 'prefix': 'x'}}, False),
     ({'randomness.seed': 4}, False),
     ({'derived.train_dataloader': {'num_workers': 1}}, True),
+    ({'val_dataloader.batch_size': 2}, True),
+    ({'derived.default_hooks': {'logger': {'type': 'LoggerHook', 'interval': 9}}}, True),
     ({'default_hooks.logger.interval': 7}, True),
     ({'optim_wrapper.cost.max': LIMIT - 1}, True),
 ])  # fmt: skip
@@ -245,7 +306,7 @@ def test_networks_whose_training_fails_are_no_candidates(finished, tmp_path, cap
 
 def test_a_metric_that_no_validation_gives_is_told_and_trained_networks_stay(tmp_path):
     with pytest.raises(
-        ResumeError, match=r"selection.adapt.rank_by must be one of \['distance', 'closeness'\], .*'mAP'"
+        ResumeError, match=r"selection.adapt.rank_by must name .* one of \['distance', 'closeness'\], .*'mAP'"
     ):
         run(config(tmp_path, {**ADAPT_PLAN, 'rank_by': 'mAP'}), search_only=True)
     known = records(tmp_path)
@@ -258,14 +319,14 @@ def test_brief_trainings_are_the_adaptation_made_shorter(tmp_path):
     whole, brief = derived_config(cfg, EXAMPLE), brief_config(cfg, AdaptPlan(share=0.5), EXAMPLE)
     assert (whole.train_cfg.max_epochs, brief.train_cfg.max_epochs) == (4, 2)
     assert brief.default_hooks.checkpoint.save_best is None
-    assert {key for key in whole if whole[key] != brief[key]} == {'train_cfg', 'param_scheduler', 'default_hooks'}
+    assert {key for key in whole if whole[key] != brief[key]} == {'train_cfg', 'default_hooks'}
 
 
 def test_what_cannot_be_adapted_is_told_before_the_search(tmp_path):
     mosaic = {'type': 'MultiImageMixDataset', 'dataset': config(tmp_path).train_dataloader.dataset}
     cases = [
-        ({'train_dataloader': {'dataset': {'_delete_': True, **mosaic}}}, 'is a MultiImageMixDataset, which mixes'),
-        ({'train_cfg': {'_delete_': True, 'type': 'EpochBasedTrainLoop'}}, 'must be a training loop with one of'),
+        ({'train_dataloader': {'dataset': {'_delete_': True, **mosaic}}}, "may be .*, got 'MultiImageMixDataset'"),
+        ({'train_cfg': {'_delete_': True, 'type': 'EpochBasedTrainLoop'}}, 'train_cfg must say how long it trains'),
     ]  # fmt: skip
     for change, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -6,7 +6,9 @@ import pytest
 
 from mmnas_ext.archs import Limit
 from mmnas_ext.search.belief import Measured
+from mmnas_ext.search.decision import normal
 from mmnas_ext.search.measure import Chooser, Measuring
+from mmnas_ext.search.statistics import t_probability
 from tests.search.test_measure import EVERY, PRICED, REFERENCE, SPACE, World
 
 OTHERS = [((0,), (0, 1), (0, 0)), ((0,), (1, 0), (2, 2)), ((0,), (3, 1), (0, 0)), ((0,), (2, 0), (0, 1))]
@@ -59,6 +61,17 @@ def test_repetitions_of_all_say_how_large_luck_is():
             kept.append(chooser.decide(chooser.halve(OTHERS, 3), Limit()) == OTHERS[1])
     assert sum(pooled) > sum(alone) + 3
     assert Measured({OTHERS[0]: {0: 1.0, 1: 2.0, 2: 0.5}, OTHERS[1]: {0: 3.0}, OTHERS[2]: {}}).repetitions() == 2
+
+
+def test_how_sure_it_is_follows_from_all_repetitions():
+    world = World({(1, 0, 1): -1.0}, noise=0.5)
+    chooser = judge(world)
+    best = chooser.halve(OTHERS, 3)[0]
+    expected, error = chooser.belief.network(best)
+    assert chooser.belief.noise.slope == 0.0  # noise of trainings is no layer's
+    seen = chooser.belief.measured.repetitions()
+    assert chooser.better(best) == pytest.approx(t_probability(-expected / error, seen))
+    assert 0.5 < chooser.better(best) < normal(-expected / error)
 
 
 def test_a_training_that_failed_is_no_candidate():

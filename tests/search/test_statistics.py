@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmnas_ext.search.statistics import Paired, deviation, paired, t_quantile
+from mmnas_ext.search.statistics import Paired, deviation, paired, t_probability, t_quantile
 
 # printed tables of the two-sided t, 95 % and 99 %
 PRINTED = [
@@ -55,3 +55,15 @@ def test_a_level_is_a_probability(level: float) -> None:
 def test_no_pairs() -> None:
     with pytest.raises(ValueError, match='differences must hold at least one pair, got none'):
         paired([])
+
+
+@pytest.mark.parametrize(('value', 'freedom', 'wanted'), [
+    (0.0, 3, 0.5), (1.0, 1, 0.75), (-1.0, 1, 0.25), (2.015, 5, 0.95), (-2.776, 4, 0.025), (1e6, 2, 1.0),
+])  # fmt: skip
+def test_probabilities_are_those_of_tables(value, freedom, wanted):
+    assert t_probability(value, freedom) == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize('freedom', [1, 2, 5, 30])
+def test_a_probability_is_that_of_its_quantile(freedom):
+    assert t_probability(t_quantile(freedom, 0.9), freedom) == pytest.approx(0.95)
