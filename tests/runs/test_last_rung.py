@@ -252,7 +252,7 @@ def test_another_recipe_is_another_choice_of_the_same_search(finished, tmp_path,
 
 def test_a_training_that_has_begun_is_not_set_aside_for_another_recipe(work_dir, steps, capsys):
     """It goes on, or is refused, as any that is configured otherwise."""
-    before = records(work_dir)
+    before, adapted = records(work_dir), Decision.parse(work_dir).adapted
     with pytest.raises(ResumeError, match='the adaptation in .* was begun with other settings .*lr 0.05 -> 0.01'):
         run(config(work_dir, **{'derived.optim_wrapper.optimizer.lr': 0.01}), resume=True)
     assert steps['count'] == 0
@@ -261,7 +261,7 @@ def test_a_training_that_has_begun_is_not_set_aside_for_another_recipe(work_dir,
     assert 'the choice stays, though brief adaptations of this recipe might choose another network' in said
     assert 'chosen again' not in said
     assert records(work_dir) == before
-    assert Decision.parse(work_dir).adapted is not None
+    assert Decision.parse(work_dir).adapted == adapted
     assert steps['count'] == 8  # an epoch more
 
 
