@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 RATED = 'rated'  # origin of a network that the rating tool chose by limits of its own
 _FRONT = ('selection.', 'evolution.', 'choice.front')  # settings of a choice that make its front begin so
+_NO_FRONT = ('.evaluation', '.recipe')  # how networks are validated, and trained
 # what is known of a network that is to be chosen anew
 _CHOSEN = ('arch', 'origin', 'asked', 'host')
 # MMEngine's own files beside the checkpoints: a folder of logs per start, the config as it was read
@@ -309,7 +310,7 @@ def training_changes(manifest: Manifest, cfg: Config, method: Method) -> tuple[l
 
 def front_settings(choice: Mapping[str, Any]) -> dict[str, Any]:
     """Of the settings of a choice those that make its front, beside limits and how networks are validated."""
-    return {key: value for key, value in choice.items() if key.startswith(_FRONT) and not key.endswith('.evaluation')}
+    return {key: value for key, value in choice.items() if key.startswith(_FRONT) and not key.endswith(_NO_FRONT)}
 
 
 def given_host(cfg: Config) -> str | None:

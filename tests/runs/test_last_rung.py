@@ -11,10 +11,12 @@ from mmengine.config import Config
 from mmnas_ext.archs import ArchSpec, price
 from mmnas_ext.datasets import split_halves
 from mmnas_ext.runs.derived import derived_config
+from mmnas_ext.runs.gradient import GRADIENT
 from mmnas_ext.runs.last_rung import LastRung, brief_config, check_adapting, describe_recipe, split_data
 from mmnas_ext.runs.manifest import ADAPT, SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.run import run
 from mmnas_ext.runs.select_again import select_again
+from mmnas_ext.runs.session import front_settings
 from mmnas_ext.search.choosing import AdaptPlan
 from mmnas_ext.search.decision import Decision
 from mmnas_ext.workdir import WorkDir
@@ -263,6 +265,16 @@ def test_a_training_that_has_begun_is_not_set_aside_for_another_recipe(work_dir,
     assert records(work_dir) == before
     assert Decision.parse(work_dir).adapted == adapted
     assert steps['count'] == 8  # an epoch more
+
+
+def test_a_front_stays_that_of_a_search_under_another_recipe(tmp_path):
+    """Its networks are validated with the super-network's weights."""
+    one, other = (
+        GRADIENT.settings(config(tmp_path, **change)).choice
+        for change in ({}, {'derived.optim_wrapper.optimizer.lr': 0.01})
+    )
+    assert one != other
+    assert front_settings(one) == front_settings(other) != front_settings({})
 
 
 @pytest.mark.parametrize(('change', 'same'), [
