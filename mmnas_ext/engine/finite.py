@@ -12,19 +12,20 @@ from mmnas_ext.engine.optim import NonFiniteLossError
 _SCALED = 10
 
 
-class NonFiniteParameterError(NonFiniteLossError):
-    """A parameter is NaN or infinite, as the process that saves a checkpoint has found."""
-
-
 class FiniteLossHook(Hook):
     """Looks at the loss of each iteration, and at the parameters before they are saved.
 
     With a loss scale (`AmpOptimWrapper`) ten losses in a row must be NaN or infinite: PyTorch leaves such steps out.
+
+    Args:
+        saved: Whether it looks at what is saved. The main process alone saves: where the error is to be survived, all
+            must meet it at once, in the next loss or, after the last one, by `check_parameters`.
     """
 
     priority = 'NORMAL'  # before checkpoints are written
 
-    def __init__(self) -> None:
+    def __init__(self, saved: bool = True) -> None:
+        self.saved = saved
         self._broken = 0
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -45,9 +46,19 @@ class FiniteLossHook(Hook):
         """Looks at the parameters, which the last step may have broken.
 
         Raises:
-            NonFiniteParameterError: One is NaN or infinite.
+            NonFiniteLossError: One is NaN or infinite.
         """
-        for name, parameter in runner.model.named_parameters():
-            if not torch.isfinite(parameter).all():
-                done = checkpoint['meta']['iter']
-                raise NonFiniteParameterError(f'parameter {name} was not finite after iteration {done}')
+        if self.saved:
+            check_parameters(runner.model, checkpoint['meta']['iter'])
+
+
+def check_parameters(model: Any, done: int) -> None:
+    """Raises NonFiniteLossError for a parameter that is NaN or infinite.
+
+    Args:
+        model: The model.
+        done: Iterations that are done.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise NonFiniteLossError(f'parameter {name} was not finite after iteration {done}')

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
+from mmengine.dist import all_reduce, barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from mmnas_ext.engine.finite import FiniteLossHook, NonFiniteParameterError
+from mmnas_ext.engine.finite import FiniteLossHook, check_parameters
 from mmnas_ext.engine.optim import NonFiniteLossError
 from mmnas_ext.engine.runner import SafeRunner
 from mmnas_ext.runs.checkpoints import checkpoint_places
@@ -75,13 +75,11 @@ def adapt_briefly(
     checkpoint = resume_from(checkpoint_places(cfg), part, name)
     with open_runner(cfg, checkpoint, part, prepared) as runner:
         ready(runner)
-        runner.register_hook(FiniteLossHook())
+        runner.register_hook(FiniteLossHook(saved=False))
         runner.register_hook(watch, priority='LOWEST')
         try:
             runner.train()
         except NonFiniteLossError as error:
-            if get_world_size() > 1 and isinstance(error, NonFiniteParameterError):
-                raise  # of the process that saves alone: others go on
             failure = str(error)
         model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
         seconds, cpu_seconds = watch.spent()
@@ -167,7 +165,12 @@ class _Watch(Hook):
         self._before = (wall, cpu)
 
     def after_train(self, runner: Any) -> None:
-        """Validates."""
+        """Validates.
+
+        Raises:
+            NonFiniteLossError: A parameter is NaN or infinite.
+        """
+        check_parameters(runner.model, runner.iter)
         self.metrics = runner.val_loop.run()
 
 

@@ -16,9 +16,11 @@ from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.json_file import parse_json
-from mmnas_ext.runs.changes import LONGER, list_changes
+from mmnas_ext.runs.changes import LONGER, RECIPE, list_changes
 from mmnas_ext.runs.children import BusyError, ChildError, Children, visible_devices
 from mmnas_ext.runs.compared import NAME, Results, read_results
+from mmnas_ext.runs.gradient import read_space
+from mmnas_ext.runs.last_rung import check_adapting
 from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.leases import Leases
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, ResumeError, read_manifest
@@ -29,6 +31,7 @@ from mmnas_ext.runs.rows import SEED, Comparison, Row, find_seed, read_options
 from mmnas_ext.runs.run import prepare
 from mmnas_ext.runs.session import continue_run, training_changes
 from mmnas_ext.runs.stopping import stopped_by_signals
+from mmnas_ext.search.choosing import Choosing
 from mmnas_ext.workdir import WorkDir, write_text
 
 CHOSEN = WorkDir(Path()).selected.name  # folder of what a row chose from another row's search
@@ -181,6 +184,12 @@ class RowRunner:
             known: Any = parse_json(note.read_text(encoding='utf-8'))
         except ValueError:
             return False
+        manifest = read_manifest(WorkDir(folder.parent).manifest)
+        if manifest is not None and ADAPT in manifest.parts:
+            # it is trained: whether that goes on with another recipe is told by the training
+            for each in (known, wanted):
+                if isinstance(each, dict) and isinstance(each.get('choice'), dict):
+                    each['choice'].pop(RECIPE, None)
         if isinstance(known, dict) and 'choice' not in known and wanted['search'] is not None:
             # of before the choice and the length of the search were noted
             wanted = {key: value for key, value in wanted.items() if key != 'choice'} | {'search': wanted['search'][0]}
@@ -249,6 +258,15 @@ def run_all(
         pool.shutdown(cancel_futures=True)
         table.leases.close()
     return table.failed
+
+
+def _check_adapting(comparison: Comparison) -> None:
+    """Raises ValueError for brief adaptations that a row asks for and that would fail, after the search."""
+    for row in comparison.rows:
+        cfg = comparison.read(row)
+        plan = Choosing.parse((cfg.get('optim_wrapper') or {}).get('selection')).adapt if cfg.get('derived') else None
+        if row.search_of is not None and row.selection != 'argmax' and plan is not None:
+            check_adapting(cfg, plan, next(read_space(cfg).sample(0, 1)))
 
 
 class _Table:
@@ -385,6 +403,7 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name:
 
     try:
         asked.check_shared()
+        _check_adapting(asked)
     except ValueError as error:
         if not args.table:
             raise

@@ -36,11 +36,11 @@ from mmnas_ext.runs.gradient import (
     supply_decision,
     train_supernet,
 )
-from mmnas_ext.runs.halves import counted_at
+from mmnas_ext.runs.halves import check_validating, counted_at
 from mmnas_ext.runs.later import check_ranking
 from mmnas_ext.runs.manifest import RATING, ResumeError
 from mmnas_ext.runs.method import Method, Settings
-from mmnas_ext.runs.selection import Selector, check_validating, evaluation_of
+from mmnas_ext.runs.selection import Selector, evaluation_of
 from mmnas_ext.runs.session import Session, say
 from mmnas_ext.search import sample_within
 from mmnas_ext.search.choosing import Choosing, FrontPlan

@@ -1,6 +1,7 @@
 """The search by gradients, FNA (ICLR 2020): a super-network in a detector or segmentor, from which one is derived."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mmnas_ext.registry import LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, class_of
 from mmnas_ext.reports import write_report
 from mmnas_ext.runs.changes import EVALUATION, RECIPE, flatten, settings_of
 from mmnas_ext.runs.derived import derived_config
-from mmnas_ext.runs.halves import counted_at, seed_arch
+from mmnas_ext.runs.halves import check_validating, counted_at, seed_arch
 from mmnas_ext.runs.host_choices import (
     CHOSEN,
     KEY,
@@ -27,10 +28,10 @@ from mmnas_ext.runs.host_choices import (
     read_choices,
     search_config,
 )
-from mmnas_ext.runs.last_rung import brief_config, check_adapting, describe_recipe
+from mmnas_ext.runs.last_rung import check_adapting, describe_recipe
 from mmnas_ext.runs.manifest import RATING, SEARCH, Manifest, ResumeError
 from mmnas_ext.runs.method import Method, Settings
-from mmnas_ext.runs.selection import check_validating, evaluation_of, select
+from mmnas_ext.runs.selection import evaluation_of, select
 from mmnas_ext.runs.session import Session
 from mmnas_ext.runs.training import open_runner
 from mmnas_ext.runs.whole_selection import select_whole
@@ -94,7 +95,6 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
         plan = Choosing.parse(cfg.optim_wrapper.get('selection')).adapt
         if plan is not None:
             check_adapting(cfg, plan, next(space.sample(0, 1)))
-            check_validating(brief_config(cfg, plan, next(space.sample(0, 1))), 'optim_wrapper.selection.adapt')
     return configs_to_check(cfg, first, space, arch, search_only)
 
 
@@ -173,7 +173,8 @@ def _settings(cfg: Config) -> Settings:
     if choosing.front is not None or has_host(cfg):
         chosen[EVALUATION] = evaluation_of(cfg)
     if choosing.adapt is not None:
-        chosen[RECIPE] = describe_recipe(cfg, choosing.adapt, next(read_space(cfg).sample(0, 1)))
+        with suppress(ValueError):  # which the check says, where networks are adapted
+            chosen[RECIPE] = describe_recipe(cfg, choosing.adapt, next(read_space(cfg).sample(0, 1)))
     return Settings(
         search=settings_of(search, 'train_dataloader'),
         choice={**flatten({metric: limits}, 'choice'), **chosen},

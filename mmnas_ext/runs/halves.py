@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmnas_ext.archs import INPUT_SIZE, OUTPUT_STRIDE
+from mmnas_ext.datasets.identity import list_datasets
 from mmnas_ext.shipped import PACKAGE
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -76,6 +78,25 @@ def evaluators_of(half: Mapping[str, Any], name: str) -> list[Any]:
     """
     given = half.get(name)
     return [each for each in (given if isinstance(given, list | tuple) else [given]) if isinstance(each, Mapping)]
+
+
+def check_validating(cfg: Mapping[str, Any], asked: str) -> None:
+    """Raises ValueError where networks cannot be validated on held-out training images.
+
+    Args:
+        cfg: The config of a search.
+        asked: The key that asks for it, for the message.
+    """
+    missing = [key for key in ('val_dataloader', 'val_evaluator') if not cfg.get(key)]
+    if missing:
+        raise ValueError(f'{asked} validates networks, but the config has no {missing[0]}')
+    leaves = list_datasets(cfg['train_dataloader']['dataset'])
+    files = {os.path.join(leaf.get('data_root') or '', leaf.get('ann_file') or '') for leaf in leaves}
+    if len(files) > 1 and any('ann_file' in each for each in evaluators_of(cfg, 'val_evaluator')):
+        raise ValueError(
+            f'{asked} validates networks on held-out training images, whose annotations are in {len(files)} files, '
+            'and val_evaluator reads one ann_file: merge these files'
+        )
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:

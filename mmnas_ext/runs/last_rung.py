@@ -8,20 +8,22 @@ no part in it. The better half of the networks is trained once more with another
 is in a training is estimated from those that were trained several times, and discounted (`mmnas_ext.search.belief`).
 """
 
+import fcntl
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import redirect_stdout, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, partial
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, get_world_size, is_main_process
 from mmengine.registry import DATASETS
 
 from mmnas_ext.archs import ArchSpec, Choices
@@ -36,8 +38,9 @@ from mmnas_ext.reports.training_log import usual_metric
 from mmnas_ext.runs.brief import adapt_briefly, drop_weights, keep_few_checkpoints
 from mmnas_ext.runs.changes import deciding, flatten, settings_of
 from mmnas_ext.runs.checkpoints import nest_checkpoints
+from mmnas_ext.runs.children import LOCK
 from mmnas_ext.runs.derived import derived_config
-from mmnas_ext.runs.halves import evaluators_of, walk
+from mmnas_ext.runs.halves import check_validating, evaluators_of, walk
 from mmnas_ext.runs.host_choices import has_host
 from mmnas_ext.runs.later import check_ranking
 from mmnas_ext.runs.manifest import ResumeError
@@ -48,8 +51,10 @@ from mmnas_ext.workdir import WorkDir, append_line
 
 Metrics = Mapping[str, float | None] | None  # of a training that failed
 _UNDEFINED = -1  # COCO's word for nothing of this size
-_NETWORK = ('model.backbone.arch', 'model.backbone.norm_cfg.eps')
-_FILES = ('ann_file', 'outfile_prefix')  # the images' own, and where results are written
+# the network, and how many processes share the training
+_ELSEWHERE = ('model.backbone.arch', 'model.backbone.norm_cfg.eps', 'position.')
+# of an evaluator what reads the images' own truth and where it writes, gathers and reads
+_FILES = ('ann_file', 'seg_prefix', 'outfile_prefix', 'output_dir', 'collect_device', 'collect_dir', 'backend_args')
 _SPLITTABLE = ('RepeatDataset', 'ConcatDataset', 'ClassBalancedDataset')
 
 
@@ -84,6 +89,9 @@ class LastRung:
     @cached_property
     def known(self) -> dict[tuple[str, int], Metrics]:
         """What networks have reached by now, by their text and the number of the training; the same on all ranks."""
+        return self._read()
+
+    def _read(self) -> dict[tuple[str, int], Metrics]:
         found: list[Any] = [{}]
         file = self.files.brief.with_suffix('.jsonl')
         if is_main_process() and file.is_file():
@@ -92,8 +100,6 @@ class LastRung:
                     if record['stamp'] == self.stamp:
                         found[0][str(record['arch']), int(record['repeat'])] = _read_metrics(record['metrics'])
         broadcast_object_list(found)
-        for text, repeat in found[0]:  # a run may have been killed between the record and this
-            drop_weights(self._config(ArchSpec.parse(text), repeat), keep_last=False)
         return dict(found[0])
 
     @cached_property
@@ -112,6 +118,7 @@ class LastRung:
             ValueError: The validation does not give the metric, or all trainings of the first network failed.
         """
         places, archs = list(positions), [self.arch(path) for path in paths]
+        self._check_metric()
         missing = [(arch, place) for place in places for arch in archs if (arch.format('fna'), place) not in self.known]
         for number, each in enumerate(missing):
             left = len(missing) - number
@@ -126,6 +133,7 @@ class LastRung:
                 f'the brief adaptation of {first} failed, and others are compared with it: a lower learning rate or '
                 'optim_wrapper.clip_grad in derived may help; or leave selection.adapt out'
             )
+        self._check_found()
         return np.array([[self._loss(self.known[arch.format('fna'), place]) for place in places] for arch in archs])
 
     @property
@@ -142,12 +150,13 @@ class LastRung:
         """What makes figures of the metric such that higher is better."""
         return 1 if self.plan.rule == 'greater' else -1
 
-    def check_found(self) -> None:
+    def _check_found(self) -> None:
         """Raises ValueError where no network has found anything, which says nothing of any."""
-        if not self._names and any(metrics is not None for metrics in self.known.values()):
+        trained = [metrics for metrics in self.known.values() if metrics is not None]
+        if self.plan.rule == 'greater' and trained and not any(self._loss(metrics) for metrics in trained):
             raise ValueError(
-                'no brief adaptation gave a metric: they are too short for any network to find something; '
-                f'selection.adapt.share must be more than {self.plan.share}'
+                f'no brief adaptation reached more than 0 {self.metric or "of any metric"}: they are too short for a '
+                f'network to find something; selection.adapt.share must be more than {self.plan.share}'
             )
 
     def _check_metric(self) -> None:
@@ -168,7 +177,7 @@ class LastRung:
     def _config(self, arch: ArchSpec, repeat: int) -> Config:
         """The config of one training, in its place."""
         cfg = brief_config(self.cfg, self.plan, arch)
-        name = hashlib.sha256(arch.format('fna').encode()).hexdigest()[:8] + f'_{repeat}'
+        name = hashlib.sha256(f'{self.stamp}/{arch.format("fna")}'.encode()).hexdigest()[:10] + f'_{repeat}'
         cfg.work_dir, cfg.launcher = str(self.files.brief / name), self.cfg.get('launcher', 'none')
         # no other part of a run has this random seed
         given = int((cfg.get('randomness') or {}).get('seed') or 0)
@@ -184,23 +193,36 @@ class LastRung:
             ResumeError: It cannot be trained as it is configured.
         """
         text, cfg = arch.format('fna'), self._config(arch, repeat)
-        say(f'brief adaptation {repeat + 1} of {text}')
-        try:
-            found = adapt_briefly(
-                cfg, f'{self.stamp}/{text}/{repeat}', 'brief adaptation', ready=partial(self._give_data, cfg)
-            )
-        except (ValueError, TypeError, AssertionError) as error:
-            raise ResumeError(f'the brief adaptation in {cfg.work_dir} cannot be trained: {error}') from error
-        metrics = None if found.failure else {k: v for k, v in found.metrics.items() if v != _UNDEFINED}
-        if found.failure:
-            say(f'warning: it failed: {found.failure}')
-        record = dict(stamp=self.stamp, arch=text, repeat=repeat, metrics=metrics, seconds=round(found.seconds, 1))
-        if is_main_process():
-            append_line(self.files.brief.with_suffix('.jsonl'), json.dumps(record))
-        self.known[text, repeat] = metrics
-        self._seconds.append(found.seconds)
-        self.trained += 1
-        drop_weights(cfg, keep_last=False)
+        with alone(Path(cfg.work_dir)):
+            fresh = self._read()
+            if (text, repeat) in fresh:  # another choice from this search has made it meanwhile
+                self.known.update(fresh)
+                return
+            say(f'brief adaptation {repeat + 1} of {text}')
+            try:
+                found = adapt_briefly(
+                    cfg, f'{self.stamp}/{text}/{repeat}', 'brief adaptation', ready=partial(self._give_data, cfg)
+                )
+            except (ValueError, TypeError, AssertionError) as error:
+                raise ResumeError(f'the brief adaptation in {cfg.work_dir} cannot be trained: {error}') from error
+            metrics = None if found.failure else {k: v for k, v in found.metrics.items() if v != _UNDEFINED}
+            if found.failure:
+                say(f'warning: it failed: {found.failure}')
+            record = dict(stamp=self.stamp, arch=text, repeat=repeat, metrics=metrics, seconds=round(found.seconds, 1))
+            if is_main_process():
+                append_line(self.files.brief.with_suffix('.jsonl'), json.dumps(record))
+            self.known[text, repeat] = metrics
+            self._seconds.append(found.seconds)
+            self.trained += 1
+            drop_weights(cfg, keep_last=False)
+
+    def drop_rest(self) -> None:
+        """Deletes checkpoints that trainings left which nobody goes on with, once the choice is made."""
+        folders = [path for path in self.files.brief.glob('*') if path.is_dir()] if is_main_process() else []
+        for folder in folders:
+            with suppress(BlockingIOError), locked(folder, waits=False):  # another choice is at it
+                for checkpoint in folder.glob('*.pth'):
+                    checkpoint.unlink()
 
     def _give_data(self, cfg: Config, runner: SafeRunner) -> None:
         # anew for each: hooks may exchange the transforms of a dataset while it trains
@@ -210,6 +232,33 @@ class LastRung:
         given._val_dataloader = {**given._val_dataloader, 'dataset': held_out}
         with redirect_stdout(StringIO()):  # COCO's reader prints
             given._val_evaluator = evaluator_of(held_out, cfg.val_evaluator)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process is at a training; the main process does so for all."""
+    with ExitStack() as stack:
+        if is_main_process():
+            try:
+                stack.enter_context(locked(folder, waits=False))
+            except BlockingIOError:
+                say(f'another process trains in {folder}: waiting for it')
+                stack.enter_context(locked(folder))
+        barrier()
+        yield
+
+
+@contextmanager
+def locked(folder: Path, waits: bool = True) -> Iterator[None]:
+    """Holds the lock of a folder, which a process that dies gives back.
+
+    Raises:
+        BlockingIOError: Another process has it, and this one does not wait.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        yield
 
 
 def _read_metrics(given: Any) -> Metrics:
@@ -251,11 +300,11 @@ def describe_recipe(cfg: Config, plan: AdaptPlan, arch: ArchSpec) -> str:
         arch: Any network of the space.
     """
     brief = brief_config(cfg, plan, arch)
-    trained = deciding(settings_of(brief, 'train_dataloader'))
+    trained = deciding(settings_of(brief, 'train_dataloader'))  # how many processes share it says the stamp
     evaluators = [{k: v for k, v in each.items() if k not in _FILES} for each in evaluators_of(brief, 'val_evaluator')]
     read = next(list_datasets(brief.val_dataloader.dataset))
     content = {
-        'trained': {key: value for key, value in trained.items() if not key.startswith(_NETWORK)},
+        'trained': {key: value for key, value in trained.items() if not key.startswith(_ELSEWHERE)},
         'validated': flatten({'pipeline': read['pipeline'], 'evaluators': evaluators, 'images': plan.images}),
         'split': [cfg.train_cfg.get(key) for key in ('split_seed', 'weight_fraction')],
     }
@@ -296,6 +345,7 @@ def check_adapting(cfg: Config, plan: AdaptPlan, arch: ArchSpec) -> None:
             'selection.adapt goes with one host, and host_choices searches that too: leave one of them out'
         )
     brief = brief_config(cfg, plan, arch)
+    check_validating(brief, 'optim_wrapper.selection.adapt')
     if plan.rank_by:
         check_ranking(brief, plan.rank_by, 'selection.adapt.rank_by')
     for part in walk(brief.train_dataloader.dataset):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -27,7 +26,7 @@ from mmnas_ext.engine.seeding import common_seed
 from mmnas_ext.engine.subnet import calibrate, held_out_view, subnet, validate
 from mmnas_ext.reports.training_log import main_metric
 from mmnas_ext.runs.changes import flatten
-from mmnas_ext.runs.halves import evaluators_of, host_of
+from mmnas_ext.runs.halves import host_of
 from mmnas_ext.runs.host_choices import has_host
 from mmnas_ext.runs.image_size import former_size, scaled_pipeline
 from mmnas_ext.runs.last_rung import LastRung
@@ -172,7 +171,7 @@ class Selector:
         few = '' if len(others) == plan.networks else f', where selection.adapt.networks is {plan.networks}'
         say(f'{len(others)} networks and the one that stands are adapted briefly{few}')
         order = judge.halve(others, plan.repeats)
-        self.rung.check_found()
+        self.rung.drop_rest()
         best, sign, known = judge.decide(order, self.limit), -self.rung.sign, judge.belief.measured
         compared = []
         for path in order:
@@ -398,25 +397,6 @@ def tell_fewer(front: MeasuredFront, plan: FrontPlan) -> None:
         say(
             f'the front has {len(front.points)} of the {plan.networks} networks asked for: at the other costs one of '
             'these, or the seed, is the best'
-        )
-
-
-def check_validating(cfg: Mapping[str, Any], asked: str) -> None:
-    """Raises ValueError where networks cannot be validated on held-out training images.
-
-    Args:
-        cfg: The config of a search.
-        asked: The key that asks for it, for the message.
-    """
-    missing = [key for key in ('val_dataloader', 'val_evaluator') if not cfg.get(key)]
-    if missing:
-        raise ValueError(f'{asked} validates networks, but the config has no {missing[0]}')
-    leaves = list_datasets(cfg['train_dataloader']['dataset'])
-    files = {os.path.join(leaf.get('data_root') or '', leaf.get('ann_file') or '') for leaf in leaves}
-    if len(files) > 1 and any('ann_file' in each for each in evaluators_of(cfg, 'val_evaluator')):
-        raise ValueError(
-            f'{asked} validates networks on held-out training images, whose annotations are in {len(files)} files, '
-            'and val_evaluator reads one ann_file: merge these files'
         )
 
 

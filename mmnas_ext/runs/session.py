@@ -457,7 +457,8 @@ def _choose_again(
     # runs of before it was noted are not chosen again for that
     choice = {key: value for key, value in choice.items() if key in known or key != EVALUATION}
     taken, refused = find_changes(known, choice)
-    if [change.key for change in [*taken, *refused]] == [RECIPE] and ADAPT in manifest.parts:
+    changed = {change.key for change in [*taken, *refused]}
+    if RECIPE in changed <= {RECIPE, EVALUATION} and ADAPT in manifest.parts:
         # whether the training goes on with it is told by the training itself
         said.append('the choice stays, though brief adaptations of this recipe might choose another network')
         return manifest

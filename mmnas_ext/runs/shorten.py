@@ -6,10 +6,12 @@ from typing import Any
 from mmengine.config import Config
 
 from mmnas_ext.registry import name_of
+from mmnas_ext.runs.halves import walk
 
 LENGTHS = ('max_epochs', 'max_iters')
-# what hooks of MMEngine and its hosts do once: exchange transforms or losses, begin to average
-_MOMENTS = ('switch_epoch', 'switch_iter', 'begin_epoch', 'begin_iter', 'num_last_epochs')
+# what hooks of MMEngine and its hosts do once: exchange transforms or losses, begin to average, warm up
+_MOMENTS = ('switch_epoch', 'switch_iter', 'action_epoch', 'begin_epoch', 'begin_iter', 'warmup_epochs', 'warmup_iters')
+_LAST = ('num_last_epochs', 'num_last_iters')
 _USUAL_HOOK = 'ParamSchedulerHook'
 
 
@@ -60,11 +62,20 @@ def shorten(cfg: Config, share: float) -> float:
             )
         paced = dict(type='mmnas_ext.PacedScheduleHook', whole=whole, brief=brief)
         cfg.default_hooks = {**hooks, 'param_scheduler': paced}
-    for hook in cfg.get('custom_hooks') or []:
-        for name in _MOMENTS if isinstance(hook, dict) else ():
-            if isinstance(hook.get(name), int):
-                hook[name] = round(made * hook[name])
+    for part in walk([cfg.get('custom_hooks') or [], cfg.get('default_hooks') or {}]):
+        for name in (*_MOMENTS, *_LAST):
+            moment = part.get(name)
+            if isinstance(moment, int) and not isinstance(moment, bool):
+                part[name] = _scaled(moment, made, whole, brief, name in _LAST)
     return made
+
+
+def _scaled(moment: int, made: float, whole: int, brief: int, last: bool) -> int:
+    """A moment at the same share of the way; one that lies within the whole training lies within the shorter one."""
+    if last:
+        return max(1, round(made * moment)) if moment > 0 else moment
+    within = brief - 1 if moment < whole else round(made * moment)
+    return min(round(made * moment), within)
 
 
 def _schedules(given: Any) -> Iterator[dict[str, Any]]:

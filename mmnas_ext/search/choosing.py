@@ -156,3 +156,5 @@ def _check_validation(where: str, images: Any, rank_by: Any, rule: Any) -> None:
         raise ValueError(f'{where}.rank_by must name a metric of the validation, got {rank_by!r}')
     if rule not in RULES:
         raise ValueError(f'{where}.rule must be one of {RULES}, got {rule!r}')
+    if rule != RULES[0] and rank_by is None:
+        raise ValueError(f'{where}.rule {rule!r} needs {where}.rank_by: of the usual metrics more is better')

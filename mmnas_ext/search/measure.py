@@ -126,7 +126,10 @@ class Chooser:
     def belief(self) -> Belief:
         """What is believed by now, of losses that are infinite or far from all others within bounds."""
         if self._belief is None:
-            known, drawn_in = tamed(self._differences, self.reference)
+            rows = self._differences
+            if self.alike:  # a training that failed says nothing of luck, and its network is no candidate
+                rows = {path: row for path, row in rows.items() if self._is_finite(path)}
+            known, drawn_in = tamed(rows, self.reference)
             if drawn_in > self._drawn_in:
                 total = sum(map(len, known.values()))
                 self.told(f'{drawn_in} of {total} differences are far from all others and count as less far')

@@ -164,3 +164,40 @@ def test_a_part_of_the_rows_leaves_the_others_in_the_file(tmp_path: Path, calls:
     assert (tmp_path / 'all' / 'comparison.json').read_text() == whole
     assert (tmp_path / 'all' / 'another.json').read_text() == whole
     assert '"other"' in whole
+
+
+ADAPTED = {'optim_wrapper.selection': dict(type='measured', adapt=dict(networks=2, rank_by='closeness'))}
+
+
+def test_another_recipe_chooses_again_until_the_network_is_trained(tmp_path: Path, calls: Path) -> None:
+    config = write_config(tmp_path / 'mine.py', seed=False)
+    change(config, **ADAPTED)
+    run_all(runner(config, tmp_path, CHOSEN, seeds=(0,)), say=lambda text: None)
+
+    def is_chosen(**changes: object) -> bool:
+        change(config, **changes)
+        again = runner(config, tmp_path, CHOSEN, seeds=(0,))
+        return again._is_chosen(CHOSEN[1], 0, again.comparison.options_of(CHOSEN[1], 0))
+
+    file = tmp_path / 'all' / 'seed0' / 'found' / 'run.json'
+    trained = file.read_text()
+    assert 'adapt' in json.loads(trained)['parts']
+    file.unlink()
+    assert is_chosen()
+    assert not is_chosen(**{'derived.optim_wrapper.optimizer.lr': 0.01})
+    file.write_text(trained)
+    assert is_chosen(**{'derived.optim_wrapper.optimizer.lr': 0.02})
+    assert not is_chosen(**{'optim_wrapper.selection.adapt.networks': 3})
+
+
+def test_brief_adaptations_that_would_fail_are_refused_before_anything_is_trained(tmp_path: Path, calls: Path) -> None:
+    config = write_config(tmp_path / 'mine.py', seed=False)
+    change(config, **ADAPTED, **{'derived.param_scheduler': [dict(type='ReduceOnPlateauLR', monitor='closeness')]})
+    args = argparse.Namespace(rows=None, jobs=1, threads=1, metric=None, baseline='search', table=False)
+    rows = (Row('search', train=False), Row('found', search_of='search'), Row('given', arch=SEED))
+    with pytest.raises(ValueError, match='ReduceOnPlateauLR waits for validations'):
+        compare(Comparison(config, tmp_path / 'all', rows, (0,)), args, TOOLS)
+    assert not read_calls(calls)
+    alpha = (rows[0], Row('found', search_of='search', selection='argmax'))
+    run_all(runner(config, tmp_path, alpha, seeds=(0,)), say=lambda text: None)
+    assert read_calls(calls)['seed0', 'found'][0][0] == 'select'

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +14,14 @@ from mmnas_ext.archs import ArchSpec, price
 from mmnas_ext.datasets import split_halves
 from mmnas_ext.runs.derived import derived_config
 from mmnas_ext.runs.gradient import GRADIENT
-from mmnas_ext.runs.last_rung import LastRung, brief_config, check_adapting, describe_recipe, split_data
+from mmnas_ext.runs.last_rung import LastRung, brief_config, check_adapting, describe_recipe, locked, split_data
 from mmnas_ext.runs.manifest import ADAPT, SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.run import run
 from mmnas_ext.runs.select_again import select_again
 from mmnas_ext.runs.session import front_settings
 from mmnas_ext.search.choosing import AdaptPlan
 from mmnas_ext.search.decision import Decision
-from mmnas_ext.workdir import WorkDir
+from mmnas_ext.workdir import WorkDir, write_text
 from tests.engine import tiny, tiny_seg, tiny_trials
 
 PATHS = tiny_trials.PATHS
@@ -184,27 +186,112 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, steps):
     assert Decision.parse(work_dir).notes['trainings'] == whole - begun
 
 
-def test_weights_of_a_training_that_is_known_do_not_stay(work_dir, tmp_path):
-    """A run may be killed after it has written the record down."""
-    folder = next(path for path in WorkDir(work_dir).brief.iterdir() if path.is_dir())
-    (folder / 'epoch_2.pth').write_bytes(b'weights')
-    select_again(config(work_dir), tmp_path / 'same')
-    assert folder.is_dir() and not list(WorkDir(work_dir).brief.rglob('*.pth'))
+def test_weights_that_nobody_goes_on_with_do_not_stay(work_dir, tmp_path):
+    """A run may be killed after it has written the record down, or in a training of a network that is tried no more."""
+    known = next(path for path in WorkDir(work_dir).brief.iterdir() if path.is_dir())
+    other, busy = WorkDir(work_dir).brief / 'other_0', WorkDir(work_dir).brief / 'busy_0'
+    for folder in (known, other, busy):
+        folder.mkdir(exist_ok=True)
+        (folder / 'epoch_2.pth').write_bytes(b'weights')
+    with locked(busy):
+        select_again(config(work_dir), tmp_path / 'same')
+    assert list(WorkDir(work_dir).brief.rglob('*.pth')) == [busy / 'epoch_2.pth']
 
 
-def test_what_nobody_can_learn_from_decides_nothing(finished, tmp_path, monkeypatch):
+def test_what_another_process_trains_meanwhile_is_not_trained_again(tmp_path, monkeypatch, capsys):
+    rung = LastRung(config(tmp_path), AdaptPlan(**ADAPT_PLAN), tiny.SPACE.arch, EXAMPLE, WorkDir(tmp_path))
+    text = EXAMPLE.format('fna')
+    assert rung.known == {}
+    folder = Path(rung._config(EXAMPLE, 0).work_dir)
+    waiting, ended = threading.Event(), []
+
+    def train():
+        rung._train(EXAMPLE, 0)
+        ended.append(True)
+
+    monkeypatch.setattr(
+        'mmnas_ext.runs.last_rung.say', lambda line: waiting.set() if 'waiting for it' in line else None
+    )
+    monkeypatch.setattr('mmnas_ext.runs.last_rung.adapt_briefly', None)  # nothing is trained here
+    with locked(folder):
+        thread = threading.Thread(target=train)
+        thread.start()
+        assert waiting.wait(30)
+        record = dict(stamp=rung.stamp, arch=text, repeat=0, metrics={'closeness': 0.5})
+        write_text(WorkDir(tmp_path).brief.with_suffix('.jsonl'), json.dumps(record) + '\n')
+        assert not ended
+    thread.join(30)
+    assert ended
+    assert rung.known == {(text, 0): {'closeness': 0.5}}
+    assert rung.trained == 0
+
+
+@pytest.mark.parametrize('found', [{}, {'closeness': 0.0, 'distance': 3.0}])
+def test_where_no_network_finds_anything_nothing_is_decided(tmp_path, monkeypatch, found):
+    trained = []
+
     def nothing(self, arch, repeat):
-        self.known[arch.format('fna'), repeat] = {}
+        trained.append(arch)
+        self.known[arch.format('fna'), repeat] = found
 
     monkeypatch.setattr(LastRung, '_train', nothing)
-    for adapt in (ADAPT_PLAN, {**ADAPT_PLAN, 'rank_by': None}):
-        with pytest.raises(ResumeError, match='no brief adaptation gave a metric: .*adapt.share must be more than 0.5'):
-            run(config(tmp_path / str(len(adapt['rank_by'] or '')), adapt), search_only=True)
+    with pytest.raises(
+        ResumeError, match='no brief adaptation reached more than 0 closeness: .* must be more than 0.5'
+    ):
+        run(config(tmp_path), search_only=True)
+    assert len(trained) == 4  # the first round says it
 
 
-def test_a_metric_of_which_nobody_knows_whether_more_is_better_must_be_named(tmp_path):
+def test_a_metric_of_which_nobody_knows_whether_more_is_better_must_be_named(tmp_path, steps):
+    cfg = config(tmp_path, {**ADAPT_PLAN, 'rank_by': None})
     with pytest.raises(ResumeError, match=r'rank_by must name the metric that decides, one of .*, got None'):
-        run(config(tmp_path, {**ADAPT_PLAN, 'rank_by': None}), search_only=True)
+        run(cfg, search_only=True)
+    # no training more is spent on saying it again
+    known, count = records(tmp_path), steps['count']
+    for wrong in (None, 'closest'):
+        with pytest.raises(ResumeError, match=rf'one of \[.distance., .closeness.\], .* got {wrong!r}'):
+            run(config(tmp_path, {**ADAPT_PLAN, 'rank_by': wrong}), resume=True, search_only=True)
+    assert (records(tmp_path), steps['count']) == (known, count)
+
+
+def test_parameters_that_break_in_the_last_step_are_a_failure(finished, tmp_path, monkeypatch):
+    """On all processes at once: what the main process alone saves is not looked at."""
+    lost = Decision.parse(finished).adapted.networks[0].arch.format('fna')
+    step = tiny_trials.TinyTried.train_step
+
+    def train_step(self, data, optim_wrapper):
+        found = step(self, data, optim_wrapper)
+        if (
+            getattr(self.backbone, 'arch', None) is not None
+            and self.backbone.arch.replace(bn_eps=1e-5).format('fna') == lost
+        ):
+            self.steps = getattr(self, 'steps', 0) + 1
+            if self.steps == 16:  # two epochs
+                next(self.parameters()).data.fill_(float('nan'))
+        return found
+
+    monkeypatch.setattr(tiny_trials.TinyTried, 'train_step', train_step)
+    run(config(tmp_path), search_only=True)
+    assert figures(tmp_path)[lost, 0] is None
+    assert lost not in {network.arch.format('fna') for network in Decision.parse(tmp_path).adapted.networks}
+
+
+def test_other_services_and_checkpoints_are_left_out(tmp_path):
+    cfg = config(tmp_path, **{
+        'visualizer': {'type': 'Visualizer', 'vis_backends': [{'type': 'WandbVisBackend'}]},
+        'derived.custom_hooks': [{'type': 'CheckpointHook', 'interval': 1}, {'type': 'mmnas_ext.ReseedHook'}],
+    })  # fmt: skip
+    brief = brief_config(cfg, AdaptPlan(), EXAMPLE)
+    assert brief.visualizer == {'type': 'Visualizer', 'vis_backends': [{'type': 'LocalVisBackend'}]}
+    assert brief.custom_hooks == [{'type': 'mmnas_ext.ReseedHook'}]
+
+
+def test_a_given_network_needs_no_brief_adaptations(tmp_path):
+    cfg = config(tmp_path, **{'derived.param_scheduler': [{'type': 'ReduceOnPlateauLR', 'monitor': 'closeness'}]})
+    with pytest.raises(ValueError, match='ReduceOnPlateauLR waits for validations'):
+        run(cfg)
+    run(cfg, arch=EXAMPLE.format('fna'))
+    assert read_manifest(tmp_path / 'run.json').state == 'done'
 
 
 def test_where_nothing_can_be_compared_the_failure_is_told(tmp_path, monkeypatch):
@@ -267,6 +354,17 @@ def test_a_training_that_has_begun_is_not_set_aside_for_another_recipe(work_dir,
     assert steps['count'] == 8  # an epoch more
 
 
+def test_nor_for_another_validation(tmp_path, steps, capsys):
+    front = {'optim_wrapper.selection.front': dict(networks=2, images=3, calibration=1, rank_by='closeness')}
+    run(config(tmp_path, **front))
+    before, count = records(tmp_path), steps['count']
+    plain = {'val_dataloader.dataset.pipeline': [dict(type='TinyPlain'), dict(type='TinyPlain')]}
+    run(config(tmp_path, **front, **plain), resume=True)
+    assert 'the choice stays, though' in capsys.readouterr().out
+    assert (records(tmp_path), steps['count']) == (before, count)
+    assert read_manifest(tmp_path / 'run.json').state == 'done'
+
+
 def test_a_front_stays_that_of_a_search_under_another_recipe(tmp_path):
     """Its networks are validated with the super-network's weights."""
     one, other = (
@@ -285,6 +383,7 @@ def test_a_front_stays_that_of_a_search_under_another_recipe(tmp_path):
     ({'val_evaluator': {'type': 'TinyCloseness', 'prefix': 'x'}}, False),
     ({'randomness.seed': 4}, False),
     ({'derived.train_dataloader': {'num_workers': 1}}, True),
+    ({'val_evaluator': {'type': 'TinyCloseness', 'collect_device': 'cpu'}}, True),
     ({'val_dataloader.batch_size': 2}, True),
     ({'derived.default_hooks': {'logger': {'type': 'LoggerHook', 'interval': 9}}}, True),
     ({'default_hooks.logger.interval': 7}, True),

@@ -18,10 +18,10 @@ from mmnas_ext.engine.limits import derive_path
 from mmnas_ext.runs import gradient
 from mmnas_ext.runs.checkpoints import find_checkpoint
 from mmnas_ext.runs.gradient import stamp_of
+from mmnas_ext.runs.halves import check_validating
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, RATING, SEARCH, Manifest, Part, ResumeError, read_manifest
 from mmnas_ext.runs.run import run
 from mmnas_ext.runs.select_again import select_again
-from mmnas_ext.runs.selection import check_validating
 from mmnas_ext.runs.session import Session, clear
 from mmnas_ext.search.choosing import Choosing
 from mmnas_ext.search.decision import Decision

@@ -100,14 +100,40 @@ def test_schedules_that_end_with_the_training_end_with_the_whole_one():
 
 
 def test_hooks_do_what_they_do_once_at_the_same_share():
-    cfg = config(epochs=300, custom_hooks=[
-        dict(type='PipelineSwitchHook', switch_epoch=280), dict(type='EMAHook', begin_epoch=8, interval=4),
-        dict(type='YOLOXModeSwitchHook', num_last_epochs=15), dict(type='mmnas_ext.ReseedHook'),
-    ])  # fmt: skip
+    cfg = config(
+        epochs=300,
+        custom_hooks=[
+            dict(type='PipelineSwitchHook', switch_epoch=280),
+            dict(type='EMAHook', begin_epoch=8, interval=4),
+            dict(type='YOLOXModeSwitchHook', num_last_epochs=15),
+            dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=30), dict(action_epoch=299)]),
+        ],
+        default_hooks=dict(ema=dict(type='EMAHook', begin_epoch=299), logger=dict(type='LoggerHook', interval=30)),
+    )
     shorten(cfg, 0.25)
+    assert [each.action_epoch for each in cfg.custom_hooks[3].schedule] == [8, 74]  # inside of 75, as in 300
+    assert (cfg.default_hooks.ema.begin_epoch, cfg.default_hooks.logger.interval) == (74, 30)
     assert [hook.get('switch_epoch') for hook in cfg.custom_hooks] == [70, None, None, None]
     assert cfg.custom_hooks[1] == dict(type='EMAHook', begin_epoch=2, interval=4)
     assert cfg.custom_hooks[2].num_last_epochs == 4
+
+
+def test_a_loop_of_iterations_and_several_optimizers_are_stepped():
+    cfg = Config(dict(
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=80),
+        param_scheduler=[
+            dict(type='PolyLR', by_epoch=False), dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=7)
+        ],
+    ))  # fmt: skip
+    whole = [dict(each, end=each.get('end', 80)) for each in cfg.to_dict()['param_scheduler']]
+    slow = Walked(whole, 8, ParamSchedulerHook()).rates
+    shorten(cfg, 0.375)
+    fast = Walked(cfg.param_scheduler, 3, paced := HOOKS.build(cfg.default_hooks.param_scheduler))
+    assert fast.rates == pytest.approx([slow[int(n * 80 / 30)] for n in range(30)])
+    several = Walked(cfg.param_scheduler, 0, paced)
+    several.param_schedulers = {'a': several.param_schedulers}
+    paced.after_train_iter(several, 0)
+    assert [each.last_step for each in several.param_schedulers['a']] == [2, 2]
 
 
 @pytest.mark.parametrize(('cfg', 'message'), [

@@ -20,8 +20,8 @@ from mmnas_ext.search.measure import Measuring
     ),
     ({'type': 'measured', 'adapt': 5}, Choosing('measured', adapt=AdaptPlan(networks=5))),
     (
-        {'type': 'measured', 'adapt': {'share': 1, 'repeats': 2, 'certain': 0, 'images': None, 'rule': 'less'}},
-        Choosing('measured', adapt=AdaptPlan(6, 1, 2, 0, None, None, 'less')),
+        {'type': 'measured', 'adapt': {'share': 1, 'repeats': 2, 'images': None, 'rank_by': 'NME', 'rule': 'less'}},
+        Choosing('measured', adapt=AdaptPlan(6, 1, 2, 1.0, None, 'NME', 'less')),
     ),
     (Choosing('measured'), Choosing('measured')),
 ])  # fmt: skip
@@ -74,6 +74,8 @@ def test_what_is_given_is_left_as_it_is():
     ({'type': 'measured', 'adapt': {'certain': -1}}, 'selection.adapt.certain must be a number in 0..inf, got -1'),
     ({'type': 'measured', 'adapt': {'images': 0}}, 'selection.adapt.images must be a positive integer, got 0'),
     ({'type': 'measured', 'adapt': {'rank_by': 3}}, 'selection.adapt.rank_by must name a metric of the validation'),
+    ({'type': 'measured', 'adapt': {'rule': 'less'}}, "selection.adapt.rule 'less' needs selection.adapt.rank_by"),
+    ({'type': 'argmax', 'front': {'rule': 'less'}}, "selection.front.rule 'less' needs selection.front.rank_by"),
     ({'type': 'measured', 'adapt': {'rule': 'more'}}, r"selection.adapt.rule must be one of \('greater', 'less'\)"),
 ])  # fmt: skip
 def test_every_wrong_key_and_value_is_told(given, message):

@@ -86,6 +86,15 @@ def test_a_training_that_failed_is_no_candidate():
         judge(World(special={REFERENCE: math.inf})).halve(OTHERS, 2)
 
 
+def test_a_second_training_that_failed_says_nothing_of_luck():
+    failed = World({(1, 0, 1): -0.1}, noise=0.01, special={(OTHERS[0], 1): math.inf, (OTHERS[2], 1): math.inf})
+    order = (chooser := judge(failed)).halve(OTHERS, 3)
+    assert not {OTHERS[0], OTHERS[2]} & {order[0]}
+    assert chooser.decide(order, Limit()) == OTHERS[1]
+    assert chooser.belief.noise.base < 0.01
+    assert chooser.belief.measured.repetitions() <= 3
+
+
 def test_networks_of_which_little_is_known_are_promising():
     world = World(noise=0.2, special={EVERY[30]: math.inf})
     chooser = Chooser(SPACE, PRICED, REFERENCE, world.rate, Measuring(certain=2.0))
