@@ -27,6 +27,7 @@ _SHARES = (0.45, 0.35, 0.2)
 # shares of that variance that are tried for a candidate's own part, and per layer for what the sum leaves unexplained
 _OWNS = (0.0, 0.1, 0.3, 1.0, 3.0)
 _REMAINDERS = (0.0, 0.03, 0.1, 0.3, 1.0)
+_LARGER = (3.0, 10.0, 30.0)  # of a whole network, not of a layer
 # shares of a difference's variance that grow with the layers changed
 _SLOPES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 _SCALES = tuple(10.0 ** (power / 3) for power in range(-9, 4))
@@ -82,13 +83,15 @@ class Belief:
         space: The space.
         reference: The network that all are compared with, such as the seed.
         measured: Differences from it.
-        alike: Whether noise is each network's own, and no layer's, as that of trainings.
+        alike: Whether noise is each network's own, and no layer's, as that of trainings. What the sum of effects leaves
+            unexplained is each network's own then too, however far it is from the reference: how good a network becomes
+            when it is trained is no small thing where one layer is changed.
 
     Attributes:
         noise: Variance of a single batch's difference.
         scale: Prior variance of a layer's shared effects.
         own: That of a candidate's own part.
-        remainder: Variance, per layer changed, of what the sum of effects leaves unexplained.
+        remainder: Variance of what the sum of effects leaves unexplained: per layer changed; if `alike`, of a network.
     """
 
     def __init__(self, space: SearchSpace, reference: Choices, measured: Measured, alike: bool = False) -> None:
@@ -101,7 +104,8 @@ class Belief:
         self._design = np.array([self.row(path) for path in self._paths]).reshape(len(self._paths), self._offsets[-1])
         self.noise = _pool(measured, self._paths, self._design, (0.0,) if alike else _SLOPES)
         self._values = np.array([measured.mean(path) for path in self._paths])
-        self._changed = np.array([distance(path, reference) for path in self._paths], np.float64)
+        self._alike = alike
+        self._changed = np.array([self._far(path) for path in self._paths], np.float64)
         counts = np.array([measured.count(path) for path in self._paths], np.float64)
         # all are measured on the first batches: of two means, the one of more batches has those of the other in it
         self._errors = self.noise.covariance(self._design) / np.maximum.outer(counts, counts)
@@ -172,8 +176,7 @@ class Belief:
 
     def network(self, path: Choices) -> tuple[float, float]:
         """Posterior mean and standard deviation of a network's difference, what was measured of itself included."""
-        row, changed = self.row(path), distance(path, self.reference)
-        remainder = self.remainder * changed
+        row, remainder = self.row(path), self.remainder * self._far(path)
         prior = float(row @ self.prior @ row) + remainder
         if not self._paths:
             return 0.0, math.sqrt(prior)
@@ -189,6 +192,10 @@ class Belief:
         a, b = self._offsets[layer] + one, self._offsets[layer] + other
         variance = covariance[a, a] + covariance[b, b] - 2 * covariance[a, b]
         return float(mean[a] - mean[b]), math.sqrt(max(0.0, float(variance)))
+
+    def _far(self, path: Choices) -> int:
+        """How often the remainder's variance counts for a network."""
+        return 1 if self._alike else distance(path, self.reference)
 
     @cached_property
     def _places(self) -> dict[Choices, int]:
@@ -215,7 +222,8 @@ class Belief:
         unit = max(float(np.mean(self._values**2 / np.maximum(1, self._changed))), 1e-12)
         best = (-math.inf, 0.0, 0.0, 0.0)
         for scale in (unit * factor for factor in _SCALES):
-            tried = [(scale, scale * own, scale * remainder) for own in _OWNS for remainder in _REMAINDERS]
+            remainders = _REMAINDERS if not self._alike else (*_REMAINDERS, *_LARGER)
+            tried = [(scale, scale * own, scale * remainder) for own in _OWNS for remainder in remainders]
             evidence = _evidence(np.array([self._covariance(*variances) for variances in tried]), self._values)
             best = max(best, *((float(found), *each) for found, each in zip(evidence, tried, strict=True)))
         return best[1:]
