@@ -19,12 +19,4 @@ def adapted_cells(adapted: Adapted) -> list[list[str]]:
 
 
 def _rows(networks: Sequence[Compared]) -> list[list[str]]:
-    return [
-        [
-            each.arch.format('fna'),
-            f'{each.expected:+.4f} ± {each.error:.4f}',
-            '–' if each.measured is None else f'{each.measured:+.4f}',
-            str(each.batches),
-        ]
-        for each in networks
-    ]
+    return [[each.arch.format('fna'), *each.cells()] for each in networks]

@@ -266,7 +266,7 @@ def _check_adapting(comparison: Comparison) -> None:
         cfg = comparison.read(row)
         plan = Choosing.parse((cfg.get('optim_wrapper') or {}).get('selection')).adapt if cfg.get('derived') else None
         if row.search_of is not None and row.selection != 'argmax' and plan is not None:
-            check_adapting(cfg, plan, next(read_space(cfg).sample(0, 1)))
+            check_adapting(cfg, plan, read_space(cfg))
 
 
 class _Table:

@@ -92,9 +92,7 @@ def _check(cfg: Config, arch: ArchSpec | None, search_only: bool) -> list[Config
         check_chosen(cfg)
         first = search_config(cfg)
         check_search(first, space)
-        plan = Choosing.parse(cfg.optim_wrapper.get('selection')).adapt
-        if plan is not None:
-            check_adapting(cfg, plan, next(space.sample(0, 1)))
+        check_adapting(cfg, Choosing.parse(cfg.optim_wrapper.get('selection')).adapt, space)
     return configs_to_check(cfg, first, space, arch, search_only)
 
 

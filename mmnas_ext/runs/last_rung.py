@@ -2,10 +2,11 @@
 
 Losses of a super-network tell the neighbourhood of the seed from the rest of a space, and rank nothing within it
 (docs/benchmarks.md): a larger kernel begins as the seed's own one, so that only training shows its worth. Here the seed
-is remapped onto each network, which is trained as the chosen one will be, for a share of that length, on the half of
-the images that trained the super-network's weights, and validated on the other half; the validation's own images have
-no part in it. The better half of the networks is trained once more with another random seed, and so on. What luck there
-is in a training is estimated from those that were trained several times, and discounted (`mmnas_ext.search.belief`).
+is remapped onto each network, which is trained as the chosen one will be, for a share of that length. The training
+images are split as the search splits its own: one part trains, the other validates, and the validation's own images
+have no part in it. The better half of the networks is trained once more with another random seed, and so on. What luck
+there is in a training is estimated from those that were trained several times, and discounted
+(`mmnas_ext.search.belief`).
 """
 
 import fcntl
@@ -26,7 +27,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, get_world_size, is_main_process
 from mmengine.registry import DATASETS
 
-from mmnas_ext.archs import ArchSpec, Choices
+from mmnas_ext.archs import ArchSpec, Choices, SearchSpace
 from mmnas_ext.archs.json_file import parse_lines
 from mmnas_ext.datasets import DatasetView, split_halves
 from mmnas_ext.datasets.identity import list_datasets
@@ -332,19 +333,21 @@ def split_data(cfg: Config, loop: Mapping[str, Any], images: int | None) -> tupl
     return DatasetView(trained.dataset, indices, trained.seed), held_out
 
 
-def check_adapting(cfg: Config, plan: AdaptPlan, arch: ArchSpec) -> None:
+def check_adapting(cfg: Config, plan: AdaptPlan | None, space: SearchSpace) -> None:
     """Raises ValueError for what would fail in brief adaptations, after the search.
 
     Args:
         cfg: Config of the search.
-        plan: What is asked for.
-        arch: Any network of the space.
+        plan: What is asked for; ``None`` for nothing.
+        space: The space.
     """
+    if plan is None:
+        return
     if has_host(cfg):
         raise ValueError(
             'selection.adapt goes with one host, and host_choices searches that too: leave one of them out'
         )
-    brief = brief_config(cfg, plan, arch)
+    brief = brief_config(cfg, plan, next(space.sample(0, 1)))
     check_validating(brief, 'optim_wrapper.selection.adapt')
     if plan.rank_by:
         check_ranking(brief, plan.rank_by, 'selection.adapt.rank_by')

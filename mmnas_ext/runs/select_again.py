@@ -46,8 +46,7 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
     if folder.resolve() == Path(cfg.work_dir).resolve():
         raise ValueError(f'--out must be another folder than the work dir, whose run stays as it is, got {folder}')
     term, choosing = _asked(cfg, kind, limits or {})
-    if choosing.adapt is not None:
-        check_adapting(cfg, choosing.adapt, next(read_space(cfg).sample(0, 1)))
+    check_adapting(cfg, choosing.adapt, read_space(cfg))
     files = WorkDir(cfg.work_dir)
     with open_searched(cfg) as (runner, stamp):
         decision, front = choose_network(runner, term, choosing, files, stamp)

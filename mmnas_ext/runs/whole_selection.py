@@ -260,10 +260,6 @@ def select_whole(
             f"host_choices needs a selection of type 'measured', got {choosing.type!r}: alpha says nothing of neck and "
             'head'
         )
-    if choosing.adapt is not None:
-        raise ValueError(
-            'selection.adapt goes with one host, and host_choices searches that too: leave one of them out'
-        )
     selector = WholeSelector(runner, term, choosing, files, stamp)
     with ExitStack() as stack:
         for each in selector.selectors.values():

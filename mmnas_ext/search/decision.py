@@ -60,6 +60,11 @@ class Compared:
     measured: float | None = None
     batches: int = 0
 
+    def cells(self) -> list[str]:
+        """What was expected, measured, and on how many batches, as a table says it."""
+        measured = '–' if self.measured is None else f'{self.measured:+.4f}'
+        return [f'{self.expected:+.4f} ± {self.error:.4f}', measured, str(self.batches)]
+
 
 @dataclass(frozen=True)
 class ComparedHost:
@@ -147,13 +152,7 @@ class Adapted:
         """The networks as aligned text."""
         what = 'adapted briefly: stages that differ from the reference'
         head = (what, 'cost', f'{self.metric}, expected', 'measured', 'trainings')
-        rows = [
-            (
-                differing(each.arch, self.reference), f'{each.cost:.5g}', f'{each.expected:+.4f} ± {each.error:.4f}',
-                '–' if each.measured is None else f'{each.measured:+.4f}', str(each.batches),
-            )
-            for each in self.networks
-        ]  # fmt: skip
+        rows = [(differing(n.arch, self.reference), f'{n.cost:.5g}', *n.cells()) for n in self.networks]
         return aligned([head, *rows])
 
 

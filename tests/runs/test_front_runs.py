@@ -79,22 +79,6 @@ def work_dir(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / 'work')
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """Counts the steps of trainings after the search; one more than `last` ends the process, so to speak."""
-    done = {'count': 0, 'last': 1000}
-    step = tiny_trials.TinyTried.train_step
-
-    def train_step(self, data, optim_wrapper):
-        if done['count'] == done['last']:
-            raise tiny_seg.KilledError
-        done['count'] += 1
-        return step(self, data, optim_wrapper)
-
-    monkeypatch.setattr(tiny_trials.TinyTried, 'train_step', train_step)
-    return done
-
-
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in Path(folder).rglob('*') if path.is_file()}
 

@@ -71,22 +71,6 @@ def work_dir(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / 'work')
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """Counts the steps of brief adaptations; one more than `last` ends the process, so to speak."""
-    done = {'count': 0, 'last': 10_000}
-    step = tiny_trials.TinyTried.train_step
-
-    def train_step(self, data, optim_wrapper):
-        if hasattr(self.backbone, 'arch') and done['count'] == done['last']:
-            raise tiny_seg.KilledError
-        done['count'] += hasattr(self.backbone, 'arch')
-        return step(self, data, optim_wrapper)
-
-    monkeypatch.setattr(tiny_trials.TinyTried, 'train_step', train_step)
-    return done
-
-
 def test_brief_adaptations_decide_and_what_they_decide_is_trained(finished):
     decision, known = Decision.parse(finished), figures(finished)
     adapted = decision.adapted
@@ -446,5 +430,5 @@ def test_what_cannot_be_adapted_is_told_before_the_search(tmp_path):
     with pytest.raises(ValueError, match='selection.adapt validates networks, but the config has no val_dataloader'):
         run(blind)
     with pytest.raises(ValueError, match='selection.adapt goes with one host, and host_choices searches that too'):
-        check_adapting(Config({**config(tmp_path).to_dict(), 'host_choices': {}}), AdaptPlan(), EXAMPLE)
+        check_adapting(Config({**config(tmp_path).to_dict(), 'host_choices': {}}), AdaptPlan(), tiny.SPACE)
     assert not WorkDir(tmp_path).manifest.exists()
