@@ -4,8 +4,9 @@
 
 Takes two super-networks of steel that ``benchmarks/few_images.py`` has trained, those of the rows ``search`` (paths
 drawn uniformly, then by alpha) and ``near`` (paths near the seed), and trains networks alone that cost 95 to 100 % of
-the seed: the seed, networks near it, and networks drawn uniformly. Each is trained once per random seed; how well the
-two rankings agree bounds every tau. Runs go on where they stopped. Scores: the additive effect of a network's
+the seed: the seed, networks near it, and networks drawn uniformly. Each is trained once per random seed. What a score
+that knew each network's true worth would reach with the mean of these trainings is simulated from how well they
+agree: no tau can be expected above it. Runs go on where they stopped. Scores: the additive effect of a network's
 candidates (`mmnas_ext.search.belief`, the network's own measurement left out), its own loss on held-out batches,
 alpha's log-probability, multiply-adds.
 """
@@ -133,6 +134,58 @@ def scores(work_dir: Path, seed: int, named: dict[str, Choices]) -> dict[str, li
     return found
 
 
+def bound(truths: Sequence[Sequence[float]], draws: int = 2000) -> float:
+    """The tau that a score which knows every network's true worth has, on average, with the mean of its trainings.
+
+    Simulated: worths and what a training adds by chance are drawn from normal distributions whose variances are
+    those of the trainings (one-way analysis of variance).
+
+    Args:
+        truths: One row per random seed, one column per network, at least two of each.
+        draws: Of all networks and their trainings.
+    """
+    table = np.asarray(truths)
+    table = table - table.mean(axis=1, keepdims=True)  # what a random seed does to all networks ranks none
+    seeds, count = table.shape
+    chance = float(((table - table.mean(axis=0)) ** 2).sum() / ((seeds - 1) * (count - 1)))
+    worth = max(0.0, float(table.mean(axis=0).var(ddof=1)) - chance / seeds)
+    rng = np.random.RandomState(0)
+    drawn = rng.normal(0, np.sqrt(worth), (draws, count))
+    trained = drawn + rng.normal(0, np.sqrt(chance / seeds), (draws, count))
+    return float(np.nanmean([kendall(*pair) for pair in zip(drawn, trained, strict=True)]))
+
+
+def rankings(named: Sequence[str], truths: Sequence[Sequence[float]], found: dict[str, list[float]]) -> list[str]:
+    """Lines of a Markdown table: Kendall's tau of scores, with all networks and with the seed and those near it.
+
+    Args:
+        named: Names of the networks.
+        truths: The metric of each, one row per random seed.
+        found: Scores by name, lower is better.
+    """
+    near = [k for k, name in enumerate(named) if not name.startswith('drawn')]
+    parts = [range(len(named)), near]
+
+    def line(title: str, taus: Sequence[float], spans: Sequence[tuple[float, float]] | None = None) -> str:
+        cells = [f'{tau:.2f}' for tau in taus]
+        if spans is not None:
+            cells = [f'{cell} ({low:.2f} to {high:.2f})' for cell, (low, high) in zip(cells, spans, strict=True)]
+        return f'| {title} | {" | ".join(cells)} |'
+
+    parted = [[[row[k] for k in part] for row in truths] for part in parts]
+    means = [np.mean(rows, axis=0).tolist() for rows in parted]
+    lines = [f'| score | all {len(named)} | the {len(near)} near the seed |', '|---|---|---|']
+    for first, second in pairwise(range(len(truths))):
+        pairs = [kendall(rows[first], rows[second]) for rows in parted]
+        lines.append(line(f'training {second + 1}, with training {first + 1}', pairs))
+    lines.append(line('true worth, simulated', [bound(rows) for rows in parted]))
+    for score, values in found.items():
+        better = [[-values[k] for k in part] for part in parts]
+        pairs = list(zip(better, means, strict=True))
+        lines.append(line(score, [kendall(*pair) for pair in pairs], [interval(*pair) for pair in pairs]))
+    return lines
+
+
 def table(work_dir: Path, epochs: int, seeds: Sequence[int], named: dict[str, Choices]) -> str:
     """Truths, what bounds every tau, and the tau of each score, as Markdown."""
     folder = work_dir / f'rank_e{epochs}'
@@ -149,14 +202,9 @@ def table(work_dir: Path, epochs: int, seeds: Sequence[int], named: dict[str, Ch
         lines.append(f'| {name} | ' + ' | '.join(f'{100 * truths[seed][name]:.1f}' for seed in seeds) + ' |')  # type: ignore[operator]
     wanted: dict[str, Any] = {name: named[name] for name in kept}
     found = scores(work_dir, seeds[0], wanted)
-    for first, second in pairwise(seeds):
-        pair = [[truths[seed][name] for name in kept] for seed in (first, second)]
-        lines.append(f'\nrandom seeds {first} and {second} rank alike with tau {kendall(*pair):.2f}')  # type: ignore[arg-type]
-    lines += ['\n| score | tau with the mean mAP | 95 % interval |', '|---|---|---|']
-    truth = [mean[name] for name in kept]
-    for score, values in found.items():
-        low, high = interval([-each for each in values], truth)
-        lines.append(f'| {score} | {kendall([-each for each in values], truth):.2f} | {low:.2f} to {high:.2f} |')
+    lines.append("\nKendall's tau with the mean mAP (95 % bootstrap interval):\n")
+    rows: list[list[float]] = [[truths[seed][name] for name in kept] for seed in seeds]  # type: ignore[misc]
+    lines += rankings(kept, rows, found)
     return '\n'.join(lines)
 
 

@@ -2,10 +2,10 @@
 
     python benchmarks/remapping.py photos5 --work-dir work_dirs/few --imagenet FILE --coco FILE
 
-Takes the network that the row ``argmax`` of ``benchmarks/few_images.py`` has found on the same data, or another by
+Takes the network that the row ``argmax`` of ``benchmarks/few_images.py`` finds on the same data, or another by
 ``--network``, which has larger kernels and narrower expansions than the seed, and adapts it from each start under one
-recipe; and searches from each seed. Prints the training loss of the first random seed after 50, 200 and 1000
-iterations (a mean of the 50 before) beside the metric at the end.
+recipe; and searches from each seed. Prints the training loss of the first random seed after about 50, 200 and 1000
+iterations (the first record from there on, a mean of the 50 iterations up to it) beside the metric at the end.
 Both seeds are MobileNetV2 with a batch-norm epsilon of 1e-3 and pixels in -1…1.
 """
 
@@ -13,7 +13,7 @@ import argparse
 import os
 from pathlib import Path
 
-from few_images import BY_LOSSES, CONFIGS, MACS, random_search_options, seed_options
+from few_images import BY_LOSSES, CONFIGS, MACS, random_search_options, seed_options, shared
 
 from mmnas_ext.cli import add_comparing, errors
 from mmnas_ext.runs.compare import compare
@@ -34,23 +34,25 @@ POLICIES = {
 }
 
 
-def rows(data: str, arch: str, found: str, imagenet: Path, coco: Path) -> tuple[Row, ...]:
+def rows(data: str, arch: str, network: str | None, imagenet: Path, coco: Path) -> tuple[Row, ...]:
     """Lists the rows.
 
     Args:
         data: ``'steel'`` or ``'photos5'``.
         arch: The seed's architecture, a file.
-        found: The network that is adapted; ``{seed}`` in it stands for the random seed.
+        network: The network that is adapted; ``None`` for the one that `few_images`' row ``argmax`` finds.
         imagenet: Its ImageNet weights.
         coco: Its weights of a detector on COCO.
     """
-    fixed = dict(arch=found)
+    searched = () if network else tuple(row for row in shared(data) if row.name in ('search', 'argmax'))
+    fixed = dict(arch=network or 'found:argmax')
     # the seed of both halves, of which a row that is given its network runs the second
     other, random = (f'seed.checkpoint={coco.resolve()}',), (f'{INIT}=None',)
     limit = f'optim_wrapper.cost.target={MACS[data]}'  # the seed's, which the search does not know
     without = random_search_options(arch, str(imagenet.resolve()))
     plain = (*without, 'optim_wrapper.keep_seed=None', limit, *BY_LOSSES)
     return (
+        *searched,
         Row('remap_imagenet', 'adapted from ImageNet weights', **fixed),
         Row('remap_coco', 'adapted from COCO weights', options=other, **fixed),
         Row('remap_random', 'adapted from random weights', options=random, **fixed),
@@ -64,14 +66,22 @@ def rows(data: str, arch: str, found: str, imagenet: Path, coco: Path) -> tuple[
     )
 
 
-def losses(folder: Path) -> list[str]:
-    """The training loss after some iterations of an adaptation, a dash where it has not been that long."""
+def losses(folder: Path) -> dict[int, float]:
+    """The training loss at the first record from each of some iterations on, by its iteration."""
     records = [record for record in logged_scalars(folder) if 'loss' in record and 'step' in record]
-    found = []
-    for step in STEPS:
-        near = [record['loss'] for record in records if record['step'] >= step]
-        found.append(f'{near[0]:.3f}' if near else '–')
-    return found
+    found = (next((record for record in records if record['step'] >= step), None) for step in STEPS)
+    return {record['step']: record['loss'] for record in found if record is not None}
+
+
+def loss_table(folders: dict[str, Path]) -> str:
+    """The losses of trainings by title as a Markdown table, a dash where one has not been that long."""
+    found = {title: losses(folder) for title, folder in folders.items()}
+    steps = sorted({step for row in found.values() for step in row})
+    lines = [f'| start | {" | ".join(f"loss after {step}" for step in steps)} |', f'|---|{"---|" * len(steps)}']
+    for title, row in found.items():
+        cells = (f'{row[step]:.3f}' if step in row else '–' for step in steps)
+        lines.append(f'| {title} | {" | ".join(cells)} |')
+    return '\n'.join(lines)
 
 
 def main() -> None:
@@ -92,17 +102,15 @@ def main() -> None:
         if not args.coco.is_file():
             raise FileNotFoundError(f'--coco {args.coco} does not exist')
         folder = work_dir / args.data
-        found = args.network or str(folder / 'seed{seed}' / 'argmax' / 'selected' / 'arch.json')
-        found = os.path.abspath(found) if os.path.isfile(found) else found
-        made = rows(args.data, arch, found, args.imagenet, args.coco)
+        network = os.path.abspath(args.network) if args.network and os.path.isfile(args.network) else args.network
+        made = rows(args.data, arch, network, args.imagenet, args.coco)
         os.chdir(ROOT)  # where the configs' data lie
         options += args.cfg_options
         comparison = Comparison(CONFIGS[args.data], folder, made, args.seeds, options)
         comparison.only(args.rows).check_overrides(args.cfg_options)
         compare(comparison, args, ROOT / 'tools', 'remapping.json')
-        print(f'\n| start | {" | ".join(f"loss after {step}" for step in STEPS)} |\n|---|{"---|" * len(STEPS)}')
-        for row in made:
-            print(f'| {row.title} | {" | ".join(losses(trained_in(comparison, row, args.seeds[0])))} |')
+        trained = [row for row in comparison.only(args.rows).rows if row.train]
+        print('\n' + loss_table({row.title: trained_in(comparison, row, args.seeds[0]) for row in trained}))
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mmnas_ext.archs import SearchSpace
 from mmnas_ext.reports import draw_alphas
-from mmnas_ext.search.decision import SURE, Decision
+from mmnas_ext.search.decision import SURE, Decision, whole_percent
 from mmnas_ext.workdir import WorkDir
 
 BLUE, GREY, ORANGE = '#35506b', '#c6cad6', '#c2611f'
@@ -30,7 +30,7 @@ def decision_figure(decision: Decision) -> Figure:
     axes.scatter(leads, places, c=[BLUE if each else 'white' for each in sure], edgecolors=BLUE, zorder=3)
     axes.set_yticks(places, [f'{layer.layer}  {layer.chosen} over {layer.runner_up}' for layer in layers])
     certainties = axes.secondary_yaxis('right')
-    certainties.set_yticks(places, [f'{layer.certainty:.0%} certain' for layer in layers])
+    certainties.set_yticks(places, [f'{whole_percent(layer.certainty)} certain' for layer in layers])
     certainties.tick_params(length=0)
     axes.set_xlabel(f'lead in {decision.score}: the bar is one standard deviation')
     axes.set_title(f'{sum(sure)} of {len(layers)} layers are {SURE:.0%} certain', loc='left')

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import camvid, few_images, retinanet_images
@@ -75,10 +76,11 @@ def test_what_remapping_is_worth_is_measured_half_by_half(
     files = {weights: tmp_path / f'{weights}.pth' for weights in ('imagenet', 'coco')}
     files['imagenet'].touch()
     arch, _, common = few_images.seed_options(tmp_path, files['imagenet'])
-    rows = remapping.rows(data, arch, 'found.json', *files.values())
+    rows = remapping.rows(data, arch, None, *files.values())
+    assert remapping.rows(data, arch, 'found.json', *files.values())[0].arch == 'found.json'
     (row,) = (row for row in Comparison(few_images.CONFIGS[data], Path(), rows).rows if row.name == name)
     search, adapt = REMAPPING[name]
-    found = 'found:both_coco' if name == 'found_coco' else 'found.json'
+    found = 'found:both_coco' if name == 'found_coco' else 'found:argmax'
     assert (row.arch, row.search_of, row.train) == (found if search == '' else None, None, True)
     options = (*common, *row.options)
     halves = starts(few_images.CONFIGS[data], Row(name, options=options), 'mobilenet_v2')
@@ -88,6 +90,42 @@ def test_what_remapping_is_worth_is_measured_half_by_half(
     assert (halves[1] or {}).get('kernel') == ('dilated' if 'dilated' in name else None)
     cfg = prepare(str(few_images.ROOT / few_images.CONFIGS[data]), options=read_options(options))
     assert cfg.optim_wrapper.cost.target == few_images.MACS[data]
+
+
+def test_losses_of_starts_are_those_of_the_records_that_they_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(few_images.__file__).parent))
+    import remapping
+
+    scalars = {'long': {40: 9.0, 60: 0.5, 200: 0.25, 980: 9.0, 1000: 0.125}, 'short': {20: 9.0, 60: 0.75}}
+    monkeypatch.setattr(
+        remapping, 'logged_scalars', lambda folder: [dict(step=k, loss=v) for k, v in scalars[folder.name].items()]
+    )
+    lines = remapping.loss_table({name: tmp_path / name for name in scalars}).splitlines()
+    assert lines[0] == '| start | loss after 60 | loss after 200 | loss after 1000 |'
+    assert lines[2:] == ['| long | 0.500 | 0.250 | 0.125 |', '| short | 0.750 | – | – |']
+
+
+def test_a_score_is_held_against_what_true_worth_would_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(few_images.__file__).parent))
+    import few_rank
+
+    rng = np.random.RandomState(3)
+    many = rng.normal(size=1000)
+    noisy = [many + rng.normal(size=1000) for _ in range(2)]
+    # the mean of two keeps half of what chance adds to one: its correlation with the worth is 1 / sqrt(1.5)
+    expected = 2 / np.pi * np.arcsin(1 / np.sqrt(1.5))
+    assert few_rank.kendall(*noisy) + 0.1 < few_rank.bound(noisy, draws=8) == pytest.approx(expected, abs=0.03)
+    worth = many[:40]
+    assert few_rank.bound([worth, worth + 5.0]) == pytest.approx(1.0)  # a random seed that is better for all
+
+    named = [*(f'near{k}' for k in range(20)), *(f'drawn{k}' for k in range(20))]
+    score = np.where(np.arange(40) < 20, -worth, worth)  # right near the seed, wrong elsewhere
+    lines = few_rank.rankings(named, [worth, worth], {'half': score.tolist()})
+    assert lines[0] == '| score | all 40 | the 20 near the seed |'
+    assert lines[2:4] == ['| training 2, with training 1 | 1.00 | 1.00 |', '| true worth, simulated | 1.00 | 1.00 |']
+    assert lines[4].endswith('| 1.00 (1.00 to 1.00) |') and '| 1.00' not in lines[4].partition(' | ')[2][:6]
 
 
 def test_a_network_of_a_search_without_a_seed_is_adapted_with_the_seeds_epsilon(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from mmnas_ext.reports.palette import ACCENT, FAINT, FOUND, INK, PAPER, RULE, SE
 from mmnas_ext.reports.result import Network, Result, short
 from mmnas_ext.reports.table import cost_scale, format_cost, format_limit, name_metric
 from mmnas_ext.reports.trials import Trials
-from mmnas_ext.search.decision import SURE, Decision
+from mmnas_ext.search.decision import SURE, Decision, whole_percent
 from mmnas_ext.search.front_file import FrontFile
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.search.ratings import Ratings
@@ -205,7 +205,7 @@ def decision_chart(decision: Decision) -> go.Figure:
     figure.add_bar(
         x=[round(row.certainty, 4) for row in rows], y=[f'{row.layer}  {row.chosen} > {row.runner_up}' for row in rows],
         orientation='h', hovertext=texts, hoverinfo='text', showlegend=False,
-        text=[f'{row.certainty:.0%}' for row in rows], textposition='inside', insidetextanchor='end', textangle=0,
+        text=[whole_percent(row.certainty) for row in rows], textposition='inside', insidetextanchor='end', textangle=0,
         insidetextfont=dict(color=[PAPER if row.certainty >= SURE else INK for row in rows], size=11),
         marker=dict(color=[FOUND if row.certainty >= SURE else SEED for row in rows]),
     )  # fmt: skip

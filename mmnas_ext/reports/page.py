@@ -304,10 +304,8 @@ def _tell_decision(result: Result) -> str:
     if decision.beats is not None:
         seed, other = result.find('seed'), decision.rival
         whose = 'seed' if seed and seed.arch and other and same_network(other, seed.arch) else 'reference'
-        how = (
-            'In the super-network its loss is below that of' if decision.adapted is None else 'Adapted briefly it beats'
-        )
-        note += f' {how} the {whose} with a probability of {decision.beats:.0%}.'
+        said = decision.says_better(f'the {whose}')
+        note += f' {said[0].upper()}{said[1:]}.'
     text = 'Per layer how certain the chosen candidate is better than the runner-up; dashed: 95%.'
     chart = chart_html(charts.decision_chart(decision), text)
     compared = table_html(decision_cells(decision), texts=(0,)) if decision.networks else ''

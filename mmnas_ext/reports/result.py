@@ -11,7 +11,7 @@ from mmnas_ext.reports.facts import Facts, read_results
 from mmnas_ext.reports.table import format_cost, format_limit, format_size, metric_column, name_metric, table_cells
 from mmnas_ext.reports.training_log import TrainingLog, main_metric, read_training
 from mmnas_ext.reports.trials import Trials
-from mmnas_ext.search.decision import SURE, Decision
+from mmnas_ext.search.decision import SURE, Decision, whole_percent
 from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.workdir import WorkDir
 
@@ -229,7 +229,7 @@ def certainty_note(decision: Decision) -> str:
     verdict = 'partly decided' if decision.decided else 'undecided'
     verdict = 'clear' if decision.decided and mean >= CLEAR else verdict
     layers = f'{decision.decided} of {count} {"layer" if count == 1 else "layers"}'
-    return f'{verdict}: {layers} at least {SURE:.0%} certain, {mean:.0%} on average (50% is a coin)'
+    return f'{verdict}: {layers} at least {SURE:.0%} certain, {whole_percent(mean)} on average (50% is a coin)'
 
 
 def limit_words(facts: Facts, decision: Decision | None = None) -> str:

@@ -214,14 +214,22 @@ class Decision:
         """The network that the chosen one had to beat: the reference; where that costs too much, what losses chose."""
         return self.reference if self.adapted is None else self.adapted.reference
 
+    def says_better(self, rival: str) -> str:
+        """In what the chosen network is better than its rival, and how likely: a loss here is no trained network's.
+
+        Args:
+            rival: What the rival is called.
+        """
+        how = 'in the super-network its loss is below that of' if self.adapted is None else 'adapted briefly it beats'
+        return f'{how} {rival} with a probability of {whole_percent(self.beats or 0.0)}'
+
     def describe(self) -> str:
         """The decision in words."""
         costs = ', '.join(show(metric, cost) for metric, cost in self.costs.items())
-        sure = (
-            f'{self.decided} of {len(self.layers)} layers decided with {SURE:.0%} certainty, mean {self.certainty:.0%}'
-        )
+        mean = whole_percent(self.certainty)
+        sure = f'{self.decided} of {len(self.layers)} layers decided with {SURE:.0%} certainty, mean {mean}'
         rival = 'the reference' if self.rival == self.reference else 'what losses chose'
-        sure += '' if self.beats is None else f'; better than {rival} with a probability of {self.beats:.0%}'
+        sure += '' if self.beats is None else f'; {self.says_better(rival)}'
         took = ''
         if {'losses', 'seconds'} <= set(self.notes):
             trained = f' and {self.notes["trainings"]:.0f} brief adaptations' if self.notes.get('trainings') else ''
@@ -281,11 +289,16 @@ def _layer_table(layers: Sequence[LayerChoice], name: str = 'layer') -> str:
             each.chosen,
             each.runner_up,
             f'{each.lead:+.4f}' + ('' if each.error is None else f' ± {each.error:.4f}'),
-            f'{each.certainty:.0%}',
+            whole_percent(each.certainty),
         )
         for each in layers
     ]
     return aligned([head, *rows])
+
+
+def whole_percent(probability: float) -> str:
+    """A probability in whole percent, rounded down: 95% is said of what is at least so, 100% of what is certain."""
+    return f'{math.floor(100 * probability + 1e-9)}%'  # 0.29 is 28.999… hundredths
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

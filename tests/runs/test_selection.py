@@ -203,7 +203,7 @@ def test_where_no_other_network_costs_as_much_the_reference_is_kept(work_dir, tm
     kept = Decision.parse(tmp_path / 'kept' / 'decision.json')
     assert (kept.arch, kept.networks, kept.better) == (reference, (), None)
     assert kept.why == 'the reference is kept: no other one costs as much'
-    assert 'better than the reference' not in kept.describe()
+    assert 'that of the reference' not in kept.describe()
     # where it does not meet them, another one is taken that does
     select_again(cfg, tmp_path / 'cheap', limits={'macs': Limit(None, PRICED.path(cheapest))})
     assert Decision.parse(tmp_path / 'cheap' / 'decision.json').arch == tiny.SPACE.arch(cheapest).replace(bn_eps=1e-5)

@@ -3,11 +3,12 @@
 import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from mmnas_ext.archs import Limit, SearchSpace, SpaceStage
-from mmnas_ext.search.decision import Adapted, Compared, Decision, LayerChoice, aligned, normal
+from mmnas_ext.search.decision import Adapted, Compared, Decision, LayerChoice, aligned, normal, whole_percent
 
 SPACE = SearchSpace(
     (SpaceStage(8, 8, (('k3_e1', 'k5_e1'), ('k3_e3', 'k5_e3', 'skip')), 1), SpaceStage(8, 8, (('k3_e3',),), 2))
@@ -128,10 +129,19 @@ def test_a_decision_in_words():
     text = value.describe()
     assert text.startswith(f'chosen by measured: {MIDDLE.format("fna")}: 0.003 G multiply-adds, 0.004 M parameters; ')
     assert '1 of 2 layers decided with 95% certainty, mean 74%' in text
-    assert text.endswith('; better than the reference with a probability of 98%. because')
+    assert text.endswith(
+        '; in the super-network its loss is below that of the reference with a probability of 97%. because'
+    )
     plain = decision(better=None, why='')
     assert plain.describe().endswith('mean 74%')
     assert decision(layers=()).certainty == 0
+
+
+def test_a_certainty_is_never_rounded_up():
+    told = {0.29: '29%', 0.57: '57%', 0.9499: '94%', 0.95: '95%', 0.9999999: '99%', 1.0: '100%', 0.0: '0%'}
+    assert {value: whole_percent(value) for value in told} == told
+    (row,) = decision(layers=(replace(LAYERS[0], certainty=0.949),)).table().splitlines()[2:]
+    assert row.split()[-2] == '94%'
 
 
 def test_the_table_has_a_row_per_layer():
