@@ -178,7 +178,8 @@ class Selector:
             expected, error = judge.belief.network(path)
             figures = sign * expected, error, sign * known.mean(path), known.count(path)
             compared.append(Compared(self.arch(path), self.priced.path(path), *figures))
-        adapted = Adapted(self.rung.metric or '', self.rung.share, self.arch(stands), tuple(compared))
+        noise = judge.belief.noise.single if known.repetitions() else None
+        adapted = Adapted(self.rung.metric or '', self.rung.share, self.arch(stands), tuple(compared), noise)
         layers, networks = self.chooser.explain(best, self.window(self.limit)), tuple(map(self.compared, ranked))
         if best == stands:
             why, better = f'the network that stood is kept: {adapted.describe()}', None

@@ -71,6 +71,11 @@ class Variance:
     base: float
     slope: float
 
+    @property
+    def single(self) -> float:
+        """Standard deviation of one network's own value on a batch, beside what all share."""
+        return math.sqrt(0.5 * self.base)
+
     def covariance(self, design: np.ndarray) -> np.ndarray:
         """Covariance of one batch's differences; `design` has a row of `Belief.row` per network."""
         return 0.5 * self.base * (1 + np.eye(len(design))) + 0.5 * self.slope * design @ design.T

@@ -131,21 +131,25 @@ class Adapted:
         share: Of the whole adaptation's length.
         reference: The network that all are compared with.
         networks: The others, the best first; ``batches`` are trainings.
+        noise: Standard deviation of one training's figure by its random seed, estimated; ``None`` where no network was
+            trained twice.
     """
 
     metric: str
     share: float
     reference: ArchSpec
     networks: tuple[Compared, ...]
+    noise: float | None = None
 
     def describe(self) -> str:
         """What decided in words."""
         if not self.networks:
             return 'no brief adaptation of another network succeeded'
         first = self.networks[0]
+        noise = '' if self.noise is None else f'; one training of a network varies by {self.noise:.4f}'
         return (
             f'adapted for {self.share:.0%} of the whole length and validated on held-out images, the best other '
-            f'network is expected to differ by {first.expected:+.4f} ± {first.error:.4f} {self.metric}'
+            f'network is expected to differ by {first.expected:+.4f} ± {first.error:.4f} {self.metric}{noise}'
         )
 
     def table(self) -> str:
@@ -364,6 +368,7 @@ def _adapted(row: Mapping[str, Any], where: str) -> Adapted:
         networks=tuple(
             _compared(each, f'{where}: networks {i}') for i, each in enumerate(take_list(row, 'networks', dict, where))
         ),
+        noise=None if row.get('noise') is None else take(row, 'noise', float, where),
     )
 
 

@@ -20,7 +20,7 @@ LAYERS = (
 )
 
 
-ADAPTED = Adapted('bbox_mAP', 0.2, CHEAP, (Compared(MIDDLE, 3e6, 0.0125, 0.01, 0.02, 3),))
+ADAPTED = Adapted('bbox_mAP', 0.2, CHEAP, (Compared(MIDDLE, 3e6, 0.0125, 0.01, 0.02, 3),), 0.015)
 
 
 def decision(**changes):
@@ -165,8 +165,9 @@ def test_what_brief_adaptations_decided_is_told():
     assert '9 losses and 5 brief adaptations in 70 s' in told.describe()
     assert ADAPTED.describe() == (
         'adapted for 20% of the whole length and validated on held-out images, the best other network is expected to '
-        'differ by +0.0125 ± 0.0100 bbox_mAP'
+        'differ by +0.0125 ± 0.0100 bbox_mAP; one training of a network varies by 0.0150'
     )
+    assert replace(ADAPTED, noise=None).describe().endswith('0.0100 bbox_mAP')
     row = told.table().splitlines()[-1]
     assert [cell.strip() for cell in row.split('|')[-5:-1]] == ['3e+06', '+0.0125 ± 0.0100', '+0.0200', '3']
     assert decision().table() in told.table()
@@ -186,6 +187,7 @@ def test_the_rival_is_the_network_that_had_to_be_beaten():
 
 @pytest.mark.parametrize(('place', 'value', 'message'), [
     (('metric',), None, 'decision: adapted: metric must be a text, got None'),
+    (('noise',), 'some', "decision: adapted: noise must be a number, got 'some'"),
     (('share',), 1.5, 'decision: adapted: share must be a probability, got 1.5'),
     (('reference',), 'k3', 'decision: adapted: reference'),
     (('networks',), {}, 'decision: adapted: networks must be a list'),
