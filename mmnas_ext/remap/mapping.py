@@ -90,7 +90,8 @@ def remap(
         _map_layer(mapping, source, layer, width)
     mapping.module('', '', head, {})
     unused = tuple(name for name in seed.state_dict if name not in mapping.used)
-    notes = (*_notes(seed.arch, spec), *_layer_notes(seed.arch, spec, pairs))
+    idle = () if not noise or _lacks_channels(mapping.entries) else ('the seed lacks no channel: no noise anywhere',)
+    notes = (*_notes(seed.arch, spec), *_layer_notes(seed.arch, spec, pairs), *idle)
     return mapping.state, RemapReport(tuple(mapping.entries), unused, notes)
 
 
@@ -122,6 +123,16 @@ def _notes(seed: ArchSpec, target: ArchSpec | SearchSpace) -> tuple[str, ...]:
     if widths[0] != widths[1]:
         notes.append(f"the seed's stages have {widths[0]} channels, the target's {widths[1]}: cropped and padded")
     return tuple(notes)
+
+
+def _lacks_channels(entries: Sequence[Entry]) -> bool:
+    """Whether a convolution of the target may have channels that the seed lacks."""
+    return any(
+        entry.seed_shape is None
+        or any(have < want for have, want in zip(entry.seed_shape[:2], entry.shape[:2], strict=True))
+        for entry in entries
+        if len(entry.shape) == 4
+    )
 
 
 def _layer_notes(seed: ArchSpec, target: ArchSpec | SearchSpace, pairs: Sequence[tuple[Layer, Layer]]) -> Iterator[str]:

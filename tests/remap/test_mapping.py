@@ -261,7 +261,8 @@ def test_noise_is_only_in_channels_that_the_seed_lacks() -> None:
     seed = seed_of(one_stage('k3_e2'))
     target = one_stage('k5_e3', widths=(2, 4))
     plain, _ = remap(seed, target)
-    noisy, _ = remap(seed, target, noise=1e-2)
+    noisy, report = remap(seed, target, noise=1e-2)
+    assert report.notes == ("the seed's stages have [3] channels, the target's [4]: cropped and padded",)
     for name in ('expand', 'depthwise', 'project'):
         key = f'stages.0.0.{name}.conv.weight'
         changed = (plain[key] != noisy[key]).nonzero()[:, :2].unique(dim=0).tolist()
@@ -277,6 +278,15 @@ def test_noise_is_only_in_channels_that_the_seed_lacks() -> None:
     assert fresh.abs().max() <= bound and fresh.abs().max() > bound / 10
     rest = {k: v for k, v in noisy.items() if not k.endswith('conv.weight')}
     assert identical(rest, {k: v for k, v in plain.items() if k in rest})
+
+
+def test_noise_that_goes_nowhere_is_told() -> None:
+    seed, larger = seed_of(one_stage('k3_e2')), one_stage('k5_e1')
+    noisy, report = remap(seed, larger, noise=1e-2)
+    assert identical(noisy, remap(seed, larger)[0])
+    assert report.notes == ('the seed lacks no channel: no noise anywhere',)
+    assert str(report).endswith('; the seed lacks no channel: no noise anywhere')
+    assert remap(seed, larger)[1].notes == ()
 
 
 def test_noise_does_not_depend_on_the_random_state() -> None:
