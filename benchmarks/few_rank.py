@@ -138,7 +138,7 @@ def bound(truths: Sequence[Sequence[float]], draws: int = 2000) -> float:
     """The tau that a score which knows every network's true worth has, on average, with the mean of its trainings.
 
     Simulated: worths and what a training adds by chance are drawn from normal distributions whose variances are
-    those of the trainings (one-way analysis of variance).
+    those of the trainings (analysis of variance by network and random seed).
 
     Args:
         truths: One row per random seed, one column per network, at least two of each.
@@ -187,7 +187,7 @@ def rankings(named: Sequence[str], truths: Sequence[Sequence[float]], found: dic
 
 
 def table(work_dir: Path, epochs: int, seeds: Sequence[int], named: dict[str, Choices]) -> str:
-    """Truths, what bounds every tau, and the tau of each score, as Markdown."""
+    """Truths, how they agree, and the tau of each score, as Markdown."""
     folder = work_dir / f'rank_e{epochs}'
     truths = {seed: {name: last_metrics(folder / f'seed{seed}' / name).get(METRIC) for name in named} for seed in seeds}
     kept = [name for name in named if all(truths[seed][name] is not None for seed in seeds)]

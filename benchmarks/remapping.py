@@ -40,7 +40,8 @@ def rows(data: str, arch: str, network: str | None, imagenet: Path, coco: Path) 
     Args:
         data: ``'steel'`` or ``'photos5'``.
         arch: The seed's architecture, a file.
-        network: The network that is adapted; ``None`` for the one that `few_images`' row ``argmax`` finds.
+        network: The network that is adapted, ``{seed}`` in it the random seed; ``None`` for the one that row ``argmax``
+            of `few_images` finds.
         imagenet: Its ImageNet weights.
         coco: Its weights of a detector on COCO.
     """

@@ -1,7 +1,7 @@
 """The last rung of a choice by losses: the most promising networks are adapted briefly, and these decide.
 
-Losses of a super-network tell the neighbourhood of the seed from the rest of a space, and rank nothing within it
-(docs/benchmarks.md): a larger kernel begins as the seed's own one, so that only training shows its worth. Here the seed
+Losses of a super-network tell the neighbourhood of the seed from the rest of a space; within it no ranking by them was
+found (docs/benchmarks.md): a larger kernel, say, begins as the seed's own one. Here the seed
 is remapped onto each network, which is trained as the chosen one will be, for a share of that length. The training
 images are split as the search splits its own: one part trains, the other validates, and the validation's own images
 have no part in it. The better half of the networks is trained once more with another random seed, and so on. What luck

@@ -100,15 +100,9 @@ def test_brief_adaptations_decide_and_what_they_decide_is_trained(finished):
     assert not list(WorkDir(finished).brief.rglob('*.pth'))
     assert 'adapted for 50%' in decision.why
     # two networks beside the reference were trained twice: their second differences less their first say the noise
-    changes = np.array(
-        [
-            [
-                sign * (known[text, 1]['closeness'] - known[text, 0]['closeness'])
-                for sign, text in ((1, text), (-1, reference))
-            ]
-            for text in (n.arch.format('fna') for n in adapted.networks if n.batches == 2)
-        ]
-    ).sum(1)
+    twice = [reference, *(n.arch.format('fna') for n in adapted.networks if n.batches == 2)]
+    base, *others = (known[text, 1]['closeness'] - known[text, 0]['closeness'] for text in twice)
+    changes = np.array(others) - base
     # each change has four trainings' variance, half of it the reference's and so in both
     assert 2 * adapted.noise**2 * 2 == pytest.approx(
         float(changes @ np.linalg.solve(0.5 + 0.5 * np.eye(2), changes)) / 2
