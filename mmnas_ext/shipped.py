@@ -7,6 +7,7 @@ library only; MMEngine is touched by `teach_mmengine` alone.
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def teach_mmengine() -> None:
     MMEngine resolves such addresses for a list of its own packages only, wants a folder before the name, and takes the
     package for the scope of everything that is inherited: the parts of a host in our configs would be looked for here.
     MMEngine 0.10.7 looks for an installed package where pip notes it, and misses one that is installed from a checkout.
-    So its function of one line each is wrapped, for our addresses alone. Calling it again changes nothing.
+    So its function of one line each is wrapped, for our addresses alone. It reads a package's YAML files of all models
+    for each address, most of the time that a config takes: the answer is kept. Calling this again changes nothing.
     """
     from mmengine import utils as helpers
     from mmengine.config import Config, utils
@@ -107,8 +109,14 @@ def teach_mmengine() -> None:
     split: Callable[[str], tuple[str, str]] = utils._get_package_and_cfg_path
     locate: Callable[[str], str] = helpers.get_installed_path
 
+    @cache
+    def resolve_package(cfg_path: str) -> tuple[str, str | None]:
+        return resolve(cfg_path, '')
+
     def resolve_ours(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        return (str(find_shipped(cfg_path)), None) if cfg_path.startswith(MARK) else resolve(cfg_path, filename)
+        if cfg_path.startswith(MARK):
+            return str(find_shipped(cfg_path)), None
+        return resolve_package(cfg_path) if '::' in cfg_path else resolve(cfg_path, filename)
 
     def split_ours(cfg_path: str) -> tuple[str, str]:
         return (PACKAGE, find_shipped(cfg_path).name) if cfg_path.startswith(MARK) else split(cfg_path)

@@ -130,6 +130,18 @@ def test_the_hub_finds_ours_and_still_the_others() -> None:
         get_config('mmnas_ext::fna_retinanet_coca.py')
 
 
+def test_a_package_is_searched_once_for_what_is_inherited_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MMEngine reads all YAML files of a package's models each time, which takes most of the time of a config."""
+    teach_mmengine()
+    first = Config.fromfile(configs()[NAME])
+
+    def search(package_path: str, cfg_path: str) -> str:
+        raise AssertionError(f'{cfg_path} is known')
+
+    monkeypatch.setattr('mmengine.config.config._get_external_cfg_base_path', search)
+    assert Config.fromfile(configs()[NAME]).to_dict() == first.to_dict()
+
+
 def test_what_is_shipped_is_what_lies_at_the_top() -> None:
     """By links in a checkout, in copies where the source archive is unpacked."""
     mim = tools_folder().parent

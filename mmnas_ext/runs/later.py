@@ -13,6 +13,7 @@ from typing import Any
 import mmengine.registry
 from mmengine.config import Config
 from mmengine.dist import get_world_size
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS, LOOPS, METRICS, PARAM_SCHEDULERS, Registry
 
@@ -281,8 +282,14 @@ def _defaults(kind: type) -> dict[str, Any]:
 def quiet(level: int = logging.INFO) -> Iterator[None]:
     """Keeps what is logged up to a level out of the log, by default what hosts tell of every module."""
     before = logging.root.manager.disable
-    logging.disable(level)
+    _disable(level)
     try:
         yield
     finally:
-        logging.disable(before)
+        _disable(before)
+
+
+def _disable(level: int) -> None:
+    logging.disable(level)
+    for logger in MMLogger._instance_dict.values():  # which logging does not know of: they keep what it was
+        logger._cache.clear()
