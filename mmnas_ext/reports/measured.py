@@ -1,5 +1,6 @@
 """Figure and table of measured networks along a cost: the front that a search hands over."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -16,6 +17,7 @@ from mmnas_ext.search.measured import MeasuredFront, MeasuredNetwork
 
 _Kind = TypeVar('_Kind')
 _SCORE = 'score'
+_TRAINED = ', trained'  # behind a metric, of what networks reached that were trained
 _SEED: c.Style = {'linestyle': '', 'marker': 's', 'markersize': 10, 'color': SEED, 'markeredgecolor': INK, 'zorder': 4}
 _RING: c.Style = {
     'linestyle': '', 'marker': 'o', 'markersize': 17, 'markerfacecolor': 'none', 'color': ACCENT, 'markeredgewidth': 2,
@@ -110,12 +112,25 @@ def front_cells(front: MeasuredFront, trained: Mapping[int, Mapping[str, float]]
     by_row = [{} if number is None else (trained or {}).get(number, {}) for number in numbered]
     found = dict.fromkeys(name for metrics in by_row for name in metrics)
     kept = [front.rank_by] if front.rank_by in found else list(found)
-    columns += [[f'{name}, trained', *_figures([each.get(name) for each in by_row])] for name in kept]
+    columns += [[f'{name}{_TRAINED}', *_figures([each.get(name) for each in by_row])] for name in kept]
     if any(network.host is not None for network in rows):
         columns.append(['host', *(network.host or '–' for network in rows)])
     columns.append(['origin', *(network.origin for network in rows)])
     columns.append(['network', *(_text(network) for network in rows)])
     return [list(row) for row in zip(*columns, strict=True)]
+
+
+def is_table_of(front: MeasuredFront, text: str) -> bool:
+    """Whether a text has the table of a front, whatever it says of networks that were trained."""
+    rows = _read_cells(text)
+    kept = [place for place, name in enumerate(rows[0]) if not name.endswith(_TRAINED)] if rows else []
+    return [[row[place] for place in kept if place < len(row)] for row in rows] == _read_cells(front_table(front))
+
+
+def _read_cells(text: str) -> list[list[str]]:
+    """The cells of a table as `format_cells` writes it, without the rule below its head."""
+    lines = [line for line in text.splitlines() if line.startswith('|') and set(line) - set('|-: ')]
+    return [[cell.strip() for cell in re.split(r'(?<!\\)\|', line)] for line in lines]
 
 
 def _figures(values: Sequence[float | None]) -> list[str]:

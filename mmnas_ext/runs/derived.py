@@ -12,6 +12,8 @@ from mmengine.dist import is_main_process
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.backbones.chain import is_remapped
 from mmnas_ext.registry import MODELS
+from mmnas_ext.reports.beside import front_folder
+from mmnas_ext.reports.measured import is_table_of
 from mmnas_ext.runs import host_choices, imitating
 from mmnas_ext.runs.changes import RUNNER_KEYS, find_changes, settings_of
 from mmnas_ext.runs.fitting import complete_channels, fit_channels, require_own_backbone
@@ -19,6 +21,7 @@ from mmnas_ext.runs.manifest import ADAPT, DERIVE, Part
 from mmnas_ext.runs.own_data import ROOT
 from mmnas_ext.runs.resolve import VARIABLES, inherit, resolve
 from mmnas_ext.runs.session import Session, say, set_aside
+from mmnas_ext.search.measured import MeasuredFront
 from mmnas_ext.shipped import MARK, find_shipped
 from mmnas_ext.workdir import WorkDir, write_text
 
@@ -196,6 +199,8 @@ def settle(session: Session, arch: ArchSpec) -> Config | None:
         The config that trains it; ``None`` of a config that only searches.
     """
     method, files = session.method, session.files
+    if is_main_process():
+        _leave_front(files)
     host = session.host
     config = method.derive(session.settled, arch) if method.derive is not None and session.cfg.get('derived') else None
     trained = {} if config is None else settings_of(config, 'train_dataloader', root=files.root)
@@ -230,6 +235,26 @@ def settle(session: Session, arch: ArchSpec) -> Config | None:
     origin = session.manifest.parts[DERIVE].notes.get('origin', 'search')
     session.finish(DERIVE, arch=text, origin=origin, **({} if host is None else {'host': host}))
     return config
+
+
+def _leave_front(files: WorkDir) -> None:
+    """Sets aside what was trained of a former front: networks that have another number now, or none, and their table.
+
+    It tells them by what is there, so that a run which was killed before it goes on with it.
+    """
+    try:
+        front = MeasuredFront.find(files.root)
+    except ValueError:  # damaged: who needs it will say so
+        return
+    points = () if front is None else front.points
+    kept = {front_folder(files, number, network) for number, network in enumerate(points)}
+    left = [path for path in sorted(files.adapted.glob('*')) if path.name.isdigit() and path not in kept]
+    table = files.adapted_table
+    if table.is_file() and not (front is not None and is_table_of(front, table.read_text(encoding='utf-8'))):
+        left.append(table)
+    if left and (aside := set_aside(files, left)):
+        names = ', '.join(path.relative_to(files.root).as_posix() for path in left)
+        say(f'the front is another than before: {names} of the former one are set aside, in {aside}')
 
 
 def _of_other_host(adapted: Part, trained: Mapping[str, Any]) -> bool:

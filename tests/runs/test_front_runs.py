@@ -273,6 +273,31 @@ def test_a_new_run_sets_the_front_and_its_networks_aside(work_dir):
     assert not list(work_dir.glob('front*'))
 
 
+@pytest.mark.parametrize(('archs', 'left'), [
+    (ARCHS, set()), (ARCHS[1:], {'0', '1', 'results.md'}), ([ARCHS[0], *ARCHS[2:]], {'1', 'results.md'}),
+    (ARCHS[:2], {'results.md'}), ((), {'0', '1', 'results.md'}),
+])  # fmt: skip
+def test_what_was_trained_of_a_former_front_is_set_aside_with_its_table(work_dir, archs, left, steps, capsys):
+    """A new choice, such as by another limit, gives another front: its numbers are other networks'."""
+    cfg = config(work_dir)
+    adapt_all(cfg, check_all(cfg, [0, 1]))
+    steps['count'] = 0
+    if archs:
+        measured(archs).write(work_dir)
+    else:
+        (work_dir / 'front.json').unlink()
+    capsys.readouterr()
+    for _ in range(2):  # found again, as it is: and what is set aside is so once
+        run(cfg, resume=True, search_only=True)
+    there = {path.name for path in (work_dir / 'front').iterdir()}
+    assert there == {'0', '1', 'results.md'} - left
+    aside = {path.relative_to(path.parents[1]).name for path in work_dir.glob('before_*/front/*')}
+    assert aside == left
+    start, end = 'the front is another than before: ', ' of the former one are set aside, in '
+    said = [line.partition(end)[0] for line in capsys.readouterr().out.splitlines() if line.startswith(start)]
+    assert said == ([start + ', '.join(f'front/{name}' for name in sorted(left))] if left else [])
+
+
 def test_what_was_trained_with_another_recipe_is_left_out_of_the_table(work_dir, capsys):
     cfg = config(work_dir)
     adapt_all(cfg, check_all(cfg, [0, 1]))
