@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmnas_ext.archs import ArchSpec, Choices, LatencyTable, Limit, Prices, SearchSpace, cost, price, prices
 from mmnas_ext.archs.metrics import Metric, metric_of, show
 from mmnas_ext.backbones import SuperNet
-from mmnas_ext.search.between import best_between, best_path, steps_between
+from mmnas_ext.search.between import best_between, best_path, steps_between, telling
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,9 @@ def check_limit(priced: Prices, limit: Limit, size: tuple[int, int], max_name: s
     reach, at = priced.range(), f' at {size[0]}x{size[1]}'
     limit.check(priced.by, reach, 'cost', max_name, at)
     undecided = [[(priced.by.steps(figure), 0.0) for figure in row] for row in priced.searched().values()]
-    if best_between(undecided, *steps_between(priced, limit)) is None:
+    with telling(priced, limit):
+        found = best_between(undecided, *steps_between(priced, limit))
+    if found is None:
         raise ValueError(
             f'no network of this space costs {limit.show(priced.by)}, though they cost {priced.show(*reach)}{at}: '
             'widen the limit'

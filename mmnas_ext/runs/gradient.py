@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import barrier, get_world_size, is_main_process
 
-from mmnas_ext.archs import ArchSpec, SearchSpace
+from mmnas_ext.archs import ArchSpec, HostChoices, SearchSpace
 from mmnas_ext.engine.limits import CostTerm
 from mmnas_ext.engine.loops import SearchEpochLoop, SearchIterLoop, switch_transforms
 from mmnas_ext.engine.optim import SearchOptimWrapperConstructor, find_host
@@ -104,7 +104,6 @@ def check_chosen(cfg: Config) -> None:
 
 def check_search(cfg: Config, space: SearchSpace) -> None:
     """Raises ValueError for what would fail in the training of a super-network, given its config and space."""
-    backbone = cfg.model.backbone
     alone = Choosing.parse(cfg.optim_wrapper.get('selection')).type == 'argmax'
     check_loop(cfg.train_cfg, alone)
     settings = dict(cfg.optim_wrapper)
@@ -117,15 +116,29 @@ def check_search(cfg: Config, space: SearchSpace) -> None:
         raise ValueError(
             f"optim_wrapper.constructor must be 'mmnas_ext.SearchOptimWrapperConstructor' in a search, got {name!r}"
         )
-    size, stride = counted_at(backbone)
     built = constructor(settings, paramwise)
     if built.selection.front is not None:
         check_validating(cfg, 'optim_wrapper.selection.front')
-    if built.host_choices is None:
-        built.cost.prices(space, size, stride)
-    else:
+    if built.host_choices is not None:
         check_validating(cfg, 'host_choices')
-        within_reach(built.cost, price_wholes(built.cost, built.host_choices, space, stride))
+    check_reach(cfg, built.cost, space, built.host_choices)
+
+
+def check_reach(cfg: Config, term: CostTerm, space: SearchSpace, choices: HostChoices | None = None) -> None:
+    """Raises ValueError where no network of a search's space, with the host's choices if it has any, is within a limit.
+
+    Args:
+        cfg: The config.
+        term: What a network may cost.
+        space: The space.
+        choices: The host's; by default as `search_config` of the config has them.
+    """
+    size, stride = counted_at(cfg.model.backbone)
+    choices = choices or HostChoices.parse(search_config(cfg).optim_wrapper.get('host_choices'))
+    if choices is None:
+        term.prices(space, size, stride)
+    else:
+        within_reach(term, price_wholes(term, choices, space, stride))
 
 
 def check_loop(loop: Mapping[str, Any], alpha_decides: bool) -> None:

@@ -1,5 +1,6 @@
 """From a finished search by gradients another network: by other limits, or chosen in another way; the run stays."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,19 @@ from mmnas_ext.reports import draw_measured, front_table
 from mmnas_ext.runs.changes import LONGER, find_changes, list_changes
 from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.ending import tell_choice
-from mmnas_ext.runs.gradient import GRADIENT, LIMITS, check_chosen, check_loop, choose_network, read_space, stamp_of
+from mmnas_ext.runs.gradient import (
+    GRADIENT,
+    LIMITS,
+    check_chosen,
+    check_loop,
+    check_reach,
+    choose_network,
+    read_space,
+    stamp_of,
+)
 from mmnas_ext.runs.host_choices import search_config
 from mmnas_ext.runs.last_rung import check_adapting
+from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.manifest import SEARCH, ResumeError, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.session import begun_otherwise, say
@@ -46,7 +57,10 @@ def select_again(cfg: Config, folder: Path, kind: str | None = None, limits: Map
     if folder.resolve() == Path(cfg.work_dir).resolve():
         raise ValueError(f'--out must be another folder than the work dir, whose run stays as it is, got {folder}')
     term, choosing = _asked(cfg, kind, limits or {})
-    check_adapting(cfg, choosing.adapt, read_space(cfg))
+    space = read_space(cfg)
+    check_adapting(cfg, choosing.adapt, space)
+    with quiet(logging.WARNING):  # the choice itself gives its warnings
+        check_reach(cfg, term, space)
     files = WorkDir(cfg.work_dir)
     with open_searched(cfg) as (runner, stamp):
         decision, front = choose_network(runner, term, choosing, files, stamp)
@@ -119,6 +133,8 @@ def _asked(cfg: Config, kind: str | None, limits: Mapping[str, Limit]) -> tuple[
             known = CostTerm.parse(cost).limit
             both = (old if new is None else new for old, new in zip(known, limit, strict=True))
             limit = Limit.parse(Limit(*both), metric)
+        elif (former := CostTerm.parse(cost)).limit != Limit():
+            say(f"the config's limit of {former.limit.show(former.by)} is left: what is given takes its place")
         kept = {key: value for key, value in cost.items() if key not in (*LIMITS, 'metric')}
         table = kept.pop('table', None)
         cost = {**kept, **({'table': table} if METRICS[metric].measured else {}), 'metric': metric, **limit._asdict()}

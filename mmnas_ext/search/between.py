@@ -1,6 +1,7 @@
 """The best choice whose cost lies between two bounds: what the front, which only knows an upper one, cannot tell."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +55,8 @@ def best_path(priced: Prices, ratings: Sequence[Sequence[float]], limit: Limit) 
         [(priced.by.steps(cost), float(rating)) for cost, rating in zip(costs, row, strict=True)]
         for costs, row in zip(searched.values(), ratings, strict=True)
     ]
-    found = best_between(blocks, *steps_between(priced, limit))
+    with telling(priced, limit):
+        found = best_between(blocks, *steps_between(priced, limit))
     if found is None:
         return None
     chosen = dict(zip(searched, found, strict=True))
@@ -84,11 +86,21 @@ def best_network(
     values = [
         np.array([float(row[each.candidate]) for each in block]) for row, block in zip(ratings, blocks, strict=True)
     ]
-    rows = _best_linked(blocks, costs, values, *steps_between(priced, limit))
+    with telling(priced, limit):
+        rows = _best_linked(blocks, costs, values, *steps_between(priced, limit))
     if rows is None:
         return None
     chosen = {name: block[row].candidate for name, block, row in zip(searched, blocks, rows, strict=True)}
     return tuple(tuple(chosen.get(f'{i}.{j}', 0) for j in range(len(stage))) for i, stage in enumerate(priced.layers))
+
+
+@contextmanager
+def telling(priced: Prices, limit: Limit) -> Iterator[None]:
+    """Puts before an error of a choice the limit in the metric's own figures: inside, costs are of layers, in steps."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f'a limit of {limit.show(priced.by)}: {error}') from None
 
 
 class _Entry(NamedTuple):
@@ -182,7 +194,7 @@ def _solve(
     try:
         return lowest(values, [costs, [-each for each in costs]], [most, -least], arcs())
     except ValueError as error:
-        raise ValueError(f'{least} and {most} are too close together to find what lies between: {error}') from None
+        raise ValueError(f'the bounds are too close together to find what lies between: {error}') from None
 
 
 def _up_to(points: Front, most: int) -> tuple[int, ...] | None:

@@ -223,16 +223,28 @@ def test_a_front_of_fewer_networks_than_asked_for_says_so(count, said, capsys):
     assert out.startswith(said) and bool(out) == bool(said)
 
 
-def test_a_limit_that_is_given_leaves_the_other_bound_of_the_config(work_dir, tmp_path):
+def test_a_limit_that_is_given_leaves_the_other_bound_of_the_config(work_dir, tmp_path, capsys):
     low, high = min(price(tiny.SPACE.arch(path), tiny.SIZE) for path in tiny_trials.PATHS), LIMIT
     cfg = config(work_dir)
     select_again(cfg, tmp_path / 'least', limits={'macs': Limit(low, None)})
     assert Decision.parse(tmp_path / 'least' / 'decision.json').limit == Limit(low, high)
     with pytest.raises(ValueError, match='macs.min must be at most macs.max'):
         select_again(cfg, tmp_path / 'none', limits={'macs': Limit(high + 1, None)})
-    # one of another metric replaces it
+    # one of another metric replaces it, and says so
+    capsys.readouterr()
     select_again(cfg, tmp_path / 'params', limits={'params': Limit(None, 1e6)})
     assert Decision.parse(tmp_path / 'params' / 'decision.json').limit == Limit(None, 1e6)
+    left = f"the config's limit of at most {high / 1e9:.4g} G multiply-adds is left: what is given takes its place"
+    assert capsys.readouterr().out.count(left) == 1
+    free = config(work_dir, **{'optim_wrapper.cost.max': None})
+    select_again(free, tmp_path / 'free', limits={'params': Limit(None, 1e6)})
+    assert 'is left: what is given' not in capsys.readouterr().out
+
+
+def test_a_limit_that_no_network_meets_is_said_before_the_super_network_is_read(work_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmnas_ext.runs.select_again.open_runner', None)
+    with pytest.raises(ValueError, match='cost.max must be at least 3.\\d+e-05 G multiply-adds, got 1e-08 G'):
+        select_again(config(work_dir), tmp_path / 'none', limits={'macs': Limit(None, 10)})
 
 
 def test_a_search_of_other_settings_is_told_without_options_that_this_command_lacks(work_dir, tmp_path):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmnas_ext.archs import Choices, Limit, SearchSpace, SpaceStage, prices
-from mmnas_ext.search.between import best_between, best_network, meets
+from mmnas_ext.engine.limits import check_limit
+from mmnas_ext.search.between import best_between, best_network, best_path, meets
 
 Blocks = list[list[tuple[int, float]]]
 # ratings in eighths: sums are exact in any order
@@ -69,6 +70,30 @@ def test_bounds_too_close_together_are_said(monkeypatch: pytest.MonkeyPatch) -> 
     middle = sum(sorted(cost for cost, _ in block)[3] for block in blocks)
     with pytest.raises(ValueError, match='not known after 4096 beginnings'):
         best_between(blocks, middle, middle)
+
+
+@pytest.mark.parametrize('ask', ['check_limit', 'best_path', 'best_network'])
+def test_bounds_too_close_together_are_named_as_they_were_given(ask: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside, costs are of the searched layers alone, which no user has seen."""
+
+    def lowest(*args: object) -> None:
+        raise ValueError('not known after many beginnings')
+
+    space = SearchSpace(tuple(SpaceStage(8, 8, STAGES[number], 1) for number in (0, 2)))
+    priced = prices(space, (32, 32))
+    low, high = priced.range()
+    limit = Limit(low + 0.499 * (high - low), low + 0.5 * (high - low))
+    ratings = [np.random.default_rng(3).normal(size=len(row)) for row in priced.searched().values()]
+    monkeypatch.setattr('mmnas_ext.search.between.lowest', lowest)
+    monkeypatch.setattr('mmnas_ext.search.between._up_to', lambda points, most: (0,) * len(ratings))
+    asks = {
+        'check_limit': lambda: check_limit(priced, limit, (32, 32)),
+        'best_path': lambda: best_path(priced, ratings, limit),
+        'best_network': lambda: best_network(space, priced, ratings, limit),
+    }
+    figures = [f'{bound / 1e9:.4g} G multiply-adds' for bound in limit]
+    with pytest.raises(ValueError, match=f'at least {figures[0]} and at most {figures[1]}: the bounds are too close'):
+        asks[ask]()
 
 
 K3, K5 = 'k3_e3', 'k5_e6'
