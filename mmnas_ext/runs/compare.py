@@ -1,46 +1,37 @@
 """Runs the rows of a comparison: each part a process of its own, some at a time, taken up where it stopped."""
 
 import argparse
-import json
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.archs.json_file import parse_json
-from mmnas_ext.runs.changes import LONGER, RECIPE, list_changes
+from mmnas_ext.runs.changes import list_changes
 from mmnas_ext.runs.children import BusyError, ChildError, Children, visible_devices
 from mmnas_ext.runs.compared import NAME, Results, read_results
 from mmnas_ext.runs.gradient import read_space
 from mmnas_ext.runs.last_rung import check_adapting
 from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.leases import Leases
-from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, ResumeError, read_manifest
+from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.repeated import NAME as SAME
-from mmnas_ext.runs.repeated import find_same, note_same, trained_in
-from mmnas_ext.runs.rows import SEED, Comparison, Row, find_seed, read_options
-from mmnas_ext.runs.run import prepare
-from mmnas_ext.runs.session import continue_run, training_changes
+from mmnas_ext.runs.repeated import find_same, note_same
+from mmnas_ext.runs.row_states import CHOSEN, READING, VALIDATION, RowStates
+from mmnas_ext.runs.rows import Comparison, Row
+from mmnas_ext.runs.session import training_changes
 from mmnas_ext.runs.stopping import stopped_by_signals
 from mmnas_ext.search.choosing import Choosing
 from mmnas_ext.workdir import WorkDir, write_text
 
-CHOSEN = WorkDir(Path()).selected.name  # folder of what a row chose from another row's search
-_ASKED = 'asked.json'
 _LOOK = 2.0  # seconds after which a row that another process is at is looked at again
-_READING = threading.RLock()  # MMEngine reads one config at a time
 _BUSY = 10.0  # seconds after which a folder that is locked is tried again
 _Task = tuple[int, str]  # random seed and row
-_VALIDATION = ('val_dataloader.dataset', 'val_evaluator', 'val_cfg')
 
 
 @dataclass(frozen=True)
@@ -59,6 +50,11 @@ class RowRunner:
     children: Children
     whole: Comparison | None = None
 
+    @cached_property
+    def states(self) -> RowStates:
+        """How far its rows are."""
+        return RowStates(self.comparison, self.whole or self.comparison)
+
     def run(self, row: Row, seed: int) -> Row | None:
         """Runs a row with a random seed to its end; what is done of it is not done again.
 
@@ -72,73 +68,35 @@ class RowRunner:
             ValueError: The config has no such row.
         """
         folder = self.comparison.folder(row, seed)
-        with _READING, quiet():
+        with READING, quiet():
             options = self.comparison.options_of(row, seed)
-            arch = self._arch(row, seed)
+            arch = self.states.arch_of(row, seed)
         if row.search_of is not None:
             self._select(row, seed, options)
         (folder / SAME).unlink(missing_ok=True)
         if arch is not None:
-            with _READING, quiet():
-                same = find_same(self.whole or self.comparison, row, seed, arch)
+            with READING, quiet():
+                same = find_same(self.states.whole, row, seed, arch)
             if same is None:
                 self._train(row, folder, 'adapt', ['--arch', arch], options, ArchSpec.parse(arch))
             else:
-                note_same(self.whole or self.comparison, row, seed, same)
+                note_same(self.states.whole, row, seed, same)
             return same
-        if not row.train or not self._is_found(row, folder, options):
+        if not row.train or not self.states.is_found(row, folder, options):
             self._train(row, folder, 'search', ['--search-only'], options)
         if row.train:
             self._train(row, folder, 'adapt', [], options)
         return None
-
-    def is_done(self, row: Row, seed: int) -> bool:
-        """Whether a row has ended under the settings of now; where they are others, its run will say so."""
-        files = WorkDir(self.comparison.folder(row, seed))
-        try:
-            with _READING, quiet():
-                return self._is_done(row, seed, files)
-        except (ValueError, OSError):
-            return False
-
-    def _is_done(self, row: Row, seed: int, files: WorkDir) -> bool:
-        manifest, options = read_manifest(files.manifest), self.comparison.options_of(row, seed)
-        if row.search_of is not None and not self._is_chosen(row, seed, options):
-            return False
-        arch = self._arch(row, seed)
-        if arch is not None and (files.root / SAME).is_file():
-            same = find_same(self.whole or self.comparison, row, seed, arch)
-            where = trained_in(self.comparison, row, seed)
-            return same is not None and where == self.comparison.folder(same, seed)
-        if manifest is None:
-            return False
-        cfg = self._prepare(row, files.root, options)
-        given = None if arch is None else ArchSpec.parse(arch)
-        manifest, _ = continue_run(manifest, cfg, method_of(cfg), given, not row.train)
-        if not row.train:
-            return manifest.is_done(SEARCH)
-        changes, _ = training_changes(manifest, cfg, method_of(cfg))
-        return manifest.state == 'done' and not any(_decides(change.key) for change in changes)
-
-    def _is_found(self, row: Row, folder: Path, options: list[str]) -> bool:
-        """Whether the search of a row has given its network, by the settings of now."""
-        manifest = read_manifest(WorkDir(folder).manifest)
-        if manifest is None:
-            return False
-        with _READING, quiet(), suppress(ResumeError):  # its run will say why
-            cfg = self._prepare(row, folder, options)
-            manifest, _ = continue_run(manifest, cfg, method_of(cfg), None)
-        return manifest.is_done(DERIVE)
 
     def _train(
         self, row: Row, folder: Path, part: str, asked: list[str], options: list[str], arch: ArchSpec | None = None
     ) -> None:
         manifest = read_manifest(WorkDir(folder).manifest)
         if manifest is not None and manifest.state == 'done':
-            with _READING, quiet():
-                cfg = self._prepare(row, folder, options)
+            with READING, quiet():
+                cfg = self.states.prepare(row, folder, options)
                 changes, _ = training_changes(manifest, cfg, method_of(cfg))
-            if other := [change for change in changes if change.key.startswith(_VALIDATION)]:
+            if other := [change for change in changes if change.key.startswith(VALIDATION)]:
                 raise ValueError(
                     f'{folder} was validated otherwise than is asked for now, and its figure is not one of this '
                     f'comparison: {list_changes(other)}; take another --work-dir'
@@ -152,14 +110,14 @@ class RowRunner:
         self._call(row, folder, folder, part, 'train.py', [*resume, *asked], options, not begun or anew, anew)
 
     def _select(self, row: Row, seed: int, options: list[str]) -> None:
-        if self._is_chosen(row, seed, options):
+        if self.states.is_chosen(row, seed, options):
             return
         folder = self.comparison.folder(row, seed)
         asked = ['--out', str(folder / CHOSEN)]
         asked += [] if row.selection is None else ['--selection', row.selection]
         searched = self.comparison.folder(self.comparison.row(str(row.search_of)), seed)
         self._call(row, folder, searched, 'selection', 'select_network.py', asked, options, known=True)
-        write_text(folder / CHOSEN / _ASKED, self._asked(row, seed, options))
+        self.states.note_choice(row, seed, options)
 
     def _call(
         self, row: Row, place: Path, work_dir: Path, part: str, tool: str, asked: list[str], options: list[str],
@@ -168,61 +126,6 @@ class RowRunner:
         config = self.comparison.config_of(row)
         command = [sys.executable, str(self.tools / tool), config, '--work-dir', str(work_dir), *asked]
         self.children.run(place, part, [*command, '--cfg-options', *options], known, anew, work_dir)
-
-    def _prepare(self, row: Row, folder: Path, options: list[str]) -> Config:
-        """The config of a row's run in a folder; to be called while no other is read."""
-        return prepare(self.comparison.config_of(row), str(folder), options=read_options(options))
-
-    def _is_chosen(self, row: Row, seed: int, options: list[str]) -> bool:
-        """Whether what is asked for now was chosen, from the search that is there now."""
-        folder = self.comparison.folder(row, seed) / CHOSEN
-        note = folder / _ASKED
-        if not note.is_file() or not (folder / 'arch.json').is_file():
-            return False
-        wanted: Any = parse_json(self._asked(row, seed, options))
-        try:
-            known: Any = parse_json(note.read_text(encoding='utf-8'))
-        except ValueError:
-            return False
-        manifest = read_manifest(WorkDir(folder.parent).manifest)
-        if manifest is not None and ADAPT in manifest.parts:
-            # it is trained: whether that goes on with another recipe is told by the training
-            for each in (known, wanted):
-                if isinstance(each, dict) and isinstance(each.get('choice'), dict):
-                    each['choice'].pop(RECIPE, None)
-        if isinstance(known, dict) and 'choice' not in known and wanted['search'] is not None:
-            # of before the choice and the length of the search were noted
-            wanted = {key: value for key, value in wanted.items() if key != 'choice'} | {'search': wanted['search'][0]}
-        return bool(known == wanted)
-
-    def _asked(self, row: Row, seed: int, options: list[str]) -> str:
-        searched = WorkDir(self.comparison.folder(self.comparison.row(str(row.search_of)), seed))
-        manifest = read_manifest(searched.manifest)
-        part = None if manifest is None else manifest.parts.get(SEARCH)
-        search = None if part is None else [part.id, *(part.settings.get(key) for key in LONGER)]
-        with _READING, quiet():
-            cfg = self._prepare(row, searched.root, options)
-            choice = method_of(cfg).settings(cfg).choice  # limits and selection, which no search knows
-        asked = {'search': search, 'selection': row.selection, 'config': self.comparison.config_of(row)}
-        return json.dumps({**asked, 'options': options, 'choice': choice}, indent=1)
-
-    def _arch(self, row: Row, seed: int) -> str | None:
-        """What ``--arch`` is given; ``None`` of a row that searches in its own folder."""
-        if row.search_of is not None:
-            return str(self.comparison.folder(row, seed) / CHOSEN / 'arch.json')
-        if row.arch == SEED:
-            found = find_seed(self.comparison.read(row))
-            if found is None:
-                raise ValueError(
-                    'the row seed needs model.backbone.init_cfg.seed=dict(arch=…, checkpoint=…) in the config, which '
-                    'names no arch: give another by --network NAME=ARCH, and --rows without seed'
-                )
-            return found if isinstance(found, str) else ArchSpec.parse(found).format('fna')
-        if row.needs is not None:
-            other = self.comparison.row(row.needs)
-            folder = self.comparison.folder(other, seed)
-            return str(folder / CHOSEN / 'arch.json' if other.search_of is not None else WorkDir(folder).arch)
-        return None if row.arch is None else row.arch.replace('{seed}', str(seed))
 
 
 def run_all(
@@ -301,7 +204,7 @@ class _Table:
             if row.needs is not None and needed in self.failed:
                 self._close(task, f'it needs row {row.needs}, which failed', failed=True)
             elif (row.needs is None or needed in self._done) and self._take(task, row):
-                if self.runner.is_done(row, seed):
+                if self.runner.states.is_done(row, seed):
                     self._close(task, 'done already')
                 else:
                     self.waiting.remove(task)
@@ -360,11 +263,6 @@ class _Table:
         self.say(f'seed {seed}, {name}: {said}')
 
 
-def _decides(key: str) -> bool:
-    """Whether a setting that a finished training takes over changes its figure."""
-    return key in LONGER or key.startswith(_VALIDATION)
-
-
 def _outcome(future: Future[Row | None]) -> str:
     """Why a run failed; empty if it did not. What no user can cause is raised."""
     error = future.exception()
@@ -392,23 +290,26 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name:
             raise ValueError(f'--{option} must be at least 1, got {getattr(args, option)}')
     asked = comparison.only(args.rows)
 
-    def read() -> Results:
-        return read_results(asked, args.metric, args.baseline)
+    states = RowStates(comparison, comparison)
+
+    def read(rows: Comparison) -> Results:
+        return read_results(rows, args.metric, args.baseline, states.why_other)
 
     def write() -> None:
         """Of all rows, whichever are asked for now."""
-        found = read_results(comparison, args.metric, args.baseline)
-        if found.rows:
+        found = read(comparison)
+        if found.rows or found.left_out:
             write_text(comparison.work_dir / name, found.format(), leases.token)
 
     try:
-        asked.check_shared()
-        _check_adapting(asked)
+        with READING, quiet():
+            asked.check_shared()
+            _check_adapting(asked)
     except ValueError as error:
         if not args.table:
             raise
         print(f'warning: {error}', file=sys.stderr)
-    read()  # a metric or baseline that is not there is said before hours of training
+    read(asked)  # a metric or baseline that is not there is said before hours of training
     failed: dict[_Task, str] = {}
     leases = Leases()
     if not args.table:
@@ -421,16 +322,20 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name:
 
         with stopped_by_signals():
             failed = run_all(runner, args.jobs, tell, leases)
-    found = read()
+    found = read(asked)
+    for each in found.left_out if not found.rows else ():
+        print(f'warning: {each}', file=sys.stderr)
     if args.table and not found.rows:
-        raise ValueError(f'--table: nothing has ended yet in {comparison.work_dir}')
+        other = ' under the settings of now' if found.left_out else ''
+        raise ValueError(f'--table: nothing has ended yet in {comparison.work_dir}{other}')
     if found.rows:
         print(f'\n{found.show()}')
     for (seed, row), reason in failed.items():
         print(f'error: seed {seed}, {row}: {reason}', file=sys.stderr)
-    try:
-        write()
-    except ValueError as error:  # of a row that was not asked for
-        print(f'warning: {name} is not written: {error}', file=sys.stderr)
+    if not args.table:
+        try:
+            write()
+        except ValueError as error:  # of a row that was not asked for
+            print(f'warning: {name} is not written: {error}', file=sys.stderr)
     if failed:
         sys.exit(1)

@@ -75,6 +75,24 @@ class RowResult:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A row that has ended with a random seed, and is in no table: its figure is not one of the others' settings.
+
+    Args:
+        name: Of the row.
+        seed: The random seed.
+        why: What is another now.
+    """
+
+    name: str
+    seed: int
+    why: str
+
+    def __str__(self) -> str:
+        return f'left out: seed {self.seed}, {self.name}: {self.why}'
+
+
+@dataclass(frozen=True)
 class Results:
     """What a comparison came to.
 
@@ -82,11 +100,13 @@ class Results:
         metric: The compared metric, as MMEngine names it.
         baseline: Name of the row that others are held against.
         rows: The rows of which anything has ended.
+        left_out: What of them has ended under other settings than those of now.
     """
 
     metric: str
     baseline: str
     rows: tuple[RowResult, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def scale(self) -> float:
@@ -133,7 +153,8 @@ class Results:
                 RowResult(row['name'], row['title'], tuple(Outcome(**outcome) for outcome in row['outcomes']))
                 for row in content['rows']
             )
-            return cls(content['metric'], content['baseline'], rows)
+            left_out = tuple(LeftOut(**each) for each in content.get('left_out', ()))
+            return cls(content['metric'], content['baseline'], rows, left_out)
         except (KeyError, TypeError) as error:
             raise ValueError(f'a field is missing or unknown, or of another type: {error}') from None
 
@@ -174,16 +195,24 @@ class Results:
     def show(self) -> str:
         """Both tables, and what the second one's figures are."""
         note = f'In brackets: minus {self.baseline} of the same random seed; below, the mean of these with its 95 % '
-        return f"{self.table()}\n\n{self.pairs()}\n\n{note}interval, by Student's t over the n random seeds."
+        text = f"{self.table()}\n\n{self.pairs()}\n\n{note}interval, by Student's t over the n random seeds."
+        return '\n\n'.join([text, *map(str, self.left_out)])
 
 
-def read_results(comparison: Comparison, metric: str | None = None, baseline: str | None = None) -> Results:
+def read_results(
+    comparison: Comparison,
+    metric: str | None = None,
+    baseline: str | None = None,
+    why_other: Callable[[Row, int], str] | None = None,
+) -> Results:
     """Reads what has ended of a comparison.
 
     Args:
         comparison: The comparison.
         metric: The metric; by default the first of `USUAL` that a validation gave, or else the first at all.
         baseline: Row that others are held against; by default ``seed``, or else the first.
+        why_other: Of a row and random seed, why what has ended is left out, as `RowStates.why_other`; empty of what is
+            not. By default all counts, under whichever settings it has ended.
 
     Raises:
         ValueError: `metric` is none that a validation gave, or `baseline` names no row that is trained.
@@ -192,11 +221,17 @@ def read_results(comparison: Comparison, metric: str | None = None, baseline: st
     names = [row.name for row in trained]
     if baseline is not None and baseline not in names:
         raise ValueError(f'--baseline must be among {names}, got {baseline!r}')
-    found = [
-        RowResult(row.name, row.title, outcomes)
-        for row in trained
-        if (outcomes := tuple(o for seed in comparison.seeds if (o := read_outcome(comparison, row, seed)) is not None))
-    ]
+    found, left_out = [], []
+    for row in trained:
+        outcomes = []
+        for seed in comparison.seeds:
+            outcome = read_outcome(comparison, row, seed)
+            if outcome is not None and why_other is not None and (why := why_other(row, seed)):
+                left_out.append(LeftOut(row.name, seed, why))
+            elif outcome is not None:
+                outcomes.append(outcome)
+        if outcomes:
+            found.append(RowResult(row.name, row.title, tuple(outcomes)))
     given = list(dict.fromkeys(name for row in found for outcome in row.outcomes for name in outcome.metrics))
     if metric is not None and given and metric not in given:
         raise ValueError(f'--metric must be one that the validations gave, {given}, got {metric!r}')
@@ -204,6 +239,7 @@ def read_results(comparison: Comparison, metric: str | None = None, baseline: st
         metric or main_metric(given) or USUAL[0],
         baseline or (SEED if SEED in names or not names else names[0]),
         tuple(found),
+        tuple(left_out),
     )
 
 

@@ -261,14 +261,25 @@ def take_host(cfg: Config, arch: str | None) -> None:
         cfg: The config; its ``host_choice`` is set.
         arch: What ``--arch`` says.
     """
+    if (host := host_beside(cfg, arch)) is not None:
+        cfg[CHOSEN] = host
+        say(f'the host of this network is {host}, as {decision_beside(str(arch))} says')
+
+
+def host_beside(cfg: Config, arch: str | None) -> str | None:
+    """The host that a network which ``--arch`` gives was chosen with; ``None`` where the config says it, or nothing."""
     if arch is None or not has_host(cfg) or cfg.get(CHOSEN) is not None or not Path(arch).name.endswith('.json'):
-        return
-    beside = WorkDir(Path(arch).parent).decision.name
-    file = Path(arch).with_name(beside)
+        return None
+    file = decision_beside(arch)
     decision = Decision.parse(file) if file.is_file() else None
-    if decision is not None and decision.host is not None and decision.arch == ArchSpec.parse(arch):
-        cfg[CHOSEN] = decision.host.choice
-        say(f'the host of this network is {decision.host.choice}, as {file} says')
+    if decision is None or decision.host is None or decision.arch != ArchSpec.parse(arch):
+        return None
+    return decision.host.choice
+
+
+def decision_beside(arch: str) -> Path:
+    """Where the decision of a network's file is."""
+    return Path(arch).with_name(WorkDir(Path()).decision.name)
 
 
 def _read_front(cfg: Config, asked: str) -> tuple[MeasuredFront, Manifest]:

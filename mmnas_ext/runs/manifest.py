@@ -36,7 +36,16 @@ STATES = ('created', 'searching', 'rating', 'found', 'derived', 'adapting', 'don
 
 
 class ResumeError(ValueError):
-    """A run cannot go on as it is asked to."""
+    """A run cannot go on as it is asked to.
+
+    Args:
+        message: What is said, with what can be done.
+        why: The reason alone; by default the message.
+    """
+
+    def __init__(self, message: str, why: str = '') -> None:
+        super().__init__(message)
+        self.why = why or message
 
 
 class NoNetworkError(RuntimeError):

@@ -7,8 +7,9 @@ from typing import Any
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.json_file import read_json
-from mmnas_ext.runs.changes import find_changes, settings_of
-from mmnas_ext.runs.front_runs import take_host
+from mmnas_ext.runs.changes import Change, find_changes, settings_of
+from mmnas_ext.runs.front_runs import host_beside
+from mmnas_ext.runs.host_choices import CHOSEN
 from mmnas_ext.runs.manifest import ADAPT, Part, ResumeError, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.rows import Comparison, Row, read_options
@@ -33,15 +34,27 @@ def find_same(comparison: Comparison, row: Row, seed: int, arch: str) -> Row | N
     ended = {name: part for name, part in others.items() if part is not None}
     if not ended:
         return None
-    folder = comparison.folder(row, seed)
-    cfg = prepare(comparison.config_of(row), str(folder), options=read_options(comparison.options_of(row, seed)))
-    take_host(cfg, arch)
-    derive = method_of(cfg).derive
-    if derive is None:
+    settings = _settings(comparison, row, seed, arch)
+    if settings is None:
         return None
-    settings = _built(settings_of(derive(cfg, ArchSpec.parse(arch)), 'train_dataloader', root=folder))
     same = (name for name, part in ended.items() if find_changes(_built(part.settings), settings) == ([], []))
     return next(map(comparison.row, same), None)
+
+
+def same_changes(
+    comparison: Comparison, row: Row, seed: int, arch: str, name: str
+) -> tuple[list[Change], list[Change]]:
+    """What a row's training would be now, against that of another row which has ended: see `find_changes`.
+
+    Args:
+        comparison: The comparison.
+        row: The row.
+        seed: The random seed of both.
+        arch: Its network, as ``--arch`` takes it.
+        name: Of the other row, whose training counts for this one.
+    """
+    part, settings = _training(comparison.folder(comparison.row(name), seed)), _settings(comparison, row, seed, arch)
+    return ([], []) if part is None or settings is None else find_changes(_built(part.settings), settings)
 
 
 def note_same(comparison: Comparison, row: Row, seed: int, same: Row) -> None:
@@ -65,6 +78,18 @@ def trained_in(comparison: Comparison, row: Row, seed: int) -> Path:
     other = folder.parent / str(note.get('row'))
     part = _training(other)
     return other if part is not None and part.id == note.get('training') else folder
+
+
+def _settings(comparison: Comparison, row: Row, seed: int, arch: str) -> dict[str, Any] | None:
+    """Settings of the training of a row's network; ``None`` of a config that only searches."""
+    folder = comparison.folder(row, seed)
+    cfg = prepare(comparison.config_of(row), str(folder), options=read_options(comparison.options_of(row, seed)))
+    if (host := host_beside(cfg, arch)) is not None:
+        cfg[CHOSEN] = host
+    derive = method_of(cfg).derive
+    if derive is None:
+        return None
+    return _built(settings_of(derive(cfg, ArchSpec.parse(arch)), 'train_dataloader', root=folder))
 
 
 def _built(settings: Mapping[str, Any]) -> dict[str, Any]:

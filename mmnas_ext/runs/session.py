@@ -47,6 +47,7 @@ from mmnas_ext.workdir import WorkDir, write_text
 if TYPE_CHECKING:
     from mmnas_ext.runs.sharing import Alone
 
+VERSIONS = 'other versions'  # how the line begins that says so
 RATED = 'rated'  # origin of a network that the rating tool chose by limits of its own
 _FRONT = ('selection.', 'evolution.', 'choice.front')  # settings of a choice that make its front begin so
 _NO_FRONT = ('.evaluation', '.recipe')  # how networks are validated, and trained
@@ -249,7 +250,8 @@ def continue_run(
     if old.method != method.name:
         raise ResumeError(
             f'--resume: {cfg.work_dir} holds a run of the method {old.method!r}, and this config is one of '
-            f'{method.name!r}: take another --work-dir, or start without --resume'
+            f'{method.name!r}: take another --work-dir, or start without --resume',
+            f'it is a run of the method {old.method!r}, and this config is one of {method.name!r}',
         )
     settings, said, manifest = settings or method.settings(cfg), list[str](), old
     wanted = {SEARCH: settings.search, RATING: settings.rating}
@@ -259,7 +261,7 @@ def continue_run(
             continue
         taken, refused = find_changes(part.settings, wanted[name])
         if refused and name == SEARCH:
-            raise ResumeError(refusal(cfg, name, refused))
+            raise refusal(cfg, name, refused)
         said += [f'{name}: taken over: {list_changes(taken)}'] if taken else []
         if refused:
             said.append(f'{name}: done again, {list_changes(refused)}')
@@ -276,7 +278,7 @@ def continue_run(
     versions = find_versions()
     if versions != dict(old.versions):
         changed = [Change(k, old.versions.get(k), v) for k, v in versions.items() if old.versions.get(k) != v]
-        said.append(f'other versions than it was begun with: {list_changes(changed)}')
+        said.append(f'{VERSIONS} than it was begun with: {list_changes(changed)}')
     check_training(manifest, cfg, method, said)
     return manifest, said
 
@@ -285,7 +287,7 @@ def check_training(manifest: Manifest, cfg: Config, method: Method, said: list[s
     """Raises ResumeError where what trains the network has changed since that began; `said` gets what is taken over."""
     taken, refused = training_changes(manifest, cfg, method)
     if refused:
-        raise ResumeError(refusal(cfg, 'training' if method.derive is None else 'adaptation', refused))
+        raise refusal(cfg, 'training' if method.derive is None else 'adaptation', refused)
     said += [f'adaptation: taken over: {list_changes(taken)}'] if taken else []
 
 
@@ -395,11 +397,12 @@ def _read_if_whole(files: WorkDir) -> Manifest | None:
         return None
 
 
-def refusal(cfg: Config, name: str, refused: list[Change]) -> str:
-    """Says that a part cannot go on, since settings that decide its result are others now."""
-    return (
-        f'--resume: {begun_otherwise(cfg, name, refused)}: go on with those, or start without --resume (or --join), '
-        'which sets the former run aside'
+def refusal(cfg: Config, name: str, refused: list[Change]) -> ResumeError:
+    """The error that a part cannot go on, since settings that decide its result are others now."""
+    why = begun_otherwise(cfg, name, refused)
+    return ResumeError(
+        f'--resume: {why}: go on with those, or start without --resume (or --join), which sets the former run aside',
+        why,
     )
 
 

@@ -20,7 +20,6 @@ from mmnas_ext.engine.stalls import StepHook
 from mmnas_ext.registry import class_of, name_of
 from mmnas_ext.runs.changes import LONGER, find_changes
 from mmnas_ext.runs.checkpoints import StampHook, find_checkpoint, read_places
-from mmnas_ext.runs.manifest import ResumeError
 from mmnas_ext.runs.prepared import Prepared
 from mmnas_ext.runs.scaling import PartRunner
 from mmnas_ext.runs.session import Session, refusal, say
@@ -140,7 +139,7 @@ def train(session: Session, name: str, cfg: Config, settings: Mapping[str, Any])
     if known is not None:
         taken, refused = find_changes(known.settings, settings)
         if refused:
-            raise ResumeError(refusal(cfg, call, refused))
+            raise refusal(cfg, call, refused)
         if known.done and not any(change.key in LONGER for change in taken):
             say(f'the {call} is done: nothing is left to train')
             if find_checkpoint(read_places(known.notes.get('checkpoints', []), session.files.root)).path is None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from mmengine.config import Config
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.runs.children import CLOCK, Children, Clock
 from mmnas_ext.runs.compare import RowRunner, compare, run_all
+from mmnas_ext.runs.compared import Results
 from mmnas_ext.runs.rows import Comparison, Row
 from tests.runs.test_comparison import (
     ROWS,
@@ -44,9 +46,10 @@ def test_a_network_is_chosen_again_where_the_file_asks_for_another_choice(
     run_all(runner(config, tmp_path, CHOSEN, seeds=(0,)), say=lambda text: None)
     before = len(read_calls(calls)['seed0', 'found'])
     again = runner(config, tmp_path, CHOSEN, seeds=(0,))
-    assert again._is_chosen(CHOSEN[1], 0, again.comparison.options_of(CHOSEN[1], 0))
+    assert again.states.is_chosen(CHOSEN[1], 0, again.comparison.options_of(CHOSEN[1], 0))
     change(config, **edit)
-    assert not again._is_chosen(CHOSEN[1], 0, again.comparison.options_of(CHOSEN[1], 0))
+    again = runner(config, tmp_path, CHOSEN, seeds=(0,))
+    assert not again.states.is_chosen(CHOSEN[1], 0, again.comparison.options_of(CHOSEN[1], 0))
     run_all(again, say=lambda text: None)
     assert read_calls(calls)['seed0', 'found'][before][0] == 'select'
 
@@ -59,7 +62,7 @@ def test_a_network_is_chosen_again_from_a_search_that_went_on(tmp_path: Path, ca
     manifest = json.loads(file.read_text())
     manifest['parts']['search']['settings'] = {'train_cfg.max_epochs': 3}
     file.write_text(json.dumps(manifest))
-    assert not mine._is_chosen(CHOSEN[1], 0, mine.comparison.options_of(CHOSEN[1], 0))
+    assert not mine.states.is_chosen(CHOSEN[1], 0, mine.comparison.options_of(CHOSEN[1], 0))
 
 
 def test_a_training_counts_that_is_of_a_row_which_is_not_asked_for(tmp_path: Path, calls: Path) -> None:
@@ -69,7 +72,7 @@ def test_a_training_counts_that_is_of_a_row_which_is_not_asked_for(tmp_path: Pat
     write_settings(whole, 'seed', 1)
     part = RowRunner(whole.only(['given']), TOOLS, Children(), whole)
     assert part.run(whole.row('given'), 1) == whole.row('seed')
-    assert part.is_done(whole.row('given'), 1)
+    assert part.states.is_done(whole.row('given'), 1)
     assert ('seed1', 'given') not in read_calls(calls)
 
 
@@ -110,7 +113,7 @@ def test_a_choice_of_before_its_settings_were_noted_is_not_made_again(tmp_path: 
     assert asked.pop('choice') and asked['search'][0] == 'a'
     for search, same in (('a', True), ('b', False)):
         file.write_text(json.dumps({**asked, 'search': search}))
-        assert mine._is_chosen(CHOSEN[1], 0, mine.comparison.options_of(CHOSEN[1], 0)) == same
+        assert mine.states.is_chosen(CHOSEN[1], 0, mine.comparison.options_of(CHOSEN[1], 0)) == same
 
 
 @pytest.mark.parametrize(('changes', 'where'), [
@@ -158,7 +161,7 @@ def test_a_part_of_the_rows_leaves_the_others_in_the_file(tmp_path: Path, calls:
     args = argparse.Namespace(rows=None, jobs=1, threads=1, metric=None, baseline='seed', table=False)
     compare(comparison, args, TOOLS)
     whole = (tmp_path / 'all' / 'comparison.json').read_text()
-    args.rows, args.table = ['seed'], True
+    args.rows = ['seed']
     compare(comparison, args, TOOLS, 'another.json')
     compare(comparison, args, TOOLS)
     assert (tmp_path / 'all' / 'comparison.json').read_text() == whole
@@ -177,7 +180,7 @@ def test_another_recipe_chooses_again_until_the_network_is_trained(tmp_path: Pat
     def is_chosen(**changes: object) -> bool:
         change(config, **changes)
         again = runner(config, tmp_path, CHOSEN, seeds=(0,))
-        return again._is_chosen(CHOSEN[1], 0, again.comparison.options_of(CHOSEN[1], 0))
+        return again.states.is_chosen(CHOSEN[1], 0, again.comparison.options_of(CHOSEN[1], 0))
 
     file = tmp_path / 'all' / 'seed0' / 'found' / 'run.json'
     trained = file.read_text()
@@ -201,3 +204,49 @@ def test_brief_adaptations_that_would_fail_are_refused_before_anything_is_traine
     alpha = (rows[0], Row('found', search_of='search', selection='argmax'))
     run_all(runner(config, tmp_path, alpha, seeds=(0,)), say=lambda text: None)
     assert read_calls(calls)['seed0', 'found'][0][0] == 'select'
+
+
+def compared(comparison: Comparison, **changes: object) -> Results:
+    """What ``comparison.json`` has after all rows were run, and whether any failed."""
+    args = argparse.Namespace(rows=None, jobs=1, threads=1, metric=None, baseline='seed', table=False)
+    vars(args).update(changes)
+    with suppress(SystemExit):
+        compare(comparison, args, TOOLS)
+    return Results.parse((comparison.work_dir / 'comparison.json').read_text())
+
+
+def test_what_was_trained_with_another_recipe_is_left_out_and_named(
+    tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path / 'mine.py', seed=True)
+    rows = (Row('seed', arch='seed'), Row('other', arch=SEED.replace('k3_e3', 'k5_e3')))
+    both = Comparison(config, tmp_path / 'all', rows, (0,))
+    assert compared(both).differences('other') == {0: 10.0}
+    for row in rows:
+        write_settings(both, row.name, 0)
+    assert compared(both, rows=['seed']).differences('other') == {0: 10.0}
+    lr = 'derived.optim_wrapper.optimizer.lr'
+    otherwise = Comparison(config, tmp_path / 'all', rows, (0,), (f'{lr}=0.5',))
+    write_settings(otherwise, 'seed', 0)
+    capsys.readouterr()
+    found = compared(otherwise, rows=['seed'])
+    assert [(row.name, found.differences(row.name)) for row in found.rows] == [('seed', {0: 0.0})]
+    (left,) = found.left_out
+    assert (left.name, left.seed) == ('other', 0)
+    assert 'seed0/other was begun with other settings (optim_wrapper.optimizer.lr 0.05 -> 0.5)' in left.why
+    monkeypatch.setenv('FAKE_FAIL', 'other')
+    # a row that is asked for fails, and is left out of what is printed too
+    assert 'left out' not in capsys.readouterr().out
+    assert compared(otherwise).left_out == found.left_out
+    assert f'left out: seed 0, other: {left.why}' in capsys.readouterr().out
+    # the table alone writes nothing, and has of these settings what they gave
+    kept = (tmp_path / 'all' / 'comparison.json').read_text()
+    compared(both, table=True)
+    assert (tmp_path / 'all' / 'comparison.json').read_text() == kept
+    printed = capsys.readouterr().out
+    assert '| 0 | 50.00 |' in printed and 'left out: seed 0, seed: ' in printed
+    write_settings(otherwise, 'other', 0)
+    assert compared(otherwise, table=True) == found
+    with pytest.raises(ValueError, match='nothing has ended yet in .*all under the settings of now'):
+        compared(both, rows=['seed'], baseline=None, table=True)
+    assert 'warning: left out: seed 0, seed: ' in capsys.readouterr().err

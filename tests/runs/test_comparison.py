@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import threading
 import time
@@ -130,8 +132,10 @@ def write_settings(comparison: Comparison, name: str, seed: int, **others: str) 
     row = comparison.row(name)
     folder = comparison.folder(row, seed)
     cfg = prepare(row.config or comparison.config, options=read_options(comparison.options_of(row, seed)))
-    trained = method_of(cfg).derive(cfg, ArchSpec.parse(SEED))
+    arch = ArchSpec.parse(row.arch if row.arch not in (None, 'seed') else SEED)
+    trained = method_of(cfg).derive(cfg, arch)
     manifest = json.loads((folder / 'run.json').read_text())
+    manifest['parts']['derive']['notes']['arch'] = arch.format('fna')
     part = manifest['parts']['adapt']
     part.update(id='first', settings={**settings_of(trained, 'train_dataloader', root=folder), **others})
     (folder / 'run.json').write_text(json.dumps(manifest))
@@ -153,12 +157,12 @@ def test_the_same_training_is_not_repeated(config: str, tmp_path: Path, calls: P
     assert results.values('given') == results.values('seed') == {1: 41.0}
     seed, given, *_ = (row.outcomes[0] for row in results.rows)
     assert given.seconds == seed.seconds and given.arch == seed.arch
-    assert mine.is_done(again[1], 1)
+    assert mine.states.is_done(again[1], 1)
     # a training that is gone counts no longer
     manifest = tmp_path / 'all/seed1/seed/run.json'
     manifest.write_text(manifest.read_text().replace('"first"', '"second"'))
     assert read_results(mine.comparison).values('given') == {}
-    assert not mine.is_done(again[1], 1)
+    assert not mine.states.is_done(again[1], 1)
     write_settings(mine.comparison, 'seed', 1, log_level='DEBUG')
     assert mine.run(again[1], 1) is None
     assert set(read_calls(calls)) == {('seed1', row.name) for row in again}
@@ -249,22 +253,30 @@ def test_runs_that_are_there_are_taken_up(real: tuple[str, Path], calls: Path, c
 
 
 @pytest.mark.parametrize(
-    ('row', 'option'),
+    ('row', 'option', 'change'),
     [
-        ('search', 'train_cfg.weight_fraction=0.25'),
-        ('net', 'derived.optim_wrapper.optimizer.lr=0.5'),
-        ('net', 'model.dropout=0.3'),
-        ('net', 'derived.train_cfg.max_epochs=9'),
-        ('net', 'derived.val_dataloader.dataset.count=2'),
+        (
+            'search',
+            'train_cfg.weight_fraction=0.25',
+            'search .* other settings .train_cfg.weight_fraction None -> 0.25',
+        ),
+        ('net', 'derived.optim_wrapper.optimizer.lr=0.5', 'adaptation .* other settings .*optimizer.lr 0.05 -> 0.5'),
+        ('net', 'model.dropout=0.3', 'adaptation .* begun with other settings .model.dropout .* -> 0.3'),
+        ('net', 'derived.train_cfg.max_epochs=9', 'trained or validated otherwise: train_cfg.max_epochs 3 -> 9'),
+        ('net', 'derived.val_dataloader.dataset.count=2', 'validated otherwise: val_dataloader.dataset.count 7 -> 2'),
     ],
 )
-def test_other_settings_are_no_longer_that_run(real: tuple[str, Path], calls: Path, row: str, option: str) -> None:
+def test_other_settings_are_no_longer_that_run(
+    real: tuple[str, Path], calls: Path, row: str, option: str, change: str
+) -> None:
     config, folder = real
     rows = (Row('search', train=False), Row('net', arch=SEED))
     mine = runner(config, folder, rows, seeds=(0,), options=('train_cfg.max_epochs=2', option))
-    assert not mine.is_done(mine.comparison.row(row), 0)
+    assert not mine.states.is_done(mine.comparison.row(row), 0)
+    assert re.search(change, mine.states.why_other(mine.comparison.row(row), 0))
     other = runner(config, folder, rows, seeds=(0,), options=('train_cfg.max_epochs=2', 'log_level=ERROR'))
-    assert other.is_done(other.comparison.row(row), 0)
+    assert other.states.is_done(other.comparison.row(row), 0)
+    assert other.states.why_other(other.comparison.row(row), 0) == ''
 
 
 def test_a_figure_of_another_validation_is_not_compared(real: tuple[str, Path], calls: Path) -> None:
@@ -279,7 +291,36 @@ def test_a_figure_of_another_validation_is_not_compared(real: tuple[str, Path], 
 def test_another_network_is_no_longer_that_run(real: tuple[str, Path]) -> None:
     config, folder = real
     (row,) = rows = (Row('net', arch=SEED.replace("'k3_e3', 'k3_e3'", "'k5_e3'")),)
-    assert not runner(config, folder, rows, options=('train_cfg.max_epochs=2',)).is_done(row, 0)
+    states = runner(config, folder, rows, options=('train_cfg.max_epochs=2',)).states
+    assert not states.is_done(row, 0)
+    assert states.why_other(row, 0).endswith('seed0/net has the training of another network than the one of now')
+
+
+def test_what_follows_from_another_search_is_told(real: tuple[str, Path], tmp_path: Path, calls: Path) -> None:
+    """A row's network is chosen from what another one searched: that counts too."""
+    config, folder = real
+    shutil.copytree(folder / 'all', tmp_path / 'all')
+    rows = (Row('search', train=False), Row('net', search_of='search'), Row('again', arch='found:net'))
+
+    def why(row: int, *options: str) -> str:
+        mine = runner(config, tmp_path, rows, seeds=(0,), options=('train_cfg.max_epochs=2', *options))
+        return mine.states.why_other(rows[row], 0)
+
+    chosen = tmp_path / 'all' / 'seed0' / 'net' / 'selected'
+    chosen.mkdir()
+    (chosen / 'arch.json').write_text(ArchSpec.parse(SEED).format('json'))
+    assert why(1) == 'how its network was chosen is not written down'
+    mine = runner(config, tmp_path, rows, seeds=(0,), options=('train_cfg.max_epochs=2',))
+    mine.states.note_choice(rows[1], 0, mine.comparison.options_of(rows[1], 0))
+    assert why(1) == why(1, 'log_level=ERROR') == ''
+    assert re.search('of row search, .*: the search in .*weight_fraction', why(1, 'train_cfg.weight_fraction=0.25'))
+    assert re.search('chosen by other settings: .*macs.max None -> 9', why(1, 'optim_wrapper.cost.max=99999'))
+    shutil.copytree(tmp_path / 'all' / 'seed0' / 'net', tmp_path / 'all' / 'seed0' / 'again')
+    assert why(2) == ''
+    assert why(2, 'optim_wrapper.cost.max=99999').startswith('of row net, whose network or search it takes: its')
+    searched = tmp_path / 'all' / 'seed0' / 'search' / 'run.json'
+    searched.write_text(searched.read_text().replace(read_manifest(searched).parts['search'].id, 'other'))
+    assert why(1) == 'its network was chosen from another search of row search, or before that went on'
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

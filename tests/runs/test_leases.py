@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from mmnas_ext.runs.children import LOG, BusyError, ChildError, Children, visible_devices
-from mmnas_ext.runs.compare import RowRunner, run_all
+from mmnas_ext.runs.compare import run_all
 from mmnas_ext.runs.leases import NAME, Leases, Note
+from mmnas_ext.runs.row_states import RowStates
 from tests.runs.test_comparison import ROWS, calls, config, read_calls, runner  # noqa: F401
 
 HOLD = """
@@ -178,7 +179,7 @@ def test_two_processes_divide_a_comparison(
 ) -> None:  # fmt: skip
     # the fake tools' runs have no settings that could be the config's
     monkeypatch.setattr(
-        RowRunner, 'is_done', lambda self, row, seed: (self.comparison.folder(row, seed) / 'run.json').is_file()
+        RowStates, 'is_done', lambda self, row, seed: (self.comparison.folder(row, seed) / 'run.json').is_file()
     )
     said: list[str] = []
     pair = [runner(config, tmp_path), runner(config, tmp_path)]

@@ -44,7 +44,8 @@ text = args.arch or FOUND
 arch = Path(text).read_text() if text.endswith('.json') else as_json(text)
 done = {'id': 'a', 'settings': {}, 'done': True, 'notes': {}}
 parts = {} if args.arch else {'search': done}
-parts |= {'derive': done if args.arch is None else {**done, 'notes': {'origin': 'given'}}}
+given = {'origin': 'given'} | ({} if text.endswith('.json') else {'arch': text})
+parts |= {'derive': done if args.arch is None else {**done, 'notes': given}}
 parts |= {} if args.search_only else {'adapt': done}
 manifest = {
     'version': 1,
