@@ -1,10 +1,7 @@
 """Met before the first step, in one sentence: models, loaders and classes that cannot be, and keys of a wrong type."""
 
-import logging
-
 import pytest
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
@@ -14,12 +11,11 @@ from mmnas_ext.runs.building import built
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.classes import check_classes, check_heads, check_names
 from mmnas_ext.runs.keys import check_keys, check_shape, fits
-from mmnas_ext.runs.later import list_later, quiet
+from mmnas_ext.runs.later import list_later
 from mmnas_ext.runs.run import prepare
 from tests.engine import tiny, tiny_distill, tiny_seg, tiny_trials
 from tests.runs.tiny_coco import coco_of
 from tests.small import CONFIGS, read
-
 
 NAMES = ('circle', 'square', 'triangle')
 
@@ -472,34 +468,3 @@ def test_a_file_of_annotations_that_is_no_json(coco, tmp_path):
     (tmp_path / 'a.json').write_text('[' * 5)
     message = refused(detector(coco, tmp_path, **{'train_dataloader.dataset.ann_file': str(tmp_path / 'a.json')}))
     assert message.startswith('train_dataloader.dataset: ')
-
-
-class Teller(logging.Handler):
-    """Keeps what it is told."""
-
-    def __init__(self, told):
-        super().__init__()
-        self.told = told
-
-    def emit(self, record):
-        self.told.append(record.getMessage())
-
-
-def test_a_check_is_quiet_and_what_follows_is_not():
-    """Loggers of MMEngine remember what is enabled, and `logging` does not know of them."""
-    logger = MMLogger('test_a_check_is_quiet', log_level='INFO')
-    told = []
-    logger.handlers = [Teller(told)]
-    MMLogger._instance_dict[logger.name] = logger
-    try:
-        logger.info('before')
-        with quiet():
-            logger.info('inside')
-            with quiet(logging.ERROR):
-                logger.warning('deeper')
-            logger.debug('inside')
-            logger.warning('told inside')
-        logger.info('after')
-    finally:
-        del MMLogger._instance_dict[logger.name]
-    assert told == ['before', 'told inside', 'after']
