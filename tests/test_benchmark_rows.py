@@ -1,6 +1,7 @@
 """Rows of the benchmarks that leave remapping out of one half leave it in the other."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,23 @@ def remapped(seed: dict[str, str], halves: tuple[bool, bool]) -> tuple[object, o
 @pytest.mark.parametrize('name', STARTS)
 @pytest.mark.parametrize('benchmark', [camvid, retinanet_images])
 def test_a_half_starts_from_what_its_row_says(benchmark: object, name: str) -> None:
-    found = camvid.ROWS if benchmark is camvid else retinanet_images.rows(Path())
-    (row,) = (row for row in found if row.name == name)
+    (row,) = (row for row in benchmark.ROWS if row.name == name)
     config = camvid.FNA if benchmark is camvid else retinanet_images.CONFIG
     assert starts(config, row, 'efficientnet_lite0') == remapped(LITE0, STARTS[name])
+
+
+def test_the_training_loss_at_the_end_is_that_of_what_was_trained(tmp_path: Path) -> None:
+    rows = (Row('seed', 'the seed', arch='seed'), Row('mine', arch='mobilenet_v2'), Row('none', arch='mobilenet_v2'))
+    comparison = Comparison('any.py', tmp_path, rows, (0, 1))
+    for seed, row, values in ((0, 'seed', (3.0, 1.25)), (1, 'seed', (2.5,)), (1, 'mine', (0.5,))):
+        logs = tmp_path / f'seed{seed}' / row / 'adapt' / 'now' / 'vis_data'
+        logs.mkdir(parents=True)
+        records = [{'loss': value, 'step': step} for step, value in enumerate(values)]
+        (logs / 'scalars.json').write_text('\n'.join(map(json.dumps, [*records, {'coco/bbox_mAP': 0.1, 'step': 9}])))
+    assert retinanet_images.losses(comparison).splitlines() == [
+        'training loss of the seed: 1.250, 2.500',
+        'training loss of mine: 0.500',
+    ]
 
 
 @pytest.mark.parametrize('name', FEW)
