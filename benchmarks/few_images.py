@@ -38,6 +38,7 @@ BY_ALPHA = (
 BY_LOSSES = ('optim_wrapper.selection.front=None',)
 BRIEFLY = ('optim_wrapper.selection.adapt.networks=6',)
 SHARE = 0.6
+EPOCHS = 8  # of an adaptation
 MACS = {'steel': 279423872, 'photos5': 570252800}  # of the seed's backbone, at the size of the images
 
 
@@ -62,8 +63,6 @@ def shared(data: str) -> tuple[Row, ...]:
 
 
 IMITATE = ('derived.imitate.weight=1.0', 'derived.imitate.until=0.5')
-
-
 RANDOM_ADAPT = ('derived.model.backbone.init_cfg=None',)
 SCALE = 127.5  # pixels in -1…1
 
@@ -84,13 +83,25 @@ def random_search_options(arch: str, checkpoint: str) -> tuple[str, ...]:
     )
 
 
-def rows(data: str, arch: str, checkpoint: str) -> tuple[Row, ...]:
+def imitate_trained(folder: Path, arch: str) -> tuple[str, ...]:
+    """Overrides by which a network imitates what row ``seed`` of the same random seed has trained, to the end."""
+    teacher = folder / 'seed{seed}' / 'seed' / 'adapt' / f'epoch_{EPOCHS}.pth'
+    return (
+        'derived.imitate.weight=1.0',
+        'derived.imitate.until=1.0',
+        f'derived.imitate.seed.arch={arch}',
+        f'derived.imitate.seed.checkpoint={teacher}',
+    )
+
+
+def rows(data: str, arch: str, checkpoint: str, folder: Path = Path()) -> tuple[Row, ...]:
     """Lists the rows of a data set.
 
     Args:
         data: ``'steel'`` or ``'photos5'``.
         arch: The seed's architecture: a zoo name or a file.
         checkpoint: Its weights.
+        folder: Of all runs.
     """
     if data != 'steel':
         return shared(data)
@@ -103,6 +114,20 @@ def rows(data: str, arch: str, checkpoint: str) -> tuple[Row, ...]:
             'the same network, adapted while it imitates the seed',
             arch='found:measured60',
             options=IMITATE,
+        ),
+        Row(
+            'taught60',
+            'the same network, adapted while it imitates the trained seed',
+            arch='found:measured60',
+            options=imitate_trained(folder, arch),
+            after=('seed',),
+        ),
+        Row(
+            'taught',
+            'the seed, adapted while it imitates the trained seed',
+            arch='seed',
+            options=imitate_trained(folder, arch),
+            after=('seed',),
         ),
         Row('random', 'best of random search', config=RANDOM),
         Row('search_not_remapped', options=(*plain, *free), train=False),
@@ -150,9 +175,9 @@ def main() -> None:
         arch, checkpoint, options = seed_options(work_dir, args.seed_weights)
         options += args.cfg_options
         os.chdir(ROOT)  # where the configs' data lie
-        comparison = Comparison(
-            CONFIGS[args.data], work_dir / args.data, rows(args.data, arch, checkpoint), args.seeds, options
-        )
+        folder = work_dir / args.data
+        made = rows(args.data, arch, checkpoint, folder)
+        comparison = Comparison(CONFIGS[args.data], folder, made, args.seeds, options)
         comparison.only(args.rows).check_overrides(args.cfg_options)
         compare(comparison, args, ROOT / 'tools')
 

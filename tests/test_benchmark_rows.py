@@ -177,8 +177,8 @@ def test_rows_on_few_images() -> None:
         'search', 'near', 'seed', 'argmax', 'measured', 'adapted', 'measured60', 'adapted60'
     ]  # fmt: skip
     assert [row.name for row in rows['steel'] if row.train] == [
-        'seed', 'argmax', 'measured', 'adapted', 'measured60', 'adapted60', 'imitated60', 'random', 'not_remapped',
-        'random_weights',
+        'seed', 'argmax', 'measured', 'adapted', 'measured60', 'adapted60', 'imitated60', 'taught60', 'taught',
+        'random', 'not_remapped', 'random_weights',
     ]  # fmt: skip
     for data, found in rows.items():
         Comparison(few_images.CONFIGS[data], Path(), found)  # each has what it needs before it
@@ -226,6 +226,21 @@ def test_the_row_that_imitates_does_so_in_the_adaptation() -> None:
     hooks = {hook['type']: hook for hook in derived_config(cfg, zoo.arch('mobilenet_v2')).custom_hooks}
     hook = hooks['mmnas_ext.SeedImitationHook']
     assert (hook['weight'], hook['until']) == (1.0, 0.5)
+
+
+def test_the_rows_that_are_taught_imitate_what_the_same_random_seed_has_trained(tmp_path: Path) -> None:
+    made = few_images.rows('steel', *MBV2.values(), tmp_path)
+    comparison = Comparison(few_images.CONFIGS['steel'], tmp_path, made, (3,))
+    for name in ('taught60', 'taught'):
+        row = comparison.row(name)
+        cfg = prepare(str(few_images.ROOT / comparison.config), options=read_options(comparison.options_of(row, 3)))
+        derived = derived_config(cfg, zoo.arch('mobilenet_v2'))
+        (hook,) = (hook for hook in derived.custom_hooks if hook['type'] == 'mmnas_ext.SeedImitationHook')
+        assert (hook['weight'], hook['until']) == (1.0, 1.0)
+        last = derived.train_cfg.max_epochs
+        teacher = comparison.folder(comparison.row('seed'), 3) / 'adapt' / f'epoch_{last}.pth'
+        assert hook['seed'] == dict(arch='mobilenet_v2', checkpoint=str(teacher))
+        assert 'seed' in row.waits_for
 
 
 FRONT = 'optim_wrapper.selection.front.networks=4'

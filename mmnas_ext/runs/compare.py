@@ -200,10 +200,10 @@ class _Table:
         for task in list(self.waiting):
             seed, name = task
             row = self.runner.comparison.row(name)
-            needed = (seed, str(row.needs))
-            if row.needs is not None and needed in self.failed:
-                self._close(task, f'it needs row {row.needs}, which failed', failed=True)
-            elif (row.needs is None or needed in self._done) and self._take(task, row):
+            failed = next((needed for needed in row.waits_for if (seed, needed) in self.failed), None)
+            if failed is not None:
+                self._close(task, f'it needs row {failed}, which failed', failed=True)
+            elif all((seed, needed) in self._done for needed in row.waits_for) and self._take(task, row):
                 if self.runner.states.is_done(row, seed):
                     self._close(task, 'done already')
                 else:

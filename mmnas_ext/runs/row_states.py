@@ -132,8 +132,9 @@ class RowStates:
         manifest = read_manifest(WorkDir(trained).manifest)
         if manifest is None or (row.train and manifest.state != 'done'):
             return ''
-        if row.needs is not None and (why := self._why_other(self.comparison.row(row.needs), seed)):
-            return f'of row {row.needs}, whose network or search it takes: {why}'
+        for name in row.waits_for:
+            if why := self._why_other(self.comparison.row(name), seed):
+                return f'of row {name}, which it follows from: {why}'
         if row.search_of is not None and (why := self._chosen_otherwise(row, seed, options)):
             return why
         arch = self.arch_of(row, seed)

@@ -36,6 +36,7 @@ class Row:
         search_of: The row whose finished search the network is chosen from.
         selection: How, see ``tools/select_network.py``; by default as the config says.
         train: Train the network; else the row only searches, for others, and is in no table.
+        after: Further rows that have to end before this one begins, such as one whose checkpoint an option names.
 
     Raises:
         ValueError: The name is no name of a folder, or the arguments contradict each other.
@@ -49,12 +50,14 @@ class Row:
     search_of: str | None = None
     selection: str | None = None
     train: bool = True
+    after: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f'a row is named by letters, digits, _, - and ., got {self.name!r:.80}')
         object.__setattr__(self, 'title', self.title or self.name)
         object.__setattr__(self, 'options', tuple(self.options))
+        object.__setattr__(self, 'after', tuple(self.after))
         if self.selection is not None and (self.search_of is None or self.selection not in KINDS):
             raise ValueError(
                 f'row {self.name}: selection must be one of {KINDS} and needs search_of, got {self.selection!r:.40} '
@@ -65,11 +68,16 @@ class Row:
 
     @property
     def needs(self) -> str | None:
-        """Name of the row that has to end before this one begins."""
+        """Name of the row whose search or network this one takes."""
         if self.search_of is not None:
             return self.search_of
         arch = self.arch or ''
         return arch.removeprefix(FOUND) if arch.startswith(FOUND) else None
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Names of the rows that have to end before this one begins."""
+        return self.after if self.needs is None else (self.needs, *self.after)
 
 
 @dataclass(frozen=True)
@@ -103,8 +111,8 @@ class Comparison:
         if not names or twice is not None:
             raise ValueError(f'rows must be at least one, each of another name, got {twice or "none"!r} twice')
         for place, row in enumerate(self.rows):
-            if row.needs is not None and row.needs not in names[:place]:
-                raise ValueError(f'row {row.name} needs a row {row.needs!r:.40} before it, got {names[:place]}')
+            if lacking := [name for name in row.waits_for if name not in names[:place]]:
+                raise ValueError(f'row {row.name} needs a row {lacking[0]!r:.40} before it, got {names[:place]}')
             if row.needs is not None:
                 self._check_needed(row, self.row(row.needs))
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds or min(self.seeds) < 0:
@@ -174,8 +182,7 @@ class Comparison:
         if unknown:
             raise ValueError(f'rows must be among {known}, got {unknown}')
         for name in wanted:  # it grows
-            needed = self.row(name).needs
-            wanted += [needed] if needed is not None and needed not in wanted else []
+            wanted += [needed for needed in self.row(name).waits_for if needed not in wanted]
         rows = tuple(row for row in self.rows if row.name in wanted)
         return Comparison(self.config, self.work_dir, rows, self.seeds, self.options)
 

@@ -160,6 +160,7 @@ SEARCH = Row('search', train=False)
         (dict(rows=(Row('a'), Row('a'))), "each of another name, got 'a' twice"),
         (dict(rows=(Row('a', search_of='search'), SEARCH)), "row a needs a row 'search' before it"),
         (dict(rows=(Row('a', arch='found:b'),)), "row a needs a row 'b' before it"),
+        (dict(rows=(Row('a', after=['b']), Row('b'))), "row a needs a row 'b' before it"),
         (dict(rows=(SEARCH, Row('a', arch='found:search'))), "only searches: say search_of='search' instead"),
         (dict(rows=(Row('s', arch='seed'), Row('a', search_of='s'))), 'search_of must be a row that searches itself'),
         (dict(rows=(SEARCH,), seeds=(0, 0)), '--seeds must be distinct integers of at least 0, got .0, 0.'),
@@ -177,6 +178,8 @@ def test_some_rows_and_what_they_need() -> None:
     rows = (SEARCH, Row('seed', arch='seed'), Row('a', search_of='search'), Row('b', arch='found:a'))
     whole = Comparison('c.py', Path('all'), rows)
     assert [row.name for row in whole.only(['b']).rows] == ['search', 'a', 'b']
+    after = Comparison('c.py', Path('all'), (*rows, Row('c', arch='found:a', after=['seed'])))
+    assert [row.name for row in after.only(['c']).rows] == ['search', 'seed', 'a', 'c']
     assert [row.name for row in whole.only(['seed']).rows] == ['seed']
     with pytest.raises(ValueError, match="rows must be among .*'b'.*, got .'c'."):
         whole.only(['seed', 'c'])

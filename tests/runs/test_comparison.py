@@ -106,6 +106,19 @@ def test_every_row_is_run_as_it_says(config: str, tmp_path: Path, calls: Path) -
     assert outcome.seconds['search'] == Clock.parse(tmp_path / 'all' / 'seed0' / 'search' / CLOCK).seconds['search']
 
 
+def test_a_row_waits_for_those_that_it_comes_after(
+    config: str, tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    after = Row('last', arch=SEED.replace('k3', 'k5'), after=('seed', 'other'))
+    rows = (Row('seed', arch='seed'), Row('other', arch='seed', options=('log_level=ERROR',)), after)
+    run_all(runner(config, tmp_path, rows, seeds=(0,)), jobs=3, say=said.append)
+    assert said[-2:] == ['seed 0, last: begins', 'seed 0, last: done']
+    monkeypatch.setenv('FAKE_FAIL', 'other')
+    failed = run_all(runner(config, tmp_path / 'failing', rows, seeds=(0,)), jobs=3, say=said.append)
+    assert failed[0, 'last'] == 'it needs row other, which failed' and (0, 'seed') not in failed
+
+
 def test_a_search_and_its_adaptation_in_one_folder(config: str, tmp_path: Path, calls: Path) -> None:
     random = write_config(tmp_path / 'random.py', seed=False, **{'random_search.count': 2})
     mine = runner(config, tmp_path, (Row('fna'), Row('random', config=random)), seeds=(4,))
@@ -317,7 +330,7 @@ def test_what_follows_from_another_search_is_told(real: tuple[str, Path], tmp_pa
     assert re.search('chosen by other settings: .*macs.max None -> 9', why(1, 'optim_wrapper.cost.max=99999'))
     shutil.copytree(tmp_path / 'all' / 'seed0' / 'net', tmp_path / 'all' / 'seed0' / 'again')
     assert why(2) == ''
-    assert why(2, 'optim_wrapper.cost.max=99999').startswith('of row net, whose network or search it takes: its')
+    assert why(2, 'optim_wrapper.cost.max=99999').startswith('of row net, which it follows from: its network')
     searched = tmp_path / 'all' / 'seed0' / 'search' / 'run.json'
     searched.write_text(searched.read_text().replace(read_manifest(searched).parts['search'].id, 'other'))
     assert why(1) == 'its network was chosen from another search of row search, or before that went on'
