@@ -103,31 +103,28 @@ def rows(data: str, arch: str, checkpoint: str, folder: Path = Path()) -> tuple[
         checkpoint: Its weights.
         folder: Of all runs.
     """
+    teach = {'options': imitate_trained(folder, arch), 'after': ('seed',)}
+    both = (
+        *shared(data),
+        Row(
+            'taught60',
+            'found at 60 %, adapted while it imitates the trained seed',
+            arch='found:measured60',
+            **teach,
+        ),
+        Row('taught', 'the seed, adapted while it imitates the trained seed', arch='seed', **teach),
+    )
     if data != 'steel':
-        return shared(data)
+        return both
     plain = random_search_options(arch, checkpoint)
     free = ('optim_wrapper.keep_seed=None', *BY_LOSSES, f'optim_wrapper.cost.target={int(SHARE * MACS[data])}')
     return (
-        *shared(data),
+        *both,
         Row(
             'imitated60',
-            'the same network, adapted while it imitates the seed',
+            'found at 60 %, adapted while it imitates the seed',
             arch='found:measured60',
             options=IMITATE,
-        ),
-        Row(
-            'taught60',
-            'the same network, adapted while it imitates the trained seed',
-            arch='found:measured60',
-            options=imitate_trained(folder, arch),
-            after=('seed',),
-        ),
-        Row(
-            'taught',
-            'the seed, adapted while it imitates the trained seed',
-            arch='seed',
-            options=imitate_trained(folder, arch),
-            after=('seed',),
         ),
         Row('random', 'best of random search', config=RANDOM),
         Row('search_not_remapped', options=(*plain, *free), train=False),

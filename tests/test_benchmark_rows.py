@@ -174,10 +174,10 @@ def test_rows_of_the_whole_detector_have_one_limit_and_one_recipe(monkeypatch: p
 def test_rows_on_few_images() -> None:
     rows = {data: few_images.rows(data, *MBV2.values()) for data in few_images.CONFIGS}
     assert [row.name for row in rows['photos5']] == [
-        'search', 'near', 'seed', 'argmax', 'measured', 'adapted', 'measured60', 'adapted60'
+        'search', 'near', 'seed', 'argmax', 'measured', 'adapted', 'measured60', 'adapted60', 'taught60', 'taught'
     ]  # fmt: skip
     assert [row.name for row in rows['steel'] if row.train] == [
-        'seed', 'argmax', 'measured', 'adapted', 'measured60', 'adapted60', 'imitated60', 'taught60', 'taught',
+        'seed', 'argmax', 'measured', 'adapted', 'measured60', 'adapted60', 'taught60', 'taught', 'imitated60',
         'random', 'not_remapped', 'random_weights',
     ]  # fmt: skip
     for data, found in rows.items():
