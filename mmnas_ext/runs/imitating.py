@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -10,7 +11,10 @@ from torch import nn
 
 from mmnas_ext.engine.imitation import SeedImitationHook
 from mmnas_ext.remap.initializer import RemappedInit
+from mmnas_ext.runs.checkpoints import find_checkpoint, read_places
 from mmnas_ext.runs.keys import own_name, takes
+from mmnas_ext.runs.manifest import ADAPT, read_manifest
+from mmnas_ext.workdir import WorkDir
 
 KEY = 'imitate'
 _NAME = SeedImitationHook.__name__
@@ -21,7 +25,8 @@ def add_imitation(cfg: Config, imitate: Any) -> None:
 
     Args:
         cfg: Config that trains a found network; it is changed.
-        imitate: Arguments of `SeedImitationHook`; ``None`` adds nothing.
+        imitate: Arguments of `SeedImitationHook`; ``None`` adds nothing. Its seed may also be the work dir of a run
+            that has ended: the backbone that was trained there is imitated.
 
     Raises:
         ValueError: It is no mapping, an argument is unknown or out of its range, or there is such a hook already.
@@ -32,6 +37,8 @@ def add_imitation(cfg: Config, imitate: Any) -> None:
         raise ValueError(f'derived.{KEY} must be a dict(weight=…, until=…, seed=…) or None, got {imitate!r:.60}')
     try:
         takes(SeedImitationHook, list(imitate))
+        if isinstance(imitate.get('seed'), str) and Path(imitate['seed']).is_dir():
+            imitate = {**imitate, 'seed': _trained_in(Path(imitate['seed']))}
         SeedImitationHook(**imitate)
     except (ValueError, TypeError) as error:
         raise ValueError(f'derived.{KEY}: {error}') from None
@@ -55,6 +62,24 @@ def list_imitations(cfg: Config, model: nn.Module, wrapper: Any) -> Iterator[tup
 def list_imitated(cfg: Config) -> list[RemappedInit]:
     """The seeds that hooks of a config name, where that is not the backbone's own."""
     return [RemappedInit(seed=hook['seed']) for _, hook in _hooks(cfg) if hook.get('seed') is not None]
+
+
+def _trained_in(folder: Path) -> dict[str, str]:
+    """What a run has trained, as a seed.
+
+    Raises:
+        ValueError: It has trained no network of ours to the end, or its last checkpoint is gone or damaged.
+    """
+    files = WorkDir(folder)
+    manifest = read_manifest(files.manifest)
+    if manifest is None or manifest.state != 'done' or not files.arch.is_file():
+        state = 'no run' if manifest is None else f'a run that is {manifest.state!r}'
+        raise ValueError(f'seed must be a checkpoint, or the work dir of a run that has ended, got {state} in {folder}')
+    part = manifest.parts[ADAPT]
+    found = find_checkpoint(read_places(part.notes.get('checkpoints', []), files.root), part.id)
+    if found.path is None or found.unusable():
+        raise ValueError(f'seed: no whole checkpoint of the end of the training is left in {folder}')
+    return {'arch': str(files.arch), 'checkpoint': str(found.path)}
 
 
 def _hooks(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:

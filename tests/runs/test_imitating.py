@@ -1,6 +1,7 @@
 """One line of a config has a found network imitate its seed; without it nothing changes; errors come first."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from mmnas_ext.runs.changes import find_changes, settings_of
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.configs import check_halves
 from mmnas_ext.runs.derived import derived_config, distilled_config
+from mmnas_ext.runs.manifest import ADAPT, Manifest
 from mmnas_ext.runs.run import run
 from mmnas_ext.runs.trials import TrialPlan
 from tests.engine import tiny, tiny_distill
@@ -84,6 +86,39 @@ def test_a_search_and_a_given_network_imitate_and_a_changed_line_is_refused(tmp_
     assert (old[key], find_changes(old, new)) == (2.0, ([], []))
     for changed in ({**new, key: 1.0}, {name: value for name, value in new.items() if 'Imitation' not in name}):
         assert key in [change.key for change in find_changes(old, changed)[1]]
+
+
+def test_what_a_run_has_trained_is_imitated(tmp_path, seeded):
+    """The seed as the task has it: a better model than its own weights of before."""
+    seed = seeded['model.backbone.init_cfg']['seed']
+    line = {'derived.imitate': {'weight': 2.0, 'until': 0.5, 'seed': str(tmp_path / 'seed')}}
+    cfg = partial(tiny.search_cfg, tmp_path / 'run', **seeded, **LOGGED, **line)
+    (tmp_path / 'seed').mkdir()
+    with pytest.raises(ValueError, match='derived.imitate: seed must be a checkpoint, or the .*, got no run in .*seed'):
+        check_config(cfg())
+    run(tiny.search_cfg(tmp_path / 'seed', **seeded), arch=seed['arch'])
+    hook = derived_config(cfg(), ARCH).custom_hooks[-1]
+    file, arch = tmp_path / 'seed' / 'adapt' / 'epoch_2.pth', tmp_path / 'seed' / 'derived' / 'arch.json'
+    assert hook == {**HOOK, 'seed': {'arch': str(arch), 'checkpoint': str(file)}}
+    check_config(cfg())
+    run(cfg(), arch=ARCH.format('fna'))
+    assert all(value > 0 for value in losses(tmp_path / 'run')[:6])
+    # another training of it is another recipe
+    before, weights = settings_of(derived_config(cfg(), ARCH), 'train_dataloader'), torch.load(file, weights_only=False)
+    next(iter(weights['state_dict'].values())).add_(1)
+    torch.save(weights, file)
+    changed = find_changes(before, settings_of(derived_config(cfg(), ARCH), 'train_dataloader'))[1]
+    assert [change.key for change in changed] == ['custom_hooks.SeedImitationHook.seed.checkpoint']
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(
+        ValueError, match='imitate: seed: no whole checkpoint of the end of the training is left'
+    ):
+        derived_config(cfg(), ARCH)
+    manifest = tmp_path / 'seed' / 'run.json'
+    content = Manifest.parse(manifest.read_text())
+    manifest.write_text(content.with_part(ADAPT, replace(content.parts[ADAPT], done=False)).format())
+    with pytest.raises(ValueError, match="the work dir of a run that has ended, got a run that is 'adapting' in"):
+        derived_config(cfg(), ARCH)
 
 
 BOTH = [{'type': 'mmnas_ext.ReseedHook'}, {'type': SeedImitationHook, 'weight': 1.0}]
