@@ -1,6 +1,7 @@
 """What command lines share: a command as a value, its parser, and the options that several of them have."""
 
 import argparse
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -164,8 +165,12 @@ def read_limits(args: argparse.Namespace) -> dict[str, Limit]:
     """The limits that a command line gives, by metric.
 
     Raises:
-        ValueError: A limit is NaN, or its lowest cost is above its highest.
+        ValueError: A limit is NaN or infinite, or its lowest cost is above its highest.
     """
+    for name in METRICS:
+        for end in ('min', 'max'):
+            if (value := getattr(args, f'{end}_{name}')) is not None and not math.isfinite(value):
+                raise ValueError(f'--{end}-{name} must be a finite number, got {value}: leave it out for no limit')
     given = {name: Limit(getattr(args, f'min_{name}'), getattr(args, f'max_{name}')) for name in METRICS}
     return {name: Limit.parse(limit, name) for name, limit in given.items() if limit != Limit()}
 

@@ -14,6 +14,7 @@ from mmnas_ext.workdir import WorkDir
 # itself, the random seed, workers and the place of the data may differ
 _RECIPE = (
     'data.', 'train_cfg.max_', 'train_dataloader.', 'optim_wrapper.', 'param_scheduler.', 'val_dataloader.dataset.',
+    'val_dataloader.num_batch_per_epoch', 'val_dataloader.sampler.', 'val_dataloader.drop_last', 'val_cfg.', 'val_data',
     'val_evaluator.', 'launch.', 'position.', 'custom_hooks.', 'auto_scale_lr.', 'load_from',
 )  # fmt: skip
 # hooks of MMEngine, of the hosts and of ours that change no weights: any other may; all hosts' figures end alike
@@ -23,6 +24,7 @@ _WATCHING = (
     'SearchMonitorHook', 'ProgressHook', 'DeriveHook',
 )  # fmt: skip
 _FIGURES = 'VisualizationHook'
+LENGTHS = ('train_cfg.max_epochs', 'train_cfg.max_iters')
 _FREE = (
     'num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'data_root', 'ann_file', 'data_prefix',
 )  # fmt: skip
@@ -52,12 +54,26 @@ def read_arch(folder: Path) -> ArchSpec:
 def front_folder(files: WorkDir, number: int, network: MeasuredNetwork) -> Path | None:
     """Where the network of a number of the front was trained; ``None`` where nothing was, or what is there is another.
 
-    A network keeps its number no longer than its front: one that is chosen by other limits gives it to another.
+    A network keeps its number no longer than its front: one that is chosen by other limits gives it to another. What
+    began with weights of the search itself counts as long as that has not gone on.
     """
     folder = files.adapted / str(number)
     if not WorkDir(folder).arch.is_file() or not same_network(read_arch(folder), network.arch):
         return None
-    return folder if _notes(folder, 'derive').get('host') == network.host else None
+    notes, search = _notes(folder, 'derive'), _part(files.root, 'search')
+    if 'follows' in notes and search and notes['follows'] != weights_stamp(str(search.get('id')), search['settings']):
+        return None
+    return folder if notes.get('host') == network.host else None
+
+
+def weights_stamp(search: str, settings: Mapping[str, Any]) -> str:
+    """What weights of a search's own follow from, as a network notes it that began with them.
+
+    Args:
+        search: Id of the search.
+        settings: Its settings: how long it is.
+    """
+    return '/'.join([search, *(str(settings[key]) for key in LENGTHS if key in settings)])
 
 
 def seed_folder(files: WorkDir, facts: Facts) -> Path | None:
@@ -89,6 +105,8 @@ def same_recipe(one: Path, other: Path) -> bool:
         {key: value for key, value in _recipe(folder).items() if not (hosted and '.pipeline' in key)}
         for folder in (one, other)
     )
+    if not {*mine} & {*theirs} & {'val_data'}:  # of before it was noted
+        mine, theirs = ({key: value for key, value in each.items() if key != 'val_data'} for each in (mine, theirs))
     return not mine or not theirs or mine == theirs
 
 

@@ -19,7 +19,7 @@ from mmengine.dist import get_world_size
 
 from mmnas_ext.datasets.identity import data_identity, digest_files
 from mmnas_ext.registry import name_of
-from mmnas_ext.reports.beside import only_watches
+from mmnas_ext.reports.beside import LENGTHS, only_watches
 
 # the keys of a config that MMEngine's Runner reads; all others are a config file's own variables
 RUNNER_KEYS = (
@@ -39,12 +39,15 @@ HARMLESS = (
 # where data lie: what they are is compared by itself
 _PLACES = ('data_root', 'ann_file', 'data_prefix', 'sources', 'img_path', 'seg_map_path', 'img', 'seg')
 # more of these is trained on, up to the new end
-LONGER = ('train_cfg.max_epochs', 'train_cfg.max_iters')
+LONGER = LENGTHS
 _LONGEST_PATH = 1024
 EVALUATION = 'selection.evaluation'  # how networks of a front are validated, or whole detectors
 RECIPE = 'selection.adapt.recipe'  # how networks are adapted briefly, which is how the chosen one is
 TRIAL = 'random_search.trial.'  # before the settings of a trial
 _VALIDATION = ('val_*', 'custom_hooks')
+VALIDATED = 'val_data'  # which data validate a training
+_VALIDATES = (VALIDATED, 'val_dataloader.', 'val_evaluator', 'val_cfg')
+_SPEED = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 _SHOWN = 3  # changes that a message names
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 24
@@ -79,6 +82,38 @@ def settings_of(cfg: Mapping[str, Any], *loaders: str, root: Path | None = None)
     plain[where] = {'processes': get_world_size()}
     plain['data'] = {name: data_identity(cfg[name]['dataset']) for name in loaders if _dataset(cfg, name)}
     return flatten(plain, root=root)
+
+
+def training_settings(cfg: Mapping[str, Any], root: Path | None = None) -> dict[str, Any]:
+    """The settings of a training, and which data validate it: other ones make no other weights, but another figure.
+
+    Args:
+        cfg: Its config.
+        root: As of `settings_of`.
+    """
+    found = settings_of(cfg, 'train_dataloader', root=root)
+    validated = _dataset(cfg, 'val_dataloader')
+    return {**found, VALIDATED: data_identity(validated)} if validated else found
+
+
+def figure_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """What has changed between the settings of two trainings that makes another figure: of weights or of validation.
+
+    Where data lie does not count where it is known which they are, nor how many images are validated at a time.
+
+    Args:
+        old: Those of a training that has ended; of before the data of its validation were noted without these.
+        new: Those of now.
+    """
+    known = VALIDATED in old
+    taken, refused = find_changes(old, {key: value for key, value in new.items() if key != VALIDATED or known})
+    return [*refused, *(change for change in taken if change.key in LONGER or _validates(change, known, new))]
+
+
+def _validates(change: Change, known: bool, new: Mapping[str, Any]) -> bool:
+    parts = set(change.key.split('.'))
+    free = (*_SPEED, *(_PLACES if known else ()), *(() if new.get('val_dataloader.drop_last') else ('batch_size',)))
+    return change.key.startswith(_VALIDATES) and not parts & set(free)
 
 
 def flatten(value: Mapping[str, Any], key: str = '', root: Path | None = None) -> dict[str, Any]:

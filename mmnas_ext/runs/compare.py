@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mmnas_ext.archs import ArchSpec
-from mmnas_ext.runs.changes import list_changes
+from mmnas_ext.runs.changes import LONGER, figure_changes, find_changes, list_changes
 from mmnas_ext.runs.children import BusyError, ChildError, Children, visible_devices
 from mmnas_ext.runs.compared import NAME, Results, read_results
 from mmnas_ext.runs.gradient import read_space
@@ -22,9 +22,9 @@ from mmnas_ext.runs.manifest import ADAPT, DERIVE, SEARCH, read_manifest
 from mmnas_ext.runs.methods import method_of
 from mmnas_ext.runs.repeated import NAME as SAME
 from mmnas_ext.runs.repeated import find_same, note_same
-from mmnas_ext.runs.row_states import CHOSEN, READING, VALIDATION, RowStates
+from mmnas_ext.runs.row_states import CHOSEN, READING, RowStates
 from mmnas_ext.runs.rows import Comparison, Row
-from mmnas_ext.runs.session import training_changes
+from mmnas_ext.runs.session import training_then_and_now
 from mmnas_ext.runs.stopping import stopped_by_signals
 from mmnas_ext.search.choosing import Choosing
 from mmnas_ext.workdir import WorkDir, write_text
@@ -95,8 +95,10 @@ class RowRunner:
         if manifest is not None and manifest.state == 'done':
             with READING, quiet():
                 cfg = self.states.prepare(row, folder, options)
-                changes, _ = training_changes(manifest, cfg, method_of(cfg))
-            if other := [change for change in changes if change.key.startswith(VALIDATION)]:
+                both = training_then_and_now(manifest, cfg, method_of(cfg))
+                refused = [] if both is None else find_changes(*both)[1]
+            changed = [] if both is None else figure_changes(*both)
+            if other := [change for change in changed if change not in refused and change.key not in LONGER]:
                 raise ValueError(
                     f'{folder} was validated otherwise than is asked for now, and its figure is not one of this '
                     f'comparison: {list_changes(other)}; take another --work-dir'
@@ -113,6 +115,7 @@ class RowRunner:
         if self.states.is_chosen(row, seed, options):
             return
         folder = self.comparison.folder(row, seed)
+        self.states.forget_choice(row, seed)
         asked = ['--out', str(folder / CHOSEN)]
         asked += [] if row.selection is None else ['--selection', row.selection]
         searched = self.comparison.folder(self.comparison.row(str(row.search_of)), seed)
@@ -263,6 +266,17 @@ class _Table:
         self.say(f'seed {seed}, {name}: {said}')
 
 
+def _note_missing(found: Results, asked: Comparison, failed: dict[_Task, str]) -> None:
+    """Notes rows that were run and are in no table: they have been begun anew since, or their config has changed."""
+    there = {(outcome.seed, row.name) for row in found.rows for outcome in row.outcomes}
+    for each in found.left_out:
+        failed.setdefault((each.seed, each.name), f'it has ended and is left out: {each.why}')
+    for row in asked.rows:
+        for seed in asked.seeds:
+            if row.train and (seed, row.name) not in there:
+                failed.setdefault((seed, row.name), 'it has ended, and has been begun anew since: by another process?')
+
+
 def _outcome(future: Future[Row | None]) -> str:
     """Why a run failed; empty if it did not. What no user can cause is raised."""
     error = future.exception()
@@ -330,6 +344,8 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name:
         raise ValueError(f'--table: nothing has ended yet in {comparison.work_dir}{other}')
     if found.rows:
         print(f'\n{found.show()}')
+    if not args.table:
+        _note_missing(found, asked, failed)
     for (seed, row), reason in failed.items():
         print(f'error: seed {seed}, {row}: {reason}', file=sys.stderr)
     if not args.table:

@@ -225,7 +225,11 @@ def read_results(
     for row in trained:
         outcomes = []
         for seed in comparison.seeds:
-            outcome = read_outcome(comparison, row, seed)
+            try:
+                outcome = read_outcome(comparison, row, seed)
+            except ValueError as error:  # damaged: the other rows are not
+                left_out.append(LeftOut(row.name, seed, str(error)))
+                continue
             if outcome is not None and why_other is not None and (why := why_other(row, seed)):
                 left_out.append(LeftOut(row.name, seed, why))
             elif outcome is not None:

@@ -254,7 +254,7 @@ def _leave_front(files: WorkDir) -> None:
         left.append(table)
     if left and (aside := set_aside(files, left)):
         names = ', '.join(path.relative_to(files.root).as_posix() for path in left)
-        say(f'the front is another than before: {names} of the former one are set aside, in {aside}')
+        say(f'of a former front, or former weights: {names} are set aside, in {aside}')
 
 
 def _of_other_host(adapted: Part, trained: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from mmnas_ext.engine.block_optim import find_distiller
 from mmnas_ext.engine.describe import describe_distillation, describe_search
 from mmnas_ext.engine.optim import SearchOptimWrapper
 from mmnas_ext.registry import name_of
-from mmnas_ext.runs.changes import LONGER, find_changes, settings_of
+from mmnas_ext.runs.changes import LONGER, find_changes, training_settings
 from mmnas_ext.runs.halves import LOADERS
 from mmnas_ext.runs.later import quiet
 from mmnas_ext.runs.manifest import ADAPT, DERIVE, read_manifest
@@ -133,7 +133,7 @@ def _left(cfg: Config, method: Method, search_only: bool, arch: str | None) -> _
     part, trained = manifest.parts.get(ADAPT), ''
     if part is not None and part.done:
         root = None if method.find is None else WorkDir(cfg.work_dir).root
-        taken, refused = find_changes(part.settings, settings_of(config, 'train_dataloader', root=root))
+        taken, refused = find_changes(part.settings, training_settings(config, root))
         if not refused and not any(change.key in LONGER for change in taken):
             trained = 'done: nothing is left to train'
     return _Left(found, trained, bool(found) and manifest.is_done(DERIVE), tuple(said))

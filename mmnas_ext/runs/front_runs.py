@@ -10,9 +10,9 @@ from mmengine.dist import is_main_process
 
 from mmnas_ext.archs import METRICS, ArchSpec, Limit
 from mmnas_ext.reports import front_table
-from mmnas_ext.reports.beside import same_recipe
+from mmnas_ext.reports.beside import same_recipe, weights_stamp
 from mmnas_ext.reports.training_log import USUAL
-from mmnas_ext.runs.changes import LONGER, Change, find_changes, list_changes
+from mmnas_ext.runs.changes import Change, find_changes, list_changes
 from mmnas_ext.runs.checks import check_config
 from mmnas_ext.runs.dry_run import dry_run
 from mmnas_ext.runs.ending import tell_end
@@ -232,7 +232,7 @@ def _follows(cfg: Config, manifest: Manifest) -> str | None:
     search = manifest.parts.get(SEARCH)
     if search is None or (cfg.get('derived') or {}).get('weights') != 'distilled':
         return None
-    return '/'.join([search.id, *(str(search.settings[key]) for key in LONGER if key in search.settings)])
+    return weights_stamp(search.id, search.settings)
 
 
 def _is_outdated(manifest: Manifest, follows: str | None) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.json_file import read_json
-from mmnas_ext.runs.changes import Change, find_changes, settings_of
+from mmnas_ext.runs.changes import VALIDATED, Change, figure_changes, find_changes, training_settings
 from mmnas_ext.runs.front_runs import host_beside
 from mmnas_ext.runs.host_choices import CHOSEN
 from mmnas_ext.runs.manifest import ADAPT, Part, ResumeError, read_manifest
@@ -37,24 +37,22 @@ def find_same(comparison: Comparison, row: Row, seed: int, arch: str) -> Row | N
     settings = _settings(comparison, row, seed, arch)
     if settings is None:
         return None
-    same = (name for name, part in ended.items() if find_changes(_built(part.settings), settings) == ([], []))
+    same = (name for name, part in ended.items() if _are_same(_built(part.settings), settings))
     return next(map(comparison.row, same), None)
 
 
-def same_changes(
-    comparison: Comparison, row: Row, seed: int, arch: str, name: str
-) -> tuple[list[Change], list[Change]]:
-    """What a row's training would be now, against that of another row which has ended: see `find_changes`.
+def same_changes(comparison: Comparison, row: Row, seed: int, arch: str, folder: Path) -> list[Change]:
+    """What makes a row's training now another one than that in another row's work dir, which counts for it.
 
     Args:
         comparison: The comparison.
         row: The row.
         seed: The random seed of both.
         arch: Its network, as ``--arch`` takes it.
-        name: Of the other row, whose training counts for this one.
+        folder: The work dir of the other row, which need not be one of the comparison any more.
     """
-    part, settings = _training(comparison.folder(comparison.row(name), seed)), _settings(comparison, row, seed, arch)
-    return ([], []) if part is None or settings is None else find_changes(_built(part.settings), settings)
+    part, settings = _training(folder), _settings(comparison, row, seed, arch)
+    return [] if part is None or settings is None else figure_changes(_built(part.settings), settings)
 
 
 def note_same(comparison: Comparison, row: Row, seed: int, same: Row) -> None:
@@ -80,6 +78,11 @@ def trained_in(comparison: Comparison, row: Row, seed: int) -> Path:
     return other if part is not None and part.id == note.get('training') else folder
 
 
+def _are_same(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two trainings are the same, as far as both say which data validate them."""
+    return find_changes(then, {key: v for key, v in now.items() if key != VALIDATED or key in then}) == ([], [])
+
+
 def _settings(comparison: Comparison, row: Row, seed: int, arch: str) -> dict[str, Any] | None:
     """Settings of the training of a row's network; ``None`` of a config that only searches."""
     folder = comparison.folder(row, seed)
@@ -89,7 +92,7 @@ def _settings(comparison: Comparison, row: Row, seed: int, arch: str) -> dict[st
     derive = method_of(cfg).derive
     if derive is None:
         return None
-    return _built(settings_of(derive(cfg, ArchSpec.parse(arch)), 'train_dataloader', root=folder))
+    return _built(training_settings(derive(cfg, ArchSpec.parse(arch)), folder))
 
 
 def _built(settings: Mapping[str, Any]) -> dict[str, Any]:

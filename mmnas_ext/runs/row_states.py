@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.json_file import parse_json
-from mmnas_ext.runs.changes import LONGER, RECIPE, Change, find_changes, list_changes
+from mmnas_ext.runs.changes import LONGER, RECIPE, figure_changes, find_changes, list_changes
 from mmnas_ext.runs.front_runs import host_beside
 from mmnas_ext.runs.host_choices import CHOSEN as HOST
 from mmnas_ext.runs.later import quiet
@@ -21,12 +21,11 @@ from mmnas_ext.runs.repeated import NAME as SAME
 from mmnas_ext.runs.repeated import find_same, same_changes, trained_in
 from mmnas_ext.runs.rows import SEED, Comparison, Row, find_seed, read_options
 from mmnas_ext.runs.run import prepare
-from mmnas_ext.runs.session import VERSIONS, continue_run, training_changes
+from mmnas_ext.runs.session import VERSIONS, continue_run, training_then_and_now
 from mmnas_ext.workdir import WorkDir, write_text
 
 CHOSEN = WorkDir(Path()).selected.name  # folder of what a row chose from another row's search
 READING = threading.RLock()  # MMEngine reads one config at a time
-VALIDATION = ('val_dataloader.dataset', 'val_evaluator', 'val_cfg')
 _ASKED = 'asked.json'
 
 
@@ -86,6 +85,10 @@ class RowStates:
         asked = json.dumps(self._asked(row, seed, options), indent=1)
         write_text(self.comparison.folder(row, seed) / CHOSEN / _ASKED, asked)
 
+    def forget_choice(self, row: Row, seed: int) -> None:
+        """Takes back what `note_choice` wrote, before another network is chosen: a kill must not leave both."""
+        (self.comparison.folder(row, seed) / CHOSEN / _ASKED).unlink(missing_ok=True)
+
     def arch_of(self, row: Row, seed: int) -> str | None:
         """What ``--arch`` is given; ``None`` of a row that searches in its own folder."""
         if row.search_of is not None:
@@ -139,7 +142,7 @@ class RowStates:
             return why
         arch = self.arch_of(row, seed)
         if arch is not None and trained != folder:
-            changed = _deciding(*same_changes(self.whole, row, seed, arch, trained.name))
+            changed = same_changes(self.whole, row, seed, arch, trained)
             return f'it was trained as {trained.name}, and is another now: {list_changes(changed)}' if changed else ''
         return self._differs(manifest, row, folder, options, arch)
 
@@ -158,7 +161,8 @@ class RowStates:
                 return f'{folder} has the training of another network than the one of now'
             return '; '.join(line for line in said if not line.startswith(VERSIONS)) or f'{folder} has not ended'
         manifest = now
-        changed = _deciding(*training_changes(manifest, cfg, method)) if row.train else []
+        both = training_then_and_now(manifest, cfg, method) if row.train else None
+        changed = [] if both is None else figure_changes(*both)
         return f'{folder} was trained or validated otherwise: {list_changes(changed)}' if changed else ''
 
     def _chosen_otherwise(self, row: Row, seed: int, options: list[str]) -> str:
@@ -210,8 +214,3 @@ class RowStates:
         # as the file has it, so that what is read compares
         plain: dict[str, Any] = json.loads(json.dumps({**asked, 'options': options, 'choice': choice}))
         return plain
-
-
-def _deciding(taken: list[Change], refused: list[Change]) -> list[Change]:
-    """Changes of a finished training that make another figure: its weights' or its validation's."""
-    return [*refused, *(change for change in taken if change.key in LONGER or change.key.startswith(VALIDATION))]

@@ -17,7 +17,7 @@ from mmengine.dist import init_dist, is_distributed, is_main_process
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.engine.stalls import GRACE, PATIENCE, watch_stalls
-from mmnas_ext.runs.changes import settings_of
+from mmnas_ext.runs.changes import training_settings
 from mmnas_ext.runs.checkpoints import nest_checkpoints
 from mmnas_ext.runs.configs import read_config
 from mmnas_ext.runs.derived import settle
@@ -137,7 +137,7 @@ def _run(session: Session, search_only: bool, draw: bool) -> bool:
     """Finds and trains in an open run; returns whether that was this process's to do to its end."""
     cfg, method = session.cfg, session.method
     if method.find is None:
-        train(session, ADAPT, cfg, settings_of(cfg, 'train_dataloader'))
+        train(session, ADAPT, cfg, training_settings(cfg))
         return True
     found = session.found or method.find(session)
     if found is not None:
@@ -169,7 +169,7 @@ def adapt(session: Session, found: ArchSpec, search_only: bool = False, draw: bo
     trained = Config({**config.to_dict(), **ours}, filename=str(session.files.config), format_python_code=fast)
     root, searched = session.files.root, session.searched.files.root
     nest_checkpoints(trained, root.name if root == searched else f'{searched.name}/{root.parent.name}/{root.name}')
-    train(session, ADAPT, trained, settings_of(config, 'train_dataloader', root=session.files.root))
+    train(session, ADAPT, trained, training_settings(config, session.files.root))
     if draw and method.report is not None and is_main_process():
         _draw_result(method.report, session)
 

@@ -131,8 +131,11 @@ def _asked(cfg: Config, kind: str | None, limits: Mapping[str, Limit]) -> tuple[
     for metric, limit in limits.items():
         if metric == cost.get('metric', 'macs'):  # the bound that is not given stays
             known = CostTerm.parse(cost).limit
-            both = (old if new is None else new for old, new in zip(known, limit, strict=True))
-            limit = Limit.parse(Limit(*both), metric)
+            both = Limit(*(old if new is None else new for old, new in zip(known, limit, strict=True)))
+            try:
+                limit = Limit.parse(both, metric)
+            except ValueError as error:
+                raise ValueError(f"{error}; the config's own limit is {known.show(METRICS[metric])}") from None
         elif (former := CostTerm.parse(cost)).limit != Limit():
             say(f"the config's limit of {former.limit.show(former.by)} is left: what is given takes its place")
         kept = {key: value for key, value in cost.items() if key not in (*LIMITS, 'metric')}

@@ -21,11 +21,12 @@ from mmnas_ext.runs.changes import (
     EVALUATION,
     LONGER,
     RECIPE,
+    VALIDATED,
     Change,
     find_changes,
     find_versions,
     list_changes,
-    settings_of,
+    training_settings,
 )
 from mmnas_ext.runs.checkpoints import Places, checkpoint_places, find_checkpoint, note_places, read_places
 from mmnas_ext.runs.host_choices import CHOSEN, chosen_of, has_host
@@ -296,18 +297,29 @@ def training_changes(manifest: Manifest, cfg: Config, method: Method) -> tuple[l
 
     Of a training that has not begun, or is one of another network, which is set aside, there is nothing to tell.
     """
+    both = training_then_and_now(manifest, cfg, method)
+    return ([], []) if both is None else find_changes(*both)
+
+
+def training_then_and_now(
+    manifest: Manifest, cfg: Config, method: Method
+) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """Settings of the network's training, as it was begun with and as they are now; ``None`` as of `training_changes`.
+
+    Of before the data of a validation were noted, both are without these.
+    """
     part = manifest.parts.get(ADAPT)
     if part is None:
-        return [], []
+        return None
     text = manifest.parts[DERIVE].notes.get('arch') if DERIVE in manifest.parts else None
     if method.derive is not None and text is None:
-        return [], []  # what is trained is not known yet
+        return None  # what is trained is not known yet
     known = with_choice(cfg, manifest.parts[DERIVE].notes.get('host') if DERIVE in manifest.parts else None)
     config = cfg if method.derive is None else method.derive(known, ArchSpec.parse(text))
     if part.settings.get('model.backbone.arch') != config.model.get('backbone', {}).get('arch'):
-        return [], []
-    root = None if method.derive is None else WorkDir(cfg.work_dir).root
-    return find_changes(part.settings, settings_of(config, 'train_dataloader', root=root))
+        return None
+    now = training_settings(config, None if method.derive is None else WorkDir(cfg.work_dir).root)
+    return part.settings, {key: value for key, value in now.items() if key != VALIDATED or key in part.settings}
 
 
 def front_settings(choice: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The usual rows of a comparison: a config's seed, what it finds, networks drawn near its limit, and given ones."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +31,7 @@ def usual_rows(
 
     Args:
         cfg: The config, as `mmnas_ext.runs.run.prepare` reads it.
-        work_dir: Of the comparison: networks that are drawn are written into ``drawn`` in it.
+        work_dir: Of the comparison: networks that are drawn are written into ``drawn/<digest>`` in it.
         seeds: Random seeds, each of which draws its own networks.
         random: How many are drawn.
         networks: ``NAME=ARCH`` of given networks.
@@ -49,10 +51,14 @@ def usual_rows(
         rows.append(Row(name, arch=arch))
     if random < 0:
         raise ValueError(f'--random must be at least 0, got {random}')
-    for seed in seeds if random else ():
-        for number, drawn in enumerate(draw_near(cfg, random, seed)):
-            write_text(work_dir / 'drawn' / f'seed{seed}_{number}.json', drawn.format('json'))
-    files = [str(work_dir / 'drawn' / f'seed{{seed}}_{number}.json') for number in range(random)]
+    drawn = {seed: draw_near(cfg, random, seed) for seed in seeds} if random else {}
+    # a folder of its own for each limit and space: another command's must not be written over
+    texts = [[arch.format('json') for arch in archs] for archs in drawn.values()]
+    folder = work_dir / 'drawn' / hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
+    for seed, row in zip(drawn, texts, strict=True):
+        for number, text in enumerate(row):
+            write_text(folder / f'seed{seed}_{number}.json', text)
+    files = [str(folder / f'seed{{seed}}_{number}.json') for number in range(random)]
     return rows + [Row(f'random{n}', f'random network {n}', arch=file) for n, file in enumerate(files)]
 
 

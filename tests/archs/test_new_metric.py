@@ -100,3 +100,5 @@ def test_a_tool_takes_its_limits() -> None:
     assert read_limits(SimpleNamespace(**{**vars(args), 'max_macs': None})).keys() == {'activations'}
     with pytest.raises(ValueError, match=r'^macs.min must be at most macs.max, got 4.0 and 3.0'):
         read_limits(parser.parse_args(['--max-macs', '3', '--min-macs', '4']))
+    with pytest.raises(ValueError, match='--max-macs must be a finite number, got inf: leave it out for no limit'):
+        read_limits(parser.parse_args(['--max-macs', 'inf']))

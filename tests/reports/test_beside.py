@@ -54,6 +54,24 @@ def test_a_number_of_the_front_that_stands_for_another_network_by_now_has_no_tra
     assert (row.arch, row.number, row.trained) == (other, number, {})
 
 
+def test_what_began_with_weights_that_the_search_has_replaced_since_is_none_of_the_front(folder):
+    files = WorkDir(folder)
+    (small,) = [each for each in MeasuredFront.parse(folder).points if each.arch == SMALL]
+    note(folder, 'search', id='s', settings={'train_cfg.max_iters': 5})
+    note(folder / 'front' / '0', 'derive', notes={'follows': 's/5'})
+    assert front_folder(files, 0, small) == folder / 'front' / '0'
+    note(folder, 'search', settings={'train_cfg.max_iters': 6})
+    assert front_folder(files, 0, small) is None
+
+
+def test_which_data_validate_counts_where_both_say_it(folder):
+    seed = folder / 'seed'
+    for mine, theirs, same in (('a', 'a', True), ('a', 'b', False), (None, 'b', True)):
+        for place, data in ((folder, mine), (seed, theirs)):
+            note(place, 'adapt', settings=RECIPE if data is None else {**RECIPE, 'val_data': data})
+        assert same_recipe(folder, seed) == same
+
+
 def test_without_a_training_of_its_own_the_newest_of_the_front_counts(folder):
     """As after --search-only and --adapt-all."""
     small, large, seed = folder / 'front' / '0', folder / 'front' / '1', folder / 'seed'

@@ -7,6 +7,7 @@ from mmnas_ext.datasets.identity import data_identity, list_datasets
 from mmnas_ext.runs import changes
 from mmnas_ext.runs.changes import (
     Change,
+    figure_changes,
     find_changes,
     find_versions,
     flatten,
@@ -195,3 +196,29 @@ def test_many_changes_are_named_in_short():
 
 def test_versions_are_known():
     assert {'torch', 'mmengine', 'mmcv', 'mmdet'} <= set(find_versions())
+
+
+OLD = {'model.x': 1, 'val_dataloader.batch_size': 4, 'val_dataloader.dataset.data_root': 'a', 'val_data': 'digest'}
+
+
+@pytest.mark.parametrize(('change', 'changed'), [
+    ({'val_data': 'other'}, ['val_data']), ({'val_dataloader.dataset.data_root': 'b'}, []),
+    ({'val_dataloader.batch_size': 3}, []), ({'val_dataloader.num_workers': 2}, []),
+    ({'val_dataloader.drop_last': True, 'val_dataloader.batch_size': 3},
+     ['val_dataloader.batch_size', 'val_dataloader.drop_last']),
+    ({'val_dataloader.num_batch_per_epoch': 1}, ['val_dataloader.num_batch_per_epoch']),
+    ({'val_dataloader.sampler.type': 'X'}, ['val_dataloader.sampler.type']), ({'val_cfg.fp16': True}, ['val_cfg.fp16']),
+    ({'val_evaluator.metric': 'm'}, ['val_evaluator.metric']), ({'log_level': 'ERROR'}, []),
+    ({'model.x': 2}, ['model.x']), ({'train_cfg.max_epochs': 3}, ['train_cfg.max_epochs']),
+    ({'test_dataloader.dataset.x': 1, 'train_cfg.val_interval': 2}, []),
+])  # fmt: skip
+def test_what_makes_another_figure_of_a_training(change, changed):
+    found = figure_changes(OLD, {**OLD, **change})
+    assert [each.key for each in found] == changed
+
+
+def test_a_training_of_before_its_validation_data_were_noted_is_held_against_what_it_says():
+    old = {key: value for key, value in OLD.items() if key != 'val_data'}
+    assert figure_changes(old, OLD) == []
+    moved = figure_changes(old, {**OLD, 'val_dataloader.dataset.data_root': 'b'})
+    assert [each.key for each in moved] == ['val_dataloader.dataset.data_root']

@@ -213,7 +213,11 @@ def test_usual_rows(config: str, tmp_path: Path) -> None:
     Comparison(config, tmp_path, tuple(rows))  # in an order in which each has what it needs
     # a longer draw extends a shorter one, with the epsilon of the seed
     (first,) = draw_near(limited, 1, 3)
-    assert first == ArchSpec.parse(tmp_path / 'drawn' / 'seed3_0.json')
+    assert first == ArchSpec.parse(str(rows[4].arch).replace('{seed}', '3'))
+    # another command's, of another limit, does not write over it
+    cheaper = prepare(config, options={'optim_wrapper.cost.max': tiny_trials.macs(sorted(tiny_trials.PATHS)[0]) * 3})
+    (other,) = (row for row in usual_rows(cheaper, tmp_path, (3, 4), random=1) if row.name == 'random0')
+    assert other.arch != rows[4].arch and first == ArchSpec.parse(str(rows[4].arch).replace('{seed}', '3'))
     assert first.bn_eps == ArchSpec.parse(SEED).bn_eps
 
 

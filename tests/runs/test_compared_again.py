@@ -10,9 +10,11 @@ import pytest
 from mmengine.config import Config
 
 from mmnas_ext.archs import ArchSpec
+from mmnas_ext.runs import compared as compared_module
 from mmnas_ext.runs.children import CLOCK, Children, Clock
 from mmnas_ext.runs.compare import RowRunner, compare, run_all
 from mmnas_ext.runs.compared import Results
+from mmnas_ext.runs.row_states import RowStates
 from mmnas_ext.runs.rows import Comparison, Row
 from tests.runs.test_comparison import (
     ROWS,
@@ -250,3 +252,66 @@ def test_what_was_trained_with_another_recipe_is_left_out_and_named(
     with pytest.raises(ValueError, match='nothing has ended yet in .*all under the settings of now'):
         compared(both, rows=['seed'], baseline=None, table=True)
     assert 'warning: left out: seed 0, seed: ' in capsys.readouterr().err
+
+
+def test_a_choice_that_was_killed_midway_is_made_again(
+    tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network of another limit beside the note of the former one would pass for that one's."""
+    config = write_config(tmp_path / 'mine.py', seed=False)
+    mine = runner(config, tmp_path, CHOSEN, seeds=(0,))
+    run_all(mine, say=lambda text: None)
+    other = runner(config, tmp_path, CHOSEN, seeds=(0,), options=('optim_wrapper.cost.max=46016',))
+    monkeypatch.setattr(RowStates, 'note_choice', lambda *args: None)  # it ends before
+    other.run(CHOSEN[1], 0)
+    assert not mine.states.is_chosen(CHOSEN[1], 0, mine.comparison.options_of(CHOSEN[1], 0))
+
+
+def test_a_row_that_trained_for_another_may_be_gone(tmp_path: Path, calls: Path) -> None:
+    config = write_config(tmp_path / 'mine.py', seed=True)
+    whole = Comparison(config, tmp_path / 'all', (Row('mine', arch=SEED), Row('seed', arch='seed')), (1,))
+    first = RowRunner(whole, TOOLS, Children())
+    first.run(whole.row('mine'), 1)
+    write_settings(whole, 'mine', 1)
+    assert first.run(whole.row('seed'), 1) == whole.row('mine')
+    alone = Comparison(config, tmp_path / 'all', whole.rows[1:], (1,))
+    assert RowStates(alone, alone).why_other(alone.row('seed'), 1) == ''
+    slower = Comparison(config, tmp_path / 'all', whole.rows[1:], (1,), ('derived.optim_wrapper.optimizer.lr=0.5',))
+    why = RowStates(slower, slower).why_other(slower.row('seed'), 1)
+    assert why == 'it was trained as mine, and is another now: optim_wrapper.optimizer.lr 0.05 -> 0.5'
+
+
+def test_rows_that_were_run_and_are_in_no_table_are_told(
+    tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has begun one anew; of the other, the config was edited meanwhile."""
+    config = write_config(tmp_path / 'mine.py', seed=True)
+    rows = (Row('seed', arch='seed'), Row('other', arch=SEED.replace('k3_e3', 'k5_e3')))
+    both = Comparison(config, tmp_path / 'all', rows, (0,))
+    why = {'seed': '', 'other': 'lr 1 -> 2'}
+    monkeypatch.setattr(RowStates, 'why_other', lambda self, row, seed: why[row.name])
+    outcome = compared_module.read_outcome
+    monkeypatch.setattr(
+        compared_module, 'read_outcome', lambda all, row, seed: None if row.name == 'seed' else outcome(all, row, seed)
+    )
+    args = argparse.Namespace(rows=None, jobs=1, threads=1, metric=None, baseline='seed', table=False)
+    with pytest.raises(SystemExit) as end:
+        compare(both, args, TOOLS)
+    assert end.value.code == 1
+    told = capsys.readouterr().err
+    assert 'error: seed 0, other: it has ended and is left out: lr 1 -> 2' in told
+    assert 'error: seed 0, seed: it has ended, and has been begun anew since' in told
+
+
+def test_a_damaged_row_is_left_out_and_the_others_are_shown(
+    tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / 'mine.py', seed=True)
+    rows = (Row('seed', arch='seed'), Row('other', arch=SEED.replace('k3_e3', 'k5_e3')))
+    both = Comparison(config, tmp_path / 'all', rows, (0,))
+    compared(both)
+    (tmp_path / 'all' / 'seed0' / 'other' / 'run.json').write_text('{')
+    capsys.readouterr()
+    compared(both, table=True)
+    printed = capsys.readouterr().out
+    assert '| 0 | 40.00 |' in printed and 'left out: seed 0, other: ' in printed

@@ -293,7 +293,7 @@ def test_what_was_trained_of_a_former_front_is_set_aside_with_its_table(work_dir
     assert there == {'0', '1', 'results.md'} - left
     aside = {path.relative_to(path.parents[1]).name for path in work_dir.glob('before_*/front/*')}
     assert aside == left
-    start, end = 'the front is another than before: ', ' of the former one are set aside, in '
+    start, end = 'of a former front, or former weights: ', ' are set aside, in '
     said = [line.partition(end)[0] for line in capsys.readouterr().out.splitlines() if line.startswith(start)]
     assert said == ([start + ', '.join(f'front/{name}' for name in sorted(left))] if left else [])
 
@@ -373,7 +373,8 @@ def test_networks_of_a_distillation_that_went_on_are_trained_from_its_new_weight
     assert number == PICKED  # or the run there is one of another network
     assert 'begins' in dry_run_all(cfg(5), check_all(cfg(5), [PICKED], resume=True))
     adapt_all(cfg(5), check_all(cfg(5), [PICKED], resume=True))
-    assert 'what was trained from its former weights is set aside' in capsys.readouterr().out
+    said = f'of a former front, or former weights: front/{PICKED}'
+    assert said in capsys.readouterr().out
     assert differences(weights(), former) != []
     assert differences(last_checkpoint(own / 'adapt')[1]['state_dict'], trained) != []
 

@@ -110,9 +110,7 @@ def test_what_a_run_has_trained_is_imitated(tmp_path, seeded):
     changed = find_changes(before, settings_of(derived_config(cfg(), ARCH), 'train_dataloader'))[1]
     assert [change.key for change in changed] == ['custom_hooks.SeedImitationHook.seed.checkpoint']
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(
-        ValueError, match='imitate: seed: no whole checkpoint of the end of the training is left'
-    ):
+    with pytest.raises(ValueError, match='imitate: seed: no whole checkpoint of the end of the training is left'):
         derived_config(cfg(), ARCH)
     manifest = tmp_path / 'seed' / 'run.json'
     content = Manifest.parse(manifest.read_text())
