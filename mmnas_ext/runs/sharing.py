@@ -83,7 +83,9 @@ class Alone:
         def look() -> None:
             # the run first: who shares its trials takes a trial first and looks for the run's lease then
             trials = [(file.parent, NAME) for file in sorted(self.files.trials.glob(f'*/{NAME}'))]
-            wanted = [(self.files.root, RUN), *trials]
+            # a new choice may set aside what others train of the front
+            parts = [*trials, *((file.parent, RUN) for file in sorted(self.files.adapted.glob(f'*/{RUN}')))]
+            wanted = [(self.files.root, RUN), *parts]
             left = [(place, name) for place, name in wanted if not self.leases.take(place, self._lose_run, name)]
             for place, name in left:
                 who = self.leases.holder(place, name) or 'another process'
@@ -93,7 +95,7 @@ class Alone:
                         f'{self.files.root}: at work is {who}: wait for its end, take another --work-dir, or share '
                         'the trials of a random search by --join'
                     )
-            for place, name in trials:
+            for place, name in parts:
                 self.leases.give_back(place, name)
 
         agreed(look)

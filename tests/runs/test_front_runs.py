@@ -157,6 +157,19 @@ def test_a_network_that_another_process_trains_is_left_to_it(work_dir, steps):
     assert steps['count'] == 0 and not files.manifest.is_file()
 
 
+def test_a_run_is_not_begun_anew_while_a_network_of_its_front_is_trained(work_dir, steps):
+    """A new choice could set it aside in the middle of that."""
+    own = WorkDir(work_dir / 'front' / '1')
+    own.root.mkdir(parents=True)
+    before = contents(work_dir)
+    with Alone(own, quick(20.0)) as other:
+        other.take_run()
+        with pytest.raises(ResumeError, match='work: at work is .*: wait for its end'):
+            run(config(work_dir), resume=True, search_only=True)
+        assert {path: text for path, text in contents(work_dir).items() if path.suffix != '.lease'} == before
+    run(config(work_dir), resume=True, search_only=True)
+
+
 def test_a_number_that_stands_for_another_network_by_now_is_trained_anew(work_dir, steps):
     cfg = config(work_dir)
     adapt_all(cfg, check_all(cfg, [2, 0]))
