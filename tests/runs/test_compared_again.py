@@ -157,9 +157,7 @@ def test_an_override_that_a_row_would_not_follow_is_told(option: str, is_refused
 
 
 def test_a_part_of_the_rows_leaves_the_others_in_the_file(tmp_path: Path, calls: Path, capsys: object) -> None:
-    config = write_config(tmp_path / 'mine.py', seed=True)
-    rows = (Row('seed', arch='seed'), Row('other', arch=SEED.replace('k3_e3', 'k5_e3')))
-    comparison = Comparison(config, tmp_path / 'all', rows, (0,))
+    comparison = seed_and_other(tmp_path)
     args = argparse.Namespace(rows=None, jobs=1, threads=1, metric=None, baseline='seed', table=False)
     compare(comparison, args, TOOLS)
     whole = (tmp_path / 'all' / 'comparison.json').read_text()
@@ -208,6 +206,13 @@ def test_brief_adaptations_that_would_fail_are_refused_before_anything_is_traine
     assert read_calls(calls)['seed0', 'found'][0][0] == 'select'
 
 
+def seed_and_other(tmp_path: Path) -> Comparison:
+    """The seed and a network of larger kernels, of one random seed."""
+    config = write_config(tmp_path / 'mine.py', seed=True)
+    rows = (Row('seed', arch='seed'), Row('other', arch=SEED.replace('k3_e3', 'k5_e3')))
+    return Comparison(config, tmp_path / 'all', rows, (0,))
+
+
 def compared(comparison: Comparison, **changes: object) -> Results:
     """What ``comparison.json`` has after all rows were run, and whether any failed."""
     args = argparse.Namespace(rows=None, jobs=1, threads=1, metric=None, baseline='seed', table=False)
@@ -220,15 +225,13 @@ def compared(comparison: Comparison, **changes: object) -> Results:
 def test_what_was_trained_with_another_recipe_is_left_out_and_named(
     tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = write_config(tmp_path / 'mine.py', seed=True)
-    rows = (Row('seed', arch='seed'), Row('other', arch=SEED.replace('k3_e3', 'k5_e3')))
-    both = Comparison(config, tmp_path / 'all', rows, (0,))
+    both = seed_and_other(tmp_path)
     assert compared(both).differences('other') == {0: 10.0}
-    for row in rows:
+    for row in both.rows:
         write_settings(both, row.name, 0)
     assert compared(both, rows=['seed']).differences('other') == {0: 10.0}
     lr = 'derived.optim_wrapper.optimizer.lr'
-    otherwise = Comparison(config, tmp_path / 'all', rows, (0,), (f'{lr}=0.5',))
+    otherwise = Comparison(both.config, both.work_dir, both.rows, both.seeds, (f'{lr}=0.5',))
     write_settings(otherwise, 'seed', 0)
     capsys.readouterr()
     found = compared(otherwise, rows=['seed'])
@@ -285,9 +288,7 @@ def test_rows_that_were_run_and_are_in_no_table_are_told(
     tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process has begun one anew; of the other, the config was edited meanwhile."""
-    config = write_config(tmp_path / 'mine.py', seed=True)
-    rows = (Row('seed', arch='seed'), Row('other', arch=SEED.replace('k3_e3', 'k5_e3')))
-    both = Comparison(config, tmp_path / 'all', rows, (0,))
+    both = seed_and_other(tmp_path)
     why = {'seed': '', 'other': 'lr 1 -> 2'}
     monkeypatch.setattr(RowStates, 'why_other', lambda self, row, seed: why[row.name])
     outcome = compared_module.read_outcome
@@ -306,9 +307,7 @@ def test_rows_that_were_run_and_are_in_no_table_are_told(
 def test_a_damaged_row_is_left_out_and_the_others_are_shown(
     tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = write_config(tmp_path / 'mine.py', seed=True)
-    rows = (Row('seed', arch='seed'), Row('other', arch=SEED.replace('k3_e3', 'k5_e3')))
-    both = Comparison(config, tmp_path / 'all', rows, (0,))
+    both = seed_and_other(tmp_path)
     compared(both)
     (tmp_path / 'all' / 'seed0' / 'other' / 'run.json').write_text('{')
     capsys.readouterr()
