@@ -25,9 +25,8 @@ _WATCHING = (
 )  # fmt: skip
 _FIGURES = 'VisualizationHook'
 LENGTHS = ('train_cfg.max_epochs', 'train_cfg.max_iters')
-_FREE = (
-    'num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'data_root', 'ann_file', 'data_prefix',
-)  # fmt: skip
+SPEED = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
+_FREE = (*SPEED, 'data_root', 'ann_file', 'data_prefix')
 
 
 def only_watches(key: str) -> bool:

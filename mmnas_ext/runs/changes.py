@@ -19,7 +19,7 @@ from mmengine.dist import get_world_size
 
 from mmnas_ext.datasets.identity import data_identity, digest_files
 from mmnas_ext.registry import name_of
-from mmnas_ext.reports.beside import LENGTHS, only_watches
+from mmnas_ext.reports.beside import LENGTHS, SPEED, only_watches
 
 # the keys of a config that MMEngine's Runner reads; all others are a config file's own variables
 RUNNER_KEYS = (
@@ -47,7 +47,6 @@ TRIAL = 'random_search.trial.'  # before the settings of a trial
 _VALIDATION = ('val_*', 'custom_hooks')
 VALIDATED = 'val_data'  # which data validate a training
 _VALIDATES = (VALIDATED, 'val_dataloader.', 'val_evaluator', 'val_cfg')
-_SPEED = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 _SHOWN = 3  # changes that a message names
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 24
@@ -105,14 +104,13 @@ def figure_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Chang
         old: Those of a training that has ended; of before the data of its validation were noted without these.
         new: Those of now.
     """
-    known = VALIDATED in old
-    taken, refused = find_changes(old, {key: value for key, value in new.items() if key != VALIDATED or known})
-    return [*refused, *(change for change in taken if change.key in LONGER or _validates(change, known, new))]
+    taken, refused = find_changes(old, new)
+    return [*refused, *(each for each in taken if each.key in LONGER or _validates(each, VALIDATED in old, new))]
 
 
 def _validates(change: Change, known: bool, new: Mapping[str, Any]) -> bool:
     parts = set(change.key.split('.'))
-    free = (*_SPEED, *(_PLACES if known else ()), *(() if new.get('val_dataloader.drop_last') else ('batch_size',)))
+    free = (*SPEED, *(_PLACES if known else ()), *(() if new.get('val_dataloader.drop_last') else ('batch_size',)))
     return change.key.startswith(_VALIDATES) and not parts & set(free)
 
 
@@ -122,9 +120,12 @@ def flatten(value: Mapping[str, Any], key: str = '', root: Path | None = None) -
 
 
 def find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[Change], list[Change]]:
-    """Compares settings; returns the changes that are taken over, and those that are refused."""
+    """Compares settings; returns the changes that are taken over, and those that are refused.
+
+    Of before the data of a validation were noted nothing is said of these.
+    """
     # as the manifest has them, so that read and given ones compare
-    new = _as_json(new)
+    new = {key: value for key, value in _as_json(new).items() if key != VALIDATED or key in old}
     both = [Change(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     harmless = [change for change in both if _is_harmless(change, new)]
     return harmless, [change for change in both if change not in harmless]

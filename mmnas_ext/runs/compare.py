@@ -132,7 +132,11 @@ class RowRunner:
 
 
 def run_all(
-    runner: RowRunner, jobs: int = 2, say: Callable[[str], None] = print, leases: Leases | None = None
+    runner: RowRunner,
+    jobs: int = 2,
+    say: Callable[[str], None] = print,
+    leases: Leases | None = None,
+    ended: Callable[[], None] = lambda: None,
 ) -> dict[tuple[int, str], str]:
     """Runs all rows over all random seeds, a few at a time; a failure ends nothing but what needs that row.
 
@@ -144,6 +148,7 @@ def run_all(
         jobs: Runs at a time.
         say: Is told what begins and ends.
         leases: Of this process.
+        ended: Is called when a row has ended that was run here.
 
     Returns:
         Why a row failed, by random seed and name of the row.
@@ -159,6 +164,7 @@ def run_all(
                 time.sleep(_LOOK if table.waiting else 0)
             for future in wait(running, _LOOK if table.elsewhere else None, FIRST_COMPLETED).done:
                 table.end(running.pop(future), future)
+                ended()
     finally:
         runner.children.end()
         pool.shutdown(cancel_futures=True)
@@ -323,7 +329,9 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name:
         if not args.table:
             raise
         print(f'warning: {error}', file=sys.stderr)
-    read(asked)  # a metric or baseline that is not there is said before hours of training
+    read_results(
+        asked, args.metric, args.baseline
+    )  # a metric or baseline that is not there is said before hours of training
     failed: dict[_Task, str] = {}
     leases = Leases()
     if not args.table:
@@ -331,11 +339,13 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name:
 
         def tell(text: str) -> None:
             print(text, flush=True)
+
+        def keep() -> None:
             with suppress(ValueError):  # a metric that no validation gives: what is being trained is not lost for that
                 write()
 
         with stopped_by_signals():
-            failed = run_all(runner, args.jobs, tell, leases)
+            failed = run_all(runner, args.jobs, tell, leases, keep)
     found = read(asked)
     for each in found.left_out if not found.rows else ():
         print(f'warning: {each}', file=sys.stderr)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmnas_ext.archs import ArchSpec
 from mmnas_ext.archs.json_file import read_json
-from mmnas_ext.runs.changes import VALIDATED, Change, figure_changes, find_changes, training_settings
+from mmnas_ext.runs.changes import Change, figure_changes, find_changes, training_settings
 from mmnas_ext.runs.front_runs import host_beside
 from mmnas_ext.runs.host_choices import CHOSEN
 from mmnas_ext.runs.manifest import ADAPT, Part, ResumeError, read_manifest
@@ -37,7 +37,7 @@ def find_same(comparison: Comparison, row: Row, seed: int, arch: str) -> Row | N
     settings = _settings(comparison, row, seed, arch)
     if settings is None:
         return None
-    same = (name for name, part in ended.items() if _are_same(_built(part.settings), settings))
+    same = (name for name, part in ended.items() if find_changes(_built(part.settings), settings) == ([], []))
     return next(map(comparison.row, same), None)
 
 
@@ -76,11 +76,6 @@ def trained_in(comparison: Comparison, row: Row, seed: int) -> Path:
     other = folder.parent / str(note.get('row'))
     part = _training(other)
     return other if part is not None and part.id == note.get('training') else folder
-
-
-def _are_same(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether two trainings are the same, as far as both say which data validate them."""
-    return find_changes(then, {key: v for key, v in now.items() if key != VALIDATED or key in then}) == ([], [])
 
 
 def _settings(comparison: Comparison, row: Row, seed: int, arch: str) -> dict[str, Any] | None:

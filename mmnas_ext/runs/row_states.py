@@ -160,8 +160,7 @@ class RowStates:
             if given is not None and manifest.state == 'done':
                 return f'{folder} has the training of another network than the one of now'
             return '; '.join(line for line in said if not line.startswith(VERSIONS)) or f'{folder} has not ended'
-        manifest = now
-        both = training_then_and_now(manifest, cfg, method) if row.train else None
+        both = training_then_and_now(now, cfg, method) if row.train else None
         changed = [] if both is None else figure_changes(*both)
         return f'{folder} was trained or validated otherwise: {list_changes(changed)}' if changed else ''
 

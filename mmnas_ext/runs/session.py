@@ -21,7 +21,6 @@ from mmnas_ext.runs.changes import (
     EVALUATION,
     LONGER,
     RECIPE,
-    VALIDATED,
     Change,
     find_changes,
     find_versions,
@@ -304,10 +303,7 @@ def training_changes(manifest: Manifest, cfg: Config, method: Method) -> tuple[l
 def training_then_and_now(
     manifest: Manifest, cfg: Config, method: Method
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-    """Settings of the network's training, as it was begun with and as they are now; ``None`` as of `training_changes`.
-
-    Of before the data of a validation were noted, both are without these.
-    """
+    """Settings of the network's training, as begun with and of now; ``None`` where `training_changes` tells nothing."""
     part = manifest.parts.get(ADAPT)
     if part is None:
         return None
@@ -318,8 +314,7 @@ def training_then_and_now(
     config = cfg if method.derive is None else method.derive(known, ArchSpec.parse(text))
     if part.settings.get('model.backbone.arch') != config.model.get('backbone', {}).get('arch'):
         return None
-    now = training_settings(config, None if method.derive is None else WorkDir(cfg.work_dir).root)
-    return part.settings, {key: value for key, value in now.items() if key != VALIDATED or key in part.settings}
+    return part.settings, training_settings(config, None if method.derive is None else WorkDir(cfg.work_dir).root)
 
 
 def front_settings(choice: Mapping[str, Any]) -> dict[str, Any]:
