@@ -329,9 +329,8 @@ def compare(comparison: Comparison, args: argparse.Namespace, tools: Path, name:
         if not args.table:
             raise
         print(f'warning: {error}', file=sys.stderr)
-    read_results(
-        asked, args.metric, args.baseline
-    )  # a metric or baseline that is not there is said before hours of training
+    # a metric or baseline that is not there is said before hours of training
+    read_results(asked, args.metric, args.baseline)
     failed: dict[_Task, str] = {}
     leases = Leases()
     if not args.table:
